@@ -1,0 +1,1 @@
+"""Captions for pictures: reads image bytes, adds a caption and who wrote it (engine, model, version)."""

@@ -1,0 +1,82 @@
+"""What every caption engine offers: a stream of pictures in, one caption for each out, in the same order.
+
+Engines are interchangeable: an image classifier (`labels`), any transformers model folder
+(`transformers`), any OpenAI-compatible endpoint (`endpoint`). The step knows only this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class CaptionStatus(StrEnum):
+    """Why a row has its caption, or has none."""
+
+    ok = "ok"
+    not_asked = "not_asked"  # the step's `only` leaves this row out
+    no_image = "no_image"  # an earlier step left the row without image bytes
+    undecodable = "undecodable"  # the bytes are there and no decoder reads them
+    empty = "empty"  # the engine answered with no words
+    refused = "refused"  # the model declined to describe the picture
+    failed = "failed"  # the engine raised on this picture; the detail says what
+    unavailable = "unavailable"  # an endpoint did not answer (busy, down, timed out): worth another run
+    over_budget = "over_budget"  # the spend cap stopped the request: worth another run with a higher cap
+
+
+#: Statuses that another run may turn into a caption.
+TRANSIENT = frozenset({CaptionStatus.unavailable, CaptionStatus.over_budget})
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to describe: its row's key and its encoded bytes (JPEG, PNG, WebP...)."""
+
+    key: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What an engine says about one picture: words when `status` is ok, a reason otherwise."""
+
+    status: CaptionStatus
+    text: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who wrote a caption. All three go into the row, so a caption can be traced years later.
+
+    `version` changes whenever the same picture could get other words: a hash of the weights for a
+    local model, the prompt's id and version for an endpoint.
+    """
+
+    engine: str
+    model: str
+    version: str
+
+
+class Engine(Protocol):
+    """Built once per worker from its frozen config; holds the model or the client from `setup` to `close`."""
+
+    def setup(self, context: Any) -> None:
+        """Load the weights or open the client. `context` is the step's (run id, workers, run log)."""
+
+    @property
+    def identity(self) -> Identity:
+        """Who captions; known after `setup`."""
+
+    def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
+        """Yield one caption per picture, in the order of the pictures.
+
+        The engine pulls as many pictures ahead as it wants to work on at once (a batch for a model,
+        the number of open requests for an endpoint) and no more: a picture pulled is held in memory.
+        A picture that fails becomes a caption with a status; only a broken engine raises.
+        """
+
+    def close(self) -> None:
+        """Give back what `setup` took."""
