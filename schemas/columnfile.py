@@ -1,0 +1,146 @@
+"""One column file: an uncompressed Arrow IPC stream with the rows of one fragment, in order.
+
+A truncated stream reads without an error, so the number of rows and of bytes is compared on every open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.errors import CorruptError, SchemaError
+from schemas.manifest import FileEntry
+from schemas.records import CURRENT, file_schema, parse_version, upgrade
+from schemas.store import Store
+
+BATCH_ROWS = 64
+"""Rows per record batch: what one step holds in memory at a time (64 photographs of 100 KB are 6 MB)."""
+
+
+def column_path(fragment: str, name: str, fingerprint: str) -> str:
+    """Where the column file of step `name` with that fingerprint lies, relative to the dataset."""
+    return f"fragments/{fragment}/{name}.{fingerprint[:16]}.arrow"
+
+
+def write_column_file(
+    store: Store,
+    path: str,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    schema_name: str,
+    *,
+    fingerprint: str,
+    inputs: dict[str, str] | None = None,
+    status_column: str | None = None,
+) -> FileEntry:
+    """Write `batches` as they come and return the entry for the manifest. Nothing appears when a batch raises."""
+    schema = file_schema(schema, schema_name)
+    rows, statuses = 0, Counter[str]()
+    with store.write(path) as file:
+        sink = _Hashing(file)
+        with pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as writer:
+            for batch in batches:
+                batch = _conform(batch, schema, path)
+                rows += batch.num_rows
+                if status_column:
+                    statuses.update(batch.column(status_column).to_pylist())
+                writer.write_batch(batch)
+    return FileEntry(
+        path=path,
+        fingerprint=fingerprint,
+        inputs=inputs or {},
+        columns=schema.names,
+        rows=rows,
+        bytes=sink.size,
+        sha256=sink.digest.hexdigest(),
+        statuses=dict(sorted(statuses.items())),
+    )
+
+
+def describe_column_file(
+    store: Store, path: str, *, fingerprint: str, inputs: dict[str, str], rows: int | None, status_column: str | None
+) -> FileEntry | None:
+    """The entry of a finished file that no manifest names yet (its run was killed); None when it must be made again."""
+    table = pa.ipc.open_stream(store.open_arrow(path)).read_all()
+    if rows is not None and table.num_rows != rows:
+        store.remove(path)
+        return None
+    statuses = Counter(table.column(status_column).to_pylist()) if status_column else {}
+    return FileEntry(
+        path=path,
+        fingerprint=fingerprint,
+        inputs=inputs,
+        columns=table.column_names,
+        rows=table.num_rows,
+        bytes=store.size(path),
+        sha256=store.sha256(path),
+        statuses=dict(sorted(statuses.items())),
+    )
+
+
+def read_column_file(store: Store, entry: FileEntry) -> pa.Table:
+    """All columns of one file, zero-copy when local, in the current schema version."""
+    where = store.path(entry.path)
+    file = store.open_arrow(entry.path)
+    if file.size() != entry.bytes:
+        raise CorruptError(_corrupt(where, f"{file.size()} bytes", f"{entry.bytes}"))
+    try:
+        table = pa.ipc.open_stream(file).read_all()
+    except pa.ArrowInvalid as error:
+        raise CorruptError(_corrupt(where, f"unreadable ({error})", "an Arrow stream")) from error
+    if table.num_rows != entry.rows:
+        raise CorruptError(_corrupt(where, f"{table.num_rows} rows", f"{entry.rows}"))
+    written = (table.schema.metadata or {}).get(b"lavabeam", b"").decode()
+    name, major, _ = parse_version(written, where)
+    if major < CURRENT[name][0]:
+        table = pa.Table.from_batches([upgrade(batch, name, major) for batch in table.to_batches()])
+    return table
+
+
+def _corrupt(where: str, found: str, expected: str) -> str:
+    return (
+        f"{where}: {found}, the manifest says {expected}. The file was damaged or cut after it was written: "
+        "restore it, or delete it and run its step again."
+    )
+
+
+def _conform(batch: pa.RecordBatch, schema: pa.Schema, path: str) -> pa.RecordBatch:
+    """`batch` with the columns of `schema` in its order, cast where lossless; raises SchemaError otherwise."""
+    missing = [name for name in schema.names if name not in batch.schema.names]
+    extra = [name for name in batch.schema.names if name not in schema.names]
+    if missing or extra:
+        raise SchemaError(f"{path}: the step's rows lack columns {missing} and have unknown columns {extra}.")
+    try:
+        columns = [batch.column(field.name).cast(field.type) for field in schema]
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"{path}: a value does not fit its column: {error}") from error
+    for field, column in zip(schema, columns, strict=True):
+        if not field.nullable and column.null_count:
+            raise SchemaError(f"{path}: column {field.name!r} must not be empty; {column.null_count} rows are.")
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+class _Hashing:
+    """A file that counts and hashes what is written to it, so that the bytes are never read again."""
+
+    def __init__(self, file: Any):
+        self.file, self.size, self.digest, self.closed = file, 0, hashlib.sha256(), False
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        self.size += len(content)
+        self.file.write(content)
+        return len(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,79 @@
+"""Configuration is data: YAML in, frozen pydantic models out, misspelt keys refused with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """Base of every configuration: frozen, and no key is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def load_yaml(path: str | Path, model: type[Model]) -> Model:
+    """Read one YAML file into `model`; raises InputError naming the file, the key and the remedy."""
+    return parse(read_yaml(path), model, where=str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises InputError when it is missing, broken, or not a mapping."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give the path of a YAML recipe.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of keys to values, found {type(content).__name__}.")
+    return content
+
+
+def parse(values: dict[str, Any], model: type[Model], where: str) -> Model:
+    """Validate `values` as `model`; every problem is told in one InputError, one line each."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{where}: {_explain(problem, model)}" for problem in error.errors()]
+        raise InputError("\n".join(lines)) from error
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A remedy for a misspelt word: the nearest known one, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(sorted(known)) or 'none'}."
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {place!r}. {nearest(str(problem['loc'][-1]), _known_keys(model, problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"the key {place!r} is missing."
+    found = repr(problem.get("input"))
+    return f"{place or 'value'}: {problem['msg']} (found {found if len(found) < 80 else found[:77] + '...'})."
+
+
+def _known_keys(model: Any, place: tuple) -> list[str]:
+    """Field names of the model that stands at `place` (list indexes and union tags are stepped over)."""
+    for part in place:
+        field = model.model_fields.get(part) if isinstance(part, str) and hasattr(model, "model_fields") else None
+        if field is not None:
+            model = next(iter(_models_in(field.annotation)), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in _models_in(inner)]

@@ -1,0 +1,168 @@
+"""Reading a dataset: rows by number, columns as numpy, fragments batch by batch. Nothing here writes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import manifest as manifests
+from schemas.columnfile import BATCH_ROWS, read_column_file
+from schemas.config import nearest
+from schemas.errors import CorruptError, SchemaError
+from schemas.manifest import FragmentEntry, Manifest, Parent
+from schemas.records import parse_version
+from schemas.store import Store
+
+
+class Fragment:
+    """Some consecutive rows of a dataset, whose columns lie in one file per step."""
+
+    def __init__(self, store: Store, entry: FragmentEntry):
+        self.store, self.entry = store, entry
+        self.id, self.rows = entry.id, entry.rows
+        self._tables: dict[str, pa.Table] = {}
+
+    @cached_property
+    def owner(self) -> dict[str, str]:
+        """Column -> name of the column file that holds it. A step's column hides one of `base` of the same name."""
+        return {column: name for name, file in self.entry.files.items() for column in file.columns}
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.owner)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The columns (all by default) of every row. Memory-mapped: bytes are only touched when looked at."""
+        names = list(columns) if columns is not None else self.columns
+        return pa.table({name: self._table(self._owner_of(name)).column(name) for name in names})
+
+    def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """`read`, cut into batches of `batch_rows` rows (the last one may be shorter)."""
+        table = self.read(columns)
+        for start in range(0, self.rows, batch_rows):
+            part = table.slice(start, batch_rows).combine_chunks()
+            yield from part.to_batches()
+
+    def inputs(self, columns: Sequence[str]) -> dict[str, str]:
+        """File name -> fingerprint of every column file that these columns come from."""
+        names = {self._owner_of(column) for column in columns}
+        return {name: self.entry.files[name].fingerprint for name in sorted(names)}
+
+    def _owner_of(self, column: str) -> str:
+        try:
+            return self.owner[column]
+        except KeyError:
+            raise SchemaError(
+                f"{self.store.root}, fragment {self.id}: no column {column!r}. "
+                f"{nearest(column, self.columns)} Run the step that adds it first."
+            ) from None
+
+    def _table(self, name: str) -> pa.Table:
+        if name not in self._tables:
+            self._tables[name] = read_column_file(self.store, self.entry.files[name])
+        return self._tables[name]
+
+
+class Dataset:
+    """One version of a dataset. Opening reads its manifest only; files are mapped when a column is asked for."""
+
+    def __init__(self, store: Store, manifest: Manifest):
+        self.store, self.manifest = store, manifest
+        self.schema_name = parse_version(manifest.schema_version, store.root)[0]
+        self.fragments = [Fragment(store, entry) for entry in manifest.fragments]
+        self._ends = np.cumsum([fragment.rows for fragment in self.fragments], dtype=np.int64)
+
+    @classmethod
+    def open(cls, path: str | Path, at: int | None = None) -> Dataset:
+        """The dataset at `path` (a folder or an fsspec URL), newest version or manifest number `at`."""
+        store = Store(path)
+        return cls(store, manifests.read(store, at))
+
+    @classmethod
+    def exists(cls, path: str | Path) -> bool:
+        return bool(manifests.numbers(Store(path)))
+
+    @property
+    def path(self) -> str:
+        return self.store.root
+
+    @property
+    def schema_version(self) -> str:
+        return self.manifest.schema_version
+
+    @property
+    def rows(self) -> int:
+        return self.manifest.rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that every fragment has."""
+        if not self.fragments:
+            return []
+        common = set.intersection(*(set(fragment.columns) for fragment in self.fragments))
+        return [name for name in self.fragments[0].columns if name in common]
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One row with all its columns as Python values."""
+        return self.take([row])[0]
+
+    def take(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Rows by number, in the order asked for, as dictionaries. Raises IndexError outside 0..rows-1."""
+        names = list(columns) if columns is not None else self.columns
+        found = []
+        for row in rows:
+            fragment, offset = self.locate(int(row))
+            found.append(fragment.read(names).slice(offset, 1).to_pylist()[0])
+        return found
+
+    def locate(self, row: int) -> tuple[Fragment, int]:
+        """The fragment of a row, and the row's place in it."""
+        if not 0 <= row < self.rows:
+            raise IndexError(f"{self.path}: row {row} of {self.rows}")
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        return self.fragments[number], row - (int(self._ends[number - 1]) if number else 0)
+
+    def numpy(self, column: str) -> np.ndarray:
+        """One numeric column of all rows, shape (rows,), read without touching any other column."""
+        parts = [fragment.read([column]).column(0).to_numpy() for fragment in self.fragments]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        for fragment in self.fragments:
+            yield from fragment.batches(columns, batch_rows)
+
+    def as_parent(self) -> Parent:
+        """How a dataset made from this one remembers it."""
+        name = manifests.file_name(self.manifest.number)
+        digest = hashlib.sha256(self.store.read(name)).hexdigest()
+        return Parent(path=self.path, manifest=self.manifest.number, sha256=digest)
+
+    def verify(self) -> list[str]:
+        """Everything that is wrong with the files, one line each; an empty list means that all is as committed.
+
+        Reads every byte: checks existence, size, rows, columns and sha256 of each column file.
+        """
+        problems = []
+        for fragment in self.fragments:
+            for name, entry in fragment.entry.files.items():
+                try:
+                    table = read_column_file(self.store, entry)
+                    if entry.rows != fragment.rows or not set(entry.columns) <= set(table.column_names):
+                        raise CorruptError(f"{self.store.path(entry.path)}: other rows or columns than its fragment.")
+                    if self.store.sha256(entry.path) != entry.sha256:
+                        raise CorruptError(
+                            f"{self.store.path(entry.path)}: its sha256 is not the manifest's. The bytes changed after "
+                            f"they were written: restore the file, or delete it and run {name!r} again."
+                        )
+                except CorruptError as error:
+                    problems.append(str(error))
+        return problems

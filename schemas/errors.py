@@ -1,0 +1,27 @@
+"""Every error a user may see. Each message names the file or row, what was found, and what to do next."""
+
+
+class LavaBeamError(Exception):
+    """Base of our errors: the command line prints the message and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class InputError(LavaBeamError):
+    """Something the user gave is wrong: a path, a recipe, a list of URLs, a checkpoint."""
+
+
+class SchemaError(LavaBeamError):
+    """Rows do not have the columns or types that the schema or the step promises."""
+
+
+class VersionError(LavaBeamError):
+    """The dataset was written by a newer major version than this code reads."""
+
+
+class CorruptError(LavaBeamError):
+    """A file is not what the manifest says: missing, shorter, or other bytes."""
+
+
+class ConflictError(LavaBeamError):
+    """Another writer committed the same column files, or other inputs, first."""

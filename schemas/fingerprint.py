@@ -1,0 +1,13 @@
+"""Fingerprints: what a column file was made from, as one string. The same string means the same content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def fingerprint(*parts: Any) -> str:
+    """sha256 (64 hexadecimal digits) of the JSON of `parts`; dictionaries count by content, not by order."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,172 @@
+"""Where datasets lie: a local folder, or any place that fsspec reaches (gs://, s3://, memory://).
+
+Local files are memory-mapped and written by rename; other places are read and written whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+
+from schemas.errors import CorruptError
+
+TEMPORARY = ".tmp-"
+"""Names with this part are unfinished: `<final name>.tmp-<host>-<process>-<random>`."""
+
+
+class Store:
+    """One root folder. Paths given to its methods are relative to it, with `/` between their parts."""
+
+    def __init__(self, root: str | Path):
+        self.root = str(root).rstrip("/")
+        self.local = "://" not in self.root or self.root.startswith("file://")
+        self.root = self.root.removeprefix("file://")
+        self._fs: Any = None
+
+    @property
+    def fs(self) -> Any:
+        if self._fs is None:
+            self._fs = fsspec.core.url_to_fs(self.root)[0]
+        return self._fs
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_fs": None}
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def exists(self, name: str) -> bool:
+        return os.path.exists(self.path(name)) if self.local else bool(self.fs.exists(self.path(name)))
+
+    def size(self, name: str) -> int:
+        return os.path.getsize(self.path(name)) if self.local else int(self.fs.size(self.path(name)))
+
+    def list(self, folder: str = "") -> list[str]:
+        """Names (files and folders) directly inside `folder`, sorted; none when it does not exist."""
+        if self.local:
+            return sorted(os.listdir(self.path(folder))) if os.path.isdir(self.path(folder)) else []
+        self.fs.invalidate_cache()
+        if not self.fs.exists(self.path(folder)):
+            return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(self.path(folder), detail=False))
+
+    def read(self, name: str) -> bytes:
+        if self.local:
+            return Path(self.path(name)).read_bytes()
+        return self.fs.cat_file(self.path(name))
+
+    def open_arrow(self, name: str) -> pa.NativeFile:
+        """The file as an Arrow input: memory-mapped when local, so that reading a column copies nothing."""
+        try:
+            return pa.memory_map(self.path(name)) if self.local else pa.BufferReader(self.read(name))
+        except FileNotFoundError as error:
+            raise CorruptError(
+                f"{self.path(name)}: missing, though the manifest lists it. Run the step that made it again."
+            ) from error
+
+    def sha256(self, name: str) -> str:
+        if not self.local:
+            return hashlib.sha256(self.read(name)).hexdigest()
+        with open(self.path(name), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @contextmanager
+    def write(self, name: str) -> Iterator[BinaryIO]:
+        """A file that appears under `name` when the block ends well, and not at all otherwise."""
+        if not self.local:
+            buffer = io.BytesIO()
+            yield buffer
+            self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
+            self.fs.pipe_file(self.path(name), buffer.getvalue())
+            return
+        temporary = self._temporary(name)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+            os.replace(temporary, self.path(name))
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def put_if_absent(self, name: str, content: bytes) -> bool:
+        """Write `content` unless `name` exists: True when we wrote it. Atomic among concurrent writers.
+
+        Local: a hard link to a finished file, which fails when the name is taken. Elsewhere: fsspec's
+        `mode="create"`, which object stores turn into a precondition (If-None-Match, ifGenerationMatch).
+        """
+        if not self.local:
+            try:
+                self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
+                self.fs.pipe_file(self.path(name), content, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        temporary = self._temporary(name)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, self.path(name))
+        except FileExistsError:
+            return False
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return True
+
+    def move(self, name: str, target: str) -> None:
+        """Give a finished file its final name, which only its content decides."""
+        if self.local:
+            os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
+            os.replace(self.path(name), self.path(target))
+        else:
+            self.fs.mv(self.path(name), self.path(target))
+
+    def remove(self, name: str) -> None:
+        if self.local:
+            Path(self.path(name)).unlink(missing_ok=True)
+        else:
+            self.fs.rm_file(self.path(name))
+
+    def sweep(self) -> int:
+        """Remove what killed writers of this machine left unfinished; returns how many files. Local only."""
+        if not self.local:
+            return 0
+        removed = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if TEMPORARY in name and _writer_is_gone(name):
+                    Path(folder, name).unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    def _temporary(self, name: str) -> str:
+        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+        return f"{self.path(name)}{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _host() -> str:
+    return socket.gethostname().replace("-", "_")
+
+
+def _writer_is_gone(name: str) -> bool:
+    host, _, rest = name.rsplit(TEMPORARY, 1)[1].partition("-")
+    process = rest.split("-")[0]
+    if host != _host() or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
