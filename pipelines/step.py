@@ -1,0 +1,177 @@
+"""What a step is. A step is a small class of pure functions; `pipelines/run.py` turns it into a Beam job.
+
+Three kinds:
+- `Step` adds a column file to every fragment of a dataset.
+- `Derive` makes other rows out of a dataset's, in another dataset whose fragments correspond one to one.
+- `DatasetStep` looks at all rows together: keys per fragment first, verdicts over all of them second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, TypeVar
+
+import pyarrow as pa
+
+from schemas.config import StrictModel
+from schemas.fingerprint import fingerprint
+
+
+class Runtime:
+    """Marks a config field that cannot change the output (concurrency, timeouts, where a cache lies).
+
+    `thread_count: Annotated[int, Runtime()] = 64` stays out of the fingerprint: changing it recomputes nothing.
+    """
+
+
+class Config(StrictModel):
+    """Base of every step's configuration: frozen, misspelt keys refused."""
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the output, as JSON values."""
+        runtime = {
+            name
+            for name, info in type(self).model_fields.items()
+            if any(isinstance(mark, Runtime) for mark in info.metadata)
+        }
+        return self.model_dump(mode="json", exclude=runtime)
+
+
+@dataclass
+class Context:
+    """What a worker process tells a step in `setup`."""
+
+    run: str
+    dataset: str
+    workers: int = 1
+    """How many worker processes there may be: a rate limit is divided among them."""
+    _events: list[dict] = field(default_factory=list)
+    _lock: Any = field(default_factory=threading.Lock)
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Put what must not be in a column (times, hosts, attempts, cache hits) into the run log."""
+        with self._lock:
+            self._events.append(event)
+
+    def take_events(self) -> list[dict]:
+        with self._lock:
+            taken, self._events = self._events, []
+        return taken
+
+
+C = TypeVar("C", bound=Config)
+
+
+class Step(Generic[C]):
+    """Adds columns to every row, never drops one: a row that fails gets a status and a detail instead.
+
+    One instance serves a worker process: `process` may be called from several threads at once.
+    """
+
+    name: ClassVar[str]
+    """A verb; also the name of the column file, and the prefix of `<name>_status` and `<name>_detail`."""
+    version: ClassVar[int]
+    """Raised when the same input gives another output."""
+    Config: type[C]
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Columns that every batch has. Their column files enter the fingerprint."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Columns that a batch has when its fragment has them."""
+    adds: ClassVar[tuple[pa.Field, ...]] = ()
+    statuses: ClassVar[type[StrEnum]]
+    """Every status a row can end with; has a member `ok`."""
+    transient: ClassVar[frozenset[str]] = frozenset()
+    """Statuses that `--retry transient` tries again."""
+    unfinished: ClassVar[frozenset[str]] = frozenset()
+    """Statuses that any later run tries again by itself (a spend cap was reached, ...)."""
+    batch_rows: ClassVar[int] = 64
+
+    def __init__(self, config: C):
+        self.config = config
+
+    def setup(self, context: Context) -> None:
+        """Once per worker process: load models, open clients."""
+
+    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """As many rows as `batch`, with the columns of `output_schema`."""
+        raise TypeError(f"step {self.name!r} defines neither process nor process_fragment")
+
+    def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """All batches of one fragment, in order. Override to work across batches (requests in flight)."""
+        return map(self.process, batches)
+
+    def teardown(self) -> None:
+        """Once per worker process, at its end."""
+
+    @property
+    def output_schema(self) -> pa.Schema:
+        status = pa.field(f"{self.name}_status", pa.string(), nullable=False)
+        return pa.schema([*self.adds, status, pa.field(f"{self.name}_detail", pa.string())])
+
+    @property
+    def status_column(self) -> str | None:
+        return f"{self.name}_status"
+
+    def rows_to_batch(self, rows: list[dict[str, Any]]) -> pa.RecordBatch:
+        """Dictionaries as a batch of `output_schema`; `status` and `detail` may be given without the prefix."""
+        prefixed = [{self._prefixed(key): value for key, value in row.items()} for row in rows]
+        return pa.RecordBatch.from_pylist(prefixed, schema=self.output_schema)
+
+    def fingerprint(self, inputs: dict[str, str]) -> str:
+        """What decides the output: this step, its version and parameters, and the files it reads."""
+        return fingerprint(self.name, self.version, self.config.identity(), inputs)
+
+    def _prefixed(self, key: str) -> str:
+        return f"{self.name}_{key}" if key in ("status", "detail") else key
+
+
+class Derive(Step[C]):
+    """Makes rows of another schema, in another dataset with the same fragments.
+
+    `process` may return any number of rows, but a row of the source never vanishes: what made nothing of it is a
+    row with a status. Fragments correspond one to one, so a change of one source fragment redoes one fragment.
+    """
+
+    makes: ClassVar[str] = "conversations"
+    schema: ClassVar[pa.Schema]
+
+    @property
+    def output_schema(self) -> pa.Schema:
+        return self.schema
+
+    @property
+    def status_column(self) -> str | None:
+        return "status" if "status" in self.schema.names else None
+
+    def _prefixed(self, key: str) -> str:
+        return key
+
+
+Place = tuple[str, int]
+"""A row of a dataset: (fragment id, row in the fragment)."""
+
+
+class DatasetStep(Step[C]):
+    """Judges all rows together, through Beam's GroupByKey: only keys and hashes go through it, never images.
+
+    `keys` makes a column file per fragment, and only for new ones. The verdicts' fingerprint covers the keys of all
+    fragments, so new rows give every fragment a new verdict file, and no new keys for the old ones.
+    """
+
+    keys: ClassVar[type[Step]]
+    """A step with the same Config whose columns this one `reads`."""
+
+    def key(self, batch: pa.RecordBatch) -> Iterable[Any]:
+        """One small picklable element per row (None: the row takes no part)."""
+        raise TypeError(f"step {self.name!r} does not define key")
+
+    def verdicts(self, keys: Any) -> Any:
+        """PCollection[(Place, key)] -> PCollection[(Place, verdict)]; rows without a verdict get None."""
+        raise TypeError(f"step {self.name!r} does not define verdicts")
+
+    def judge(self, batch: pa.RecordBatch, verdicts: list[Any]) -> pa.RecordBatch:
+        """The column file's rows for `batch` (the columns of `reads`), given each row's verdict or None."""
+        raise TypeError(f"step {self.name!r} does not define judge")
