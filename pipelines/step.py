@@ -48,8 +48,11 @@ class Context:
     dataset: str
     workers: int = 1
     """How many worker processes there may be: a rate limit is divided among them."""
-    _events: list[dict] = field(default_factory=list)
-    _lock: Any = field(default_factory=threading.Lock)
+    _events: list[dict] = field(default_factory=list, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def __reduce__(self) -> tuple:
+        return Context, (self.run, self.dataset, self.workers)
 
     def log(self, event: dict[str, Any]) -> None:
         """Put what must not be in a column (times, hosts, attempts, cache hits) into the run log."""

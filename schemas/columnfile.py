@@ -34,6 +34,7 @@ def write_column_file(
     schema_name: str,
     *,
     fingerprint: str,
+    plan: str = "",
     inputs: dict[str, str] | None = None,
     status_column: str | None = None,
 ) -> FileEntry:
@@ -43,8 +44,8 @@ def write_column_file(
     with store.write(path) as file:
         sink = _Hashing(file)
         with pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as writer:
-            for batch in batches:
-                batch = _conform(batch, schema, path)
+            for made in batches:
+                batch = _conform(made, schema, path)
                 rows += batch.num_rows
                 if status_column:
                     statuses.update(batch.column(status_column).to_pylist())
@@ -52,6 +53,7 @@ def write_column_file(
     return FileEntry(
         path=path,
         fingerprint=fingerprint,
+        plan=plan or fingerprint,
         inputs=inputs or {},
         columns=schema.names,
         rows=rows,
@@ -62,7 +64,14 @@ def write_column_file(
 
 
 def describe_column_file(
-    store: Store, path: str, *, fingerprint: str, inputs: dict[str, str], rows: int | None, status_column: str | None
+    store: Store,
+    path: str,
+    *,
+    fingerprint: str,
+    plan: str,
+    inputs: dict[str, str],
+    rows: int | None,
+    status_column: str | None,
 ) -> FileEntry | None:
     """The entry of a finished file that no manifest names yet (its run was killed); None when it must be made again."""
     table = pa.ipc.open_stream(store.open_arrow(path)).read_all()
@@ -73,6 +82,7 @@ def describe_column_file(
     return FileEntry(
         path=path,
         fingerprint=fingerprint,
+        plan=plan,
         inputs=inputs,
         columns=table.column_names,
         rows=table.num_rows,

@@ -31,6 +31,8 @@ class FileEntry(_Entry):
 
     path: str
     fingerprint: str
+    plan: str = ""
+    """The fingerprint that a run looks for: `fingerprint`, unless failed rows were tried again since."""
     inputs: dict[str, str] = {}
     """File name -> fingerprint of every column file of the same fragment that this one was made from."""
     columns: list[str]
@@ -92,7 +94,7 @@ class Manifest(_Entry):
         return {name: dict(sorted(counter.items(), key=lambda item: -item[1])) for name, counter in counts.items()}
 
     def to_bytes(self) -> bytes:
-        return json.dumps(self.model_dump(), indent=1, sort_keys=True, ensure_ascii=False).encode()
+        return json.dumps(self.model_dump(), indent=1, ensure_ascii=False).encode()
 
 
 def file_name(number: int) -> str:

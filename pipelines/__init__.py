@@ -1,0 +1,10 @@
+"""The data road: Beam jobs that add columns to datasets, and make datasets out of datasets.
+
+In: lists of URLs and files. Out: `images`, `conversations` and `samples` datasets. Each step is a room of its own;
+`step.py` says what a step is, `run.py` and `job.py` turn one into a Beam job. Imports `schemas` only.
+"""
+
+import logging
+
+# Beam says so on every import without its [gcp] extra; our extra [gcp] is what a user of Dataflow installs.
+logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())

@@ -1,0 +1,175 @@
+"""Makers: how each kind of step makes the batches of one column file. They run in workers and know no Beam."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.step import Context, DatasetStep, Derive, Step
+from schemas.columnfile import read_column_file
+from schemas.dataset import Fragment
+from schemas.errors import SchemaError
+from schemas.manifest import FileEntry, FragmentEntry
+from schemas.store import Store
+
+
+@dataclass(frozen=True)
+class Task:
+    """One column file to make: the element of every pipeline. Small, picklable, without any image."""
+
+    fragment: str
+    path: str
+    fingerprint: str
+    plan: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    rows: int | None = None
+    """How many rows the file must have; None when the maker decides."""
+    source: Any = None
+    """What the maker reads: a FragmentEntry, or a slice of an importer's source."""
+    previous: FileEntry | None = None
+    """The file whose rows with a status in `retry` are made again; its other rows are kept as they are."""
+    retry: tuple[str, ...] = ()
+
+
+class Maker:
+    """`batches(task)` for one kind of work; `target` is the dataset that the files go to."""
+
+    name: str
+    target: str
+    schema_name: str
+    schema: pa.Schema
+    status_column: str | None
+
+    def setup(self, context: Context) -> None:
+        """Once per worker process."""
+
+    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+        raise TypeError(f"{type(self).__name__} does not define batches")
+
+    def teardown(self) -> None:
+        """Once per worker process, at its end."""
+
+
+class StepMaker(Maker):
+    """A `Step`: the batches of a fragment in, as many rows out."""
+
+    def __init__(self, step: Step, target: str, schema_name: str):
+        self.step, self.target, self.schema_name = step, target, schema_name
+        self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
+
+    def setup(self, context: Context) -> None:
+        self.step.setup(context)
+
+    def teardown(self) -> None:
+        self.step.teardown()
+
+    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+        table = _input_table(self.step, Fragment(Store(self.target), task.source))
+        if task.previous is None:
+            return self.step.process_fragment(_batches(table, self.step.batch_rows))
+        return self._retried(table, task)
+
+    def _retried(self, table: pa.Table, task: Task) -> Iterator[pa.RecordBatch]:
+        """The previous file with the rows to retry replaced, batch by batch."""
+        assert task.previous is not None and self.status_column is not None
+        previous = read_column_file(Store(self.target), task.previous)
+        again = pc.is_in(previous.column(self.status_column), value_set=pa.array(task.retry))
+        retried = self.step.process_fragment(_batches(table.filter(again), self.step.batch_rows))
+        fresh = _Rows(retried, self.schema)
+        for start in range(0, previous.num_rows, self.step.batch_rows):
+            old = previous.slice(start, self.step.batch_rows).select(self.schema.names)
+            redo = again.slice(start, self.step.batch_rows).to_numpy()
+            new = fresh.take(int(redo.sum()))
+            order = [0] * len(redo)
+            for place, row in enumerate(redo.nonzero()[0]):
+                order[row] = place + old.num_rows
+            order = [order[row] if redo[row] else row for row in range(len(redo))]
+            yield from pa.concat_tables([old, new]).take(order).combine_chunks().to_batches()
+
+
+class DeriveMaker(Maker):
+    """A `Derive`: the batches of a fragment in, any number of rows of another schema out."""
+
+    def __init__(self, step: Derive, source: str, target: str):
+        self.step, self.source, self.target, self.schema_name = step, source, target, step.makes
+        self.name, self.schema, self.status_column = "base", step.output_schema, step.status_column
+
+    def setup(self, context: Context) -> None:
+        self.step.setup(context)
+
+    def teardown(self) -> None:
+        self.step.teardown()
+
+    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+        table = _input_table(self.step, Fragment(Store(self.source), task.source))
+        return self.step.process_fragment(_batches(table, self.step.batch_rows))
+
+
+class ImportMaker(Maker):
+    """An importer: a slice of its source in, the rows of the base file out."""
+
+    def __init__(self, importer: Any, target: str, schema: pa.Schema):
+        self.importer, self.target, self.schema_name = importer, target, importer.makes
+        self.name, self.schema, self.status_column = "base", schema, importer.status_column
+
+    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+        table = self.importer.rows(task.source)
+        if table.num_rows != task.source.rows:
+            raise SchemaError(
+                f"import {self.importer.name!r}: {table.num_rows} rows for {task.source.rows} source rows."
+            )
+        return _batches(table, 64)
+
+
+class VerdictMaker(Maker):
+    """A `DatasetStep`'s second half: the batches of a fragment and the verdicts on its rows in."""
+
+    def __init__(self, step: DatasetStep, target: str, schema_name: str):
+        self.step, self.target, self.schema_name = step, target, schema_name
+        self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
+        self.verdicts: dict[int, Any] = {}
+
+    def with_verdicts(self, verdicts: dict[int, Any]) -> VerdictMaker:
+        """A maker for one fragment, with row -> verdict."""
+        maker = VerdictMaker(self.step, self.target, self.schema_name)
+        maker.verdicts = verdicts
+        return maker
+
+    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+        table = _input_table(self.step, Fragment(Store(self.target), task.source))
+        for start in range(0, table.num_rows, self.step.batch_rows):
+            batch = next(_batches(table.slice(start, self.step.batch_rows), self.step.batch_rows))
+            yield self.step.judge(batch, [self.verdicts.get(start + row) for row in range(batch.num_rows)])
+
+
+def input_columns(step: Step, fragment: FragmentEntry) -> list[str]:
+    """The columns of `fragment` that `step` reads."""
+    present = {column for file in fragment.files.values() for column in file.columns}
+    return [*step.reads, *(column for column in step.optional if column in present)]
+
+
+def _input_table(step: Step, fragment: Fragment) -> pa.Table:
+    return fragment.read(input_columns(step, fragment.entry))
+
+
+def _batches(table: pa.Table, rows: int) -> Iterator[pa.RecordBatch]:
+    """`table` in batches of exactly `rows` rows, the last one shorter; images are copied one batch at a time."""
+    for start in range(0, table.num_rows, rows):
+        yield from table.slice(start, rows).combine_chunks().to_batches()
+
+
+class _Rows:
+    """Batches of any size, taken out again by number of rows."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema):
+        self.batches, self.left = batches, schema.empty_table()
+
+    def take(self, rows: int) -> pa.Table:
+        while self.left.num_rows < rows:
+            self.left = pa.concat_tables([self.left, pa.Table.from_batches([next(self.batches)])])
+        taken, self.left = self.left.slice(0, rows), self.left.slice(rows)
+        return taken
