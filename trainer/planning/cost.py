@@ -1,0 +1,64 @@
+"""How long a set of samples takes on one rank, in floating point operations, from the sizes of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Operations of one forward and backward pass, as a polynomial of a sample's length.
+
+    cost = linear * tokens + attention * tokens^2 + vision * images, each coefficient in floating point operations
+    (attention in operations of equal duration: see `from_sizes`). Only ratios matter to a plan.
+    """
+
+    linear: float
+    attention: float
+    vision: float
+
+    @classmethod
+    def from_sizes(
+        cls,
+        *,
+        language_parameters: float = 6.74e9,
+        hidden_size: int = 4096,
+        layers: int = 32,
+        vision_parameters: float = 0.304e9,
+        tokens_per_image: int = 577,
+        train_language: bool = True,
+        train_vision: bool = False,
+        checkpointing: bool = True,
+        attention_efficiency: float = 0.6,
+    ) -> CostModel:
+        """The cost model of a decoder behind a vision tower; the defaults are Llama-2-7B behind CLIP-L/336.
+
+        - linear, per token: 2N forward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1: two operations per parameter),
+          2N backward to the activations, 2N more to the weights where they train, and 2N to recompute the forward pass
+          under gradient checkpointing (Narayanan et al. 2021, arXiv 2104.04473, section 5.1 counts the same four passes).
+        - attention, per token squared: a layer's two products of the score matrix cost 4 * hidden_size, half of it
+          causally masked; backward is 2.5 times forward (Dao 2023, arXiv 2307.08691, section 4.1), plus the
+          recomputation. `attention_efficiency` is the rate of a fused attention kernel relative to that of the matrix
+          products around it; 0.6 is an assumption between the 50 % and 73 % of peak reported there.
+        - vision, per image (per tile for anyres): 2 operations per tower parameter and token, three times that where
+          the tower trains.
+        """
+        passes = 2 + (2 if train_language else 0) + 2 + (2 if checkpointing else 0)
+        attention_passes = 1 + 2.5 + (1 if checkpointing else 0)
+        return cls(
+            linear=passes * language_parameters,
+            attention=4 * hidden_size / 2 * layers * attention_passes / attention_efficiency,
+            vision=2 * vision_parameters * tokens_per_image * (3 if train_vision else 1),
+        )
+
+    def cost(self, lengths: np.ndarray, image_counts: np.ndarray) -> np.ndarray:
+        """Cost of each sample on its own, without padding: float64, the shape of `lengths`."""
+        tokens = np.asarray(lengths, np.float64)
+        return self.linear * tokens + self.attention * tokens**2 + self.vision * np.asarray(image_counts, np.float64)
+
+    def padded_cost(self, samples: np.ndarray, longest: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Cost of micro-batches of `samples` rows, each padded to `longest` tokens, holding `images` images in all."""
+        tokens = np.asarray(longest, np.float64)
+        return samples * (self.linear * tokens + self.attention * tokens**2) + self.vision * np.asarray(images, np.float64)

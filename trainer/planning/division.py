@@ -1,0 +1,108 @@
+"""Divide the rows of steps among ranks and micro-steps: by cost, by padded cost, or as they come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.planning.balance import balance
+from trainer.planning.cost import CostModel
+from trainer.planning.padded import partition
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a row costs, and among whom a step is divided."""
+
+    lengths: np.ndarray
+    image_counts: np.ndarray
+    cost: CostModel
+    global_batch: int
+    world_size: int
+    accumulation: int
+    max_tokens: int | None
+
+    def micro_steps(self, rows: int) -> int:
+        """The fewest micro-steps for a step of so many rows: `accumulation`, or fewer for an incomplete last step."""
+        return min(self.accumulation, math.ceil(rows * self.accumulation / self.global_batch))
+
+
+@dataclass(frozen=True)
+class Division:
+    """One step, divided: row numbers int64 (N,), and the slot of each, micro-step * ranks + rank, int64 (N,)."""
+
+    rows: np.ndarray
+    slots: np.ndarray
+    micro_steps: int
+
+
+Divider = Callable[[list[np.ndarray], Workload], list[Division]]
+# Rows (S, N), how many micro-steps -> rows sorted as the method wants them, their slots, and which steps fitted.
+Method = Callable[[np.ndarray, int, Workload], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def by_cost(steps: list[np.ndarray], work: Workload) -> list[Division]:
+    """Padding-free micro-batches of nearly equal cost."""
+    return _divide(steps, work, _balanced)
+
+
+def by_padded_cost(steps: list[np.ndarray], work: Workload) -> list[Division]:
+    """Padded micro-batches of nearly equal cost."""
+    return _divide(steps, work, _padded)
+
+
+def as_they_come(steps: list[np.ndarray], work: Workload) -> list[Division]:
+    """Consecutive rows, the same number for everybody, batch j to rank j % world_size, whatever their length."""
+    return _divide(steps, work, _consecutive)
+
+
+def _divide(steps: list[np.ndarray], work: Workload, method: Method) -> list[Division]:
+    """Divide steps of equal size together, and with more micro-steps those whose tokens did not fit."""
+    divided: dict[int, Division] = {}
+    pending: dict[tuple[int, int], list[int]] = {}
+    for index, rows in enumerate(steps):
+        micro_steps = work.micro_steps(len(rows))
+        if work.max_tokens is not None:
+            micro_steps = max(micro_steps, math.ceil(work.lengths[rows].sum() / (work.world_size * work.max_tokens)))
+        pending.setdefault((len(rows), micro_steps), []).append(index)
+    while pending:
+        size, micro_steps = next(iter(pending))
+        indices = pending.pop((size, micro_steps))
+        rows, slots, feasible = method(np.stack([steps[index] for index in indices]), micro_steps, work)
+        for line, index in enumerate(indices):
+            if feasible[line]:
+                divided[index] = Division(rows[line], slots[line], micro_steps)
+            else:
+                pending.setdefault((size, micro_steps + 1), []).append(index)
+    return [divided[index] for index in range(len(steps))]
+
+
+def _balanced(rows: np.ndarray, micro_steps: int, work: Workload) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    costs = work.cost.cost(work.lengths[rows], work.image_counts[rows])
+    order = np.argsort(-costs, axis=1, kind="stable")
+    rows, costs = np.take_along_axis(rows, order, axis=1), np.take_along_axis(costs, order, axis=1)
+    slots, feasible = balance(costs, work.lengths[rows], micro_steps * work.world_size, work.world_size, work.max_tokens)
+    return rows, slots, feasible
+
+
+def _padded(rows: np.ndarray, micro_steps: int, work: Workload) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows = np.take_along_axis(rows, np.argsort(-work.lengths[rows], axis=1, kind="stable"), axis=1)
+    bins = micro_steps * work.world_size
+    slots, feasible = partition(work.lengths[rows], work.image_counts[rows], bins, work.world_size, work.max_tokens, work.cost)
+    return rows, slots, feasible
+
+
+def _consecutive(rows: np.ndarray, micro_steps: int, work: Workload) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    steps, size = rows.shape
+    bins = micro_steps * work.world_size
+    slots = np.broadcast_to(np.arange(size) * bins // size, rows.shape)
+    feasible = np.ones(steps, bool)
+    if work.max_tokens is not None:
+        counts = np.bincount(slots[0], minlength=bins)
+        longest = np.zeros((steps, bins), np.int64)
+        np.maximum.at(longest, (np.arange(steps)[:, None], slots), work.lengths[rows])
+        feasible = (longest * counts).max(1) <= work.max_tokens
+    return rows, slots, feasible
