@@ -1,0 +1,119 @@
+"""What an importer is: a source cut into slices, and the rows of one slice.
+
+A slice becomes one fragment. `slices` runs once, in the process that starts the run; `rows` runs in
+workers, for slices whose fragment does not exist yet. Rows in = rows out: a row whose values are
+unusable keeps its place and says why; a source that cannot be parsed at all stops the import before
+anything is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import chain, islice, repeat
+from typing import Any, ClassVar, TypeVar
+
+import pyarrow as pa
+
+from pipelines.step import Config
+from schemas.records import BASE
+
+Item = TypeVar("Item")
+
+ROWS_PER_SLICE = 1000
+"""Rows of one slice unless configured: seconds to minutes of downloading, so little is lost to a kill."""
+
+
+class ImportStatus(StrEnum):
+    """What came of one source row. Rows that are not ok stay in the dataset, with `import_detail` telling why."""
+
+    ok = "ok"
+    no_url = "no_url"  # the url cell is empty
+    bad_value = "bad_value"  # a cell cannot be read as its column's type; the column is left empty
+    no_image = "no_image"  # the picture that the row names does not exist or is empty
+    bad_conversation = "bad_conversation"  # turns out of order, an unknown speaker, or no turns
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Consecutive rows of a source.
+
+    `digest` covers the source bytes of these rows and the number of the first one, so equal digests
+    mean equal rows. `location` says where the rows are; it is no part of any fingerprint, so a source
+    that moved to another folder is still the same source.
+    """
+
+    start: int
+    rows: int
+    digest: str
+    location: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Importer(ABC):
+    """Subclass it, set the four class attributes, write `slices` and `rows`."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    makes: ClassVar[str]
+    """The schema of the rows: `images` or `conversations`."""
+    Config: ClassVar[type[Config]]
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    def __reduce__(self) -> tuple:
+        """Pickled as its config alone: what an importer has read stays in its process."""
+        return type(self), (self.config,)
+
+    @abstractmethod
+    def slices(self, known: Sequence[int] = ()) -> list[Slice]:
+        """Cut the source; the same source gives the same slices.
+
+        `known` are the row counts of the fragments that an earlier import made, in order. The source is
+        cut there first, so that rows appended to it leave the earlier slices (and all that was computed
+        from them) as they were. Raises schemas.errors.InputError for a source that cannot be read.
+        """
+
+    @abstractmethod
+    def rows(self, slice: Slice) -> pa.Table:
+        """The rows of one slice, exactly `slice.rows`, with the columns of the base schema and a status."""
+
+    @property
+    def status_column(self) -> str:
+        """`conversations` have a status of their own; images get `import_status` and `import_detail`."""
+        return "status" if self.makes == "conversations" else "import_status"
+
+
+STATUS_FIELDS = (pa.field("import_status", pa.string(), nullable=False), pa.field("import_detail", pa.string()))
+
+
+def image_table(rows: Sequence[Mapping[str, Any]], extra: Sequence[pa.Field] = ()) -> pa.Table:
+    """Rows of the `images` schema (absent names are null) with `extra` columns and their import status."""
+    return pa.Table.from_pylist(list(rows), pa.schema([*BASE["images"], *extra, *STATUS_FIELDS]))
+
+
+def conversation_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of the `conversations` schema; absent names are null."""
+    return pa.Table.from_pylist(list(rows), BASE["conversations"])
+
+
+def cut(items: Iterable[Item], known: Sequence[int], rows: int) -> Iterator[list[Item]]:
+    """Group items into lists of the sizes in `known`, then of `rows`; the last list may be shorter."""
+    source = iter(items)
+    for size in chain((size for size in known if size > 0), repeat(rows)):
+        group = list(islice(source, size))
+        if not group:
+            return
+        yield group
+
+
+def digest(start: int, *parts: bytes) -> str:
+    """sha256 over the position of a slice and its source bytes."""
+    content = hashlib.sha256(str(start).encode())
+    for part in parts:
+        content.update(b"\0")
+        content.update(part)
+    return content.hexdigest()

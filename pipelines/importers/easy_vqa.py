@@ -1,0 +1,160 @@
+"""Import Easy-VQA's questions (https://github.com/vzhou842/easy-VQA, MIT) as conversations about its pictures.
+
+The pictures themselves come from elsewhere (a url list); a conversation names them by key. `facts_of`
+reads what a picture shows out of its own questions and answers, which is all that its split publishes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from pipelines.importers.base import (
+    ROWS_PER_SLICE,
+    Importer,
+    ImportStatus,
+    Slice,
+    conversation_table,
+    cut,
+    digest,
+)
+from pipelines.step import Config, Runtime
+from schemas.errors import InputError
+
+SHAPES = ("circle", "rectangle", "triangle")
+COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+
+Question = tuple[str, str, int]
+"""(question, answer, picture number), as in questions.json."""
+
+
+class EasyVqaConfig(Config):
+    """Which split, and how its questions become turns."""
+
+    split: Literal["train", "test"] = "train"
+    path: Annotated[str | None, Runtime()] = None
+    """A questions.json; None takes the split's out of the installed `easy-vqa` package."""
+    image_key: str = "easy-vqa/{split}/{number}"
+    """The key that the picture's row has in the images dataset."""
+    turns: int = Field(default=4, ge=1)
+    """Questions of one conversation: all questions of a picture are dealt out, `turns` at a time."""
+    seed: int = 0
+    """Decides which questions of a picture stand together, and in which order."""
+    rows_per_slice: Annotated[int, Runtime(), Field(ge=1)] = ROWS_PER_SLICE
+
+
+class EasyVqa(Importer):
+    """Conversations of a few turns about one picture; every question of the split is asked once.
+
+    Several turns a picture train better than one (the picture is encoded once for all of them); dealing
+    the questions out evenly keeps a picture with 20 questions from making one long row.
+    """
+
+    name = "easy_vqa"
+    version = 1
+    makes = "conversations"
+    Config = EasyVqaConfig
+
+    def __init__(self, config: EasyVqaConfig):
+        super().__init__(config)
+        self.config: EasyVqaConfig = config
+
+    def slices(self, known: Sequence[int] = ()) -> list[Slice]:
+        made: list[Slice] = []
+        for rows in cut(self._conversations, known, self.config.rows_per_slice):
+            start = made[-1].start + made[-1].rows if made else 0
+            made.append(Slice(start, len(rows), digest(start, json.dumps(rows).encode())))
+        return made
+
+    def rows(self, slice: Slice) -> pa.Table:
+        return conversation_table(self._conversations[slice.start : slice.start + slice.rows])
+
+    @cached_property
+    def _conversations(self) -> list[dict[str, Any]]:
+        path = self.config.path or str(package_folder() / self.config.split / "questions.json")
+        pictures: dict[int, list[Question]] = defaultdict(list)
+        for question in read_questions(path):
+            pictures[question[2]].append(question)
+        return [row for number in sorted(pictures) for row in self._deal(number, pictures[number])]
+
+    def _deal(self, number: int, questions: list[Question]) -> list[dict[str, Any]]:
+        key = self.config.image_key.format(split=self.config.split, number=number)
+        order = random.Random(f"{self.config.seed}/{key}").sample(questions, len(questions))
+        hands = -(-len(order) // self.config.turns)
+        return [_conversation(key, place, order[place::hands]) for place in range(hands)]
+
+
+def package_folder() -> Path:
+    """The data folder of the installed `easy-vqa` package (`train/` and `test/`); raises InputError without it."""
+    package = importlib.util.find_spec("easy_vqa")
+    if package is None or package.origin is None:
+        raise InputError("Easy-VQA is not installed: `pip install easy-vqa`, or give the path of a questions.json.")
+    return Path(package.origin).parent / "data"
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """The triples of a questions.json; raises InputError naming the file and the first entry that is none."""
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file. Give the path of Easy-VQA's questions.json.") from error
+    except ValueError as error:
+        raise InputError(f"{path}: this is not JSON ({error}).") from error
+    for place, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        if not (isinstance(entry, list) and [type(part) for part in entry] == [str, str, int]):
+            raise InputError(f"{path}: entry {place} is {entry!r}; expected [question, answer, picture number].")
+    return [(question, answer, number) for question, answer, number in entries]
+
+
+def facts_of(questions: Iterable[Question]) -> dict[int, dict[str, str]]:
+    """Picture number -> `{"shape": ..., "color": ...}`, as far as its questions and answers settle them.
+
+    Every Easy-VQA picture shows one shape in one color. An answer that names one settles it, and so does
+    a question that takes one for granted ("what color is the circle?"), a yes to "is there a teal shape?",
+    and a no to every other color or shape.
+    """
+    left: dict[int, dict[str, set[str]]] = defaultdict(lambda: {"shape": set(SHAPES), "color": set(COLORS)})
+    for question, answer, number in questions:
+        for name, words in (("shape", SHAPES), ("color", COLORS)):
+            named = {word for word in words if word in question.rstrip("?").split()}
+            if answer in words:
+                left[number][name] &= {answer}
+            elif named and (answer not in ("yes", "no") or _present(question, answer)):
+                left[number][name] &= named
+            elif named:
+                left[number][name] -= named
+    return {
+        number: {name: next(iter(values)) for name, values in sets.items() if len(values) == 1}
+        for number, sets in sorted(left.items())
+    }
+
+
+def _present(question: str, answer: str) -> bool:
+    """Whether a yes/no question and its answer say that the named thing is in the picture."""
+    negated = any(word in question.split() for word in ("not", "no"))
+    return (answer == "yes") != negated
+
+
+def _conversation(image_key: str, place: int, questions: Sequence[Question]) -> dict[str, Any]:
+    messages = []
+    for turn, (question, answer, _) in enumerate(questions):
+        picture = [{"type": "image", "text": None}] if turn == 0 else []
+        messages.append({"role": "user", "content": [*picture, {"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return {
+        "key": f"{image_key}/{place}",
+        "image_keys": [image_key],
+        "messages": messages,
+        "kind": "vqa",
+        "source": "easy-vqa",
+        "status": ImportStatus.ok.value,
+    }

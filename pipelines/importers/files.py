@@ -1,0 +1,43 @@
+"""Which files an importer's `path` means, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import fsspec
+
+from schemas.config import nearest
+from schemas.errors import InputError
+
+
+def expand(paths: str | Sequence[str]) -> list[str]:
+    """Every file named by a path, a list of paths, or patterns with `*`; the matches of a pattern are sorted.
+
+    Raises InputError for a path or a pattern that names no file.
+    """
+    found: list[str] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        fs, local = fsspec.core.url_to_fs(path)
+        if any(character in path for character in "*?["):
+            matches = [fs.unstrip_protocol(name) if "://" in path else name for name in sorted(fs.glob(local))]
+            if not matches:
+                raise InputError(f"{path}: no file matches this pattern. Check the folder and the ending.")
+            found += matches
+        elif not fs.isfile(local):
+            what = "this is a folder, not a file" if fs.exists(local) else "no such file"
+            raise InputError(f"{path}: {what}. Check the path.")
+        else:
+            found.append(path)
+    return found
+
+
+def format_of(path: str, given: str | None, known: Sequence[str]) -> str:
+    """`given`, or the format that the file's ending names; raises InputError when neither is in `known`."""
+    name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz").removesuffix(".bz2")
+    format = given or name.rpartition(".")[2].replace("ndjson", "jsonl")
+    if format not in known:
+        raise InputError(
+            f"{path}: the format {format!r} is not read here. {nearest(format, list(known))} "
+            f"Set `format` to one of: {', '.join(known)}."
+        )
+    return format

@@ -1,0 +1,117 @@
+"""From a source's own column names and loose values to the columns of the `images` schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipelines.importers.base import ImportStatus
+from schemas.errors import InputError
+from schemas.records import BASE
+
+TARGETS = tuple(BASE["images"].names)
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "url": ("url", "image_url", "URL", "link", "src"),
+    "alt_text": ("alt_text", "caption", "text", "alt", "TEXT", "description"),
+}
+"""Names that well-known url lists (LAION, CC3M, COYO, DataComp) use for these columns; the first one found counts."""
+
+
+def match(columns: Mapping[Any, str], found: Iterable[str]) -> dict[str, str]:
+    """Our column -> the source's column, from the given mapping and, for the rest, equal or well-known names."""
+    names = set(found)
+    matched = {}
+    for target in TARGETS:
+        candidates = (columns[target],) if target in columns else ALIASES.get(target, (target,))
+        first = next((name for name in candidates if name in names), None)
+        if first is not None:
+            matched[target] = first
+    return matched
+
+
+def resolve(columns: Mapping[Any, str], found: Iterable[str], where: str) -> dict[str, str]:
+    """`match`, raising InputError when a mapped column is not there, or when nothing gives the url."""
+    names = list(found)
+    resolved = match(columns, names)
+    for target, name in columns.items():
+        if target not in resolved:
+            raise InputError(
+                f"{where}: there is no column {name!r}, which `columns` maps to {target!r}. "
+                f"Columns found: {', '.join(names) or 'none'}."
+            )
+    if "url" not in resolved:
+        raise InputError(
+            f"{where}: no column with the image URLs. Columns found: {', '.join(names) or 'none'}. "
+            "Say which one it is with `columns: {url: NAME}`."
+        )
+    return resolved
+
+
+def image_row(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """One row of the `images` schema with its import status. A cell of the wrong type is left empty and named."""
+    row: dict[str, Any] = {"import_status": ImportStatus.ok, "import_detail": None}
+    problems = []
+    for target, name in columns.items():
+        try:
+            row[target] = CONVERT[target](values.get(name))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            row[target] = None
+            problems.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
+    if problems:
+        row.update(import_status=ImportStatus.bad_value, import_detail="; ".join(problems))
+    if not row.get("url"):
+        row.update(url=None, import_status=ImportStatus.no_url, import_detail="the row has no URL")
+    return row
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value.strip() or None if value else None
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    raise ValueError(f"expected text, found {type(value).__name__}")
+
+
+def _parsed(value: Any) -> Any:
+    """Cells of csv files hold lists and objects as JSON text."""
+    return json.loads(value) if isinstance(value, str) and value.strip()[:1] in ("[", "{") else value
+
+
+def _captions(value: Any) -> list[str] | None:
+    value = _parsed(value)
+    if isinstance(value, str):
+        value = [value]
+    if value is None or value == []:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("expected a text or a list of texts")
+    return [item.strip() for item in value if item.strip()] or None
+
+
+def _facts(value: Any) -> list[dict[str, str]] | None:
+    """`{"color": "teal"}` or `[{"name": "color", "value": "teal"}]`."""
+    value = _parsed(value)
+    if not value:
+        return None
+    if isinstance(value, Mapping):
+        return [{"name": str(name), "value": str(fact)} for name, fact in value.items()]
+    return [{"name": str(fact["name"]), "value": str(fact["value"])} for fact in value]
+
+
+def _boxes(value: Any) -> list[dict[str, Any]] | None:
+    """`[{"label": "cat", "x0": .1, "y0": .2, "x1": .9, "y1": .8}]`, in fractions of width and height."""
+    value = _parsed(value)
+    if not value:
+        return None
+    boxes = []
+    for box in value:
+        sides = {side: float(box[side]) for side in ("x0", "y0", "x1", "y1")}
+        if not (0 <= sides["x0"] < sides["x1"] <= 1 and 0 <= sides["y0"] < sides["y1"] <= 1):
+            raise ValueError(f"box {list(sides.values())} is not x0, y0, x1, y1 in fractions of width and height")
+        boxes.append({"label": str(box["label"]), **sides})
+    return boxes
+
+
+CONVERT = dict.fromkeys(TARGETS, _text) | {"captions": _captions, "facts": _facts, "boxes": _boxes}

@@ -1,0 +1,117 @@
+"""Import a list of image URLs: txt, csv, tsv, json, jsonl or parquet, columns mapped by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, image_table
+from pipelines.importers.files import expand, format_of
+from pipelines.importers.mapping import image_row, match, resolve
+from pipelines.importers.parquet import ParquetSource
+from pipelines.importers.records import TEXT_FORMATS, Span, TextSource, span_of
+from pipelines.step import Config, Runtime
+from schemas.errors import InputError
+
+Target = Literal["key", "url", "alt_text", "captions", "boxes", "facts", "source", "license"]
+
+
+class UrlListConfig(Config):
+    """Where the list is and what its columns mean."""
+
+    path: Annotated[str | list[str], Runtime()]
+    """A file, several, or a pattern with `*`; any place that fsspec reaches, gzip welcome."""
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = None
+    """None: from the file's ending."""
+    columns: dict[Target, str] = Field(default_factory=dict)
+    """Our column -> the list's column, where the names differ."""
+    source: str | None = None
+    """Written into `source` where the list has no such column."""
+    license: str | None = None
+    rows_per_slice: Annotated[int, Runtime(), Field(ge=1)] = ROWS_PER_SLICE
+
+
+class UrlList(Importer):
+    """Rows of a url list become rows of `images`, none dropped: a row without a URL keeps its place.
+
+    Without a `key` column a row's key is its number in the list.
+    """
+
+    name = "url_list"
+    version = 1
+    makes = "images"
+    Config = UrlListConfig
+
+    def __init__(self, config: UrlListConfig):
+        super().__init__(config)
+        self.config: UrlListConfig = config
+
+    def slices(self, known: Sequence[int] = ()) -> list[Slice]:
+        remaining = [rows for rows in known if rows > 0]
+        made: list[Slice] = []
+        seen: set[str] = set()
+        for path in expand(self.config.path):
+            format = format_of(path, self.config.format, (*TEXT_FORMATS, "parquet"))
+            start = made[-1].start + made[-1].rows if made else 0
+            cuts = self._parquet_slices if format == "parquet" else self._text_slices
+            made += cuts(path, format, start, remaining[len(made) :], seen)
+        return made
+
+    def rows(self, slice: Slice) -> pa.Table:
+        path, format = slice.location["path"], slice.location["format"]
+        if format == "parquet":
+            values = ParquetSource(path).read(slice.location["row"], slice.rows)
+        else:
+            source = TextSource(path, format)
+            values = [source.parse(raw) for raw in source.records_in(Span(**slice.location["span"]))]
+        return image_table([self._row(value, slice.start + place) for place, value in enumerate(values)])
+
+    def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
+        # Objects of a JSON list need not all have the same names, so names are matched row by row.
+        row = image_row(values, match(self.config.columns, values))
+        row["key"] = row.get("key") or f"{number:09d}"
+        row["source"] = row.get("source") or self.config.source
+        row["license"] = row.get("license") or self.config.license
+        return row
+
+    def _text_slices(self, path: str, format: str, start: int, known: Sequence[int], seen: set[str]) -> Iterator[Slice]:
+        """Reads the file once: every record is parsed, so that a broken one stops the import before it begins."""
+        source = TextSource(path, format)
+        columns: dict[str, str] = {}
+        for records in cut(source.records(), known, self.config.rows_per_slice):
+            for raw in records:
+                values = source.parse(raw)
+                columns = columns or resolve(self.config.columns, values, path)
+                _check_key(values.get(columns.get("key", "")), f"{path}:{raw.line}", seen)
+            content = [",".join(source.header).encode(), *(raw.data.rstrip(b"\r\n") for raw in records)]
+            location = {"path": path, "format": format, "span": asdict(span_of(records))}
+            yield Slice(start, len(records), digest(start, *content), location)
+            start += len(records)
+
+    def _parquet_slices(
+        self, path: str, format: str, start: int, known: Sequence[int], seen: set[str]
+    ) -> Iterator[Slice]:
+        source = ParquetSource(path)
+        columns = resolve(self.config.columns, source.columns, path)
+        for number, key in enumerate(source.values(columns["key"]) if "key" in columns else ()):
+            _check_key(key, f"{path}, row {number}", seen)
+        row = 0
+        for group in cut(range(source.rows), known, self.config.rows_per_slice):
+            content = source.digests(row, len(group))
+            yield Slice(start, len(group), digest(start, *content), {"path": path, "format": format, "row": row})
+            start, row = start + len(group), row + len(group)
+
+
+def _check_key(key: Any, where: str, seen: set[str]) -> None:
+    if key in (None, ""):
+        return
+    if str(key) in seen:
+        raise InputError(
+            f"{where}: the key {str(key)!r} stands in an earlier row too. Keys must be unique: "
+            "remove one of the two rows, or map another column to `key`."
+        )
+    seen.add(str(key))

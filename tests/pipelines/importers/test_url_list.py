@@ -1,0 +1,179 @@
+"""Url lists of every format become the same rows; appended rows leave earlier slices alone."""
+
+import json
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.importers.base import cut
+from pipelines.importers.url_list import UrlList, UrlListConfig
+from schemas.errors import InputError
+
+ROWS = [{"url": f"http://photos.test/{number}.jpg", "alt_text": f"picture {number}"} for number in range(7)]
+
+
+def write(folder, name, rows):
+    path = folder / name
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
+    elif name.endswith(".jsonl"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif name.endswith(".json"):
+        path.write_text(json.dumps(rows))
+    else:
+        separator = "\t" if name.endswith(".tsv") else ","
+        lines = [rows[0].keys(), *(row.values() for row in rows)]
+        path.write_text("".join(separator.join(line) + "\n" for line in lines))
+    return str(path)
+
+
+def importer(path, **config):
+    return UrlList(UrlListConfig(path=path, **config))
+
+
+def all_rows(made):
+    return [row for slice in made.slices() for row in made.rows(slice).to_pylist()]
+
+
+@pytest.mark.parametrize("name", ["u.csv", "u.tsv", "u.json", "u.jsonl", "u.parquet"])
+def test_formats_give_the_same_rows(tmp_path, name):
+    made = importer(write(tmp_path, name, ROWS), rows_per_slice=3, source="web", license="CC0")
+    assert [slice.rows for slice in made.slices()] == [3, 3, 1]
+    rows = all_rows(made)
+    assert [row["url"] for row in rows] == [row["url"] for row in ROWS]
+    assert rows[4] == {
+        "key": "000000004",
+        "url": "http://photos.test/4.jpg",
+        "alt_text": "picture 4",
+        "captions": None,
+        "boxes": None,
+        "facts": None,
+        "source": "web",
+        "license": "CC0",
+        "import_status": "ok",
+        "import_detail": None,
+    }
+
+
+def test_txt_has_one_url_a_line(tmp_path):
+    path = tmp_path / "urls.txt"
+    path.write_text("http://photos.test/a\nhttp://photos.test/b\n")
+    assert [row["url"] for row in all_rows(importer(str(path)))] == ["http://photos.test/a", "http://photos.test/b"]
+
+
+@pytest.mark.parametrize("name", ["u.csv", "u.json", "u.jsonl", "u.parquet"])
+def test_appended_rows_leave_earlier_slices_unchanged(tmp_path, name):
+    before = importer(write(tmp_path, name, ROWS[:5]), rows_per_slice=3)
+    old = before.slices()
+    after = importer(write(tmp_path, name, ROWS), rows_per_slice=3)
+    new = after.slices([slice.rows for slice in old])
+    assert [slice.rows for slice in new] == [3, 2, 2]
+    if name == "u.parquet":  # its second row group was rewritten, so only the first slice is known to be the same
+        assert new[0].digest == old[0].digest
+    else:
+        assert [slice.digest for slice in new[:2]] == [slice.digest for slice in old]
+
+
+def test_a_moved_source_has_the_same_digests_and_a_changed_row_another(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    first = importer(write(tmp_path, "u.csv", ROWS), rows_per_slice=3).slices()
+    moved = importer(write(tmp_path / "elsewhere", "u.csv", ROWS), rows_per_slice=3).slices()
+    changed = importer(
+        write(tmp_path, "u.csv", [*ROWS[:6], {"url": "http://b", "alt_text": "other"}]), rows_per_slice=3
+    )
+    assert [slice.digest for slice in moved] == [slice.digest for slice in first]
+    assert [a.digest == b.digest for a, b in zip(changed.slices(), first, strict=True)] == [True, True, False]
+    assert "path" not in UrlListConfig(path="a").identity()
+
+
+def test_several_files_and_patterns_keep_one_numbering(tmp_path):
+    write(tmp_path, "a.csv", ROWS[:4])
+    write(tmp_path, "b.jsonl", ROWS[4:])
+    made = importer(str(tmp_path / "*"), rows_per_slice=3)
+    assert [(slice.start, slice.rows) for slice in made.slices()] == [(0, 3), (3, 1), (4, 3)]
+    assert [row["key"] for row in all_rows(made)] == [f"{number:09d}" for number in range(7)]
+
+
+def test_well_known_and_mapped_column_names(tmp_path):
+    rows = [{"URL": "http://a", "TEXT": "seen", "id": "x1", "by": "me"}]
+    made = importer(write(tmp_path, "u.parquet", rows), columns={"key": "id", "source": "by"})
+    row = all_rows(made)[0]
+    assert (row["key"], row["url"], row["alt_text"], row["source"]) == ("x1", "http://a", "seen", "me")
+
+
+def test_json_rows_need_not_have_the_same_names(tmp_path):
+    facts = {"color": "teal"}
+    boxes = [{"label": "cat", "x0": 0, "y0": 0.5, "x1": 1, "y1": 1}]
+    rows = [
+        {"url": "http://a"},
+        {"url": "http://b", "facts": facts, "captions": "one"},
+        {"image_url": "http://c", "boxes": boxes},
+    ]
+    found = all_rows(importer(write(tmp_path, "u.jsonl", rows)))
+    assert [row["url"] for row in found] == ["http://a", "http://b", "http://c"]
+    assert (found[1]["facts"], found[1]["captions"]) == ([{"name": "color", "value": "teal"}], ["one"])
+    assert found[2]["boxes"] == [{"label": "cat", "x0": 0.0, "y0": 0.5, "x1": 1.0, "y1": 1.0}]
+
+
+def test_bad_rows_keep_their_place(tmp_path):
+    rows = [
+        {"url": "http://a", "captions": {"not": "a list"}},
+        {"url": "", "captions": "no address"},
+        {"url": "http://c", "boxes": [{"label": "cat", "x0": 3, "y0": 0, "x1": 40, "y1": 9}]},
+        {"url": ["http://d"]},
+    ]
+    found = all_rows(importer(write(tmp_path, "u.jsonl", rows)))
+    assert [row["import_status"] for row in found] == ["bad_value", "no_url", "bad_value", "no_url"]
+    assert found[0]["import_detail"] == "captions: expected a text or a list of texts"
+    assert "fractions of width and height" in found[2]["import_detail"]
+
+
+def test_errors_name_what_was_found(tmp_path):
+    path = write(tmp_path, "u.csv", [{"name": "a", "size": "3"}])
+    with pytest.raises(InputError, match=r"no column with the image URLs. Columns found: name, size. .*columns: \{url"):
+        importer(path).slices()
+    with pytest.raises(InputError, match=r"no column 'nam', which `columns` maps to 'url'. Columns found: name, size"):
+        importer(path, columns={"url": "nam"}).slices()
+    with pytest.raises(InputError, match="no such file"):
+        importer(str(tmp_path / "missing.csv")).slices()
+    with pytest.raises(InputError, match="this is a folder"):
+        importer(str(tmp_path)).slices()
+    with pytest.raises(InputError, match="no file matches"):
+        importer(str(tmp_path / "*.tsv")).slices()
+    (tmp_path / "u.csv2").write_text("url\n")
+    with pytest.raises(InputError, match=r"the format 'csv2' is not read here. Did you mean 'csv'"):
+        importer(str(tmp_path / "u.csv2")).slices()
+
+
+def test_a_file_that_is_not_parquet(tmp_path):
+    (tmp_path / "u.parquet").write_bytes(b"PAR1 is not enough")
+    with pytest.raises(InputError, match="this is not a Parquet file"):
+        importer(str(tmp_path / "u.parquet")).slices()
+
+
+@pytest.mark.parametrize("name", ["u.csv", "u.parquet"])
+def test_a_key_that_stands_twice_is_refused(tmp_path, name):
+    rows = [{"key": "a", "url": "http://1"}, {"key": "b", "url": "http://2"}, {"key": "a", "url": "http://3"}]
+    with pytest.raises(InputError, match="the key 'a' stands in an earlier row too"):
+        importer(write(tmp_path, name, rows)).slices()
+
+
+def test_an_importer_is_pickled_as_its_config(tmp_path):
+    made = importer(write(tmp_path, "u.csv", ROWS))
+    copy = pickle.loads(pickle.dumps(made))
+    assert copy.config == made.config
+    assert copy.rows(made.slices()[0]) == made.rows(made.slices()[0])
+
+
+@given(st.integers(0, 40), st.lists(st.integers(0, 7), max_size=5), st.integers(1, 9))
+def test_cutting_keeps_every_row_once_and_the_known_cuts(count, known, rows):
+    groups = list(cut(range(count), known, rows))
+    assert [item for group in groups for item in group] == list(range(count))
+    sizes = [size for size in known if size]
+    whole = [size for end, size in enumerate(sizes, 1) if sum(sizes[:end]) <= count]
+    assert [len(group) for group in groups[: len(whole)]] == whole
+    assert all(0 < len(group) <= rows for group in groups[len(sizes) :])
