@@ -1,0 +1,27 @@
+"""How a conversation becomes token ids and labels, and how many tokens a picture takes.
+
+Messages (`[{role, content: [{type: 'image' | 'text', text}]}]`) flow in; ids, labels and exact counts flow out. The
+`mix` step counts with this code and the trainer trains with it, so that the two cannot disagree. Nothing here needs
+torch or transformers: a tokenizer is read from its tokenizer.json.
+"""
+
+from schemas.chat.encoding import IGNORE, ORIGINAL_IMAGE, Encoded, encode
+from schemas.chat.images import ImageRule, image_tokens
+from schemas.chat.prompts import TEMPLATES, get_template
+from schemas.chat.templates import Segment, Template
+from schemas.chat.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = [
+    "IGNORE",
+    "ORIGINAL_IMAGE",
+    "TEMPLATES",
+    "Encoded",
+    "ImageRule",
+    "Segment",
+    "Template",
+    "Tokenizer",
+    "encode",
+    "get_template",
+    "image_tokens",
+    "load_tokenizer",
+]

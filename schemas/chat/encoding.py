@@ -1,0 +1,187 @@
+"""Messages to ids and labels in one pass: labels come from character offsets of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from schemas.chat.images import ImageRule, Size
+from schemas.chat.templates import BOS, EOS, Message, Segment, Template
+from schemas.chat.tokenizer import Tokenizer
+from schemas.errors import InputError
+
+IGNORE = -100
+"""The label that cross entropy leaves out (torch's default `ignore_index`)."""
+
+ORIGINAL_IMAGE = -200
+"""The original's placeholder of one picture (LLaVA, constants.py); only in compat mode."""
+
+NO_SIZES: tuple[Size, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One training row.
+
+    ids, labels: int32, equally long; labels are IGNORE where nothing is learnt, else the id at the same place.
+    tokens, image_tokens: exact counts before any cut. supervised: learnt tokens that are left. images: pictures whose
+    tokens are all left; the pixels of later ones must not be given to the model. warning: what the original would have
+    printed (compat mode).
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    tokens: int
+    image_tokens: int
+    supervised: int
+    images: int
+    truncated: bool = False
+    warning: str | None = None
+
+    @property
+    def all_masked(self) -> bool:
+        """Nothing is learnt from this row: refuse it, do not train on it."""
+        return self.supervised == 0
+
+
+@dataclass
+class _Row:
+    """The row under construction: `first` until a token of the template or a picture stands in it."""
+
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    pictures: list[tuple[int, int]] = field(default_factory=list)
+    run: list[Segment] = field(default_factory=list)
+    first: bool = True
+
+    def add(self, ids: list[int], supervised: bool = False) -> None:
+        self.ids += ids
+        self.labels += ids if supervised else [IGNORE] * len(ids)
+
+
+def encode(
+    messages: Sequence[Message],
+    sizes: Sequence[Size] | None,
+    template: Template,
+    tokenizer: Tokenizer,
+    rule: ImageRule | None = None,
+    compat: str | None = None,
+    max_length: int | None = None,
+    system: str | None = None,
+    generate: bool = False,
+) -> Encoded:
+    """Ids and labels of a conversation.
+
+    sizes: (width, height) in pixels of its pictures, in order. Every picture becomes as many `tokenizer.image_id` as
+    `rule` says. `max_length` cuts the end; a picture that would be cut goes whole, with all that follows.
+    generate: end with the opening of an answer. compat: 'llava' or 'llava_next' repeats the original code's ids and
+    labels (a picture is one ORIGINAL_IMAGE; see schemas/chat/compat.py); `sizes` and `rule` are then not needed.
+
+    Text of messages never becomes control tokens. Raises InputError when pictures and sizes differ in number, when
+    `rule` is missing, or when the tokenizer lacks a control token of the template.
+    """
+    if compat is not None:
+        from schemas.chat.compat import encode_like_original
+
+        return encode_like_original(messages, template, tokenizer, compat, max_length)
+    segments = template.generation_prompt(messages, system) if generate else template.render(messages, system)
+    counts = _counts(segments, sizes, rule)
+    row = _Row()
+    if tokenizer.adds_bos and tokenizer.bos_id is not None and not _opens_with_bos(segments):
+        row.add([tokenizer.bos_id])
+    for segment in segments:
+        if segment.image:
+            _flush(row, tokenizer)
+            start = len(row.ids)
+            row.add([tokenizer.image_id] * counts[len(row.pictures)])
+            row.pictures.append((start, len(row.ids)))
+            row.first = False
+        elif segment.control:
+            _flush(row, tokenizer)
+            row.add([control_id(segment.text, template, tokenizer)], segment.supervised)
+            row.first = False
+        else:
+            row.run.append(segment)
+    _flush(row, tokenizer)
+    return _finished(row, max_length)
+
+
+def control_id(text: str, template: Template, tokenizer: Tokenizer) -> int:
+    """The id of a template's control token; `<s>` and `</s>` are the tokenizer's own first and last."""
+    found = {BOS: tokenizer.bos_id, EOS: tokenizer.eos_id}.get(text, tokenizer.token_id(text))
+    if found is None:
+        raise InputError(
+            f"{tokenizer.where}: the tokenizer has no token {text}, which template {template.name!r} writes. "
+            "Choose the template that the language model was trained with, or add the token to the tokenizer."
+        )
+    return found
+
+
+def _flush(row: _Row, tokenizer: Tokenizer) -> None:
+    """Tokenise the text since the last control token or picture at once, and label it by character."""
+    if not row.run:
+        return
+    pieces = tokenizer.encode("".join(segment.text for segment in row.run), row.first)
+    spans = _supervised_spans(row.run)
+    row.ids += pieces.ids
+    row.labels += _labels(pieces.ids, pieces.offsets, spans) if spans else [IGNORE] * len(pieces.ids)
+    row.run = []
+    row.first = False
+
+
+def _supervised_spans(run: list[Segment]) -> list[tuple[int, int]]:
+    spans, position = [], 0
+    for segment in run:
+        end = position + len(segment.text)
+        if segment.supervised:
+            spans.append((position, end))
+        position = end
+    return spans
+
+
+def _labels(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[int]:
+    """A token is learnt when any character of an answer lies in it; an empty token belongs to where it stands."""
+    labels, at = [], 0
+    for token, (start, end) in zip(ids, offsets, strict=True):
+        while at < len(spans) and spans[at][1] <= start:
+            at += 1
+        learnt = at < len(spans) and spans[at][0] < max(end, start + 1)
+        labels.append(token if learnt else IGNORE)
+    return labels
+
+
+def _counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: ImageRule | None) -> list[int]:
+    pictures = sum(segment.image for segment in segments)
+    sizes = NO_SIZES if sizes is None else sizes
+    if pictures != len(sizes):
+        raise InputError(
+            f"the messages show {pictures} pictures, and {len(sizes)} sizes were given. "
+            "Every picture of a row needs one content part of type image."
+        )
+    if not pictures:
+        return []
+    if rule is None:
+        raise InputError("the messages show pictures, and no image rule was given to count their tokens.")
+    return [rule.tokens(width, height) for width, height in sizes]
+
+
+def _opens_with_bos(segments: list[Segment]) -> bool:
+    return bool(segments) and segments[0].control and segments[0].text == BOS
+
+
+def _finished(row: _Row, max_length: int | None) -> Encoded:
+    total = len(row.ids)
+    kept = total if max_length is None else min(total, max_length)
+    cut = next((start for start, end in row.pictures if start < kept < end), kept)
+    labels = np.asarray(row.labels[:cut], np.int32)
+    return Encoded(
+        ids=np.asarray(row.ids[:cut], np.int32),
+        labels=labels,
+        tokens=total,
+        image_tokens=sum(end - start for start, end in row.pictures),
+        supervised=int(np.count_nonzero(labels != IGNORE)),
+        images=sum(end <= cut for _, end in row.pictures),
+        truncated=cut < total,
+    )

@@ -1,0 +1,156 @@
+"""How many tokens a picture takes, from its size alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from schemas.errors import InputError
+
+MODES = ("square", "pad", "anyres")
+MERGES = ("spatial_unpad", "spatial", "flat", "spatial_unpad_nobase", "spatial_maxpool2x2")
+LLAVA_NEXT_PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+"""(width, height) pairs of LLaVA-NeXT with a 336-pixel tower (config.json of llava-v1.6)."""
+
+SHRINK_ABOVE = 1.1
+"""anyres_max shrinks the feature map when its side is this many times too long (LLaVA-NeXT, llava_arch.py)."""
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """What a vision tower and a way of cutting pictures make of a picture of a given size.
+
+    mode: `square` (shortest side resized, centre crop), `pad` (to a square, in the mean colour), `anyres` (one overview
+        and the tiles of the best fitting pinpoint).
+    image_size, patch_size: of the tower, in pixels.
+    select: `patch` drops the tower's class token, `full` keeps it. class_token: how many such tokens the tower has
+        (CLIP 1, SigLIP 0).
+    pinpoints: (width, height) pairs in pixels, as LLaVA writes them (Hugging Face's configuration has height first).
+    merge: what becomes of the tiles' features; `max_tiles` is the number in LLaVA-NeXT's `anyres_max_9`.
+    """
+
+    mode: str = "square"
+    image_size: int = 336
+    patch_size: int = 14
+    select: str = "patch"
+    pinpoints: tuple[Size, ...] = ()
+    merge: str = "spatial_unpad"
+    max_tiles: int | None = None
+    class_token: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"image mode {self.mode!r}: expected one of {', '.join(MODES)}.")
+        if self.merge not in MERGES:
+            raise InputError(f"image merge {self.merge!r}: expected one of {', '.join(MERGES)}.")
+        if self.select not in ("patch", "full"):
+            raise InputError(f"image select {self.select!r}: expected 'patch' or 'full'.")
+        if self.image_size < self.patch_size or self.patch_size < 1:
+            raise InputError(f"image_size {self.image_size}: must hold a patch of {self.patch_size} pixels.")
+        pairs = tuple((int(width), int(height)) for width, height in self.pinpoints)
+        if self.mode == "anyres" and not pairs:
+            pairs = tuple((w * self.image_size // 336, h * self.image_size // 336) for w, h in LLAVA_NEXT_PINPOINTS)
+        for pair in pairs:
+            if min(pair) < self.image_size or any(side % self.image_size for side in pair):
+                raise InputError(f"pinpoint {pair}: both sides must be multiples of image_size {self.image_size}.")
+        object.__setattr__(self, "pinpoints", pairs)
+
+    @property
+    def side(self) -> int:
+        """Patches along one side of the tower's picture."""
+        return self.image_size // self.patch_size
+
+    def tokens(self, width: int, height: int) -> int:
+        """Tokens that a picture of width x height pixels takes; raises InputError for a size below 1 pixel."""
+        if width < 1 or height < 1:
+            raise InputError(f"picture of {width}x{height} pixels: both sides must be at least 1.")
+        base = self.side**2 + (self.class_token if self.select == "full" else 0)
+        if self.mode != "anyres":
+            return base
+        if self.merge == "flat":
+            return base * (1 + math.prod(self.grid(width, height)))
+        return self._spatial(width, height) + (0 if self.merge == "spatial_unpad_nobase" else base)
+
+    def tiles(self, width: int, height: int) -> int:
+        """Pictures that the tower sees: 1, or the overview and its tiles."""
+        return 1 + math.prod(self.grid(width, height)) if self.mode == "anyres" else 1
+
+    def grid(self, width: int, height: int) -> Size:
+        """(columns, rows) of tiles for a picture of this size."""
+        best = best_resolution((width, height), self.pinpoints)
+        return best[0] // self.image_size, best[1] // self.image_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a manifest or a configuration."""
+        values = asdict(self)
+        return {**values, "pinpoints": [list(pair) for pair in self.pinpoints]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ImageRule:
+        """The rule that `to_dict` told; raises InputError for a key that no rule has."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"image rule: unknown key {unknown[0]!r}. Known: {', '.join(sorted(known))}.")
+        return cls(**{**values, "pinpoints": tuple(tuple(pair) for pair in values.get("pinpoints", ()))})
+
+    def _spatial(self, width: int, height: int) -> int:
+        """Tokens of the tiles laid out as one map, without the overview."""
+        columns, rows = (number * self.side for number in self.grid(width, height))
+        if self.merge == "spatial":
+            return columns * rows
+        if self.merge == "spatial_maxpool2x2":
+            return (columns // 2) * (rows // 2)
+        columns, rows = unpadded((width, height), (columns, rows))
+        if self.max_tiles is not None:
+            times = math.sqrt(columns * rows / (self.max_tiles * self.side**2))
+            if times > SHRINK_ABOVE:
+                columns, rows = int(columns // times), int(rows // times)
+        return rows * (columns + 1)
+
+
+def image_tokens(rule: ImageRule, sizes: list[Size]) -> list[int]:
+    """Tokens of each picture, given (width, height) of each."""
+    return [rule.tokens(width, height) for width, height in sizes]
+
+
+def best_resolution(size: Size, pinpoints: tuple[Size, ...]) -> Size:
+    """The pinpoint that keeps the most pixels of the picture and, among equals, wastes the fewest.
+
+    The rule of LLaVA-NeXT's `select_best_resolution`; the first of several equally good ones is taken.
+    """
+    width, height = size
+
+    def merit(pinpoint: Size) -> tuple[int, int]:
+        scale = min(pinpoint[0] / width, pinpoint[1] / height)
+        kept = min(int(width * scale) * int(height * scale), width * height)
+        return kept, kept - pinpoint[0] * pinpoint[1]
+
+    return max(pinpoints, key=merit)
+
+
+def unpadded(size: Size, feature_map: Size) -> Size:
+    """(columns, rows) left of a feature map once the padding around a picture of `size` is cut off.
+
+    As LLaVA-NeXT's `unpad_image`: the padding is cut equally on both sides, so an odd one leaves a line.
+    """
+    (width, height), (columns, rows) = size, feature_map
+    if width / height > columns / rows:
+        padding = (rows - int(height * (columns / width))) // 2
+        return columns, rows - 2 * padding
+    padding = (columns - int(width * (rows / height))) // 2
+    return columns - 2 * padding, rows
+
+
+def parse_pinpoints(text: str, image_size: int) -> tuple[Size, ...]:
+    """Pinpoints in pixels from LLaVA-NeXT's notation `(1x1),...,(6x6)`: every size between the two, in tiles."""
+    found = [(int(a), int(b)) for a, b in re.findall(r"\((\d+)x(\d+)\)", text)]
+    if not found:
+        raise InputError(f"pinpoints {text!r}: expected a text such as (1x1),...,(6x6).")
+    (first_w, first_h), (last_w, last_h) = found[0], found[-1]
+    widths, heights = range(first_w, last_w + 1), range(first_h, last_h + 1)
+    return tuple((w * image_size, h * image_size) for w in widths for h in heights)

@@ -1,0 +1,124 @@
+"""A template as a Hugging Face chat template, so that saved checkpoints talk as they were trained."""
+
+from __future__ import annotations
+
+from schemas.chat.templates import CONTROL, Template
+
+IMAGES = "message.content is not string and message.content | selectattr('type', 'equalto', 'image') | list | length"
+
+CONTENT = (
+    "{%- macro content(message, picture, trim) -%}"
+    "{%- if message.content is string -%}{{ message.content | trim if trim else message.content }}"
+    "{%- else -%}"
+    "{%- set pictures = message.content | selectattr('type', 'equalto', 'image') | list | length -%}"
+    "{%- set ns = namespace(text='', last='\\n') -%}"
+    "{%- for part in message.content if part.type == 'text' -%}{%- set ns.text = ns.text + (part.text or '') -%}"
+    "{%- endfor -%}"
+    "{%- if pictures == 0 -%}{{ ns.text | trim if trim else ns.text }}"
+    "{%- elif pictures == 1 -%}{{ picture }}{{ '\\n' + ns.text | trim if ns.text | trim else '' }}"
+    "{%- else -%}"
+    "{%- for part in message.content -%}"
+    "{%- set shown = '<image>' if part.type == 'image' else part.text or '' -%}"
+    "{%- if shown -%}"
+    "{{ '\\n' if ns.last | trim == ns.last and shown[0] | trim == shown[0] else '' }}"
+    "{{ picture if part.type == 'image' else shown }}"
+    "{%- set ns.last = shown[-1] -%}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- endif -%}{%- endif -%}"
+    "{%- endmacro -%}"
+)
+"""A message's text as Template.render writes it: a lone picture first, several where they stand, one per line."""
+
+GROUP = (
+    "{%- set ns = namespace(system=default_system, given=none, turns=[]) -%}"
+    "{%- for message in messages -%}"
+    "{%- if message.role == 'system' -%}"
+    "{%- set said = content(message, '', false) -%}"
+    "{%- set ns.given = said if ns.given is none else ns.given + '\\n' + said -%}"
+    "{%- elif message.role == 'user' or ns.turns -%}{%- set ns.turns = ns.turns + [message] -%}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- set ns.system = default_system if ns.given is none else ns.given -%}"
+)
+
+
+def chat_template(template: Template, prefix: str, generation: bool) -> str:
+    """The Jinja text of `template`; Template.jinja describes the arguments."""
+    if template.bare:
+        return CONTENT + _bare(template, generation)
+    text = f"{CONTENT}{{%- set default_system = {_quoted(template.default_system)} -%}}{GROUP}"
+    text += _opening(prefix)
+    if not template.in_user:
+        text += _system(template)
+    text += "{%- for message in ns.turns -%}{%- if message.role == 'user' -%}" + _user(template)
+    text += "{%- else -%}" + _answer(template, generation) + "{%- endif -%}{%- endfor -%}"
+    return text + "{%- if add_generation_prompt -%}" + _say(template.assistant[0]) + "{%- endif -%}"
+
+
+def _opening(prefix: str) -> str:
+    """The first token, for tokenizers that have one, and the blank that some then leave out of the first word."""
+    return "{{ bos_token if bos_token else '' }}" + ("{{ ' ' }}" if prefix == "first" else "")
+
+
+def _system(template: Template) -> str:
+    return (
+        "{%- if ns.system -%}"
+        + _say(template.system[0])
+        + "{{ ns.system }}"
+        + _say(template.system[1])
+        + "{%- endif -%}"
+    )
+
+
+def _user(template: Template) -> str:
+    opening = _say(template.user[0])
+    if template.again is not None:
+        opening = "{%- if loop.first -%}" + opening + "{%- else -%}" + _say(template.again) + "{%- endif -%}"
+    if template.in_user:
+        opening += "{%- if loop.first -%}" + _system(template) + "{%- endif -%}"
+    return opening + f"{{{{ {_content(template)} }}}}" + _say(template.user[1])
+
+
+def _answer(template: Template, generation: bool) -> str:
+    ending = template.assistant[1]
+    pieces = [piece for piece in CONTROL.split(ending) if piece]
+    last = max((number for number, piece in enumerate(pieces) if CONTROL.fullmatch(piece)), default=len(pieces) - 1)
+    learnt, after = "".join(pieces[: last + 1]), "".join(pieces[last + 1 :])
+    said = (
+        f"{{%- set answer = {_content(template)} -%}}{_say(template.assistant[0])}"
+        f"{{%- if answer -%}}{_say(template.answer_gap)}{{%- endif -%}}"
+    )
+    body = f"{{%- if answer -%}}{{{{ answer }}}}{_say(learnt)}{{%- else -%}}{_say(learnt.lstrip(' '))}{{%- endif -%}}"
+    return said + _marked(body, generation) + _say(after)
+
+
+def _bare(template: Template, generation: bool) -> str:
+    pictures = "{%- for part in message.content if part.type == 'image' -%}{{ '<image>' }}{%- endfor -%}"
+    answer = "{{ content(message, '', false) }}" + _say(template.assistant[1])
+    return (
+        _opening("never")
+        + "{%- for message in messages -%}{%- if message.role == 'user' -%}{%- if message.content is not string -%}"
+        + pictures
+        + "{%- endif -%}{%- elif message.role == 'assistant' -%}"
+        + _marked(answer, generation)
+        + "{%- endif -%}{%- endfor -%}"
+    )
+
+
+def _content(template: Template) -> str:
+    picture = f"{template.picture[0]}<image>{template.picture[1]}"
+    return f"content(message, {_quoted(picture)}, {'true' if template.trim else 'false'})"
+
+
+def _marked(text: str, generation: bool) -> str:
+    return "{%- generation -%}" + text + "{%- endgeneration -%}" if generation else text
+
+
+def _say(text: str) -> str:
+    """An expression that writes `text`, `<s>` and `</s>` as the tokenizer's own tokens."""
+    words = [{"<s>": "bos_token", "</s>": "eos_token"}.get(part, _quoted(part)) for part in CONTROL.split(text) if part]
+    return "".join(f"{{{{ {word} }}}}" for word in words)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"'{escaped}'"

@@ -1,0 +1,96 @@
+"""LLaVA's JSON rows to messages and back: `{id, image, conversations: [{from, value}]}`, `<image>` inside a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.chat.templates import Message, content_parts
+from schemas.errors import InputError
+
+PLACEHOLDER = "<image>"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
+
+
+def from_llava(row: dict[str, Any], where: str = "row", strict: bool = True) -> tuple[list[Message], list[str]]:
+    """Messages and image paths of one row. `to_llava` gives the same conversations back, character by character.
+
+    A row without `image` has no pictures: `<image>` in its values stays text. Raises InputError, opening with `where`,
+    for a row of another shape, an unknown speaker and, when `strict`, a number of `<image>` other than that of images
+    (the original trains such rows on the wrong picture, or on none).
+    """
+    images = image_paths(row, where)
+    messages = [
+        {"role": _role(turn, where, number), "content": _parts(turn["value"], bool(images))}
+        for number, turn in enumerate(_turns(row, where))
+    ]
+    shown = sum(part["type"] == "image" for message in messages for part in message["content"])
+    if strict and shown != len(images):
+        raise InputError(
+            f"{where}: {len(images)} images and {shown} {PLACEHOLDER} in its conversations. Every image needs one "
+            f"{PLACEHOLDER} where it is shown, or the row no image."
+        )
+    return messages, images
+
+
+def to_llava(messages: Sequence[Message], images: Sequence[str] = (), key: str | None = None) -> dict[str, Any]:
+    """The row of a conversation; `image` is a path, a list of several, or missing when there is none."""
+    row: dict[str, Any] = {} if key is None else {"id": key}
+    if images:
+        row["image"] = images[0] if len(images) == 1 else list(images)
+    row["conversations"] = [
+        {"from": SPEAKERS[message["role"]], "value": _value(content_parts(message))} for message in messages
+    ]
+    return row
+
+
+def image_paths(row: dict[str, Any], where: str = "row") -> list[str]:
+    """The images a row names: `image` is a path, a list of paths, null, or missing."""
+    image = row.get("image")
+    if image is None or image == "":
+        return []
+    found = [image] if isinstance(image, str) else image
+    if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
+        raise InputError(f"{where}: image is {image!r:.80}; expected a path or a list of paths.")
+    return found
+
+
+def _turns(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    turns = row.get("conversations") if isinstance(row, dict) else None
+    if not isinstance(turns, list) or not turns:
+        found = f"keys {sorted(row)}" if isinstance(row, dict) else type(row).__name__
+        raise InputError(f"{where}: no list `conversations` ({found}). Expected a row of LLaVA's JSON format.")
+    return turns
+
+
+def _role(turn: Any, where: str, number: int) -> str:
+    if not isinstance(turn, dict) or not isinstance(turn.get("value"), str) or "from" not in turn:
+        raise InputError(f"{where}: turn {number} is {turn!r:.80}; expected {{'from': ..., 'value': text}}.")
+    if turn["from"] not in ROLES:
+        raise InputError(f"{where}: turn {number} is from {turn['from']!r}; expected human or gpt.")
+    return ROLES[turn["from"]]
+
+
+def _parts(value: str, has_image: bool) -> list[Message]:
+    if not has_image:
+        return [{"type": "text", "text": value}]
+    parts: list[Message] = []
+    for number, piece in enumerate(value.split(PLACEHOLDER)):
+        if number:
+            parts.append({"type": "image", "text": None})
+        if piece:
+            parts.append({"type": "text", "text": piece})
+    return parts or [{"type": "text", "text": ""}]
+
+
+def _value(parts: list[Message]) -> str:
+    """Parts as one text. A picture without a neighbouring blank stands on its own line, as LLaVA's data have it."""
+    value = ""
+    for number, part in enumerate(parts):
+        text = PLACEHOLDER if part["type"] == "image" else part.get("text") or ""
+        meets_picture = number > 0 and "image" in (part["type"], parts[number - 1]["type"])
+        if value and text and meets_picture and not value[-1].isspace() and not text[0].isspace():
+            value += "\n"
+        value += text
+    return value

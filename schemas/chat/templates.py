@@ -1,0 +1,216 @@
+"""Chat templates as data: what stands around each turn, and which characters the model learns to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.config import nearest
+from schemas.errors import InputError
+
+Message = dict[str, Any]
+ROLES = ("system", "user", "assistant")
+BOS, EOS = "<s>", "</s>"
+"""In a template these two mean the tokenizer's own first and last token, however it spells them."""
+
+CONTROL = re.compile(r"(<s>|</s>|<\|[a-z_]+\|>)")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a rendered conversation.
+
+    supervised: the model learns to write it. image: it stands for one picture (its text is `<image>`). control: its
+    text is one control token of the tokenizer. All other text is just text, whatever it looks like.
+    """
+
+    text: str
+    supervised: bool = False
+    image: bool = False
+    control: bool = False
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a template writes around system, user and assistant turns.
+
+    `answer_gap` stands between `assistant[0]` and a non-empty answer: tokenizers of the Llama kind glue it to the
+    answer's first word, so a prompt for generation ends without it. `again` replaces `user[0]` after the first round.
+    `in_user`: the system prompt is written inside the first user turn. `family` names the procedure by which the
+    original code made labels (compat mode). `bare`: pictures and the answer only (stage 1).
+    """
+
+    name: str
+    family: str
+    default_system: str
+    system: tuple[str, str]
+    user: tuple[str, str]
+    assistant: tuple[str, str]
+    answer_gap: str = ""
+    again: str | None = None
+    in_user: bool = False
+    picture: tuple[str, str] = ("", "")
+    trim: bool = False
+    bare: bool = False
+    stop: tuple[str, ...] = (EOS,)
+
+    def render(self, messages: Sequence[Message], system: str | None = None) -> list[Segment]:
+        """Segments of a conversation; joined texts are the prompt. The tokenizer's own first token is not among them.
+
+        `system` replaces the template's prompt, as a leading system message does. Turns of the assistant before the
+        first user turn are left out; user turns in a row become one, on lines of their own. Raises InputError for a
+        role other than system, user and assistant, or a content part other than image and text.
+        """
+        return list(_merged(self._turns(messages, system)))
+
+    def generation_prompt(self, messages: Sequence[Message], system: str | None = None) -> list[Segment]:
+        """The same, ending where the model has to go on writing."""
+        opening = [] if self.bare else list(_literal(self.assistant[0]))
+        return list(_merged([*self._turns(messages, system), *opening]))
+
+    def jinja(self, prefix: str = "never", generation: bool = True) -> str:
+        """This template for a tokenizer_config.json, as Hugging Face's `apply_chat_template` reads it.
+
+        prefix: `Tokenizer.prefix`; a tokenizer that blanks the first word alone needs the blank written after the
+        first token. generation: mark answers by `{% generation %}`, which yields assistant masks.
+        """
+        from schemas.chat.jinja import chat_template
+
+        return chat_template(self, prefix, generation)
+
+    def _turns(self, messages: Sequence[Message], system: str | None) -> Iterator[Segment]:
+        given, turns = split_system(messages)
+        prompt = next(text for text in (system, given, self.default_system) if text is not None)
+        if self.bare:
+            yield from self._bare(turns)
+            return
+        opening = self._system(prompt)
+        if not self.in_user:
+            yield from opening
+        for number, (role, parts) in enumerate(turns):
+            if role == "assistant":
+                yield from self._answer(parts)
+                continue
+            yield from _literal(self.user[0] if number == 0 or self.again is None else self.again)
+            if number == 0 and self.in_user:
+                yield from opening
+            yield from self._content(parts)
+            yield from _literal(self.user[1])
+
+    def _system(self, prompt: str) -> list[Segment]:
+        if not prompt:
+            return []
+        return [*_literal(self.system[0]), Segment(prompt), *_literal(self.system[1])]
+
+    def _answer(self, parts: list[Message]) -> Iterator[Segment]:
+        """An answer and its end are learnt; an empty answer is an end right after the role."""
+        yield from _literal(self.assistant[0])
+        content = list(self._content(parts))
+        if any(segment.text for segment in content):
+            yield Segment(self.answer_gap)
+            yield from (Segment(part.text, not part.image, part.image) for part in content)
+            yield from _ending(self.assistant[1])
+        else:
+            yield from _ending(self.assistant[1].lstrip(" "))
+
+    def _bare(self, turns: list[tuple[str, list[Message]]]) -> Iterator[Segment]:
+        for role, parts in turns:
+            if role == "user":
+                yield from (Segment("<image>", image=True) for part in parts if part["type"] == "image")
+            else:
+                yield Segment(_text(parts), supervised=True)
+                yield from _ending(self.assistant[1])
+
+    def _content(self, parts: list[Message]) -> Iterator[Segment]:
+        """A lone picture comes first, on its line, as the original trains it; several stay where they stand."""
+        pictures = sum(part["type"] == "image" for part in parts)
+        if pictures == 0:
+            text = _text(parts)
+            yield Segment(text.strip() if self.trim else text)
+        elif pictures == 1:
+            text = _text(parts).strip()
+            yield from self._image()
+            yield Segment(f"\n{text}" if text else "")
+        else:
+            yield from self._interleaved(parts)
+
+    def _interleaved(self, parts: list[Message]) -> Iterator[Segment]:
+        last = "\n"
+        for part in parts:
+            text = "<image>" if part["type"] == "image" else part.get("text") or ""
+            if not text:
+                continue
+            if not last[-1].isspace() and not text[0].isspace():
+                yield Segment("\n")
+            yield from self._image() if part["type"] == "image" else [Segment(text)]
+            last = text
+
+    def _image(self) -> Iterator[Segment]:
+        yield Segment(self.picture[0])
+        yield Segment("<image>", image=True)
+        yield Segment(self.picture[1])
+
+
+def split_system(messages: Sequence[Message]) -> tuple[str | None, list[tuple[str, list[Message]]]]:
+    """The system message, if any, and the other turns from the first user turn on; checks roles and parts."""
+    system: str | None = None
+    turns: list[tuple[str, list[Message]]] = []
+    for number, message in enumerate(messages):
+        role, parts = message["role"], content_parts(message, number)
+        if role not in ROLES:
+            raise InputError(f"message {number}: role {role!r}. {nearest(str(role), list(ROLES))}")
+        if role == "system":
+            system = _text(parts) if system is None else f"{system}\n{_text(parts)}"
+        elif role == "user" and turns and turns[-1][0] == "user":
+            turns[-1] = ("user", [*turns[-1][1], {"type": "text", "text": "\n"}, *parts])
+        elif role == "user" or turns:
+            turns.append((role, parts))
+    return system, turns
+
+
+def content_parts(message: Message, number: int = 0) -> list[Message]:
+    """The content parts of a message; a plain string is one text part. Raises InputError for an unknown type."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    for part in content or []:
+        if part.get("type") not in ("image", "text"):
+            raise InputError(f"message {number}: content part of type {part.get('type')!r}; expected image or text.")
+    return list(content or [])
+
+
+def _text(parts: list[Message]) -> str:
+    return "".join(part.get("text") or "" for part in parts if part["type"] == "text")
+
+
+def _literal(text: str, supervised: bool = False) -> Iterator[Segment]:
+    """A template's own text: control tokens stand alone."""
+    for piece in CONTROL.split(text):
+        yield Segment(piece, supervised, control=CONTROL.fullmatch(piece) is not None)
+
+
+def _ending(text: str) -> Iterator[Segment]:
+    """The end of an answer, learnt up to its last control token: what follows is written by the template."""
+    pieces = list(_literal(text, supervised=True))
+    last = max((number for number, piece in enumerate(pieces) if piece.control), default=len(pieces))
+    for number, piece in enumerate(pieces):
+        yield piece if number <= last else Segment(piece.text)
+
+
+def _merged(segments: Sequence[Segment] | Iterator[Segment]) -> Iterator[Segment]:
+    """Join neighbours of a kind and drop empty ones."""
+    held: Segment | None = None
+    for segment in segments:
+        if not segment.text:
+            continue
+        joinable = held is not None and not (held.image or held.control or segment.image or segment.control)
+        if held is not None and joinable and held.supervised == segment.supervised:
+            held = Segment(held.text + segment.text, held.supervised)
+            continue
+        if held is not None:
+            yield held
+        held = segment
+    if held is not None:
+        yield held

@@ -1,0 +1,226 @@
+"""A tokenizer read from tokenizer.json, with a door for text (which holds no control tokens) and one for the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer as Backend
+
+from schemas.errors import InputError
+
+IMAGE_TOKEN = "<image>"
+CACHED_TEXTS = 1024
+CONTROL_LOOK = re.compile(r"[<\[].*[>\]]", re.DOTALL)
+"""An added token of this look steers a model (`<tool_call>`), even where its file does not call it special."""
+
+USUAL_NAMES = {
+    "bos_token": ("<s>", "<|begin_of_text|>"),
+    "eos_token": ("</s>", "<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>"),
+    "pad_token": ("<pad>", "[PAD]", "<|finetune_right_pad_id|>"),
+    "unk_token": ("<unk>", "[UNK]"),
+}
+"""Looked for where no tokenizer_config.json says which token plays the part."""
+
+
+class Pieces(NamedTuple):
+    """Token ids of a text and, for each, its [start, end) in characters of that text."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Read a tokenizer folder, or a tokenizer.json, with the `tokenizers` library alone.
+
+    Raises InputError when there is none, when it is broken, or when the folder only has a SentencePiece
+    `tokenizer.model`, which has to be converted once.
+    """
+    path = Path(path)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(_missing(path))
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer(content, _settings(file.parent), where=str(path))
+        tokenizer.encode("")
+    except Exception as error:  # the library raises bare Exception for a file it cannot build
+        raise InputError(f"{file}: this is not a tokenizer.json ({error!r}). Save the tokenizer again.") from error
+    return tokenizer
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    `hash` (sha256, hex) covers what decides ids and counts, and neither `<image>` nor the padding token: a checkpoint
+    that had these added counts as its parent did.
+    """
+
+    def __init__(self, content: dict[str, Any], settings: dict[str, Any], where: str = "tokenizer") -> None:
+        """`content` and `settings`: the parsed tokenizer.json and tokenizer_config.json."""
+        self.where = where
+        self.content = content
+        self.settings = settings
+        vocabulary = content["model"]["vocab"]
+        by_rank = {piece: i for i, (piece, *_) in enumerate(vocabulary)} if isinstance(vocabulary, list) else vocabulary
+        self._ids: dict[str, int] = {**by_rank, **{token["content"]: token["id"] for token in content["added_tokens"]}}
+        self.vocab_size = max(self._ids.values()) + 1
+        self.bos_id = self._role("bos_token")
+        self.eos_id = self._role("eos_token")
+        self.unk_id = self._role("unk_token")
+        pad = self._role("pad_token")
+        self.pad_id = next((part for part in (pad, self.unk_id, self.eos_id) if part is not None), 0)
+        opening = _opening_token(content.get("post_processor"))
+        self.adds_bos = self.bos_id is not None and (
+            (opening is not None and self.token_id(opening) == self.bos_id) or bool(settings.get("add_bos_token"))
+        )
+        self.prefix = _prefix_scheme(content)
+        self.encode = lru_cache(maxsize=CACHED_TEXTS)(self._encode)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self.content, self.settings, self.where)
+
+    @property
+    def image_id(self) -> int:
+        """The id of `<image>`; where there is none yet, the next free id, which is what adding it would give."""
+        known = self.token_id(IMAGE_TOKEN)
+        return self.vocab_size if known is None else known
+
+    def token_id(self, token: str) -> int | None:
+        """The id of exactly this token, or None."""
+        return self._ids.get(token)
+
+    def _encode(self, text: str, first: bool = True) -> Pieces:
+        """Ids and character offsets of `text`, in which `</s>` and its like are letters, never control tokens.
+
+        `first` tells whether the text opens the sequence: some tokenizers put a blank in front of that alone.
+        Called as `encode`, which remembers the last texts: what a template writes comes again in every row.
+        """
+        encoding = (self._text_first if first else self._text_rest).encode(text, add_special_tokens=False)
+        return Pieces(encoding.ids, encoding.offsets)
+
+    def encode_parsed(self, text: str) -> list[int]:
+        """Ids as the Hugging Face tokenizer of the same folder gives them: control tokens in the text take effect."""
+        ids = self.backend.encode(text, add_special_tokens=True).ids
+        if self.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+            return [self.bos_id, *ids]
+        return ids
+
+    def decode(self, ids: list[int], skip_special: bool = False) -> str:
+        """Text of the ids; ids outside the vocabulary (an `<image>` not yet added) are left out."""
+        return self.backend.decode([i for i in ids if 0 <= i < self.vocab_size], skip_special_tokens=skip_special)
+
+    @cached_property
+    def hash(self) -> str:
+        """Sha256 over the model, its normaliser and pre-tokeniser, added tokens, and who opens and ends a text."""
+        model = {key: value for key, value in self.content["model"].items() if key not in ("vocab", "merges")}
+        vocabulary = self.content["model"].get("vocab")
+        merges = [_joined(merge) for merge in self.content["model"].get("merges", [])]
+        pad = _text_of(self.settings.get("pad_token"))
+        tokens = ((token["id"], token["content"]) for token in self.content["added_tokens"])
+        added = sorted({(i, token) for i, token in tokens if token not in (IMAGE_TOKEN, pad)})
+        parts = [model, vocabulary, merges, added, self.content["normalizer"], self.content["pre_tokenizer"]]
+        parts += [self.adds_bos, self.bos_id, self.eos_id]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    def _role(self, role: str) -> int | None:
+        """The id of the token that plays `role`, as the settings say, or by its usual name where they say nothing."""
+        name = _text_of(self.settings.get(role))
+        if name is not None:
+            return self.token_id(name)
+        if self.settings:
+            return None
+        known = (self.token_id(candidate) for candidate in USUAL_NAMES[role])
+        return next((found for found in known if found is not None), None)
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The tokenizer as its file has it."""
+        backend = Backend.from_str(json.dumps(self.content))
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
+    @cached_property
+    def _text_first(self) -> Backend:
+        return Backend.from_str(json.dumps(text_only(self.content)))
+
+    @cached_property
+    def _text_rest(self) -> Backend:
+        if self.prefix != "first":
+            return self._text_first
+        plain = text_only(self.content)
+        return Backend.from_str(
+            json.dumps({**plain, "pre_tokenizer": {**plain["pre_tokenizer"], "prepend_scheme": "never"}})
+        )
+
+
+def text_only(content: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer.json without its control tokens, the merges that would build one, and its post-processor."""
+    control = {token["content"] for token in content["added_tokens"] if is_control(token)}
+    model = dict(content["model"])
+    if "merges" in model:
+        model["merges"] = [merge for merge in model["merges"] if _joined(merge) not in control]
+    kept = [token for token in content["added_tokens"] if token["content"] not in control]
+    plain = {"model": model, "added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
+    return {**content, **plain}
+
+
+def is_control(token: dict[str, Any]) -> bool:
+    """Whether an added token steers the model. Added runs of blanks (GPT-NeoX has 23) are ordinary vocabulary."""
+    return bool(token.get("special")) or CONTROL_LOOK.fullmatch(token["content"]) is not None
+
+
+def _opening_token(processor: dict[str, Any] | None) -> str | None:
+    """The control token that the post-processor writes in front of every text."""
+    processor = processor or {}
+    if processor.get("type") == "Sequence":
+        found = (_opening_token(step) for step in processor["processors"])
+        return next((token for token in found if token is not None), None)
+    start: dict[str, Any] = next(iter(processor.get("single", [])), {})
+    return start["SpecialToken"]["id"] if "SpecialToken" in start else None
+
+
+def _prefix_scheme(content: dict[str, Any]) -> str:
+    """Where the tokenizer writes a blank before a text: 'never', at the 'first' one only, or 'always'."""
+    pre = content.get("pre_tokenizer") or {}
+    if pre.get("type") == "Metaspace":
+        return str(pre.get("prepend_scheme", "always"))
+    normaliser = content.get("normalizer") or {}
+    steps = [normaliser, *normaliser.get("normalizers", [])]
+    return "always" if any(step.get("type") == "Prepend" for step in steps) else "never"
+
+
+def _joined(merge: str | list[str]) -> str:
+    return merge.replace(" ", "", 1) if isinstance(merge, str) else "".join(merge)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, completed by special_tokens_map.json and chat_template.jinja where they stand apart."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            settings.update({key: value for key, value in found.items() if value is not None})
+    if (folder / "chat_template.jinja").is_file():
+        settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    return settings
+
+
+def _text_of(token: Any) -> str | None:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir() and (path / "tokenizer.model").is_file():
+        return (
+            f"{path}: found only tokenizer.model, and a tokenizer.json is needed. Convert it once, where transformers "
+            "and sentencepiece are installed, keeping the order of merges by score; docs/inputs.md has the lines."
+        )
+    if not path.exists():
+        return f"{path}: no such file or folder. Give a folder that holds tokenizer.json."
+    return f"{path}: no tokenizer.json in this folder. Give the folder of a Hugging Face tokenizer or model."
