@@ -166,10 +166,10 @@ def _make(maker: Maker, task: Task, context: Context) -> FileEntry:
         entry = describe_column_file(store, task.path, rows=task.rows, status_column=maker.status_column, **kept)
     reused = entry is not None
     if entry is None:
-        batches = _counted(maker.batches(task), maker.status_column, context.run, task)
-        entry = write_column_file(
-            store, task.path, batches, maker.schema, maker.schema_name, status_column=maker.status_column, **kept
-        )
+        counts, batches = maker.open(task)
+        batches = _counted(batches, maker.status_column, context.run, task)
+        kept |= {"status_column": maker.status_column, "counts": counts}
+        entry = write_column_file(store, task.path, batches, maker.schema, maker.schema_name, **kept)
     else:
         LIVE.add(context.run, entry.rows, entry.statuses)
     record = {"fragment": task.fragment, "file": task.path, "rows": entry.rows, "statuses": entry.statuses}

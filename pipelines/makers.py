@@ -50,6 +50,10 @@ class Maker:
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
         raise TypeError(f"{type(self).__name__} does not define batches")
 
+    def open(self, task: Task) -> tuple[dict[str, int] | None, Iterator[pa.RecordBatch]]:
+        """The batches, and counts to keep beside them where no status column tells what became of the input."""
+        return None, self.batches(task)
+
     def teardown(self) -> None:
         """Once per worker process, at its end."""
 

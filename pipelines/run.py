@@ -26,7 +26,7 @@ from schemas.config import StrictModel
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
-from schemas.manifest import FragmentEntry, StepEntry
+from schemas.manifest import FragmentEntry, Parent, StepEntry
 from schemas.records import version_text
 from schemas.store import Store
 
@@ -55,30 +55,31 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     if isinstance(step, DatasetStep):
         run_step(step.keys(step.config), dataset, runner)
         return _run_verdicts(step, dataset, runner)
-    work = _Work.open(step, dataset)
+    work = Work.open(step, dataset)
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         work.add(fragment.entry, step.name, step.fingerprint(inputs), inputs, again)
     maker = StepMaker(step, work.target, work.schema_name)
-    return work.run(runner, maker, fragment_job)
+    return work.run(runner, maker)
 
 
 def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Runner, retry: str = "") -> RunSummary:
     """Make, or bring up to date, the dataset `target` that `step` derives from `source`."""
-    work = _Work.open(step, source, target)
+    work = Work.open(step, source, target)
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         plan = step.fingerprint(inputs)
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
         work.add(old, "base", plan, {}, again, source=fragment.entry)
-    return work.run(runner, DeriveMaker(step, work.source.path, work.target), fragment_job)
+    work.parents = [work.source.as_parent()]
+    return work.run(runner, DeriveMaker(step, work.source.path, work.target))
 
 
 def run_import(importer: Any, target: str | Path, runner: Runner) -> RunSummary:
     """Bring the rows of a source into `target`; rows appended to the source since the last import come alone."""
-    work = _Work(importer.name, str(target), importer.makes)
+    work = Work(importer.name, str(target), importer.makes)
     slices = importer.slices([entry.rows for entry in work.present.values()])
     identity = _identity(importer.config)
     for number, slice_ in enumerate(slices):
@@ -88,8 +89,7 @@ def run_import(importer: Any, target: str | Path, runner: Runner) -> RunSummary:
     if not slices:
         raise InputError(f"import {importer.name!r}: the source has no rows. Nothing was written.")
     work.step_entry = StepEntry(version=importer.version, config=importer.config.model_dump(mode="json"))
-    maker = ImportMaker(importer, work.target, importer.rows(slices[0]).schema)
-    return work.run(runner, maker, fragment_job)
+    return work.run(runner, ImportMaker(importer, work.target, importer.rows(slices[0]).schema))
 
 
 def retried_statuses(step: Step, retry: str) -> frozenset[str]:
@@ -107,7 +107,7 @@ def retried_statuses(step: Step, retry: str) -> frozenset[str]:
 
 
 def _run_verdicts(step: DatasetStep, dataset: str | Path, runner: Runner) -> RunSummary:
-    work = _Work.open(step, dataset)
+    work = Work.open(step, dataset)
     inputs = [fragment.inputs(input_columns(step, fragment.entry)) for fragment in work.source.fragments]
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
         work.add(fragment.entry, step.name, fingerprint(step.fingerprint(own), inputs), own, frozenset())
@@ -120,7 +120,7 @@ def _run_verdicts(step: DatasetStep, dataset: str | Path, runner: Runner) -> Run
 
 
 @dataclass
-class _Work:
+class Work:
     """The plan of one run: what is there already, and the tasks for what is not."""
 
     name: str
@@ -128,6 +128,8 @@ class _Work:
     schema_name: str
     source: Any = None
     step_entry: StepEntry | None = None
+    parents: list[Parent] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
     tasks: list[Task] = field(default_factory=list)
     listed: list[FragmentEntry] = field(default_factory=list)
     reused: int = 0
@@ -144,7 +146,7 @@ class _Work:
         self.started, self.run_id = time.time(), _new_run()
 
     @classmethod
-    def open(cls, step: Step, source: str | Path, target: str | Path | None = None) -> _Work:
+    def open(cls, step: Step, source: str | Path, target: str | Path | None = None) -> Work:
         dataset = Dataset.open(source)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
         entry = StepEntry(version=step.version, config=step.config.model_dump(mode="json"))
@@ -176,7 +178,7 @@ class _Work:
         path = column_path(entry.id, name, made_from)
         self.tasks.append(Task(entry.id, path, made_from, plan, inputs, rows, source or entry, previous, retry))
 
-    def run(self, runner: Runner, maker: Maker, build: Callable[..., None]) -> RunSummary:
+    def run(self, runner: Runner, maker: Maker, build: Callable[..., None] = fragment_job) -> RunSummary:
         """Make the tasks' files as a Beam job, and commit. With nothing to make, only the commit is checked."""
         self.store.sweep()
         change = self._change(maker.name)
@@ -184,7 +186,7 @@ class _Work:
             manifest = commit(self.store, change).number
         else:
             context = Context(run=self.run_id, dataset=self.target, workers=1 if runner.live else runner.count)
-            rows = sum(task.rows or task.source.rows for task in self.tasks)
+            rows = sum(task.rows or getattr(task.source, "rows", 0) for task in self.tasks)
             try:
                 with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
                     build(pipeline, self.tasks, maker, context, change)
@@ -202,8 +204,9 @@ class _Work:
             message=self.name,
             fragments=self.listed if makes_rows else None,
             steps={"base" if makes_rows else file_name: self.step_entry} if self.step_entry else {},
-            parents=[self.source.as_parent()] if makes_rows and self.source is not None else None,
+            parents=self.parents,
             versions=_versions(),
+            info=self.info,
         )
 
     def _summary(self, file_name: str, number: int) -> RunSummary:

@@ -6,6 +6,7 @@ A truncated stream reads without an error, so the number of rows and of bytes is
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -17,6 +18,7 @@ from schemas.manifest import FileEntry
 from schemas.records import CURRENT, file_schema, parse_version, upgrade
 from schemas.store import Store
 
+COUNTS = b"lavabeam.counts"
 BATCH_ROWS = 64
 """Rows per record batch: what one step holds in memory at a time (64 photographs of 100 KB are 6 MB)."""
 
@@ -37,9 +39,15 @@ def write_column_file(
     plan: str = "",
     inputs: dict[str, str] | None = None,
     status_column: str | None = None,
+    counts: dict[str, int] | None = None,
 ) -> FileEntry:
-    """Write `batches` as they come and return the entry for the manifest. Nothing appears when a batch raises."""
+    """Write `batches` as they come and return the entry for the manifest. Nothing appears when a batch raises.
+
+    Statuses are counted from `status_column`; a file without one may carry `counts` of its own.
+    """
     schema = file_schema(schema, schema_name)
+    if counts is not None:
+        schema = schema.with_metadata({**schema.metadata, COUNTS: json.dumps(counts, sort_keys=True)})
     rows, statuses = 0, Counter[str]()
     with store.write(path) as file:
         sink = _Hashing(file)
@@ -59,7 +67,7 @@ def write_column_file(
         rows=rows,
         bytes=sink.size,
         sha256=sink.digest.hexdigest(),
-        statuses=dict(sorted(statuses.items())),
+        statuses=dict(sorted((counts or statuses).items())),
     )
 
 
@@ -79,6 +87,7 @@ def describe_column_file(
         store.remove(path)
         return None
     statuses = Counter(table.column(status_column).to_pylist()) if status_column else {}
+    statuses = statuses or json.loads((table.schema.metadata or {}).get(COUNTS, b"{}"))
     return FileEntry(
         path=path,
         fingerprint=fingerprint,

@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class StrictModel(BaseModel):
     """Base of every configuration: frozen, and no key is ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
 
 def load_yaml(path: str | Path, model: type[Model]) -> Model:

@@ -1,0 +1,164 @@
+"""The data road's commands: run a recipe, import, one command per step, mix, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import click
+
+from commands.options import EXTRA_ARGUMENTS, LazyGroup, ModelCommand
+from commands.output import print_json, print_summaries, told_summary
+from pipelines import catalog  # names and one-line helps only: no step is imported
+
+AS_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table.")
+RETRY = click.Option(["--retry"], default="", help="Make rows with these statuses again: transient, or names.")
+RUNNER = (
+    click.Option(["--runner"], default="local", help="local, dask, dataflow, or a Beam runner; its flags go after --."),
+    click.Option(["--workers"], default=0, help="Threads (local) or processes (dask); 0: one per core."),
+)
+DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Estimate requests, tokens and cost; send nothing.")
+
+folder_option = click.option("--folder", default=".", help="Where datasets lie: a folder or an fsspec URL.")
+settings_option = click.option("--set", "settings", multiple=True, help="name=value for a ${name} of the recipe.")
+
+
+def with_runner(command: Callable) -> Callable:
+    """Adds --runner, --workers and --json to a command."""
+    command.__dict__.setdefault("__click_params__", []).extend([AS_JSON, *reversed(RUNNER)])
+    return command
+
+
+@click.command(context_settings=EXTRA_ARGUMENTS)
+@click.argument("recipe", type=Path)
+@folder_option
+@settings_option
+@click.option("--retry", default="", help="Make rows with these statuses again: transient, or names.")
+@with_runner
+@click.pass_context
+def run(
+    ctx: click.Context,
+    recipe: Path,
+    folder: str,
+    settings: tuple[str, ...],
+    retry: str,
+    runner: str,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Run a data RECIPE: every step that is missing, and nothing that is there."""
+    from pipelines.recipe import load_recipe, run_recipe
+
+    actions = load_recipe(recipe, folder, pairs(settings))
+    summaries = []
+    for summary in run_recipe(actions, _runner(runner, workers, ctx.args), retry):
+        summaries.append(summary)
+        click.echo(f"{summary.step}: {told_summary(summary)}", err=True)
+    print_summaries(summaries, as_json)
+
+
+@click.command(context_settings=EXTRA_ARGUMENTS)
+@click.argument("recipe", type=Path)
+@click.argument("target")
+@folder_option
+@settings_option
+@with_runner
+@click.pass_context
+def mix(
+    ctx: click.Context,
+    recipe: Path,
+    target: str,
+    folder: str,
+    settings: tuple[str, ...],
+    runner: str,
+    workers: int,
+    as_json: bool,
+) -> None:
+    """Make a training set: choose rows, copy their pictures in, count every token.
+
+    RECIPE is a mix recipe such as recipes/mixes/demo.yaml, TARGET the samples dataset to make.
+    """
+    from pipelines.mix import load_mix, run_mix
+    from pipelines.mix.recipe import place
+
+    loaded = load_mix(recipe, folder, pairs(settings))
+    print_summaries([run_mix(loaded, place(target, folder), _runner(runner, workers, ctx.args))], as_json)
+
+
+@click.command()
+@click.argument("datasets", nargs=-1, required=True)
+@click.option("--out", type=Path, default=Path("report.html"), help="The HTML file to write.", show_default=True)
+def report(datasets: tuple[str, ...], out: Path) -> None:
+    """Write an HTML page about DATASETS: counts, pictures, captions, conversations. One file, nothing to fetch."""
+    from pipelines.report import write_report
+
+    write_report(list(datasets), out, None)
+    click.echo(str(out))
+
+
+def step_command(name: str) -> click.Command:
+    """`lavabeam NAME DATASET [TARGET] --option ...` for a step of the catalog."""
+    makes = catalog.STEPS[name].makes
+    arguments = [click.Argument(["dataset"]), *([click.Argument(["target"])] if makes else [])]
+    extra = [DRY_RUN] if name == "generate" else []
+    params = [*arguments, *RUNNER, RETRY, AS_JSON, *extra]
+    told = f" TARGET is the {makes} dataset to make." if makes else ""
+    return ModelCommand(
+        name, lambda: catalog.step(name).Config, partial(_run_step, name), params, catalog.STEPS[name].help + told
+    )
+
+
+def import_command(name: str) -> click.Command:
+    """`lavabeam import NAME TARGET --option ...` for an importer of the catalog."""
+    params = [click.Argument(["target"]), *RUNNER, AS_JSON]
+    told = f"Import {catalog.IMPORTERS[name].help}. TARGET is the dataset to make or add to."
+    return ModelCommand(name, lambda: catalog.importer(name).Config, partial(_run_import, name), params, told)
+
+
+class ImportGroup(LazyGroup):
+    """`lavabeam import`, with one command per importer."""
+
+    more: ClassVar = {name: partial(import_command, name) for name in catalog.IMPORTERS}
+
+
+def pairs(settings: tuple[str, ...]) -> dict[str, str]:
+    """`("a=b",)` -> {"a": "b"}; raises InputError for a word without `=`."""
+    from schemas.errors import InputError
+
+    wrong = [word for word in settings if "=" not in word]
+    if wrong:
+        raise InputError(f"--set {wrong[0]}: expected name=value.")
+    return dict(word.split("=", 1) for word in settings)
+
+
+def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_json: bool, **given: Any) -> None:
+    from pipelines.run import run_derive, run_step
+    from schemas.config import parse
+
+    kind = catalog.step(name)
+    step = kind(parse(config, kind.Config, f"lavabeam {name}"))
+    if given.get("dry_run"):
+        return print_json(step.estimate(dataset))
+    beam = _runner(given["runner"], given["workers"], arguments)
+    if "target" in given:
+        done = run_derive(step, dataset, given["target"], beam, given["retry"])
+    else:
+        done = run_step(step, dataset, beam, given["retry"])
+    return print_summaries([done], as_json)
+
+
+def _run_import(name: str, config: dict, arguments: list[str], target: str, as_json: bool, **given: Any) -> None:
+    from pipelines.run import run_import
+    from schemas.config import parse
+
+    kind = catalog.importer(name)
+    made = kind(parse(config, kind.Config, f"lavabeam import {name}"))
+    print_summaries([run_import(made, target, _runner(given["runner"], given["workers"], arguments))], as_json)
+
+
+def _runner(runner: str, workers: int, arguments: list[str]) -> Any:
+    from pipelines.runners import Runner
+
+    return Runner(runner, workers, list(arguments))

@@ -1,0 +1,155 @@
+"""Looking at datasets: show, log, verify. They read and never write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.output import print_json, print_table, told_statuses
+
+at_option = click.option("--at", type=int, help="The manifest number to look at; the newest by default.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@click.argument("dataset")
+@at_option
+@click.option("--row", type=int, help="Show this row with all its columns.")
+@click.option("--status", help="Show rows with this status, as step=status.")
+@click.option("--limit", default=10, help="How many rows --status shows.", show_default=True)
+@click.option("--images", type=Path, help="Write the shown rows' pictures into this folder.")
+@json_option
+def show(
+    dataset: str, at: int | None, row: int | None, status: str | None, limit: int, images: Path | None, as_json: bool
+) -> None:
+    """What DATASET holds: rows, columns, statuses of every step; or single rows."""
+    from schemas import Dataset as Opened
+
+    opened = Opened.open(dataset, at)
+    if row is not None:
+        return _show_rows(opened, [row], images, as_json)
+    if status is not None:
+        return _show_rows(opened, _rows_with(opened, status, limit), images, as_json)
+    told: dict[str, Any] = {
+        "path": opened.path,
+        "schema": opened.schema_version,
+        "manifest": opened.manifest.number,
+        "created": opened.manifest.created,
+        "rows": opened.rows,
+        "fragments": len(opened.fragments),
+        "bytes": sum(file.bytes for part in opened.fragments for file in part.entry.files.values()),
+        "columns": opened.columns,
+        "statuses": opened.manifest.statuses(),
+        "parents": [parent.model_dump() for parent in opened.manifest.parents],
+        "info": opened.manifest.info,
+    }
+    if as_json:
+        return print_json(told)
+    click.echo(
+        f"{told['path']}: {told['schema']}, manifest {told['manifest']} of {told['created']}\n"
+        f"{told['rows']} rows in {told['fragments']} fragments, {told['bytes'] / 1e6:.1f} MB"
+    )
+    for parent in opened.manifest.parents:
+        click.echo(f"made from {parent.path} at manifest {parent.manifest}")
+    steps = [(name, told_statuses(counts)) for name, counts in told["statuses"].items()]
+    if steps:
+        print_table(("step", "statuses"), steps)
+    click.echo(f"columns: {', '.join(told['columns'])}")
+    return None
+
+
+@click.command()
+@click.argument("dataset")
+@json_option
+def log(dataset: str, as_json: bool) -> None:
+    """The history of DATASET, newest version first. `lavabeam show --at N` looks into one."""
+    from schemas import manifest
+    from schemas.store import Store
+
+    store = Store(dataset)
+    newest = manifest.read(store)
+    older = [manifest.read(store, number) for number in reversed(manifest.numbers(store)) if number < newest.number]
+    told = [
+        {"manifest": one.number, "created": one.created, "what": one.message, "rows": one.rows, "run": one.run}
+        for one in [newest, *older]
+    ]
+    if as_json:
+        return print_json(told)
+    return print_table(("manifest", "created", "what", "rows", "run"), [tuple(one.values()) for one in told])
+
+
+@click.command()
+@click.argument("dataset")
+@at_option
+@json_option
+def verify(dataset: str, at: int | None, as_json: bool) -> None:
+    """Read every byte of DATASET and compare rows and sha256 with the manifest. Exit code 2 when something is wrong."""
+    from schemas import Dataset as Opened
+
+    opened = Opened.open(dataset, at)
+    problems = opened.verify()
+    if as_json:
+        print_json({"path": opened.path, "manifest": opened.manifest.number, "problems": problems})
+    else:
+        for problem in problems:
+            click.echo(problem)
+        files = sum(len(part.entry.files) for part in opened.fragments)
+        click.echo(f"{opened.path}: {files} files, {opened.rows} rows, {len(problems)} problems")
+    if problems:
+        click.get_current_context().exit(2)
+
+
+def _rows_with(opened: Any, wanted: str, limit: int) -> list[int]:
+    from schemas.config import nearest
+    from schemas.errors import InputError
+
+    step, _, status = wanted.partition("=")
+    column = step if step in opened.columns else f"{step}_status"
+    if column not in opened.columns or not status:
+        known = [name.removesuffix("_status") for name in opened.columns if name.endswith("status")]
+        raise InputError(f"--status {wanted}: expected step=status. {nearest(step, known)}")
+    found, start = [], 0
+    for batch in opened.batches([column], 4096):
+        found += [start + place for place, value in enumerate(batch.column(0).to_pylist()) if value == status]
+        start += batch.num_rows
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def _show_rows(opened: Any, rows: list[int], images: Path | None, as_json: bool) -> None:
+    from schemas.errors import InputError
+
+    for number in rows:
+        if not 0 <= number < opened.rows:
+            raise InputError(f"{opened.path}: there is no row {number}; rows are 0 to {opened.rows - 1}.")
+        row = opened[number]
+        if images is not None:
+            _write_pictures(row, images)
+        told = {"row": number, **_readable(row)}
+        if as_json:
+            print_json(told)
+        else:
+            print_table(("column", "value"), [(name, str(value)) for name, value in told.items() if value is not None])
+
+
+def _write_pictures(row: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = row.get("images") or ([row["image"]] if row.get("image") else [])
+    for number, picture in enumerate(pictures):
+        if picture["bytes"]:
+            path = folder / f"{str(row['key']).replace('/', '_')}-{number}"
+            path.write_bytes(picture["bytes"])
+            click.echo(f"wrote {path}", err=True)
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, dict):
+        return {key: _readable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_readable(inner) for inner in value]
+    return value

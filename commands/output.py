@@ -1,0 +1,59 @@
+"""Results on stdout: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+    """A table; columns of numbers are aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for number, name in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(cell) for cell in row))
+    Console().print(table)
+
+
+def print_summaries(summaries: list[Any], as_json: bool) -> None:
+    """What runs did: one line each."""
+    if as_json:
+        return print_json([asdict(summary) for summary in summaries])
+    rows = [
+        (one.step, one.dataset, one.rows, told_statuses(one.statuses), one.made, one.reused, one.seconds)
+        for one in summaries
+    ]
+    print_table(("step", "dataset", "rows", "statuses", "made", "reused", "seconds"), rows)
+    if not any(one.made for one in summaries):
+        click.echo("Nothing was missing: nothing was computed.")
+    return None
+
+
+def told_summary(summary: Any) -> str:
+    """One line about a run, for stderr while others follow."""
+    done = f"{summary.made} fragments made, {summary.reused} were there" if summary.made else "nothing to do"
+    statuses = f" ({told_statuses(summary.statuses)})" if summary.statuses else ""
+    return f"{summary.rows} rows{statuses}; {done}"
+
+
+def told_statuses(statuses: dict[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items(), key=lambda item: -item[1]))
+
+
+def _shown(cell: Any) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.2f}"
+    return "" if cell is None else str(cell)

@@ -1,0 +1,52 @@
+"""The front door: the `lavabeam` command. It wires names to rooms and imports a room only when its command runs."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import ClassVar
+
+import click
+
+from commands import data, look
+from commands.options import LazyGroup
+from pipelines.catalog import STEPS
+
+
+class Commands(LazyGroup):
+    """The commands in the order in which a team meets them; steps come from the catalog."""
+
+    more: ClassVar = {name: partial(data.step_command, name) for name in STEPS}
+    order: ClassVar = ("demo", "run", "import", *STEPS, "mix", "train", "evaluate", "chat", "show", "log", "verify")
+
+
+@click.group(cls=Commands, context_settings={"max_content_width": 110})
+@click.version_option(package_name="lavabeam")
+def app() -> None:
+    """From image URLs to a trained LLaVA. Start with `lavabeam demo`, or `lavabeam run RECIPE`.
+
+    Datasets are folders that only grow columns: every command does what is missing and nothing twice.
+    """
+
+
+for command in (data.run, data.mix, data.report, look.show, look.log, look.verify):
+    app.add_command(command)
+app.add_command(data.ImportGroup("import", help="Bring URL lists, LLaVA JSON, archives and more into a dataset."))
+
+
+def main() -> None:
+    """Run the command; our own errors are printed as one message, with their exit code."""
+    from schemas.errors import LavaBeamError
+
+    try:
+        app()
+    except LavaBeamError as error:
+        click.echo(f"lavabeam: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("lavabeam: interrupted. Start the same command again to continue.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Running a mix: a fragment of each source becomes a fragment of the mix, so a change of one redoes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.mix.maker import CONVERSATION_COLUMNS, MixFragment, MixMaker
+from pipelines.mix.recipe import MixRecipe, MixSource
+from pipelines.mix.select import KeyIndex, image_filters
+from pipelines.run import RunSummary, Work
+from pipelines.runners import Runner
+from schemas.chat import ImageRule, get_template, load_tokenizer
+from schemas.dataset import Dataset, Fragment
+from schemas.errors import InputError
+from schemas.fingerprint import fingerprint
+from schemas.manifest import FragmentEntry, StepEntry
+
+VERSION = 1
+
+
+def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner) -> RunSummary:
+    """Make, or bring up to date, the samples dataset `target`.
+
+    Raises InputError for a missing dataset, column, kind of image rule, template or tokenizer: before anything runs.
+    """
+    tokenizer, rule = load_tokenizer(recipe.tokenizer), ImageRule.from_dict(recipe.image) if recipe.image else None
+    get_template(recipe.template)
+    opened = {path: Dataset.open(path) for source in recipe.sources.values() for path in _paths(source)}
+    work = Work("mix", str(target), "samples")
+    work.step_entry = StepEntry(version=VERSION, config=recipe.model_dump(mode="json"))
+    for name, source in recipe.sources.items():
+        rows = opened[source.conversations or source.images or ""]
+        images = opened[source.images] if source.images is not None else None
+        _check_columns(name, source, rows, images)
+        decided = _decided_by(recipe, name, tokenizer.hash, rule)
+        pictures = _Pictures(source, images)
+        for fragment in rows.fragments:
+            columns = _columns(source)
+            plan = fingerprint("mix", VERSION, decided, fragment.inputs(columns), pictures.of(fragment))
+            entry = FragmentEntry(id=f"{name}-{fragment.id}", rows=fragment.rows, files={})
+            entry = work.present.get(entry.id, entry)
+            work.add(entry, "base", plan, {}, frozenset(), source=MixFragment(name, fragment.entry))
+    work.parents = [dataset.as_parent() for dataset in opened.values()]
+    work.info = {
+        "tokenizer": {"hash": tokenizer.hash, "image_id": tokenizer.image_id},
+        "template": recipe.template,
+        "image": rule.to_dict() if rule else None,
+        "max_tokens": recipe.max_tokens,
+    }
+    versions = {path: dataset.manifest.number for path, dataset in opened.items()}
+    return work.run(runner, MixMaker(recipe, work.target, versions))
+
+
+def _paths(source: MixSource) -> list[str]:
+    return [path for path in (source.conversations, source.images) if path is not None]
+
+
+def _columns(source: MixSource) -> list[str]:
+    if source.conversations is None:
+        return ["key", source.captions or ""]
+    return [*CONVERSATION_COLUMNS, *sorted(source.where.keys() - set(CONVERSATION_COLUMNS))]
+
+
+def _decided_by(recipe: MixRecipe, name: str, tokenizer: str, rule: ImageRule | None) -> dict[str, Any]:
+    """Everything in the recipe that decides the rows of one source; not where datasets and tokenizers lie."""
+    return {
+        "tokenizer": tokenizer,
+        "image": rule.to_dict() if rule else None,
+        "source": [name, recipe.sources[name].model_dump(mode="json", exclude={"conversations", "images"})],
+        **recipe.model_dump(mode="json", include={"template", "pictures", "max_tokens", "seed"}),
+    }
+
+
+class _Pictures:
+    """Which column files of the images dataset a fragment of conversations depends on."""
+
+    def __init__(self, source: MixSource, images: Dataset | None):
+        self.source, self.images = source, images
+        self.index = KeyIndex(images) if images is not None and source.conversations is not None else None
+
+    def of(self, fragment: Fragment) -> Any:
+        """Fingerprints of the files of every images fragment that holds one of its pictures."""
+        if self.images is None:
+            return None
+        columns = ["key", "image", "width", "height", *image_filters(self.source, self.images.columns)]
+        if self.index is None:
+            return fragment.inputs(columns)
+        keys = {key for row in fragment.read(["image_keys"]).column(0).to_pylist() for key in row or ()}
+        rows = sorted(row for key in keys if (row := self.index.find(key)) is not None)
+        holding = {self.images.locate(row)[0].id: self.images.locate(row)[0] for row in rows}
+        return [len(keys) - len(rows), *(holding[name].inputs(columns) for name in sorted(holding))]
+
+
+def _check_columns(name: str, source: MixSource, rows: Dataset, images: Dataset | None) -> None:
+    if source.conversations is not None and rows.schema_name != "conversations":
+        raise InputError(f"mix source {name!r}: {rows.path} holds {rows.schema_name}, not conversations.")
+    wanted = {rows.path: _columns(source)}
+    if images is not None:
+        wanted.setdefault(images.path, [])
+        wanted[images.path] += ["key", "image", "width", "height", *source.image_where]
+    for dataset in (rows, images):
+        missing = [column for column in wanted[dataset.path] if column not in dataset.columns] if dataset else []
+        if missing and dataset is not None:
+            raise InputError(
+                f"mix source {name!r}: {dataset.path} has no column {missing[0]!r} in all its fragments. "
+                f"Columns: {', '.join(dataset.columns)}. Run the step that adds it first."
+            )
