@@ -10,9 +10,15 @@ import numpy as np
 
 # A bin within this share of the mean is good enough: the collectives between ranks vary by more.
 TOLERANCE = 1e-3
+# Exchanges that gain less than this share of the mean are not worth their time.
+LEAST_GAIN = 2e-4
+# How many of the lightest bins are tried before a heavy bin is given up.
+LIGHT_BINS = 8
 
 
-def balance(costs: np.ndarray, tokens: np.ndarray, bins: int, ranks: int, max_tokens: int | None) -> tuple[np.ndarray, np.ndarray]:
+def balance(
+    costs: np.ndarray, tokens: np.ndarray, bins: int, ranks: int, max_tokens: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Assign each row to a bin so that the heaviest bins are as light as possible.
 
     costs: float64 (S, N), every step's rows by falling cost; tokens: int64 (S, N). Returns slots, int64 (S, N): the
@@ -20,12 +26,18 @@ def balance(costs: np.ndarray, tokens: np.ndarray, bins: int, ranks: int, max_to
     where `bins` bins of `max_tokens` did not hold the step (its slots are then meaningless).
     """
     assignment, loads, feasible = longest_first(costs, tokens, bins, max_tokens)
-    members = _members(assignment, bins)
-    refine(members, loads, costs, tokens, ranks, max_tokens)
-    steps = np.arange(len(costs))[:, None, None]
-    assignment = np.empty((len(costs), costs.shape[1] + 1), np.int64)
-    assignment[steps, members] = np.arange(bins)[None, :, None]
-    return deal(loads, ranks)[steps[:, 0], assignment[:, :-1]], feasible
+    counts = np.zeros(loads.shape, np.int64)
+    np.add.at(counts, (np.arange(len(costs))[:, None], assignment), 1)
+    # Steps whose fullest bins are alike go together: one bin of fifty short rows must not widen every step's arrays.
+    width = np.ceil(np.log2(counts.max(1) + 1)).astype(np.int64)
+    for kind in np.unique(width):
+        some = np.flatnonzero(width == kind)
+        members = _members(assignment[some], counts[some])
+        loads[some] = refine(members, loads[some], costs[some], tokens[some], ranks, max_tokens)
+        placed = np.empty((len(some), costs.shape[1] + 1), np.int64)
+        placed[np.arange(len(some))[:, None, None], members] = np.arange(bins)[None, :, None]
+        assignment[some] = placed[:, :-1]
+    return np.take_along_axis(deal(loads, ranks), assignment, axis=1), feasible
 
 
 def longest_first(
@@ -54,51 +66,55 @@ def longest_first(
     return assignment, loads, feasible
 
 
-def _members(assignment: np.ndarray, bins: int) -> np.ndarray:
-    """The rows of each bin, int64 (S, bins, C); unused places hold N. Every bin keeps at least one unused place."""
+def _members(assignment: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The rows of each bin, int64 (S, bins, C); unused places hold N. Every bin starts with at least one of them."""
     steps, rows = assignment.shape
     order = np.argsort(assignment, axis=1, kind="stable")
-    counts = np.zeros((steps, bins), np.int64)
-    np.add.at(counts, (np.arange(steps)[:, None], assignment), 1)
     starts = np.cumsum(counts, axis=1) - counts
     capacity = int(counts.max()) + 1
     places = starts[:, :, None] + np.arange(capacity)
     used = np.arange(capacity) < counts[:, :, None]
     filled = np.take_along_axis(order, np.minimum(places, rows - 1).reshape(steps, -1), axis=1)
-    return np.where(used, filled.reshape(steps, bins, capacity), rows)
+    return np.where(used, filled.reshape(places.shape), rows)
 
 
 def refine(
     members: np.ndarray, loads: np.ndarray, costs: np.ndarray, tokens: np.ndarray, ranks: int, max_tokens: int | None
-) -> None:
-    """Exchange rows (or move one) between the heaviest bin and a light one while that lowers the heavier; in place.
+) -> np.ndarray:
+    """Exchange rows (or move one) between the heaviest bin and a light one while that lowers the heavier.
+
+    Changes `members` and returns the new loads.
 
     A bin that no light bin can relieve is set aside, and the next heaviest is tried: with several micro-steps the time
     is the sum of their maxima, so that one hopeless bin must not end the search for the others.
     """
     steps, bins, _ = members.shape
-    limit = max(2, bins // 4)
-    mean = loads.mean(1)
+    rows = costs.shape[1]
+    limit = min(LIGHT_BINS, bins)
+    enough = loads.mean(1) * (1 + TOLERANCE)
     costs = np.pad(costs, ((0, 0), (0, 1)))
     tokens = np.pad(tokens, ((0, 0), (0, 1)))
-    attempt = np.zeros(steps, np.int64)
-    aside = np.zeros((steps, bins), bool)
+    tried = np.zeros((steps, bins), bool)
+    # One row alone is as light as its bin can be: no exchange helps.
+    aside = (members < rows).sum(2) <= 1
     active = np.arange(steps)
     for _ in range(12 * bins):
-        open_loads = np.where(aside[active], -np.inf, loads[active])
-        heavy = open_loads.argmax(1)
-        top = open_loads[np.arange(len(active)), heavy]
-        # One micro-step is as slow as its heaviest bin, so that setting one aside ends it.
-        going = (top > mean[active] * (1 + TOLERANCE)) & (aside[active].sum(1) <= bins - ranks)
+        heavy = np.where(aside[active], -np.inf, loads[active]).argmax(1)
+        top = loads[active, heavy]
+        # A micro-step lasts as long as its heaviest bin. Bins set aside fill the first micro-steps; once all but the
+        # last are full of heavier ones, this bin no longer counts.
+        heavier = (aside[active] & (loads[active] >= top[:, None])).sum(1)
+        going = ~aside[active, heavy] & (top > enough[active]) & (heavier <= bins - ranks)
         active, heavy = active[going], heavy[going]
         if len(active) == 0:
-            return
-        light = np.argsort(loads[active], axis=1, kind="stable")[np.arange(len(active)), attempt[active]]
+            break
+        light = np.where(tried[active], np.inf, loads[active]).argmin(1)
         moved = _exchange(active, heavy, light, members, loads, costs, tokens, max_tokens)
-        attempt[active] = np.where(moved, 0, attempt[active] + 1)
-        exhausted = attempt[active] >= min(limit, bins)
-        aside[active[exhausted], heavy[exhausted]] = True
-        attempt[active[exhausted]] = 0
+        tried[active, light] = True
+        hopeless = ~moved & (tried[active].sum(1) >= limit) | ((members[active, heavy] < rows).sum(1) <= 1)
+        aside[active[hopeless], heavy[hopeless]] = True
+        tried[active[moved | hopeless]] = False
+    return loads
 
 
 def _exchange(
@@ -111,12 +127,13 @@ def _exchange(
     tokens: np.ndarray,
     max_tokens: int | None,
 ) -> np.ndarray:
-    """One best exchange per active step; returns which steps changed. An unused place stands for 'nothing in return'."""
+    """One best exchange per active step; returns which steps changed. An unused place gives nothing in return."""
     given, taken = members[active, heavy], members[active, light]
     here = active[:, None]
     change = costs[here, given][:, :, None] - costs[here, taken][:, None, :]
     gap = (loads[active, heavy] - loads[active, light])[:, None, None]
-    useful = (change > 1e-9 * gap) & (change < gap)
+    least = LEAST_GAIN * loads[active].mean(1)[:, None, None]
+    useful = (change > least) & (change < gap - least)
     if max_tokens is not None:
         shift = tokens[here, given][:, :, None] - tokens[here, taken][:, None, :]
         free = max_tokens - tokens[here, taken].sum(1)

@@ -44,12 +44,15 @@ def check_token_bound(strategy: str, originals: tuple[str, ...], lengths: np.nda
     if max_tokens is None:
         return
     if strategy in originals:
-        raise InputError(f"strategy {strategy} keeps the original's batches, so max_tokens cannot hold; leave it out or use balanced")
+        raise InputError(
+            f"strategy {strategy} keeps the original's batches, so max_tokens cannot hold; leave it out or use balanced"
+        )
     longest = int(lengths.argmax())
     if lengths[longest] > max_tokens:
         over = int((lengths > max_tokens).sum())
         raise InputError(
-            f"row {longest} has {lengths[longest]} tokens, more than the {max_tokens} a micro-step may hold ({over} such rows); "
+            f"row {longest} has {lengths[longest]} tokens, more than the {max_tokens} a micro-step may hold "
+            f"({over} such rows); "
             f"raise max_tokens to at least {lengths[longest]} or leave these rows out of the mix"
         )
 
@@ -63,5 +66,5 @@ def _integers(name: str, values: np.ndarray, least: int) -> np.ndarray:
     values = values.astype(np.int64)
     wrong = np.flatnonzero(values < least)
     if len(wrong):
-        raise InputError(f"{name}: row {wrong[0]} has {values[wrong[0]]}; the least is {least} ({len(wrong)} such rows)")
+        raise InputError(f"{name}: row {wrong[0]} has {values[wrong[0]]}, the least is {least} ({len(wrong)} rows)")
     return values

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from schemas.errors import InputError
+
 
 @dataclass(frozen=True)
 class CostModel:
@@ -18,6 +20,10 @@ class CostModel:
     linear: float
     attention: float
     vision: float
+
+    def __post_init__(self) -> None:
+        if not (self.linear > 0 and self.attention >= 0 and self.vision >= 0):
+            raise InputError(f"a token must cost something and nothing may cost less than zero, found {self}")
 
     @classmethod
     def from_sizes(
@@ -35,9 +41,10 @@ class CostModel:
     ) -> CostModel:
         """The cost model of a decoder behind a vision tower; the defaults are Llama-2-7B behind CLIP-L/336.
 
-        - linear, per token: 2N forward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1: two operations per parameter),
-          2N backward to the activations, 2N more to the weights where they train, and 2N to recompute the forward pass
-          under gradient checkpointing (Narayanan et al. 2021, arXiv 2104.04473, section 5.1 counts the same four passes).
+        - linear, per token: 2N forward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1: two operations per
+          parameter), 2N backward to the activations, 2N more to the weights where they train, and 2N to recompute the
+          forward pass under gradient checkpointing (Narayanan et al. 2021, arXiv 2104.04473, section 5.1, counts the
+          same four passes).
         - attention, per token squared: a layer's two products of the score matrix cost 4 * hidden_size, half of it
           causally masked; backward is 2.5 times forward (Dao 2023, arXiv 2307.08691, section 4.1), plus the
           recomputation. `attention_efficiency` is the rate of a fused attention kernel relative to that of the matrix
@@ -60,5 +67,4 @@ class CostModel:
 
     def padded_cost(self, samples: np.ndarray, longest: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Cost of micro-batches of `samples` rows, each padded to `longest` tokens, holding `images` images in all."""
-        tokens = np.asarray(longest, np.float64)
-        return samples * (self.linear * tokens + self.attention * tokens**2) + self.vision * np.asarray(images, np.float64)
+        return samples * self.cost(longest, np.zeros(1)) + self.vision * np.asarray(images, np.float64)

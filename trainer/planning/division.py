@@ -24,10 +24,22 @@ class Workload:
     world_size: int
     accumulation: int
     max_tokens: int | None
+    padded: bool
 
-    def micro_steps(self, rows: int) -> int:
-        """The fewest micro-steps for a step of so many rows: `accumulation`, or fewer for an incomplete last step."""
-        return min(self.accumulation, math.ceil(rows * self.accumulation / self.global_batch))
+    def fewest_micro_steps(self, rows: np.ndarray) -> int:
+        """The least that a step of these rows may need: `accumulation` (fewer for an incomplete last step), or more.
+
+        A micro-batch of `max_tokens` holds at most k rows longer than max_tokens / (k + 1); that, and the sum of all
+        tokens, bound the number of micro-batches from below (Martello & Toth 1990, Knapsack Problems, section 8.3).
+        """
+        micro_steps = min(self.accumulation, math.ceil(len(rows) * self.accumulation / self.global_batch))
+        if self.max_tokens is None:
+            return micro_steps
+        lengths = self.lengths[rows]
+        batches = math.ceil(lengths.sum() / self.max_tokens)
+        for together in range(1, 9):
+            batches = max(batches, math.ceil((lengths > self.max_tokens / (together + 1)).sum() / together))
+        return max(micro_steps, math.ceil(batches / self.world_size))
 
 
 @dataclass(frozen=True)
@@ -64,12 +76,9 @@ def _divide(steps: list[np.ndarray], work: Workload, method: Method) -> list[Div
     divided: dict[int, Division] = {}
     pending: dict[tuple[int, int], list[int]] = {}
     for index, rows in enumerate(steps):
-        micro_steps = work.micro_steps(len(rows))
-        if work.max_tokens is not None:
-            micro_steps = max(micro_steps, math.ceil(work.lengths[rows].sum() / (work.world_size * work.max_tokens)))
-        pending.setdefault((len(rows), micro_steps), []).append(index)
+        pending.setdefault((len(rows), work.fewest_micro_steps(rows)), []).append(index)
     while pending:
-        size, micro_steps = next(iter(pending))
+        size, micro_steps = min(pending)
         indices = pending.pop((size, micro_steps))
         rows, slots, feasible = method(np.stack([steps[index] for index in indices]), micro_steps, work)
         for line, index in enumerate(indices):
@@ -84,14 +93,15 @@ def _balanced(rows: np.ndarray, micro_steps: int, work: Workload) -> tuple[np.nd
     costs = work.cost.cost(work.lengths[rows], work.image_counts[rows])
     order = np.argsort(-costs, axis=1, kind="stable")
     rows, costs = np.take_along_axis(rows, order, axis=1), np.take_along_axis(costs, order, axis=1)
-    slots, feasible = balance(costs, work.lengths[rows], micro_steps * work.world_size, work.world_size, work.max_tokens)
+    bins = micro_steps * work.world_size
+    slots, feasible = balance(costs, work.lengths[rows], bins, work.world_size, work.max_tokens)
     return rows, slots, feasible
 
 
 def _padded(rows: np.ndarray, micro_steps: int, work: Workload) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows = np.take_along_axis(rows, np.argsort(-work.lengths[rows], axis=1, kind="stable"), axis=1)
-    bins = micro_steps * work.world_size
-    slots, feasible = partition(work.lengths[rows], work.image_counts[rows], bins, work.world_size, work.max_tokens, work.cost)
+    lengths, images, bins = work.lengths[rows], work.image_counts[rows], micro_steps * work.world_size
+    slots, feasible = partition(lengths, images, bins, work.world_size, work.max_tokens, work.cost)
     return rows, slots, feasible
 
 
@@ -101,8 +111,12 @@ def _consecutive(rows: np.ndarray, micro_steps: int, work: Workload) -> tuple[np
     slots = np.broadcast_to(np.arange(size) * bins // size, rows.shape)
     feasible = np.ones(steps, bool)
     if work.max_tokens is not None:
-        counts = np.bincount(slots[0], minlength=bins)
-        longest = np.zeros((steps, bins), np.int64)
-        np.maximum.at(longest, (np.arange(steps)[:, None], slots), work.lengths[rows])
-        feasible = (longest * counts).max(1) <= work.max_tokens
+        held = np.zeros((steps, bins), np.int64)
+        place = (np.arange(steps)[:, None], slots)
+        if work.padded:
+            np.maximum.at(held, place, work.lengths[rows])
+            held *= np.bincount(slots[0], minlength=bins)
+        else:
+            np.add.at(held, place, work.lengths[rows])
+        feasible = held.max(1) <= work.max_tokens
     return rows, slots, feasible

@@ -8,17 +8,34 @@ from the behaviour of haotian-liu/LLaVA c121f04 and LLaVA-VL/LLaVA-NeXT df17966,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from schemas.errors import InputError
 from trainer.planning.torch_random import TorchRandom
 
-Grouping = Callable[[np.ndarray, int, int, TorchRandom, TorchRandom], np.ndarray]
+
+@dataclass(frozen=True)
+class Streams:
+    """torch's global random state, and the sampler's own generator (the same object where it has none)."""
+
+    world: TorchRandom
+    own: TorchRandom
+
+
+Grouping = Callable[[np.ndarray, int, int, Streams], np.ndarray]
 
 
 def original_order(
-    strategy: str, lengths: np.ndarray, batch_size: int, world_size: int, *, seed: int, generator_seed: int | None = None, epoch: int = 0
+    strategy: str,
+    lengths: np.ndarray,
+    batch_size: int,
+    world_size: int,
+    *,
+    seed: int,
+    generator_seed: int | None = None,
+    epoch: int = 0,
 ) -> np.ndarray:
     """The indices the original's sampler yields after `torch.manual_seed(seed)`, int64.
 
@@ -28,12 +45,14 @@ def original_order(
     """
     zero = np.flatnonzero(lengths == 0)
     if "modality" in strategy and len(zero):
-        raise InputError(f"row {zero[0]} has length 0; the sign of a length is its modality. Should not have zero length.")
+        raise InputError(
+            f"row {zero[0]} has length 0, which has no sign to tell its modality. Should not have zero length."
+        )
     world = TorchRandom(seed)
-    own = world if generator_seed is None else TorchRandom(generator_seed)
+    streams = Streams(world, world if generator_seed is None else TorchRandom(generator_seed))
     for _ in range(epoch):
-        GROUPINGS[strategy](lengths, batch_size, world_size, world, own)
-    return GROUPINGS[strategy](lengths, batch_size, world_size, world, own)
+        GROUPINGS[strategy](lengths, batch_size, world_size, streams)
+    return GROUPINGS[strategy](lengths, batch_size, world_size, streams)
 
 
 def even_chunks(rows: np.ndarray, lengths: np.ndarray, chunks: int) -> np.ndarray:
@@ -59,13 +78,17 @@ def even_chunks(rows: np.ndarray, lengths: np.ndarray, chunks: int) -> np.ndarra
     return np.take_along_axis(rows, np.argsort(chunk_of, axis=1, kind="stable"), axis=1)
 
 
-def rank_batches(indices: np.ndarray, batch_size: int, world_size: int, *, drop_last: bool, even_batches: bool = True) -> list[list[np.ndarray]]:
+def rank_batches(
+    indices: np.ndarray, batch_size: int, world_size: int, *, drop_last: bool, even_batches: bool = True
+) -> list[list[np.ndarray]]:
     """The batches of each rank, as torch's BatchSampler behind accelerate's BatchSamplerShard deals them.
 
     Batch j goes to rank j % world_size. `drop_last` leaves out the last incomplete round; otherwise `even_batches`
     completes it with the first rows again, or, switched off, lets ranks differ.
     """
-    rounds = whole_rounds(indices, batch_size * world_size, drop_last=drop_last) if drop_last or even_batches else indices
+    rounds = (
+        whole_rounds(indices, batch_size * world_size, drop_last=drop_last) if drop_last or even_batches else indices
+    )
     batches = [rounds[start : start + batch_size] for start in range(0, len(rounds), batch_size)]
     return [batches[rank::world_size] for rank in range(world_size)]
 
@@ -80,32 +103,34 @@ def whole_rounds(indices: np.ndarray, size: int, *, drop_last: bool) -> np.ndarr
     return np.concatenate([indices, np.resize(indices[:size], size - excess)])
 
 
-def _length_grouped(lengths: np.ndarray, batch_size: int, world_size: int, world: TorchRandom, own: TorchRandom) -> np.ndarray:
+def _length_grouped(lengths: np.ndarray, batch_size: int, world_size: int, streams: Streams) -> np.ndarray:
     """get_length_grouped_indices: random megabatches, each divided evenly among ranks."""
-    return _divided(own.randperm(len(lengths)), lengths, batch_size * world_size, world_size)
+    return _divided(streams.own.randperm(len(lengths)), lengths, batch_size * world_size, world_size)
 
 
-def _length_grouped_auto(lengths: np.ndarray, batch_size: int, world_size: int, world: TorchRandom, own: TorchRandom) -> np.ndarray:
+def _length_grouped_auto(lengths: np.ndarray, batch_size: int, world_size: int, streams: Streams) -> np.ndarray:
     """get_length_grouped_indices_auto_single: sorted windows of up to 50 megabatches, and the megabatches shuffled."""
     size = batch_size * world_size
     window = min(len(lengths) // (size * 4), 50) or 1
-    order = own.randperm(len(lengths))
-    windows = [_by_falling(order[start : start + window * size], lengths) for start in range(0, len(order), window * size)]
+    order = streams.own.randperm(len(lengths))
+    windows = [
+        _by_falling(order[start : start + window * size], lengths) for start in range(0, len(order), window * size)
+    ]
     if windows:
         # The longest row comes first, so that running out of memory does not wait for the end of the epoch.
         longest = int(np.argmax([lengths[rows[0]] for rows in windows]))
         windows[0][0], windows[longest][0] = windows[longest][0], windows[0][0]
     grouped = _divided(np.concatenate([*windows, order[:0]]), lengths, size, world_size)
-    return _shuffled(_megabatches(grouped, size), own)
+    return _shuffled(_megabatches(grouped, size), streams.own)
 
 
-def _variable_length(lengths: np.ndarray, batch_size: int, world_size: int, world: TorchRandom, own: TorchRandom) -> np.ndarray:
+def _variable_length(lengths: np.ndarray, batch_size: int, world_size: int, streams: Streams) -> np.ndarray:
     """get_variable_length_grouped_indices: all rows sorted, shuffled within windows of 8 megabatches."""
     size = batch_size * world_size
-    key = own.randperm(len(lengths))
+    key = streams.own.randperm(len(lengths))
     ordered = _by_falling(np.arange(len(lengths)), lengths)
     windows = [_by_falling(ordered[start : start + 8 * size], key) for start in range(0, len(ordered), 8 * size)]
-    return _shuffled(_megabatches(np.concatenate([*windows, key[:0]]), size), own)
+    return _shuffled(_megabatches(np.concatenate([*windows, key[:0]]), size), streams.own)
 
 
 def _modality(single: Grouping, keep_last: bool) -> Grouping:
@@ -115,18 +140,18 @@ def _modality(single: Grouping, keep_last: bool) -> Grouping:
     variant), or are dropped (NeXT's `_auto`). Only the shuffle uses the sampler's own generator.
     """
 
-    def grouping(lengths: np.ndarray, batch_size: int, world_size: int, world: TorchRandom, own: TorchRandom) -> np.ndarray:
+    def grouping(lengths: np.ndarray, batch_size: int, world_size: int, streams: Streams) -> np.ndarray:
         if (lengths > 0).all() or (lengths < 0).all():
-            return single(lengths, batch_size, world_size, world, own)
+            return single(lengths, batch_size, world_size, streams)
         megabatches, last = [], []
         for sign in (1, -1):
             rows = np.flatnonzero(lengths * sign > 0)
-            grouped = rows[single(lengths[rows] * sign, batch_size, world_size, world, world)]
+            grouped = rows[single(lengths[rows] * sign, batch_size, world_size, Streams(streams.world, streams.world))]
             parts = _megabatches(grouped, batch_size * world_size)
             megabatches += parts[:-1]
             last.append(parts[-1])
         end = np.sort(np.concatenate(last)) if keep_last else last[0][:0]
-        return np.concatenate([_shuffled(megabatches, own), end])
+        return np.concatenate([_shuffled(megabatches, streams.own), end])
 
     return grouping
 
@@ -135,7 +160,10 @@ def _divided(order: np.ndarray, lengths: np.ndarray, size: int, world_size: int)
     """`order` cut into megabatches of `size`, each sorted by falling length and divided evenly among ranks."""
     whole = len(order) // size * size
     parts = [order[:whole].reshape(-1, size), order[whole:].reshape(1, -1)]
-    return np.concatenate([even_chunks(_by_falling(part, lengths), lengths, world_size).reshape(-1) for part in parts if part.size] + [order[:0]])
+    return np.concatenate(
+        [even_chunks(_by_falling(part, lengths), lengths, world_size).reshape(-1) for part in parts if part.size]
+        + [order[:0]]
+    )
 
 
 def _by_falling(rows: np.ndarray, key: np.ndarray) -> np.ndarray:

@@ -1,0 +1,83 @@
+"""One epoch as a plan: which rows each rank trains in each micro-step of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trainer.planning.division import Divider, Division, Workload
+from trainer.planning.figures import figures
+
+# Steps are divided this many at a time, when one of them is first asked for.
+BLOCK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One epoch of steps. A position in it is one integer, the number of steps done, whatever the number of ranks."""
+
+    strategy: str
+    seed: int
+    epoch: int
+    work: Workload
+    order: np.ndarray = field(repr=False)
+    divider: Divider = field(repr=False)
+    _blocks: dict[int, list[Division]] = field(default_factory=dict, repr=False)
+
+    @property
+    def padded(self) -> bool:
+        """Whether the rows of a micro-batch are padded to the longest of them."""
+        return self.work.padded
+
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps the epoch has."""
+        return -(-len(self.order) // self.work.global_batch)
+
+    def samples(self, step: int) -> np.ndarray:
+        """The rows of a step, int64, ascending: the same for every number of ranks."""
+        return np.sort(self._rows(step))
+
+    def micro_steps(self, step: int) -> int:
+        """How many micro-steps every rank makes in a step."""
+        return self.division(step).micro_steps
+
+    def micro_batches(self, step: int, rank: int) -> list[np.ndarray]:
+        """The rows of each micro-step of one rank, int64; as many micro-steps on every rank.
+
+        A micro-batch is empty only where a step has fewer rows than ranks x micro-steps.
+        """
+        if not 0 <= rank < self.work.world_size:
+            raise IndexError(f"rank {rank} of a plan for {self.work.world_size} ranks")
+        division = self.division(step)
+        world = self.work.world_size
+        return [division.rows[division.slots == micro * world + rank] for micro in range(division.micro_steps)]
+
+    def from_position(self, position: int, rank: int) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """(step, micro-batches of this rank) for every step from `position` on: how a run resumes."""
+        for step in range(position, self.steps):
+            yield step, self.micro_batches(step, rank)
+
+    def division(self, step: int) -> Division:
+        """How a step is divided among all ranks."""
+        self._check(step)
+        block, offset = divmod(step, BLOCK)
+        if block not in self._blocks:
+            steps = range(block * BLOCK, min((block + 1) * BLOCK, self.steps))
+            self._blocks[block] = self.divider([self._rows(index) for index in steps], self.work)
+        return self._blocks[block][offset]
+
+    def summary(self) -> dict[str, Any]:
+        """Padding share, rank balance, modelled time against the ideal and peak tokens: see `figures.figures`."""
+        return figures(self)
+
+    def _rows(self, step: int) -> np.ndarray:
+        self._check(step)
+        return self.order[step * self.work.global_batch : (step + 1) * self.work.global_batch]
+
+    def _check(self, step: int) -> None:
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} of a plan of {self.steps} steps")

@@ -1,0 +1,109 @@
+"""How much memory a GPU needs for a model, a ZeRO stage and the largest micro-batch of a plan: an estimate in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from schemas.errors import InputError
+
+# DeepSpeed's defaults (docs/_pages/config-json.md): stage3_max_live_parameters; reduce_bucket_size of stages 1 to 3.
+LIVE_PARAMETERS = 1e9
+BUCKET = 5e8
+# Bytes per parameter of NF4 with double quantisation: 4 bits and 0.127 bits of constants (Dettmers et al. 2023,
+# arXiv 2305.14314, section 3).
+NF4_BYTES = 4.127 / 8
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What memory depends on; the defaults are Llama-2-7B, an mlp2x_gelu projector and CLIP-L/336."""
+
+    language_parameters: float = 6.74e9
+    vision_parameters: float = 0.304e9
+    projector_parameters: float = 21e6
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    key_value_size: int = 4096
+    layers: int = 32
+    vocabulary: int = 32000
+    vision_hidden_size: int = 1024
+    vision_layers: int = 24
+    tokens_per_image: int = 577
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on one GPU, by what holds them. Not in it: the CUDA context (0.5 to 1 GB) and fragmentation."""
+
+    parameters: float
+    gradients: float
+    optimizer: float
+    buffers: float
+    activations: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        return sum(getattr(self, part.name) for part in fields(self))
+
+
+def estimate_memory(
+    sizes: ModelSizes,
+    *,
+    gpus: int,
+    zero_stage: int,
+    peak_tokens: int,
+    peak_images: int,
+    trainable_parameters: float | None = None,
+    train_vision: bool = False,
+    frozen_bytes: float = 2.0,
+    offload_optimizer: bool = False,
+    offload_parameters: bool = False,
+    checkpointing: bool = True,
+) -> MemoryEstimate:
+    """Memory of bf16 training with Adam.
+
+    - States (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1): 2 bytes a parameter, 2 bytes a gradient, and 12
+      bytes of float32 weights, momentum and variance, the last two only for what trains. Stage 1 divides the optimizer
+      among the GPUs, stage 2 the gradients, stage 3 the parameters (section 5).
+    - trainable_parameters: default language model and projector; give the adapters' own for LoRA, and
+      frozen_bytes=NF4_BYTES for QLoRA.
+    - Activations: see `_activations`; logits in bf16, their float32 copy and its gradient: 10 bytes each.
+
+    Raises InputError for a stage that is not 0 to 3 or sizes below one.
+    """
+    if zero_stage not in (0, 1, 2, 3) or gpus < 1:
+        raise InputError(f"ZeRO stage {zero_stage} on {gpus} GPUs; stages are 0 to 3 and the least is one GPU")
+    total = sizes.language_parameters + sizes.vision_parameters + sizes.projector_parameters
+    if trainable_parameters is None:
+        trainable_parameters = sizes.language_parameters + sizes.projector_parameters
+    frozen = max(total - trainable_parameters, 0.0)
+    parameters = 2 * trainable_parameters + frozen_bytes * frozen
+    buffers = 2 * min(BUCKET, trainable_parameters) if zero_stage in (1, 2) and gpus > 1 else 0.0
+    if zero_stage == 3:
+        buffers = 2 * (min(LIVE_PARAMETERS, total) + min(BUCKET, trainable_parameters))
+        parameters = 0.0 if offload_parameters else parameters / gpus
+    # Offloading the optimizer moves each GPU's share of the gradients to the host with it (stages 2 and 3).
+    gradients = 2 * trainable_parameters / (gpus if zero_stage >= 2 else 1)
+    return MemoryEstimate(
+        parameters=parameters,
+        gradients=0.0 if offload_optimizer and zero_stage >= 2 else gradients,
+        optimizer=0.0 if offload_optimizer else 12 * trainable_parameters / (gpus if zero_stage >= 1 else 1),
+        buffers=buffers,
+        activations=_activations(sizes, peak_tokens, peak_images, checkpointing, train_vision),
+        logits=10.0 * peak_tokens * sizes.vocabulary,
+    )
+
+
+def _activations(sizes: ModelSizes, tokens: int, images: int, checkpointing: bool, train_vision: bool) -> float:
+    """Bytes of activations, counted as Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1) count them.
+
+    A Llama layer with fused attention keeps, in bf16 per token: both norms' inputs and outputs (4 h), queries and the
+    attention's output (2 h), keys and values, and the gate, up and product of the feed-forward (3 i). Checkpointing
+    keeps each layer's input (h) and one layer's activations at a time. The tower keeps 34 h per token and layer in all
+    (the paper's count), of all layers where it trains and of one where it does not.
+    """
+    layer = 2.0 * tokens * (6 * sizes.hidden_size + 2 * sizes.key_value_size + 3 * sizes.intermediate_size)
+    language = 2.0 * tokens * sizes.hidden_size * sizes.layers + layer if checkpointing else layer * sizes.layers
+    tower = 34.0 * images * sizes.tokens_per_image * sizes.vision_hidden_size
+    return language + tower * (sizes.vision_layers if train_vision else 1)
