@@ -1,0 +1,174 @@
+"""The scripted teacher: a small OpenAI-compatible server on 127.0.0.1 that answers by rule. It is no LLM.
+
+It stands in for an LLM where there is none: the requests are real HTTP, so a real server needs only another
+`base_url` and `model`. Ids and usage are functions of the request, so two runs get the same bytes. Every request is
+logged, for tests that count what was sent.
+
+    with Teacher() as teacher:
+        ... base_url=teacher.base_url ...
+
+or in a process of its own: `python -m demo.teacher --port 8123 --log requests.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import random
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from demo.teacher_rules import compose
+
+MODEL = "scripted-teacher"
+PROVIDER = "scripted-teacher"
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_LARGEST_REQUEST = 64 * 1024 * 1024
+
+
+class Teacher:
+    """The server, in a thread of its own between `start` and `stop` (or as a context manager).
+
+    `latency_s` is waited before each answer; `busy_share` of the requests, drawn at random with a fixed seed, get a
+    429 with `Retry-After`: to rehearse with a slow or a busy endpoint. `requests` has one entry per request that
+    was answered: id, model, tokens and status.
+    """
+
+    def __init__(self, port: int = 0, latency_s: float = 0.0, busy_share: float = 0.0, log: str | Path | None = None):
+        self._port, self._latency_s, self._busy_share = port, latency_s, busy_share
+        self._random = random.Random(0)
+        self._log = Path(log) if log else None
+        self.requests: list[dict[str, Any]] = []
+        self.busy = 0
+        self._loop = asyncio.new_event_loop()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def start(self) -> Teacher:
+        threading.Thread(target=self._loop.run_forever, name="teacher", daemon=True).start()
+        asyncio.run_coroutine_threadsafe(self.listen(), self._loop).result()
+        return self
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def __enter__(self) -> Teacher:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def listen(self) -> None:
+        """Accept connections on the running loop; `base_url` is known afterwards."""
+        app = web.Application(client_max_size=_LARGEST_REQUEST)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+
+    async def _close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        try:
+            body = json.loads(await request.read())
+            answer = complete(body)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            return _error(400, "invalid_request_error", f"no chat request: {type(error).__name__}: {error}")
+        if self._latency_s:
+            await asyncio.sleep(self._latency_s)
+        if self._busy_share and self._random.random() < self._busy_share:
+            self.busy += 1
+            return _error(429, "rate_limit_exceeded", "too many requests", {"retry-after-ms": "200"})
+        self._record(answer)
+        return web.Response(text=json.dumps(answer), content_type="application/json")
+
+    def _record(self, answer: dict[str, Any]) -> None:
+        entry = {"id": answer["id"], "model": answer["model"], **answer["usage"]}
+        self.requests.append(entry)
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    async def _models(self, _: web.Request) -> web.Response:
+        model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "lavabeam"}
+        return web.json_response({"object": "list", "data": [model]})
+
+
+def complete(body: dict[str, Any]) -> dict[str, Any]:
+    """The chat completion of a body: a pure function of it (OpenAI API reference, "The chat completion object")."""
+    messages = body["messages"]
+    text = compose(_text(messages[-1]["content"]))
+    asked = sum(len(_TOKEN.findall(_text(message["content"]))) for message in messages)
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    text, answered, whole = _limited(text, limit)
+    identity = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:24]
+    return {
+        "id": f"teacher-{identity}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "stop" if whole else "length",
+            }
+        ],
+        "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
+    }
+
+
+def _text(content: str | list[dict[str, Any]]) -> str:
+    """The words of a message; pictures are not looked at."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def _limited(text: str, limit: int | None) -> tuple[str, int, bool]:
+    """`text` cut after `limit` tokens (words and marks), their number, and whether that was all of it."""
+    tokens = list(_TOKEN.finditer(text))
+    if limit is None or len(tokens) <= limit:
+        return text, len(tokens), True
+    return text[: tokens[limit - 1].end()], limit, False
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    body = {"error": {"message": message, "type": code, "code": code}}
+    return web.json_response(body, status=status, headers=headers)
+
+
+def main() -> None:
+    """Serve until interrupted; the first line on stdout is the base URL."""
+    parser = argparse.ArgumentParser(description="The scripted teacher: OpenAI-compatible, answers by rule.")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--busy", type=float, default=0.0, help="share of requests answered with 429")
+    parser.add_argument("--log", help="append one JSON line per answered request to this file")
+    asked = parser.parse_args()
+    asyncio.run(_serve(Teacher(asked.port, asked.latency, asked.busy, asked.log)))
+
+
+async def _serve(teacher: Teacher) -> None:
+    await teacher.listen()
+    print(teacher.base_url, flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

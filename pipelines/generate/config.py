@@ -1,0 +1,76 @@
+"""What a user says about generation: the endpoint, what is asked of which rows, and how strict the checks are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from pipelines.generate.context import CAPTION_COLUMNS, CaptionColumn
+from pipelines.generate.language import KNOWN
+from pipelines.llm.settings import EndpointConfig
+from pipelines.prompts import Prompt, load_prompt
+from schemas.config import StrictModel
+
+
+class Kind(StrictModel):
+    """One kind of conversation to make: its prompt, and the rows it is made of."""
+
+    kind: str
+    prompt: str | None = None
+    """A prompt's name, or the path of your own file; by default the prompt of the kind's name."""
+    sources: tuple[str, ...] = ()
+    """Only rows of these sources (the `source` column); empty is all."""
+
+    @property
+    def prompt_name(self) -> str:
+        return self.prompt or self.kind
+
+
+class GenerateConfig(EndpointConfig):
+    """`generate`: every kind is asked of every row that its sources and its prompt's needs allow."""
+
+    kinds: tuple[Kind, ...] = Field(
+        default=(Kind(kind="conversation"), Kind(kind="detail"), Kind(kind="reasoning")), min_length=1
+    )
+    """Names (`[conversation, detail]`), or tables (`{kind: describe, sources: [easy-vqa]}`)."""
+    caption_columns: tuple[CaptionColumn, ...] = CAPTION_COLUMNS
+    """The columns whose sentences are the captions of a prompt, in this order."""
+    samples: int = Field(default=1, ge=1)
+    """Answers asked for at most, while they are rejected. Each answer is a row."""
+    repairs: int = Field(default=1, ge=0)
+    """How often an answer that breaks its JSON schema goes back to the model."""
+    language: str | None = "en"
+    """The language that answers must be in; null does not check."""
+    checks: bool = True
+    """Whether answers are verified (notes mentioned, duplicates, language, contradictions)."""
+    skip_duplicates: bool = True
+    """Leave out rows that `dedupe` found to be duplicates of another row."""
+    prompt_hashes: tuple[str, ...] = ()
+    """Filled in: what the prompts were, so that a changed prompt is asked again."""
+
+    @field_validator("kinds", mode="before")
+    @classmethod
+    def _names_as_kinds(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [{"kind": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("language")
+    @classmethod
+    def _is_checkable(cls, value: str | None) -> str | None:
+        if value is not None and value not in KNOWN:
+            raise ValueError(f"answers can be checked to be in one of {', '.join(KNOWN)}; null does not check")
+        return value
+
+    @model_validator(mode="after")
+    def _reads_prompts(self) -> GenerateConfig:
+        hashes = tuple(prompt.hash for _, prompt in self.prompts())
+        if self.prompt_hashes and self.prompt_hashes != hashes:
+            raise ValueError("prompt_hashes are filled in from the prompt files: leave the key out")
+        object.__setattr__(self, "prompt_hashes", hashes)
+        return self
+
+    def prompts(self) -> list[tuple[Kind, Prompt]]:
+        """Each kind with its prompt; raises InputError for a prompt that does not exist or does not parse."""
+        return [(kind, load_prompt(kind.prompt_name)) for kind in self.kinds]

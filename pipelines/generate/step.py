@@ -1,0 +1,108 @@
+"""The step: an `images` dataset in, a `conversations` dataset out, fragment by fragment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.statuses import TRANSIENT, UNFINISHED, GenerateStatus
+from pipelines.generate.writer import Writer, Written
+from pipelines.llm.pool import Lease
+from pipelines.step import Context, Derive
+from schemas.records import CONVERSATIONS
+
+_READ_IF_PRESENT: tuple[str, ...] = (
+    "source",
+    "captions",
+    "alt_text",
+    "caption",
+    "boxes",
+    "facts",
+    "download_status",
+    "duplicate_of",
+)
+# Rows started and not yet handed on, per request in flight: enough that a slow row does not leave the others idle.
+_ROWS_AHEAD_PER_REQUEST = 4
+# The Batch API waits for all requests of a batch anyway.
+_ROWS_AHEAD_IN_BATCH_MODE = 10_000
+
+
+class Generate(Derive[GenerateConfig]):
+    """Asks the LLM for conversations about every row, and keeps each answer with its status, usage and cost.
+
+    Rows are worked on concurrently across batches; the order of rows is the source's. All fragments and threads of a
+    process share one event loop and one client.
+    """
+
+    name = "generate"
+    version = 1
+    Config = GenerateConfig
+    reads = ("key",)
+    optional = _READ_IF_PRESENT
+    statuses = GenerateStatus
+    transient = TRANSIENT
+    unfinished = UNFINISHED
+    schema = CONVERSATIONS
+
+    def __init__(self, config: GenerateConfig):
+        super().__init__(config)
+        if any(prompt.image for _, prompt in config.prompts()):
+            self.optional = (*_READ_IF_PRESENT, "image")  # type: ignore[misc]
+
+    def setup(self, context: Context) -> None:
+        self._context = context
+        self._lease = Lease(self.config, context.dataset, context.workers)
+        self._writer = Writer(self.config, self._lease.client)
+
+    def teardown(self) -> None:
+        self._lease.close()
+
+    def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        rows = (row for batch in batches for row in batch.to_pylist())
+        ahead = self.config.concurrency * _ROWS_AHEAD_PER_REQUEST
+        if self.config.mode == "batch":
+            ahead = _ROWS_AHEAD_IN_BATCH_MODE
+        tally = Tally()
+        pending: list[dict[str, Any]] = []
+        for written in self._lease.in_order(rows, self._writer.write, ahead):
+            pending += [tally.counted(one) for one in written]
+            if len(pending) >= self.batch_rows:
+                yield self.rows_to_batch(pending)
+                pending = []
+        if pending:
+            yield self.rows_to_batch(pending)
+        for event in tally.events():
+            self._context.log(event)
+
+
+class Tally:
+    """What a fragment asked and what it cost, by model and prompt: for the run log and its summaries."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str], dict[str, Any]] = defaultdict(
+            lambda: {"answers": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "cost": 0.0, "cached_keys": []}
+        )
+
+    def counted(self, written: Written) -> dict[str, Any]:
+        """The row itself, after it was counted."""
+        made = written.row.get("generator")
+        if made is not None and made["request_id"] is not None:
+            sums = self._sums[made["model"], f"{made['prompt_id']}/{made['prompt_version']}"]
+            sums["answers"] += 1
+            sums["input_tokens"] += made["input_tokens"] or 0
+            sums["output_tokens"] += made["output_tokens"] or 0
+            sums["cost"] += made["cost"] or 0.0
+            if written.cached:
+                sums["cached"] += 1
+                sums["cached_keys"].append(written.row["key"])
+        return written.row
+
+    def events(self) -> list[dict[str, Any]]:
+        return [
+            {"event": "generated", "model": model, "prompt": prompt, **sums}
+            for (model, prompt), sums in sorted(self._sums.items())
+        ]

@@ -1,0 +1,196 @@
+"""From one row about a picture to its conversation rows: ask, read, verify, and ask again where that helps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.generate.checks import check_pairs, check_refusal
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.context import Known, known_from
+from pipelines.generate.parsers import (
+    PAIRS_SCHEMA,
+    Pair,
+    QuestionAnswers,
+    parse_json,
+    parse_pair,
+    parse_text,
+    parse_turns,
+)
+from pipelines.generate.statuses import REJECTED, GenerateStatus, Rejected
+from pipelines.llm.answer import Answer
+from pipelines.llm.client import LlmClient
+from pipelines.llm.request import ChatRequest
+from pipelines.llm.structured import ask_for
+from pipelines.prompts import Prompt
+
+# A rejected answer is asked again with at least this temperature: at 0 the same would come back.
+_RESAMPLE_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class Written:
+    """A conversation row, and whether its answer came from the cache (which no column may say)."""
+
+    row: dict[str, Any]
+    cached: bool | None = None
+
+
+class Writer:
+    """Writes the conversations of single rows; holds no state but its client."""
+
+    def __init__(self, config: GenerateConfig, client: LlmClient):
+        self._config, self._client = config, client
+        self._kinds = config.prompts()
+
+    async def write(self, row: Mapping[str, Any]) -> list[Written]:
+        """All conversation rows of an `images` row: at least one, also when nothing was asked."""
+        skipped = unusable(row, self._config.skip_duplicates)
+        if skipped:
+            return [Written(_bare_row(row, None, GenerateStatus.skipped_input, skipped))]
+        asked = [prompt for kind, prompt in self._kinds if not kind.sources or row.get("source") in kind.sources]
+        if not asked:
+            return [Written(_bare_row(row, None, GenerateStatus.not_asked, f"source {row.get('source')!r}"))]
+        known = known_from(row, self._config.caption_columns)
+        written = await asyncio.gather(*(self._samples(row, known, prompt) for prompt in asked))
+        return [one for several in written for one in several]
+
+    async def _samples(self, row: Mapping[str, Any], known: Known, prompt: Prompt) -> list[Written]:
+        """One row per answer that was asked for: rejected ones stay, the last may be the good one."""
+        image = (row.get("image") or {}).get("bytes") if prompt.image else None
+        if not known.has(prompt.needs) or (prompt.image and not image):
+            needs = "the picture" if prompt.image else " or ".join(prompt.needs)
+            return [
+                Written(_bare_row(row, prompt.kind, GenerateStatus.no_context, f"prompt {prompt.id} needs {needs}"))
+            ]
+        written: list[Written] = []
+        for sample in range(self._config.samples):
+            request = build_request(self._config, prompt, known, image, sample)
+            written.append(await self._written(row, known, prompt, request))
+            if written[-1].row["status"] not in REJECTED:
+                break
+        return written
+
+    async def _written(self, row: Mapping[str, Any], known: Known, prompt: Prompt, request: ChatRequest) -> Written:
+        """The answer as a row. Its text stays in a rejected row as well: it was paid for, and explains the status."""
+        answer, pairs, status, detail = await self._answered(known, prompt, request)
+        made = _bare_row(row, prompt.kind, status, detail)
+        made["key"] = _key(row["key"], prompt.kind, request.sample)
+        if answer.request_id is not None:
+            unread = [(prompt.question(row["key"]) if prompt.questions else "", answer.text)]
+            made["messages"] = _messages(pairs or unread, prompt.suffix)
+        made["generator"] = _generator(request, prompt, answer)
+        return Written(made, answer.cached)
+
+    async def _answered(
+        self, known: Known, prompt: Prompt, request: ChatRequest
+    ) -> tuple[Answer, list[Pair], GenerateStatus, str | None]:
+        pairs: list[Pair] = []
+        if prompt.answer == "json_pairs":
+            result = await ask_for(self._client, request, _read_pairs, self._config.repairs)
+            answer, pairs = result.answer, result.value or []
+            if answer.ok and result.value is None:
+                return answer, [], GenerateStatus.wrong_schema, result.problem
+        else:
+            answer = await self._client.ask(request)
+        if not answer.ok:
+            return answer, [], GenerateStatus(answer.status), answer.detail
+        try:
+            check_refusal(answer.text)
+            pairs = pairs or _read(prompt, known.key, answer.text)
+            if self._config.checks:
+                check_pairs(pairs, known, self._config.language)
+        except Rejected as rejected:
+            return answer, pairs, rejected.status, rejected.detail
+        return answer, pairs, GenerateStatus.ok, None
+
+
+def unusable(row: Mapping[str, Any], skip_duplicates: bool) -> str | None:
+    """Why nothing is asked about a row, or None."""
+    if row.get("download_status", "ok") != "ok":
+        return f"download: {row['download_status']}"
+    if skip_duplicates and row.get("duplicate_of"):
+        return f"duplicate of {row['duplicate_of']}"
+    return None
+
+
+def build_request(
+    config: GenerateConfig, prompt: Prompt, known: Known, image: bytes | None, sample: int = 0
+) -> ChatRequest:
+    """The request for one prompt about one picture."""
+    parameters = config.request_parameters()
+    if sample:
+        parameters["temperature"] = max(config.temperature, _RESAMPLE_TEMPERATURE)
+    return ChatRequest(
+        provider=config.provider,
+        model=config.model,
+        messages=prompt.messages(known.values(), (image,) if image else ()),
+        max_output_tokens=config.max_output_tokens,
+        parameters=parameters,
+        schema=PAIRS_SCHEMA if prompt.answer == "json_pairs" else None,
+        sample=sample,
+        prompt=f"{prompt.id}/{prompt.version}",
+    )
+
+
+def _read(prompt: Prompt, key: str, text: str) -> list[Pair]:
+    if prompt.answer == "text":
+        return [(prompt.question(key), parse_text(text))]
+    return parse_pair(text) if prompt.answer == "pair" else parse_turns(text)
+
+
+def _read_pairs(text: str) -> list[Pair]:
+    found = QuestionAnswers.model_validate(parse_json(text)).pairs
+    pairs = [(one.question.strip(), one.answer.strip()) for one in found]
+    if not pairs or not all(question and answer for question, answer in pairs):
+        raise ValueError("pairs: at least one, each with a question and an answer")
+    return pairs
+
+
+def _bare_row(row: Mapping[str, Any], kind: str | None, status: GenerateStatus, detail: str | None) -> dict[str, Any]:
+    return {
+        "key": _key(row["key"], kind, 0),
+        "image_keys": [row["key"]],
+        "kind": kind,
+        "source": row.get("source"),
+        "status": str(status),
+        "detail": detail,
+    }
+
+
+def _key(key: str, kind: str | None, sample: int) -> str:
+    """`photo-7/detail`, and `photo-7/detail~1` for the second sample; unique within the dataset."""
+    return "/".join(filter(None, (key, kind))) + (f"~{sample}" if sample else "")
+
+
+def _messages(pairs: list[Pair], suffix: str) -> list[dict[str, Any]]:
+    """User and assistant in turn; the picture stands before the first question."""
+    messages = []
+    for number, (question, answer) in enumerate(pairs):
+        text = {"type": "text", "text": f"{question}\n{suffix}" if suffix else question}
+        picture = [{"type": "image", "text": None}] if number == 0 else []
+        messages.append({"role": "user", "content": [*picture, text]})
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return messages
+
+
+def _generator(request: ChatRequest, prompt: Prompt, answer: Answer) -> dict[str, Any]:
+    usage = answer.usage
+    parameters = {**request.parameters, "max_output_tokens": request.max_output_tokens}
+    if request.sample:
+        parameters["seed"] = request.sample
+    return {
+        "provider": request.provider,
+        "model": request.model,
+        "prompt_id": prompt.id,
+        "prompt_version": prompt.version,
+        "prompt_hash": prompt.hash,
+        "parameters": json.dumps(parameters, sort_keys=True),
+        "request_id": answer.request_id,
+        "input_tokens": usage.input if usage else None,
+        "output_tokens": usage.output if usage else None,
+        "cost": answer.cost,
+    }

@@ -1,0 +1,205 @@
+"""The client: a request in, an answer out, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import openai
+
+from pipelines.llm.answer import Answer, AnswerStatus, Usage, read_response
+from pipelines.llm.cache import AnswerCache
+from pipelines.llm.failures import EXPECTED, Failure, explain
+from pipelines.llm.ledger import Ledger, Spend
+from pipelines.llm.pacing import TokenBucket, Window
+from pipelines.llm.prices import Price
+from pipelines.llm.request import ChatRequest
+from pipelines.llm.settings import EndpointConfig
+from pipelines.llm.store import CacheStore
+from schemas.errors import InputError
+
+# How often a request looks again that waits for another one's claim or reservation to end.
+_CLAIM_POLL_S = 0.05
+
+
+class LlmClient:
+    """Asks one endpoint. Lives on one event loop; `ask` may be called any number of times at once.
+
+    `budget` names the spend that the caps count (the dataset that is made); `workers` processes share the rate.
+    `counts` tells what happened: requests sent, cached answers, tries by reason.
+    """
+
+    def __init__(self, settings: EndpointConfig, budget: str, workers: int = 1):
+        self.settings, self.counts = settings, Counter[str]()
+        self._price = _price(settings)
+        self._store = CacheStore(settings.cache)
+        self.cache = AnswerCache(self._store)
+        self.ledger = Ledger(self._store, budget, settings.caps)
+        self._window = Window(max(1, settings.concurrency // workers))
+        self._requests = TokenBucket(_share(settings.requests_per_minute, workers))
+        self._tokens = TokenBucket(_share(settings.tokens_per_minute, workers))
+        self.http = open_http(settings)
+        self._asking: dict[str, asyncio.Task[Answer]] = {}
+        self._stopped: Failure | None = None
+        self._structured = "json_schema" if settings.structured == "auto" else settings.structured
+
+    async def ask(self, request: ChatRequest) -> Answer:
+        """The answer to `request`: from the cache, or sent, or a status that says why there is none.
+
+        The same request asked twice at once is sent once; the second asker's answer is marked as cached.
+        """
+        key = request.key()
+        running = self._asking.get(key)
+        if running is not None:
+            return replace(await asyncio.shield(running), cached=True)
+        task = asyncio.ensure_future(self._ask(key, request))
+        self._asking[key] = task
+        task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await task
+
+    async def close(self) -> None:
+        """Close connections and files; requests in flight are given up."""
+        for task in list(self._asking.values()):
+            task.cancel()
+        self.cache.write_hits()
+        await self.http.close()
+        self._store.close()
+
+    async def _ask(self, key: str, request: ChatRequest) -> Answer:
+        most, tries = self._most(request), 0
+        while True:
+            known = self.cache.get(key)
+            if known is not None:
+                self.counts["cached"] += 1
+                return known
+            if self._stopped is not None:
+                return Answer(self._stopped.status, detail=self._stopped.detail)
+            reached = self.ledger.reached(most)
+            if reached is not None:
+                return Answer(AnswerStatus.budget_exhausted, detail=reached)
+            outcome = await self._turn(key, request, most)
+            if isinstance(outcome, Answer):
+                return outcome
+            if outcome is None:
+                await asyncio.sleep(_CLAIM_POLL_S)
+                continue
+            if outcome.schema_unsupported and self._falls_back(request):
+                continue
+            tries += 1
+            self.counts[f"failed: {outcome.status}"] += 1
+            wait = self.settings.retry.delay(tries, outcome.retry_after) if outcome.retry else None
+            if wait is None:
+                return Answer(outcome.status, detail=outcome.detail)
+            await asyncio.sleep(wait)
+
+    async def _turn(self, key: str, request: ChatRequest, most: Spend) -> Answer | Failure | None:
+        """Wait for a place, claim the request and send it; None when there was nothing to send after all."""
+        await self._requests.take(1)
+        await self._tokens.take(most.tokens)
+        await self._window.enter()
+        overload: bool | None = None
+        try:
+            if self._stopped is not None or not self.ledger.claim(key, most):
+                self._requests.give_back(1)
+                self._tokens.give_back(most.tokens)
+                return self._stopped
+            overload = True
+            raw = await self._send(request)
+            answer = read_response(raw)
+            overload = False
+        except EXPECTED as error:
+            failure = explain(error)
+            overload = failure.overload
+            self._end_failed(key, failure)
+            return failure
+        finally:
+            self._window.leave(overload)
+        return self._end_answered(key, request, raw, answer, most)
+
+    async def _send(self, request: ChatRequest) -> str:
+        body = request.body(self.settings.limit_field, self._structured)
+        self.counts["sent"] += 1
+        async with asyncio.timeout(self.settings.timeout_s):
+            response = await self.http.chat.completions.with_raw_response.create(**_known_fields(body))
+            return response.text
+
+    def _end_answered(self, key: str, request: ChatRequest, raw: str, answer: Answer, most: Spend) -> Answer:
+        """Store the answer, what it cost, and the end of its claim, all at once."""
+        cost = self._price.cost(answer.usage) if self._price and answer.usage else None
+        answer = replace(answer, cost=cost)
+        paid = Spend(1, most.tokens, most.cost)
+        if answer.usage is not None:
+            used = answer.usage.input + answer.usage.output
+            self._tokens.give_back(most.tokens - used)
+            paid = Spend(1, used, cost or 0.0)
+        names = (request.provider, request.model, request.prompt)
+        with self._store.transaction() as connection:
+            self.ledger.settle(connection, key, paid)
+            self.cache.put(connection, key, names, raw, answer)
+        return answer
+
+    def _end_failed(self, key: str, failure: Failure) -> None:
+        if failure.usage is not None:
+            used = failure.usage.input + failure.usage.output
+            cost = self._price.cost(failure.usage) if self._price else 0.0
+            self.ledger.settle_unanswered(key, Spend(1, used, cost))
+        elif failure.may_be_billed:
+            self.ledger.lose(key)
+        else:
+            self.ledger.release(key)
+        if failure.stops_run:
+            self._stopped = failure
+
+    def _falls_back(self, request: ChatRequest) -> bool:
+        """After a server refused a schema field: ask for the schema in words from now on, if that is allowed."""
+        if request.schema is None or self.settings.structured != "auto":
+            return False
+        self._structured = "prompt"
+        return True
+
+    def _most(self, request: ChatRequest) -> Spend:
+        """The most that the request can take: an upper bound of its input, and its whole output limit."""
+        usage = Usage(request.most_input_tokens(self.settings.tokens_per_image), request.max_output_tokens)
+        cost = self._price.cost(usage) if self._price else 0.0
+        return Spend(1, usage.input + usage.output, cost)
+
+
+def open_http(settings: EndpointConfig) -> openai.AsyncOpenAI:
+    """The official client over aiohttp: a third of the CPU time per request of its default transport."""
+    key = os.environ.get(settings.api_key_env)
+    if key is None and settings.base_url is None:
+        raise InputError(
+            f"the environment variable {settings.api_key_env} is not set: it holds the key for {settings.provider}. "
+            "Set it, or give the base_url of a server that needs none."
+        )
+    limits = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
+    transport: Any = openai.DefaultAioHttpClient(timeout=httpx2.Timeout(settings.timeout_s), limits=limits)
+    return openai.AsyncOpenAI(api_key=key or "none", base_url=settings.base_url, max_retries=0, http_client=transport)
+
+
+def _price(settings: EndpointConfig) -> Price | None:
+    if settings.max_cost is not None and settings.price is None:
+        raise InputError(
+            f"max_cost needs a price, and none is listed for model {settings.model!r} of provider "
+            f"{settings.provider!r}. Give `price: {{input: ..., output: ...}}` in USD per million tokens "
+            "(0 for a model of your own)."
+        )
+    return settings.price.scaled(0.5) if settings.price and settings.mode == "batch" else settings.price
+
+
+def _share(rate: float | None, workers: int) -> float | None:
+    return None if rate is None else rate / workers
+
+
+# Fields that the openai client takes by name; all others travel in its `extra_body`.
+_NAMED = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "seed", "response_format"}
+
+
+def _known_fields(body: dict[str, Any]) -> dict[str, Any]:
+    extra = {name: value for name, value in body.items() if name not in _NAMED}
+    named = {name: value for name, value in body.items() if name in _NAMED}
+    return {**named, "extra_body": extra} if extra else named

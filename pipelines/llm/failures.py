@@ -1,0 +1,93 @@
+"""Third-party errors, wrapped at the border: what an exception of the HTTP client means for the request."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+
+from pipelines.llm.answer import AnswerStatus, MalformedResponse, Usage
+from pipelines.retry import is_transient_http, parse_retry_after
+
+EXPECTED = (openai.OpenAIError, httpx2.HTTPError, asyncio.TimeoutError, MalformedResponse, OSError)
+"""What sending a request may raise; anything else is a defect of ours and is not caught."""
+
+# HTTP statuses (RFC 9110 section 15.5) that will not change by asking again, apart from 400, whose code tells more.
+_PERMANENT = {
+    401: AnswerStatus.unauthorized,
+    402: AnswerStatus.unauthorized,
+    403: AnswerStatus.unauthorized,
+    404: AnswerStatus.unknown_model,
+    413: AnswerStatus.context_length,
+}
+# OpenAI's and Azure's error codes ("Error codes" guide; Azure OpenAI "Content filtering"), and what vLLM says in words.
+_POLICY_SIGNS = ("content_policy", "content_filter", "responsibleaipolicy", "safety system", "moderation_blocked")
+_LENGTH_SIGNS = ("context_length_exceeded", "maximum context length", "string_above_max_length", "too many tokens")
+_CREDIT_SIGNS = ("insufficient_quota", "billing_hard_limit", "billing_not_active")
+_SCHEMA_SIGNS = ("response_format", "json_schema", "structured output", "guided")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request brought no answer, and what follows from it."""
+
+    status: AnswerStatus
+    detail: str
+    retry: bool = False
+    overload: bool = False  # a sign to the rate control to send less
+    stops_run: bool = False  # every other request would fail in the same way
+    may_be_billed: bool = False  # the server may have worked for it: its reservation counts as spent
+    usage: Usage | None = None
+    retry_after: float | None = None  # seconds that the server asked to wait
+    schema_unsupported: bool = False
+
+
+def explain(error: BaseException) -> Failure:
+    """One of the `EXPECTED` exceptions as a Failure."""
+    if isinstance(error, openai.APIStatusError):
+        return _http_failure(error.status_code, dict(error.response.headers), _told(error))
+    if isinstance(error, MalformedResponse):
+        return Failure(AnswerStatus.malformed, str(error), retry=True, may_be_billed=True, usage=error.usage)
+    if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError, httpx2.TimeoutException)):
+        return Failure(
+            AnswerStatus.unavailable, "no answer within the timeout", retry=True, overload=True, may_be_billed=True
+        )
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
+    refused = isinstance(cause, (httpx2.ConnectError, ConnectionRefusedError))
+    detail = f"connection failed: {type(cause).__name__}"
+    return Failure(AnswerStatus.unavailable, detail, retry=True, overload=True, may_be_billed=not refused)
+
+
+def _http_failure(status: int, headers: dict[str, str], told: str) -> Failure:
+    signs, detail = told.lower(), f"HTTP {status}: {told}"[:300]
+    if any(sign in signs for sign in _CREDIT_SIGNS):
+        return Failure(AnswerStatus.unauthorized, detail, stops_run=True)
+    if is_transient_http(status) or status == 409:
+        wait = parse_retry_after(headers)
+        return Failure(AnswerStatus.unavailable, detail, retry=True, overload=True, retry_after=wait)
+    if status in (400, 422):
+        return _bad_request(signs, detail)
+    meaning = _PERMANENT.get(status, AnswerStatus.bad_request)
+    stops = meaning in (AnswerStatus.unauthorized, AnswerStatus.unknown_model)
+    return Failure(meaning, detail, stops_run=stops)
+
+
+def _bad_request(signs: str, detail: str) -> Failure:
+    if any(sign in signs for sign in _POLICY_SIGNS):
+        return Failure(AnswerStatus.content_policy, detail)
+    if any(sign in signs for sign in _LENGTH_SIGNS):
+        return Failure(AnswerStatus.context_length, detail)
+    unsupported = any(sign in signs for sign in _SCHEMA_SIGNS)
+    return Failure(AnswerStatus.bad_request, detail, schema_unsupported=unsupported)
+
+
+def _told(error: openai.APIStatusError) -> str:
+    """Code and message of the error body, as far as it has them."""
+    body: Any = error.body
+    if not isinstance(body, dict):
+        return " ".join(str(error.message).split())
+    parts = [body.get("code"), body.get("type"), body.get("message")]
+    return " ".join(str(part) for part in parts if part) or " ".join(str(error.message).split())

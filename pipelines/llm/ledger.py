@@ -1,0 +1,178 @@
+"""Who may send: claims on requests, and the spend of each budget under its caps.
+
+A claim is taken before a request is sent and reserves the most that it can cost; it ends when the request does. So
+settled spend plus open claims never exceed a cap, whichever processes share the file. A claim whose process died
+may have been paid for: it counts as spent at its full reservation ("lost").
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.llm.store import CacheStore
+
+# Sums of many float costs differ in their last digits from the same sums in another order.
+_COST_TOLERANCE = 1e-9
+BATCH_OWNER = "batch:"
+"""Claims of a submitted batch belong to the batch, which outlives the process that sent it."""
+
+
+@dataclass(frozen=True)
+class Spend:
+    """Requests sent, tokens and USD."""
+
+    requests: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+
+    def __add__(self, other: Spend) -> Spend:
+        return Spend(self.requests + other.requests, self.tokens + other.tokens, self.cost + other.cost)
+
+
+@dataclass(frozen=True)
+class Caps:
+    """Hard stops of a budget; None is no cap."""
+
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+
+    def reached(self, spend: Spend) -> str | None:
+        """The name and value of the first cap that `spend` would pass."""
+        if self.max_requests is not None and spend.requests > self.max_requests:
+            return f"max_requests {self.max_requests}"
+        if self.max_tokens is not None and spend.tokens > self.max_tokens:
+            return f"max_tokens {self.max_tokens}"
+        if self.max_cost is not None and spend.cost > self.max_cost + _COST_TOLERANCE:
+            return f"max_cost {self.max_cost:g} USD"
+        return None
+
+
+class Ledger:
+    """The claims and the spend of one budget; every method is one transaction."""
+
+    def __init__(self, store: CacheStore, budget: str, caps: Caps):
+        self._store, self._budget, self._caps = store, budget, caps
+
+    def reached(self, most: Spend) -> str | None:
+        """Why a request that can cost `most` does not fit under the caps any more, or None."""
+        spent = self._spent(self._store.connection)
+        cap = self._caps.reached(spent + most)
+        return cap and f"{cap}: {_amount(spent)} spent, this request could take {_amount(most)}"
+
+    def claim(self, key: str, most: Spend, owner: str | None = None) -> bool:
+        """Whether the request `key`, which can cost at most `most`, may be sent now; reserves it then.
+
+        False when its answer has arrived meanwhile, when another process is asking it, or when what is left of a
+        cap is reserved by open requests.
+        """
+        with self._store.transaction() as connection:
+            if connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
+                return False
+            if self._held(connection, key) or not self._fits(connection, most):
+                return False
+            row = (key, self._budget, owner or self._store.owner.name, most.tokens, most.cost)
+            connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", row)
+            return True
+
+    def settle(self, connection: sqlite3.Connection, key: str, paid: Spend) -> None:
+        """End the claim with what the server counted; part of the transaction that stores the answer."""
+        self._end(connection, key)
+        self._add(connection, paid, lost=False)
+
+    def settle_unanswered(self, key: str, paid: Spend) -> None:
+        """End the claim of a request that was paid for and brought nothing usable."""
+        with self._store.transaction() as connection:
+            self.settle(connection, key, paid)
+
+    def release(self, key: str) -> None:
+        """End the claim of a request that cost nothing."""
+        with self._store.transaction() as connection:
+            self._end(connection, key)
+
+    def lose(self, key: str) -> None:
+        """End the claim of a request that may have been paid for: it counts with all it reserved."""
+        with self._store.transaction() as connection:
+            self._lose(connection, key)
+
+    def report(self) -> dict[str, Any]:
+        """Spend so far, for a summary: settled (lost included), lost, and reserved by open requests."""
+        with self._store.transaction() as connection:
+            self._bury_dead(connection)
+            row = connection.execute(
+                "SELECT lost_requests, lost_tokens, lost_cost FROM spend WHERE budget = ?", (self._budget,)
+            ).fetchone()
+            spent, lost = self._spent(connection), Spend(*(row or (0, 0, 0.0)))
+            return {"spent": spent, "lost": lost, "reserved": self._reserved(connection)}
+
+    def _held(self, connection: sqlite3.Connection, key: str) -> bool:
+        row = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return False
+        if self._is_dead(row[0]):
+            self._lose(connection, key)
+            return False
+        return True
+
+    def _fits(self, connection: sqlite3.Connection, most: Spend) -> bool:
+        if self._caps == Caps():
+            return True
+        if self._caps.reached(self._spent(connection) + self._reserved(connection) + most) is None:
+            return True
+        # Reservations of dead processes become spend, which `reached` sees: so that nobody waits for them for ever.
+        self._bury_dead(connection)
+        return False
+
+    def _is_dead(self, owner: str) -> bool:
+        return not owner.startswith(BATCH_OWNER) and self._store.owner.is_dead(owner)
+
+    def _bury_dead(self, connection: sqlite3.Connection) -> None:
+        """Count the claims of dead processes as lost."""
+        owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM claims").fetchall()]
+        dead = [owner for owner in owners if self._is_dead(owner)]
+        keys = [
+            row[0]
+            for owner in dead
+            for row in connection.execute("SELECT key FROM claims WHERE owner = ?", (owner,)).fetchall()
+        ]
+        for key in keys:
+            self._lose(connection, key)
+
+    def _spent(self, connection: sqlite3.Connection) -> Spend:
+        row = connection.execute(
+            "SELECT requests, tokens, cost FROM spend WHERE budget = ?", (self._budget,)
+        ).fetchone()
+        return Spend(*(row or (0, 0, 0.0)))
+
+    def _reserved(self, connection: sqlite3.Connection) -> Spend:
+        row = connection.execute(
+            "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost), 0) FROM claims WHERE budget = ?",
+            (self._budget,),
+        ).fetchone()
+        return Spend(*row)
+
+    def _lose(self, connection: sqlite3.Connection, key: str) -> None:
+        row = connection.execute("SELECT budget, tokens, cost FROM claims WHERE key = ?", (key,)).fetchone()
+        if row is not None:
+            self._end(connection, key)
+            self._add(connection, Spend(1, row[1], row[2]), lost=True, budget=row[0])
+
+    @staticmethod
+    def _end(connection: sqlite3.Connection, key: str) -> None:
+        connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+    def _add(self, connection: sqlite3.Connection, paid: Spend, lost: bool, budget: str | None = None) -> None:
+        gone = paid if lost else Spend()
+        connection.execute(
+            "INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (budget) DO UPDATE SET "
+            "requests = requests + excluded.requests, tokens = tokens + excluded.tokens, "
+            "cost = cost + excluded.cost, lost_requests = lost_requests + excluded.lost_requests, "
+            "lost_tokens = lost_tokens + excluded.lost_tokens, lost_cost = lost_cost + excluded.lost_cost",
+            (budget or self._budget, paid.requests, paid.tokens, paid.cost, gone.requests, gone.tokens, gone.cost),
+        )
+
+
+def _amount(spend: Spend) -> str:
+    return f"{spend.requests} requests, {spend.tokens} tokens, {spend.cost:.6f} USD"

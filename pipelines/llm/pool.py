@@ -1,0 +1,89 @@
+"""One event loop per worker process, and one client per endpoint on it, shared by all fragments and threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from pipelines.llm.client import LlmClient
+from pipelines.llm.settings import EndpointConfig
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Lease:
+    """A share in a client: it is opened for the first holder and closed after the last."""
+
+    def __init__(self, settings: EndpointConfig, budget: str, workers: int):
+        self._name = (settings.model_dump_json(), budget, workers)
+        self.client = _POOL.take(self._name, lambda: LlmClient(settings, budget, workers))
+
+    def in_order(
+        self, items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]], ahead: int
+    ) -> Iterator[Result]:
+        """`work` of each item, in the items' order, with up to `ahead` of them started and not yet handed on."""
+        started: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                started.append(asyncio.run_coroutine_threadsafe(work(item), _POOL.loop))
+                if len(started) >= ahead:
+                    yield started.popleft().result()
+            while started:
+                yield started.popleft().result()
+        finally:
+            for future in started:
+                future.cancel()
+
+    def close(self) -> None:
+        _POOL.give_back(self._name)
+
+
+class _Pool:
+    """The process's event loop, in a thread of its own, and its clients with their numbers of holders."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._clients: dict[tuple, tuple[LlmClient, int]] = {}
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            return self._running_loop()
+
+    def take(self, name: tuple, make: Callable[[], LlmClient]) -> LlmClient:
+        with self._lock:
+            if name not in self._clients:
+                self._clients[name] = (self._call(_made(make)), 0)
+            client, holders = self._clients[name]
+            self._clients[name] = (client, holders + 1)
+            return client
+
+    def give_back(self, name: tuple) -> None:
+        with self._lock:
+            client, holders = self._clients.pop(name)
+            if holders > 1:
+                self._clients[name] = (client, holders - 1)
+            else:
+                self._call(client.close())
+
+    def _call(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="llm", daemon=True).start()
+        return self._loop
+
+
+async def _made(make: Callable[[], LlmClient]) -> LlmClient:
+    return make()
+
+
+_POOL = _Pool()

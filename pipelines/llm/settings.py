@@ -1,0 +1,91 @@
+"""What a user says about an endpoint: shared by every step that asks an LLM."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.llm.ledger import Caps
+from pipelines.llm.prices import Price, find_price
+from pipelines.retry import RetryPolicy
+from pipelines.step import Config, Runtime
+
+DEFAULT_CACHE = "~/.cache/lavabeam/llm"
+RETRY = RetryPolicy(attempts=8, base_s=0.5, cap_s=30.0, jitter=0.5)
+"""About 45 s of patience with a server that is away, and far more with one that names its own waiting time."""
+
+
+class EndpointConfig(Config):
+    """An OpenAI-compatible endpoint, how to ask it, and what it may cost.
+
+    Everything marked Runtime may change without changing an answer's identity: the address is not part of it, the
+    `provider` is. So give servers that answer differently different providers or models.
+    """
+
+    model: str = Field(min_length=1)
+    provider: str = "openai"
+    base_url: Annotated[str | None, Runtime()] = None
+    """None is the provider's own address, known to the openai client."""
+    api_key_env: Annotated[str, Runtime()] = "OPENAI_API_KEY"
+    """The environment variable that holds the key. May be unset for a server of your own."""
+
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    max_output_tokens: int = Field(default=1024, ge=1)
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further fields of the request, as the server names them (top_p, reasoning_effort, ...)."""
+    structured: Literal["auto", "json_schema", "json_object", "prompt"] = "auto"
+    """How answers with a schema are asked for; auto is json_schema, and in words where a server refuses that."""
+    output_limit_field: Annotated[Literal["max_tokens", "max_completion_tokens"] | None, Runtime()] = None
+    """What the server calls the output limit; by default max_completion_tokens for openai, else max_tokens."""
+
+    concurrency: Annotated[int, Runtime()] = Field(default=64, ge=1)
+    """Requests in flight at most, over all workers."""
+    requests_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
+    tokens_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
+    timeout_s: Annotated[float, Runtime()] = Field(default=120.0, gt=0)
+    retry: Annotated[RetryPolicy, Runtime()] = RETRY
+
+    max_cost: Annotated[float | None, Runtime()] = Field(default=None, ge=0)
+    """USD that this dataset may cost in all its runs: a hard stop. So are the next two."""
+    max_tokens: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
+    max_requests: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
+    price: Annotated[Price | None, Runtime()] = None
+    """USD per million tokens; by default what genai-prices lists."""
+    tokens_per_image: Annotated[int, Runtime()] = Field(default=2000, ge=0)
+    """Input tokens reserved for each image: the most that the model counts for one."""
+
+    cache: Annotated[str, Runtime()] = DEFAULT_CACHE
+    """The folder of the answer cache and the spend ledger, on a local disk."""
+    mode: Annotated[Literal["online", "batch"], Runtime()] = "online"
+    """batch: OpenAI's Batch API, half the price, within a day."""
+    batch_poll_s: Annotated[float, Runtime()] = Field(default=30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _names_its_server(self) -> EndpointConfig:
+        if self.base_url is not None and "provider" not in self.model_fields_set:
+            raise ValueError(
+                "base_url is given without provider: name the server (provider: my-vllm), "
+                "because answers are cached under provider and model, not under the address"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_price(self) -> EndpointConfig:
+        """The listed price becomes part of the configuration, so the manifest keeps what was counted with."""
+        if self.price is None:
+            object.__setattr__(self, "price", find_price(self.provider, self.model))
+        return self
+
+    @property
+    def caps(self) -> Caps:
+        return Caps(self.max_requests, self.max_tokens, self.max_cost)
+
+    @property
+    def limit_field(self) -> str:
+        own = "max_completion_tokens" if self.provider == "openai" else "max_tokens"
+        return self.output_limit_field or own
+
+    def request_parameters(self) -> dict[str, Any]:
+        """The sampling fields of every request."""
+        return {"temperature": self.temperature, **self.extra}

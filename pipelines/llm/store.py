@@ -1,0 +1,133 @@
+"""The cache folder: one SQLite file with the answers and the spend ledger, shared by all processes of a machine.
+
+SQLite in WAL mode, because an answer, its cost and the end of its claim become true in one transaction: a `kill -9`
+leaves either all or nothing of it. One file also holds a million answers without a million small files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from schemas.errors import InputError
+
+FILE = "answers.sqlite"
+_LAYOUT = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL, response TEXT NOT NULL,
+    input_tokens INTEGER, output_tokens INTEGER, cost REAL, created REAL NOT NULL, hits INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spend (
+    budget TEXT PRIMARY KEY, requests INTEGER NOT NULL, tokens INTEGER NOT NULL, cost REAL NOT NULL,
+    lost_requests INTEGER NOT NULL, lost_tokens INTEGER NOT NULL, lost_cost REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS claims (
+    key TEXT PRIMARY KEY, budget TEXT NOT NULL, owner TEXT NOT NULL, tokens INTEGER NOT NULL, cost REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    name TEXT PRIMARY KEY, server TEXT NOT NULL, batch TEXT, created REAL NOT NULL
+) WITHOUT ROWID;
+"""
+# How long a process waits for another one's transaction; they last well under a millisecond.
+_BUSY_S = 60.0
+
+
+class CacheStore:
+    """The open file. One per process; use it from one thread at a time (the event loop's)."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = check_folder(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / FILE
+        try:
+            self.connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self.connection.execute("PRAGMA journal_mode=WAL")
+            # Safe against the death of a process; the death of the machine may lose the newest answers, never the file.
+            self.connection.execute("PRAGMA synchronous=NORMAL")
+            self._create_tables(path)
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{path}: this is no answer cache ({error}). Move it away, or choose another `cache`."
+            ) from error
+        self.owner = Owner(self.folder)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside becomes true at once, or not at all."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.connection
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    def close(self) -> None:
+        self.connection.close()
+        self.owner.close()
+
+    def _create_tables(self, path: Path) -> None:
+        layout = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        if layout > _LAYOUT:
+            raise InputError(
+                f"{path}: written by a newer LavaBeam (layout {layout}, this code reads {_LAYOUT}). "
+                "Upgrade lavabeam, or choose another `cache`."
+            )
+        if layout < _LAYOUT:
+            self.connection.executescript(_TABLES)
+            self.connection.execute(f"PRAGMA user_version={_LAYOUT}")
+
+
+class Owner:
+    """Who holds a claim, and whether it still lives: it holds a file lock that its death sets free."""
+
+    def __init__(self, folder: Path):
+        self._folder, self.name = folder, uuid.uuid4().hex
+        for left in folder.glob("worker-*.lock"):
+            self.is_dead(left.stem.removeprefix("worker-"))
+        # Locked before it has its name: nobody sees it unlocked while this process lives.
+        starting = folder / f"starting-{self.name}"
+        self._file = os.open(starting, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        starting.rename(self._path(self.name))
+
+    def is_dead(self, name: str) -> bool:
+        """Whether the process that called itself `name` has ended; its lock file is removed then."""
+        if name == self.name:
+            return False
+        try:
+            other = os.open(self._path(name), os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            self._path(name).unlink(missing_ok=True)
+            return True
+        finally:
+            os.close(other)
+
+    def close(self) -> None:
+        self._path(self.name).unlink(missing_ok=True)
+        os.close(self._file)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"worker-{name}.lock"
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder as a path; raises InputError for a place where file locks do not work."""
+    if "://" in str(folder):
+        raise InputError(
+            f"cache {str(folder)!r}: the answer cache must lie on a local disk. "
+            "Give a local folder; `lavabeam cache export` carries its answers to other machines."
+        )
+    return Path(folder).expanduser()

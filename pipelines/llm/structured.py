@@ -1,0 +1,62 @@
+"""Answers of a given form: asked for by JSON schema, validated here, and repaired by the model where they are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from pipelines.llm.answer import Answer, Usage
+from pipelines.llm.client import LlmClient
+from pipelines.llm.request import ChatRequest, Message
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Structured(Generic[Value]):
+    """The last answer, with the usage and cost of all rounds, and its value or the reason why it has none."""
+
+    answer: Answer
+    value: Value | None
+    problem: str | None = None
+
+
+async def ask_for(
+    client: LlmClient, request: ChatRequest, read: Callable[[str], Value], repairs: int
+) -> Structured[Value]:
+    """Ask, and `read` the answer; what `read` refuses (ValueError) goes back to the model, at most `repairs` times."""
+    answer = await client.ask(request)
+    for round_number in range(repairs + 1):
+        if not answer.ok:
+            return Structured(answer, None)
+        try:
+            return Structured(answer, read(answer.text))
+        except (ValueError, ValidationError) as error:
+            problem = _in_short(error)
+        if round_number == repairs:
+            break
+        complaint = f"This is not valid: {problem}. Answer again with the corrected JSON and nothing else."
+        request = request.with_turns(Message("assistant", answer.text), Message("user", complaint))
+        answer = _summed(answer, await client.ask(request))
+    return Structured(answer, None, problem)
+
+
+def _summed(before: Answer, after: Answer) -> Answer:
+    """`after`, with the usage and cost of both; cached only when both were."""
+    usage, cost = after.usage or before.usage, after.cost
+    if before.usage is not None and after.usage is not None:
+        cached = before.usage.cached_input + after.usage.cached_input
+        usage = Usage(before.usage.input + after.usage.input, before.usage.output + after.usage.output, cached)
+    if before.cost is not None:
+        cost = before.cost + (after.cost or 0.0)
+    return replace(after, usage=usage, cost=cost, cached=before.cached and after.cached)
+
+
+def _in_short(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        problems = [f"{'.'.join(map(str, part['loc'])) or 'value'}: {part['msg']}" for part in error.errors()[:3]]
+        return "; ".join(problems)
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,121 @@
+"""A prompt file: what it holds, how it is read, and how it becomes messages."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+from pydantic import Field
+
+from pipelines.llm.request import Message
+from schemas.config import StrictModel, nearest, parse, read_yaml
+from schemas.errors import InputError
+
+FOLDER = Path(__file__).parent
+Known = Literal["captions", "objects", "facts"]
+
+
+class Example(StrictModel):
+    """A worked example (few-shot): what is known about a picture that nobody has to see, and the answer to it."""
+
+    captions: tuple[str, ...] = ()
+    objects: tuple[dict[str, Any], ...] = ()
+    facts: dict[str, str] = Field(default_factory=dict)
+    values: dict[str, str] = Field(default_factory=dict)
+    """Further template variables, for prompts that have some."""
+    answer: str
+
+
+class Prompt(StrictModel):
+    """One versioned prompt.
+
+    `user` and `system` are jinja2 templates; they see `captions`, `objects`, `facts` and the variables of the caller.
+    """
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    version: str = Field(pattern=r"^[0-9]+$")
+    kind: str
+    """What the rows are: conversation, detail, reasoning, ..."""
+    about: str
+    """One line for people."""
+    needs: tuple[Known, ...] = ()
+    """The row must know at least one of these."""
+    shows: tuple[Known, ...] = ("captions", "objects", "facts")
+    """What of the known is put into the context; the rest is not shown to the model."""
+    image: bool = False
+    """Whether the picture itself is sent."""
+    answer: Literal["turns", "pair", "text", "json_pairs", "score"]
+    """How the answer is read (pipelines/generate/parsers.py)."""
+    questions: tuple[str, ...] = ()
+    """For `text` answers: the instruction of a row is one of these, chosen by the row's key."""
+    suffix: str = ""
+    """Words after each question in the training row (how to answer)."""
+    expected_output_tokens: int = Field(default=200, ge=1)
+    """For estimates before anything was asked."""
+    system: str
+    user: str
+    examples: tuple[Example, ...] = ()
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """sha256 (64 hexadecimal digits) of the content and of the context template it includes."""
+        content = self.model_dump(mode="json")
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False) + (FOLDER / "context.j2").read_text()
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def messages(self, values: Mapping[str, Any], images: tuple[bytes, ...] = ()) -> tuple[Message, ...]:
+        """System words, the examples as earlier turns, and the question about one picture."""
+        turns = [Message("system", self._rendered("system", values))]
+        for example in self.examples:
+            shown = {"captions": example.captions, "objects": example.objects, "facts": example.facts, **example.values}
+            turns.append(Message("user", self._rendered("user", shown)))
+            turns.append(Message("assistant", example.answer.strip()))
+        turns.append(Message("user", self._rendered("user", values), images if self.image else ()))
+        return tuple(turns)
+
+    def question(self, key: str) -> str:
+        """One of `questions`, always the same for the same row key."""
+        number = int(hashlib.sha256(f"{self.id}/{key}".encode()).hexdigest()[:16], 16)
+        return self.questions[number % len(self.questions)]
+
+    def _rendered(self, part: Literal["system", "user"], values: Mapping[str, Any]) -> str:
+        template = _template(self.system if part == "system" else self.user)
+        shown = {name: values.get(name) if name in self.shows else None for name in ("captions", "objects", "facts")}
+        try:
+            return template.render({**values, **shown}).strip()
+        except jinja2.TemplateError as error:
+            raise InputError(f"prompt {self.id} version {self.version}: {part}: {error}.") from error
+
+
+def load_prompt(name: str) -> Prompt:
+    """A prompt by name (`detail`), or a user's own file by path (`my/detail.yaml`); raises InputError."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if path.parent == FOLDER and not path.is_file():
+        known = [file.stem for file in FOLDER.glob("*.yaml")]
+        raise InputError(f"there is no prompt {name!r}. {nearest(name, known)} A path to a YAML file works as well.")
+    prompt = parse(read_yaml(path), Prompt, where=str(name))
+    if prompt.answer == "text" and prompt.kind not in ("caption", "recaption") and not prompt.questions:
+        raise InputError(f"{name}: a prompt with `answer: text` needs `questions`, the instructions of its rows.")
+    for template in (prompt.system, prompt.user):
+        try:
+            _template(template)
+        except jinja2.TemplateSyntaxError as error:
+            raise InputError(f"{name}: line {error.lineno} of a template: {error.message}.") from error
+    return prompt
+
+
+@functools.lru_cache(maxsize=64)
+def _template(text: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    return environment.from_string(text)
