@@ -89,7 +89,7 @@ def encode(
     segments = template.generation_prompt(messages, system) if generate else template.render(messages, system)
     counts = _counts(segments, sizes, rule)
     row = _Row()
-    if tokenizer.adds_bos and tokenizer.bos_id is not None and not _opens_with_bos(segments):
+    if tokenizer.bos_id is not None and (tokenizer.adds_bos or template.opens):
         row.add([tokenizer.bos_id])
     for segment in segments:
         if segment.image:
@@ -165,10 +165,6 @@ def _counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: ImageRu
     if rule is None:
         raise InputError("the messages show pictures, and no image rule was given to count their tokens.")
     return [rule.tokens(width, height) for width, height in sizes]
-
-
-def _opens_with_bos(segments: list[Segment]) -> bool:
-    return bool(segments) and segments[0].control and segments[0].text == BOS
 
 
 def _finished(row: _Row, max_length: int | None) -> Encoded:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from schemas.chat.templates import CONTROL, Template
 
-IMAGES = "message.content is not string and message.content | selectattr('type', 'equalto', 'image') | list | length"
-
 CONTENT = (
     "{%- macro content(message, picture, trim) -%}"
     "{%- if message.content is string -%}{{ message.content | trim if trim else message.content }}"
@@ -41,12 +39,16 @@ GROUP = (
 )
 
 
-def chat_template(template: Template, prefix: str, generation: bool) -> str:
-    """The Jinja text of `template`; Template.jinja describes the arguments."""
+def chat_template(template: Template, opens: bool, blank: bool, generation: bool) -> str:
+    """The Jinja text of `template`.
+
+    opens: write the tokenizer's first token. blank: and, behind it, the blank that such a tokenizer then leaves out of
+    the first word, as it only writes one at the very start of a text. generation: mark the answers.
+    """
     if template.bare:
-        return CONTENT + _bare(template, generation)
+        return CONTENT + _opening(opens, False) + _bare(template, generation)
     text = f"{CONTENT}{{%- set default_system = {_quoted(template.default_system)} -%}}{GROUP}"
-    text += _opening(prefix)
+    text += _opening(opens, blank)
     if not template.in_user:
         text += _system(template)
     text += "{%- for message in ns.turns -%}{%- if message.role == 'user' -%}" + _user(template)
@@ -54,9 +56,8 @@ def chat_template(template: Template, prefix: str, generation: bool) -> str:
     return text + "{%- if add_generation_prompt -%}" + _say(template.assistant[0]) + "{%- endif -%}"
 
 
-def _opening(prefix: str) -> str:
-    """The first token, for tokenizers that have one, and the blank that some then leave out of the first word."""
-    return "{{ bos_token if bos_token else '' }}" + ("{{ ' ' }}" if prefix == "first" else "")
+def _opening(opens: bool, blank: bool) -> str:
+    return ("{{ bos_token }}" if opens else "") + ("{{ ' ' }}" if opens and blank else "")
 
 
 def _system(template: Template) -> str:
@@ -95,8 +96,7 @@ def _bare(template: Template, generation: bool) -> str:
     pictures = "{%- for part in message.content if part.type == 'image' -%}{{ '<image>' }}{%- endfor -%}"
     answer = "{{ content(message, '', false) }}" + _say(template.assistant[1])
     return (
-        _opening("never")
-        + "{%- for message in messages -%}{%- if message.role == 'user' -%}{%- if message.content is not string -%}"
+        "{%- for message in messages -%}{%- if message.role == 'user' -%}{%- if message.content is not string -%}"
         + pictures
         + "{%- endif -%}{%- elif message.role == 'assistant' -%}"
         + _marked(answer, generation)

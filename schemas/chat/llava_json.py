@@ -21,7 +21,7 @@ def from_llava(row: dict[str, Any], where: str = "row", strict: bool = True) -> 
     (the original trains such rows on the wrong picture, or on none).
     """
     images = image_paths(row, where)
-    messages = [
+    messages: list[Message] = [
         {"role": _role(turn, where, number), "content": _parts(turn["value"], bool(images))}
         for number, turn in enumerate(_turns(row, where))
     ]

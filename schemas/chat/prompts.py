@@ -107,6 +107,7 @@ LLAMA_3 = Template(
     user=(f"{HEAD}user{HEADED}\n\n", TURN_END),
     assistant=(f"{HEAD}assistant{HEADED}\n\n", TURN_END),
     trim=True,
+    opens=True,
     stop=(TURN_END,),
 )
 

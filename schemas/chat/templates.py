@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from schemas.chat.tokenizer import Tokenizer
 from schemas.config import nearest
 from schemas.errors import InputError
 
@@ -40,6 +41,7 @@ class Template:
     answer's first word, so a prompt for generation ends without it. `again` replaces `user[0]` after the first round.
     `in_user`: the system prompt is written inside the first user turn. `family` names the procedure by which the
     original code made labels (compat mode). `bare`: pictures and the answer only (stage 1).
+    `opens`: a row starts with the tokenizer's first token even where the tokenizer does not write it by itself.
     """
 
     name: str
@@ -54,14 +56,15 @@ class Template:
     picture: tuple[str, str] = ("", "")
     trim: bool = False
     bare: bool = False
+    opens: bool = False
     stop: tuple[str, ...] = (EOS,)
 
     def render(self, messages: Sequence[Message], system: str | None = None) -> list[Segment]:
         """Segments of a conversation; joined texts are the prompt. The tokenizer's own first token is not among them.
 
         `system` replaces the template's prompt, as a leading system message does. Turns of the assistant before the
-        first user turn are left out; user turns in a row become one, on lines of their own. Raises InputError for a
-        role other than system, user and assistant, or a content part other than image and text.
+        first user turn are left out. Raises InputError for a role other than system, user and assistant, or a content
+        part other than image and text.
         """
         return list(_merged(self._turns(messages, system)))
 
@@ -70,15 +73,16 @@ class Template:
         opening = [] if self.bare else list(_literal(self.assistant[0]))
         return list(_merged([*self._turns(messages, system), *opening]))
 
-    def jinja(self, prefix: str = "never", generation: bool = True) -> str:
+    def jinja(self, tokenizer: Tokenizer, generation: bool = True) -> str:
         """This template for a tokenizer_config.json, as Hugging Face's `apply_chat_template` reads it.
 
-        prefix: `Tokenizer.prefix`; a tokenizer that blanks the first word alone needs the blank written after the
-        first token. generation: mark answers by `{% generation %}`, which yields assistant masks.
+        Rendered and tokenised without further special tokens it gives the ids of `encode`. generation: mark answers
+        by `{% generation %}`, which yields assistant masks and which some other readers do not know.
         """
         from schemas.chat.jinja import chat_template
 
-        return chat_template(self, prefix, generation)
+        opens = tokenizer.bos_id is not None and (tokenizer.adds_bos or self.opens)
+        return chat_template(self, opens, tokenizer.prefix == "first", generation)
 
     def _turns(self, messages: Sequence[Message], system: str | None) -> Iterator[Segment]:
         given, turns = split_system(messages)
@@ -163,8 +167,6 @@ def split_system(messages: Sequence[Message]) -> tuple[str | None, list[tuple[st
             raise InputError(f"message {number}: role {role!r}. {nearest(str(role), list(ROLES))}")
         if role == "system":
             system = _text(parts) if system is None else f"{system}\n{_text(parts)}"
-        elif role == "user" and turns and turns[-1][0] == "user":
-            turns[-1] = ("user", [*turns[-1][1], {"type": "text", "text": "\n"}, *parts])
         elif role == "user" or turns:
             turns.append((role, parts))
     return system, turns

@@ -103,10 +103,13 @@ class Tokenizer:
         encoding = (self._text_first if first else self._text_rest).encode(text, add_special_tokens=False)
         return Pieces(encoding.ids, encoding.offsets)
 
-    def encode_parsed(self, text: str) -> list[int]:
-        """Ids as the Hugging Face tokenizer of the same folder gives them: control tokens in the text take effect."""
-        ids = self.backend.encode(text, add_special_tokens=True).ids
-        if self.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
+    def encode_parsed(self, text: str, opening: bool = True) -> list[int]:
+        """Ids as the Hugging Face tokenizer of the same folder gives them: control tokens in the text take effect.
+
+        opening: let the tokenizer write its own first token, where it does.
+        """
+        ids = self.backend.encode(text, add_special_tokens=opening).ids
+        if opening and self.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             return [self.bos_id, *ids]
         return ids
 
