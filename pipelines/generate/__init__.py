@@ -3,3 +3,8 @@
 context.py says what is known about a picture, pipelines/prompts/ what is asked, pipelines/llm/ sends it,
 parsers.py reads the answer, checks.py verifies it, step.py makes the rows, judge.py scores them afterwards.
 """
+
+from pipelines.generate.config import GenerateConfig
+from pipelines.generate.step import Generate
+
+__all__ = ["Generate", "GenerateConfig"]

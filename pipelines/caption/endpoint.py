@@ -1,0 +1,98 @@
+"""The `endpoint` engine: any OpenAI-compatible vision model writes the captions, through the shared request layer.
+
+Answers are cached by content and capped like those of `generate`: the same picture is never paid for twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
+from pipelines.generate.checks import check_refusal
+from pipelines.generate.parsers import parse_text
+from pipelines.generate.statuses import GenerateStatus, Rejected
+from pipelines.llm.answer import Answer, AnswerStatus
+from pipelines.llm.pool import Lease
+from pipelines.llm.request import ChatRequest
+from pipelines.llm.settings import EndpointConfig
+from pipelines.prompts import load_prompt
+
+# Pictures held in memory at most, per request in flight.
+_PICTURES_AHEAD_PER_REQUEST = 2
+
+_STATUSES = {
+    AnswerStatus.refused: CaptionStatus.refused,
+    AnswerStatus.content_policy: CaptionStatus.refused,
+    AnswerStatus.unavailable: CaptionStatus.unavailable,
+    AnswerStatus.malformed: CaptionStatus.unavailable,
+    AnswerStatus.unauthorized: CaptionStatus.unavailable,
+    AnswerStatus.unknown_model: CaptionStatus.unavailable,
+    AnswerStatus.budget_exhausted: CaptionStatus.over_budget,
+}
+"""What the request layer's reasons mean for a caption; all others are `failed`."""
+
+
+class EndpointCaptionConfig(EndpointConfig):
+    """The endpoint, and the prompt that is sent with every picture."""
+
+    name: Literal["endpoint"] = "endpoint"
+    prompt: str = Field("caption", description="a prompt's name, or the path of your own prompt file")
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_output_tokens: int = Field(128, ge=1)
+
+
+class Endpoint:
+    """Captions by a vision model behind an address. Several hundred pictures may be asked about at once."""
+
+    def __init__(self, config: EndpointCaptionConfig):
+        self.config = config
+        self._prompt = load_prompt(config.prompt)
+
+    def setup(self, context: Any) -> None:
+        """Open the client, or share the one that this process has; raises InputError without a key."""
+        self._lease = Lease(self.config, context.dataset, context.workers)
+
+    @property
+    def identity(self) -> Identity:
+        version = f"{self._prompt.id}/{self._prompt.version}@{self._prompt.hash[:12]}"
+        return Identity("endpoint", f"{self.config.provider}/{self.config.model}", version)
+
+    @property
+    def source_version(self) -> str:
+        """The prompt's hash: a changed prompt captions again."""
+        return self._prompt.hash
+
+    def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
+        return self._lease.in_order(pictures, self._caption, self.config.concurrency * _PICTURES_AHEAD_PER_REQUEST)
+
+    def close(self) -> None:
+        self._lease.close()
+
+    async def _caption(self, picture: Picture) -> Caption:
+        answer = await self._lease.client.ask(self._request(picture))
+        if not answer.ok:
+            return _without_text(answer)
+        try:
+            check_refusal(answer.text)
+            return Caption(CaptionStatus.ok, " ".join(parse_text(answer.text).split()))
+        except Rejected as rejected:
+            refused = rejected.status is GenerateStatus.refused
+            return Caption(CaptionStatus.refused if refused else CaptionStatus.empty, detail=rejected.detail)
+
+    def _request(self, picture: Picture) -> ChatRequest:
+        return ChatRequest(
+            provider=self.config.provider,
+            model=self.config.model,
+            messages=self._prompt.messages({}, (picture.data,)),
+            max_output_tokens=self.config.max_output_tokens,
+            parameters=self.config.request_parameters(),
+            prompt=f"{self._prompt.id}/{self._prompt.version}",
+        )
+
+
+def _without_text(answer: Answer) -> Caption:
+    status = _STATUSES.get(answer.status, CaptionStatus.failed)
+    return Caption(status, detail=f"{answer.status}: {answer.detail}")
