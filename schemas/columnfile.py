@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from schemas.errors import CorruptError, SchemaError
 from schemas.manifest import FileEntry
-from schemas.records import CURRENT, file_schema, parse_version, upgrade
+from schemas.records import CURRENT, file_schema, parse_version, upgrade, version_text
 from schemas.store import Store
 
 COUNTS = b"lavabeam.counts"
@@ -63,6 +63,7 @@ def write_column_file(
         fingerprint=fingerprint,
         plan=plan or fingerprint,
         inputs=inputs or {},
+        version=version_text(schema_name),
         columns=schema.names,
         rows=rows,
         bytes=sink.size,
@@ -93,6 +94,7 @@ def describe_column_file(
         fingerprint=fingerprint,
         plan=plan,
         inputs=inputs,
+        version=_version(table),
         columns=table.column_names,
         rows=table.num_rows,
         bytes=store.size(path),
@@ -113,11 +115,20 @@ def read_column_file(store: Store, entry: FileEntry) -> pa.Table:
         raise CorruptError(_corrupt(where, f"unreadable ({error})", "an Arrow stream")) from error
     if table.num_rows != entry.rows:
         raise CorruptError(_corrupt(where, f"{table.num_rows} rows", f"{entry.rows}"))
-    written = (table.schema.metadata or {}).get(b"lavabeam", b"").decode()
-    name, major, _ = parse_version(written, where)
+    name, major, _ = parse_version(_version(table), where)
     if major < CURRENT[name][0]:
         table = pa.Table.from_batches([upgrade(batch, name, major) for batch in table.to_batches()])
     return table
+
+
+def current_columns(store: Store, entry: FileEntry) -> list[str]:
+    """The file's columns by their names of today: a file of an older version is asked what it upgrades to."""
+    name, major, _ = parse_version(entry.version, store.path(entry.path))
+    return entry.columns if major == CURRENT[name][0] else read_column_file(store, entry).column_names
+
+
+def _version(table: pa.Table) -> str:
+    return (table.schema.metadata or {}).get(b"lavabeam", b"").decode()
 
 
 def _corrupt(where: str, found: str, expected: str) -> str:

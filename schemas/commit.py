@@ -108,11 +108,8 @@ def _fingerprint(files: dict[str, FileEntry], name: str) -> str | None:
 
 
 def _changes(change: Change, fragments: list[FragmentEntry], newest: Manifest) -> bool:
-    return (
-        fragments != newest.fragments
-        or any(newest.steps.get(name) != step for name, step in change.steps.items())
-        or any(newest.info.get(key) != value for key, value in change.info.items())
-    )
+    told = any(newest.info.get(key) != value for key, value in change.info.items())
+    return fragments != newest.fragments or told
 
 
 def _next(change: Change, fragments: list[FragmentEntry], newest: Manifest | None) -> Manifest:

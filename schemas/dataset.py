@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import manifest as manifests
-from schemas.columnfile import BATCH_ROWS, read_column_file
+from schemas.columnfile import BATCH_ROWS, current_columns, read_column_file
 from schemas.config import nearest
 from schemas.errors import CorruptError, SchemaError
 from schemas.manifest import FragmentEntry, Manifest, Parent
@@ -31,7 +31,8 @@ class Fragment:
     @cached_property
     def owner(self) -> dict[str, str]:
         """Column -> name of the column file that holds it. A step's column hides one of `base` of the same name."""
-        return {column: name for name, file in self.entry.files.items() for column in file.columns}
+        files = self.entry.files.items()
+        return {column: name for name, file in files for column in current_columns(self.store, file)}
 
     @property
     def columns(self) -> list[str]:
@@ -156,7 +157,7 @@ class Dataset:
             for name, entry in fragment.entry.files.items():
                 try:
                     table = read_column_file(self.store, entry)
-                    if entry.rows != fragment.rows or not set(entry.columns) <= set(table.column_names):
+                    if entry.rows != fragment.rows or table.column_names != current_columns(self.store, entry):
                         raise CorruptError(f"{self.store.path(entry.path)}: other rows or columns than its fragment.")
                     if self.store.sha256(entry.path) != entry.sha256:
                         raise CorruptError(

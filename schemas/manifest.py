@@ -35,6 +35,8 @@ class FileEntry(_Entry):
     """The fingerprint that a run looks for: `fingerprint`, unless failed rows were tried again since."""
     inputs: dict[str, str] = {}
     """File name -> fingerprint of every column file of the same fragment that this one was made from."""
+    version: str
+    """The schema version that it was written in: files of several versions may make up a fragment."""
     columns: list[str]
     rows: int
     bytes: int

@@ -1,0 +1,30 @@
+# Each target sets itself up: a virtual environment, the packages that constraints.txt names, then the work.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test bench lint clean
+
+demo: .venv/demo.installed
+	$(BIN)/lavabeam demo
+
+test: .venv/dev.installed lint
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/dev.installed
+	$(BIN)/python bench/all.py
+
+.venv/bin/pip:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'lavabeam needs Python 3.11 or newer: make PYTHON=...')"
+	$(PYTHON) -m venv .venv
+
+.venv/%.installed: pyproject.toml constraints.txt | .venv/bin/pip
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[$*]"
+	touch $@
+
+clean:
+	rm -rf .venv demo/work demo/summary.json demo/report.html

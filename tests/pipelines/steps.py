@@ -1,0 +1,122 @@
+"""Small steps that the framework's tests run: nothing of a real step, all that a step may do."""
+
+import os
+import signal
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Annotated
+
+import apache_beam as beam
+import pyarrow as pa
+
+from pipelines.step import Config, DatasetStep, Derive, Runtime, Step
+from schemas.records import CONVERSATIONS
+
+
+class Status(StrEnum):
+    ok = "ok"
+    odd = "odd"
+    late = "late"
+
+
+class ShoutConfig(Config):
+    word: str = "!"
+    threads: Annotated[int, Runtime()] = 1
+    fail_on: str = ""
+    lose_rows: bool = False
+    """Returns a row too few."""
+    die_after: Annotated[int, Runtime()] = 0
+    """Kills its process in this batch, counted over the process."""
+    healed: Annotated[bool, Runtime()] = False
+
+
+class Shout(Step[ShoutConfig]):
+    """Upper-cases the key; rows with an odd last digit have status `odd` until `healed`."""
+
+    name, version, Config = "shout", 1, ShoutConfig
+    reads = ("key",)
+    adds = (pa.field("loud", pa.string()),)
+    statuses, transient = Status, frozenset({"odd"})
+    batches_seen = 0
+
+    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        type(self).batches_seen += 1
+        if self.config.die_after and self.batches_seen >= self.config.die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.rows_to_batch([self._row(key) for key in batch.column("key").to_pylist()])
+
+    def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in super().process_fragment(batches):
+            yield batch.slice(1) if self.config.lose_rows else batch
+
+    def _row(self, key: str) -> dict:
+        odd = int(key[-1]) % 2 == 1 and not self.config.healed
+        return {"loud": key.upper() + self.config.word, "status": "odd" if odd else "ok", "detail": None}
+
+
+class Echo(Step[Config]):
+    """Reads what Shout made."""
+
+    name, version, Config = "echo", 1, Config
+    reads = ("loud",)
+    adds = (pa.field("echo", pa.string()),)
+    statuses = Status
+
+    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return self.rows_to_batch([{"echo": word * 2, "status": "ok"} for word in batch.column("loud").to_pylist()])
+
+
+class TwinKeys(Step[Config]):
+    name, version, Config = "twin_keys", 1, Config
+    reads = ("key",)
+    adds = (pa.field("last", pa.string()),)
+    statuses = Status
+
+    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return self.rows_to_batch([{"last": key[-1], "status": "ok"} for key in batch.column("key").to_pylist()])
+
+
+class Twin(DatasetStep[Config]):
+    """Rows whose keys end alike are one cluster, named by its smallest key."""
+
+    name, version, Config = "twin", 1, Config
+    keys = TwinKeys
+    reads = ("last", "key")
+    adds = (pa.field("cluster", pa.string()),)
+    statuses = Status
+
+    def key(self, batch):
+        return zip(batch.column("last").to_pylist(), batch.column("key").to_pylist(), strict=True)
+
+    def verdicts(self, keys):
+        return (
+            keys
+            | "last" >> beam.MapTuple(lambda place, key: (key[0], (key[1], place)))
+            | beam.GroupByKey()
+            | "cluster" >> beam.FlatMapTuple(_cluster)
+        )
+
+    def judge(self, batch, verdicts):
+        return self.rows_to_batch([{"cluster": verdict, "status": "ok"} for verdict in verdicts])
+
+
+def _cluster(_last, members):
+    members = sorted(members)
+    return [(place, members[0][0]) for _, place in members]
+
+
+class Talk(Derive[Config]):
+    """Two conversations for each row that Shout liked; one with a status for the others."""
+
+    name, version, Config = "talk", 1, Config
+    reads = ("key", "loud", "shout_status")
+    schema = CONVERSATIONS
+    statuses = Status
+
+    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return self.rows_to_batch([made for row in batch.to_pylist() for made in self._rows(row)])
+
+    def _rows(self, row: dict) -> list[dict]:
+        if row["shout_status"] != "ok":
+            return [{"key": row["key"], "status": row["shout_status"], "detail": "shout"}]
+        return [{"key": f"{row['key']}/{kind}", "kind": kind, "status": "ok"} for kind in ("a", "b")]

@@ -1,0 +1,51 @@
+from typing import Literal
+
+import pytest
+
+from schemas.config import StrictModel, load_yaml, parse
+from schemas.errors import InputError
+
+
+class Inner(StrictModel):
+    thread_count: int = 8
+
+
+class Outer(StrictModel):
+    engine: Literal["own", "other"] = "own"
+    fetch: Inner = Inner()
+    many: list[Inner] = []  # noqa: RUF012
+
+
+def test_a_misspelt_key_names_the_nearest_one(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("fetch: {thread_cuont: 3}\n")
+    with pytest.raises(InputError, match=r"r\.yaml: unknown key 'fetch\.thread_cuont'. Did you mean 'thread_count'\?"):
+        load_yaml(recipe, Outer)
+
+
+def test_a_misspelt_key_in_a_list_is_found_too():
+    with pytest.raises(InputError, match=r"'many\.1\.thread'. Did you mean 'thread_count'\?"):
+        parse({"many": [{}, {"thread": 1}]}, Outer, "here")
+
+
+def test_every_problem_is_told():
+    with pytest.raises(InputError) as told:
+        parse({"engine": "mine", "fetch": {"thread_count": "many"}}, Outer, "here")
+    assert str(told.value).count("here:") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [", "not valid YAML"), ("- 1\n", "expected a mapping"), (None, "no such file")],
+)
+def test_unreadable_files_are_told(tmp_path, content, message):
+    recipe = tmp_path / "r.yaml"
+    if content is not None:
+        recipe.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_yaml(recipe, Outer)
+
+
+def test_configurations_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        Outer().engine = "other"
