@@ -1,0 +1,213 @@
+"""Pictures to the pixel arrays that a vision tower sees.
+
+Encoded bytes or PIL pictures flow in; float32 arrays (tiles, 3, size, size) flow out, cut by the same ImageRule that
+counted their tokens. The exact path repeats the original's arrays bit for bit (PIL's bicubic, Pillow below 13); the
+fast one decodes with simplejpeg and resizes with torch's uint8 bicubic, at most 2 of 255 levels away.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from schemas.chat.images import ImageRule, Size, best_resolution
+from schemas.errors import InputError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Means and deviations of CLIP's training pictures, in [0, 1] (OpenAI CLIP, clip.py)."""
+
+MAX_PIXELS = 2 * 89_478_485
+"""Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses to decode."""
+
+EXIF_HEADER = b"Exif\x00\x00"
+JPEG_START = b"\xff\xd8\xff"
+WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """pixels: float32 (tiles, 3, image_size, image_size), normalised; the overview first. size: (width, height)."""
+
+    pixels: np.ndarray
+    size: Size
+
+
+def prepare(
+    image: bytes | Image.Image,
+    rule: ImageRule,
+    mean: Triple = CLIP_MEAN,
+    std: Triple = CLIP_STD,
+    fast: bool = True,
+) -> Picture:
+    """Decode, cut by `rule`, and normalise by `mean` and `std` (of values in [0, 1]).
+
+    Pictures are first turned as their EXIF orientation says, and made RGB as `to_rgb` tells. `size` is that of the
+    turned picture before any resizing: what `rule.tokens` counts. Raises InputError when the bytes are no picture,
+    are cut short, or decode to more than MAX_PIXELS.
+    """
+    pixels = decode(image, fast)
+    height, width = pixels.shape[:2]
+    resize = _resize_torch if fast and _torch() is not None else _resize_pil
+    tiles = _tiles(pixels, rule, mean, resize)
+    return Picture(normalise(tiles, mean, std, fast), (width, height))
+
+
+def decode(image: bytes | Image.Image, fast: bool = True) -> np.ndarray:
+    """uint8 (height, width, 3), upright. `fast` decodes plain JPEGs without Pillow, to the same values."""
+    if isinstance(image, Image.Image):
+        return np.asarray(to_rgb(image))
+    if fast and image[:3] == JPEG_START and EXIF_HEADER not in image[:65536]:
+        found = _decode_jpeg(image)
+        if found is not None:
+            return found
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            return np.asarray(to_rgb(opened))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"picture of {len(image)} bytes cannot be decoded: {error}. Download it again.") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An upright RGB picture of any Pillow picture.
+
+    Palettes are looked up, grey is repeated, CMYK and the like go through Pillow's conversion, transparent pixels are
+    laid over white (dropping alpha, as `convert` does, shows whatever colour lies under it), and 16-bit grey keeps
+    its upper 8 bits (Pillow would clip it to white); wider grey, whose range is unknown, is spread over 0 to 255.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in WIDE_GREY:
+        values = np.asarray(image, np.float64)
+        low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
+        levels = np.clip((values - low) / (high - low or 1.0), 0, 1) * 255
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def normalise(tiles: np.ndarray, mean: Triple, std: Triple, fast: bool = True) -> np.ndarray:
+    """uint8 (tiles, height, width, 3) to float32 (tiles, 3, height, width): (value / 255 - mean) / std.
+
+    Exact: by a table of the 256 values, computed in the order and precision of the original. Fast: one multiplication
+    and one addition per value, within 5e-7 of it.
+    """
+    planes = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
+    if not fast:
+        table = _table(tuple(mean), tuple(std))
+        return np.stack([table[channel][planes[:, channel]] for channel in range(3)], axis=1)
+    scale = (1 / (255 * np.asarray(std))).astype(np.float32)[:, None, None]
+    shift = (np.asarray(mean) / np.asarray(std)).astype(np.float32)[:, None, None]
+    pixels = np.multiply(planes, scale, dtype=np.float32)
+    pixels -= shift
+    return pixels
+
+
+@lru_cache(maxsize=8)
+def _table(mean: Triple, std: Triple) -> np.ndarray:
+    scaled = (np.arange(256, dtype=np.uint8) * (1 / 255)).astype(np.float32)
+    return (scaled - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
+
+
+def _tiles(pixels: np.ndarray, rule: ImageRule, mean: Triple, resize: Any) -> np.ndarray:
+    side = rule.image_size
+    if rule.mode == "square":
+        return _centre(resize(pixels, *_shortest(pixels, side)), side)[None]
+    if rule.mode == "pad":
+        return resize(_to_square(pixels, mean), side, side)[None]
+    overview = resize(pixels, side, side)
+    return np.concatenate([overview[None], _grid(_fitted(pixels, rule, resize), side)])
+
+
+def _shortest(pixels: np.ndarray, side: int) -> Size:
+    """(width, height) with the shorter one `side`, the longer rounded down."""
+    height, width = pixels.shape[:2]
+    return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+
+
+def _centre(pixels: np.ndarray, side: int) -> np.ndarray:
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def _to_square(pixels: np.ndarray, mean: Triple) -> np.ndarray:
+    """The picture in the middle of a square of the mean colour."""
+    height, width = pixels.shape[:2]
+    if height == width:
+        return pixels
+    side = max(height, width)
+    square = np.empty((side, side, 3), np.uint8)
+    square[:] = [int(value * 255) for value in mean]
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def _fitted(pixels: np.ndarray, rule: ImageRule, resize: Any) -> np.ndarray:
+    """The picture as large as the best pinpoint holds it, in the middle, black around it (LLaVA-NeXT)."""
+    height, width = pixels.shape[:2]
+    full_width, full_height = best_resolution((width, height), rule.pinpoints)
+    by_width, by_height = full_width / width, full_height / height
+    if by_width < by_height:
+        new = full_width, min(math.ceil(height * by_width), full_height)
+    else:
+        new = min(math.ceil(width * by_height), full_width), full_height
+    canvas = np.zeros((full_height, full_width, 3), np.uint8)
+    left, top = (full_width - new[0]) // 2, (full_height - new[1]) // 2
+    canvas[top : top + new[1], left : left + new[0]] = resize(pixels, *new)
+    return canvas
+
+
+def _grid(canvas: np.ndarray, side: int) -> np.ndarray:
+    """(rows * columns, side, side, 3), row by row."""
+    rows, columns = canvas.shape[0] // side, canvas.shape[1] // side
+    return canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+
+
+def _resize_pil(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _resize_torch(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Torch's antialiased bicubic on uint8: Pillow's filter with shorter integer weights."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    torch = cast(Any, _torch())
+    batch = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(batch, size=(height, width), mode="bicubic", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    """A grey or YCbCr JPEG; None for what Pillow has to look at: other colours, damage, a missing simplejpeg."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
+            return None
+        return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
