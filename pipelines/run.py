@@ -79,7 +79,7 @@ def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Run
 
 def run_import(importer: Any, target: str | Path, runner: Runner) -> RunSummary:
     """Bring the rows of a source into `target`; rows appended to the source since the last import come alone."""
-    work = Work(importer.name, str(target), importer.makes)
+    work = Work("import", str(target), importer.makes)
     slices = importer.slices([entry.rows for entry in work.present.values()])
     identity = _identity(importer.config)
     for number, slice_ in enumerate(slices):

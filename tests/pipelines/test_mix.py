@@ -1,0 +1,188 @@
+import io
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from pipelines.mix import MixRecipe, MixSource, run_mix
+from pipelines.mix.pictures import stored
+from pipelines.mix.recipe import Pictures, load_mix
+from pipelines.mix.select import KeyIndex, copies, refused_by
+from pipelines.runners import Runner
+from schemas import Dataset
+from schemas.errors import InputError
+from schemas.records import BASE, STORED_IMAGE
+from schemas.writing import write_dataset
+
+LOCAL = Runner("local", 1)
+RULE = {"mode": "square", "image_size": 8, "patch_size": 4}
+
+
+def picture(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def image_row(number: int, status: str = "ok", copy_of: str | None = None) -> dict:
+    return {
+        "key": f"p{number}",
+        "caption": f"picture {number}" if number else None,
+        "image": {"bytes": picture(20, 10), "path": None},
+        "width": 20,
+        "height": 10,
+        "download_status": status,
+        "duplicate_of": copy_of,
+    }
+
+
+def talk(key: str, picture: str | None, words: str = "a b", kind: str = "detail", status: str = "ok") -> dict:
+    asked = [{"type": "image", "text": None}] if picture else []
+    return {
+        "key": key,
+        "image_keys": [picture] if picture else [],
+        "messages": [
+            {"role": "user", "content": [*asked, {"type": "text", "text": "what"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": words}]},
+        ],
+        "kind": kind,
+        "status": status,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    extra = [("caption", pa.string()), ("download_status", pa.string()), ("duplicate_of", pa.string())]
+    schema = pa.schema([*BASE["images"], *STORED_IMAGE, *(pa.field(*pair) for pair in extra)])
+    images = [image_row(0), image_row(1, "timeout"), image_row(2, copy_of="p0"), image_row(3)]
+    parts = [pa.Table.from_pylist(images[:2], schema), pa.Table.from_pylist(images[2:], schema)]
+    write_dataset(tmp_path / "photos", "images", parts)
+    talks = [
+        talk("t0", "p0"),
+        talk("t1", "p1"),
+        talk("t2", "p2"),
+        talk("t3", "p3", kind="reasoning"),
+        talk("t4", "nowhere"),
+        talk("t5", "p3", status="refused"),
+        talk("t6", None),
+        talk("t7", "p3", words=""),
+        talk("t8", "p3", words=" a" * 50),
+    ]
+    write_dataset(tmp_path / "talks", "conversations", [pa.Table.from_pylist(talks, BASE["conversations"])])
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocabulary = {"<image>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+    letters = {letter: len(vocabulary) + place for place, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    tokenizer = Tokenizer(models.BPE(vocab={**vocabulary, **letters}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(list(vocabulary))
+    (tmp_path / "tokenizer").mkdir()
+    tokenizer.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    return tmp_path
+
+
+def recipe(folder, **more) -> MixRecipe:
+    source = {"conversations": str(folder / "talks"), "images": str(folder / "photos"), **more.pop("source", {})}
+    values = {"template": "chatml", "image": RULE, "tokenizer": str(folder / "tokenizer"), **more}
+    return MixRecipe(sources={"talks": MixSource(**source)}, **values)
+
+
+def kept(folder) -> list[str]:
+    dataset = Dataset.open(folder / "mix")
+    return [row["key"] for row in dataset.take(range(dataset.rows), ["key"])]
+
+
+def test_what_was_left_out_is_counted_with_its_reason(folder):
+    made = run_mix(recipe(folder, max_tokens=80), folder / "mix", LOCAL)
+    # t7's empty answer still teaches its end mark.
+    assert kept(folder) == ["talks/t0", "talks/t3", "talks/t6", "talks/t7"]
+    expected = {
+        "download_status=timeout": 1,
+        "duplicate": 1,
+        "image_missing": 1,
+        "status=refused": 1,
+        "too_long": 1,
+    }
+    assert {reason: made.statuses.get(reason) for reason in expected} == expected
+    assert sum(made.statuses.values()) == 9
+
+
+def test_samples_carry_pictures_sizes_and_exact_counts(folder):
+    run_mix(recipe(folder), folder / "mix", LOCAL)
+    dataset = Dataset.open(folder / "mix")
+    row = dataset[0]
+    assert row["images"][0]["bytes"] == picture(20, 10)
+    assert (row["widths"], row["heights"], row["image_count"], row["image_tokens"]) == ([20], [10], 1, 4)
+    assert row["tokens"] > row["image_tokens"] + row["supervised_tokens"]
+    assert dataset.manifest.info["template"] == "chatml"
+    assert [parent.path for parent in dataset.manifest.parents] == [str(folder / "talks"), str(folder / "photos")]
+
+
+def test_another_policy_is_another_mix_and_the_same_one_is_not_made_twice(folder):
+    first = run_mix(recipe(folder), folder / "mix", LOCAL)
+    assert run_mix(recipe(folder), folder / "mix", LOCAL).made == 0
+    run_mix(recipe(folder, source={"duplicates": "keep"}), folder / "mix", LOCAL)
+    assert "talks/t2" in kept(folder)
+    assert run_mix(recipe(folder), folder / "mix", LOCAL).rows == first.rows
+
+
+def test_kinds_filters_and_weights(folder):
+    run_mix(recipe(folder, source={"kinds": ["reasoning"], "weight": 2}), folder / "mix", LOCAL)
+    assert kept(folder) == ["talks/t3", "talks/t3#2"]
+    run_mix(recipe(folder, source={"image_where": {"width": {"min": 21}}}), folder / "mix", LOCAL)
+    assert kept(folder) == ["talks/t6"]
+
+
+def test_captions_become_pairs_of_picture_and_caption(folder):
+    source = {"conversations": None, "captions": "caption"}
+    made = run_mix(recipe(folder, source=source, template="plain"), folder / "mix", LOCAL)
+    assert kept(folder) == ["talks/p3/caption"]
+    assert made.statuses["status=no_caption"] == 1
+    assert Dataset.open(folder / "mix")[0]["messages"][1]["content"][0]["text"] == "picture 3"
+
+
+def test_pictures_are_shrunk_once_and_their_sizes_follow(folder):
+    run_mix(recipe(folder, pictures={"max_side": 10}), folder / "mix", LOCAL)
+    row = Dataset.open(folder / "mix")[0]
+    assert (row["widths"], row["heights"]) == ([10], [5])
+    assert Image.open(io.BytesIO(row["images"][0]["bytes"])).size == (10, 5)
+
+
+def test_a_source_without_its_column_or_tokenizer_is_told_before_anything_runs(folder, tmp_path):
+    with pytest.raises(InputError, match=r"'talks'.*no column 'score'.*Run the step that adds it first"):
+        run_mix(recipe(folder, source={"image_where": {"score": {"min": 1}}}), folder / "mix", LOCAL)
+    with pytest.raises(InputError, match=r"nowhere"):
+        run_mix(recipe(folder, tokenizer=str(folder / "nowhere")), folder / "mix", LOCAL)
+    assert not (folder / "mix").exists()
+    file = tmp_path / "mix.yaml"
+    file.write_text("tokenizer: t\ntemplate: chatml\nsources: {talks: {conversation: talks}}\n")
+    with pytest.raises(InputError, match=r"mix\.yaml: unknown key 'sources\.talks\.conversation'"):
+        load_mix(file)
+
+
+@given(st.floats(min_value=0, max_value=5), st.integers(min_value=0, max_value=3))
+def test_weights_take_their_share_of_rows(weight, seed):
+    taken = [copies(f"row {number}", weight, seed) for number in range(400)]
+    assert set(taken) <= {int(weight), int(weight) + 1}
+    assert abs(sum(taken) / 400 - weight) < 0.13
+
+
+def test_filters_tell_the_first_column_that_refuses():
+    assert refused_by({"a": 3, "b": None}, {"a": {"min": 1, "max": 3}, "b": [None]}) is None
+    assert refused_by({"a": 4, "b": 1}, {"b": [1], "a": {"max": 3}}) == "a"
+    assert refused_by({"a": None}, {"a": {"min": 0}}) == "a"
+
+
+def test_the_key_index_finds_rows_across_fragments(folder):
+    index = KeyIndex(Dataset.open(folder / "photos"))
+    assert [index.find(key) for key in ("p0", "p3", "p9")] == [0, 3, None]
+
+
+def test_a_picture_that_fits_is_stored_untouched():
+    content = picture(20, 10)
+    assert stored(content, (20, 10), Pictures(max_side=20)) == (content, (20, 10))
+    smaller, size = stored(content, (20, 10), Pictures(max_side=10, format="jpeg"))
+    assert (Image.open(io.BytesIO(smaller)).format, size) == ("JPEG", (10, 5))
