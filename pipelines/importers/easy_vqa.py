@@ -40,16 +40,14 @@ Question = tuple[str, str, int]
 class EasyVqaConfig(Config):
     """Which split, and how its questions become turns."""
 
-    split: Literal["train", "test"] = "train"
-    path: Annotated[str | None, Runtime()] = None
-    """A questions.json; None takes the split's out of the installed `easy-vqa` package."""
-    image_key: str = "easy-vqa/{split}/{number}"
-    """The key that the picture's row has in the images dataset."""
-    turns: int = Field(default=4, ge=1)
-    """Questions of one conversation: all questions of a picture are dealt out, `turns` at a time."""
-    seed: int = 0
-    """Decides which questions of a picture stand together, and in which order."""
-    rows_per_slice: Annotated[int, Runtime(), Field(ge=1)] = ROWS_PER_SLICE
+    split: Literal["train", "test"] = Field("train", description="Easy-VQA's own split")
+    path: Annotated[str | None, Runtime()] = Field(
+        None, description="a questions.json; by default the split's, out of the installed easy-vqa package"
+    )
+    image_key: str = Field("easy-vqa/{split}/{number}", description="the key of a picture in the images dataset")
+    turns: int = Field(4, ge=1, description="questions of one conversation, at most")
+    seed: int = Field(0, description="decides which questions of a picture stand together, and in which order")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
 
 class EasyVqa(Importer):

@@ -23,16 +23,16 @@ Target = Literal["key", "url", "alt_text", "captions", "boxes", "facts", "source
 class UrlListConfig(Config):
     """Where the list is and what its columns mean."""
 
-    path: Annotated[str | list[str], Runtime()]
-    """A file, several, or a pattern with `*`; any place that fsspec reaches, gzip welcome."""
-    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = None
-    """None: from the file's ending."""
-    columns: dict[Target, str] = Field(default_factory=dict)
-    """Our column -> the list's column, where the names differ."""
-    source: str | None = None
-    """Written into `source` where the list has no such column."""
-    license: str | None = None
-    rows_per_slice: Annotated[int, Runtime(), Field(ge=1)] = ROWS_PER_SLICE
+    path: Annotated[str | list[str], Runtime()] = Field(
+        description="a file, several, or a pattern with *; any place that fsspec reaches, gzip welcome"
+    )
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = Field(
+        None, description="how the file is written; by default what its ending says"
+    )
+    columns: dict[Target, str] = Field({}, description="our column: the list's column, where the names differ")
+    source: str | None = Field(None, description="written into `source` where the list has no such column")
+    license: str | None = Field(None, description="written into `license` where the list has no such column")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
 
 class UrlList(Importer):

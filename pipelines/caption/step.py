@@ -1,0 +1,133 @@
+"""The `caption` step: pictures in, a caption and its writer out, whichever engine writes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+import pyarrow as pa
+from pydantic import BeforeValidator, Field
+
+from pipelines.caption.engine import TRANSIENT, Caption, CaptionStatus, Engine, Picture
+from pipelines.caption.engines import EngineConfig, build_engine
+from pipelines.step import Config, Context, Step
+from schemas.fingerprint import fingerprint
+
+
+def _named(value: Any) -> Any:
+    """`labels` is short for `{name: labels}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class CaptionConfig(Config):
+    """Who describes which pictures."""
+
+    engine: Annotated[EngineConfig, BeforeValidator(_named)] = Field(
+        description="labels, or {name: transformers, model: FOLDER}, or {name: endpoint, ...}"
+    )
+    only: dict[Literal["source", "license"], list[str]] = Field(
+        {}, description="describe only rows with one of these values: {source: [photographs]}"
+    )
+
+    def identity(self) -> dict[str, Any]:
+        return {"engine": self.engine.identity(), "only": self.only}
+
+
+@dataclass
+class _Pending:
+    """A batch on its way: one place per row, filled as captions arrive."""
+
+    captions: list[Caption | None]
+
+    @property
+    def complete(self) -> bool:
+        return None not in self.captions
+
+
+class CaptionStep(Step[CaptionConfig]):
+    """Adds `caption`, and who wrote it: engine, model and version. Rows left out say why in `caption_status`."""
+
+    name = "caption"
+    version = 1
+    Config = CaptionConfig
+    reads: tuple[str, ...] = ("key", "image")  # type: ignore[misc]
+    adds: ClassVar[tuple[pa.Field, ...]] = (
+        pa.field("caption", pa.string()),
+        pa.field("caption_engine", pa.string()),
+        pa.field("caption_model", pa.string()),
+        pa.field("caption_version", pa.string()),
+    )
+    statuses = CaptionStatus
+    transient = TRANSIENT
+    unfinished: ClassVar[frozenset[str]] = frozenset({CaptionStatus.over_budget})
+
+    def __init__(self, config: CaptionConfig):
+        super().__init__(config)
+        # The columns that choose the rows are read like any other, so that their change is noticed.
+        self.reads = (*type(self).reads, *sorted(config.only))
+
+    def setup(self, context: Context) -> None:
+        self._engine: Engine = build_engine(self.config.engine)
+        self._engine.setup(context)
+
+    def teardown(self) -> None:
+        self._engine.close()
+
+    def fingerprint(self, inputs: dict[str, str]) -> str:
+        """Covers the model's weights too: another model at the same path makes other captions."""
+        return fingerprint(super().fingerprint(inputs), self._source_version)
+
+    @cached_property
+    def _source_version(self) -> str | None:
+        return getattr(build_engine(self.config.engine), "source_version", None)
+
+    def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The engine pulls pictures ahead across batches; a batch leaves as soon as all its rows are settled."""
+        waiting: deque[_Pending] = deque()
+        asked: deque[tuple[_Pending, int]] = deque()
+
+        def pictures() -> Iterator[Picture]:
+            for batch in batches:
+                pending = _Pending([])
+                waiting.append(pending)
+                for row, (picture, left_out) in enumerate(self._chosen(batch)):
+                    pending.captions.append(left_out)
+                    if picture is not None:
+                        asked.append((pending, row))
+                        yield picture
+
+        for caption in self._engine.captions(pictures()):
+            pending, row = asked.popleft()
+            pending.captions[row] = caption
+            # The newest batch may still be growing: its rows are appended as pictures are pulled.
+            while len(waiting) > 1 and waiting[0].complete:
+                yield self._output(waiting.popleft())
+        for pending in waiting:
+            yield self._output(pending)
+
+    def _chosen(self, batch: pa.RecordBatch) -> Iterator[tuple[Picture | None, Caption | None]]:
+        """For each row the picture to describe, or the caption that says why there is none."""
+        keys, images = batch.column("key"), batch.column("image")
+        choosing = {name: (batch.column(name), set(values)) for name, values in self.config.only.items()}
+        for row in range(batch.num_rows):
+            if any(column[row].as_py() not in values for column, values in choosing.values()):
+                yield None, Caption(CaptionStatus.not_asked)
+                continue
+            data = (images[row].as_py() or {}).get("bytes")
+            if data:
+                yield Picture(keys[row].as_py(), data), None
+            else:
+                yield None, Caption(CaptionStatus.no_image)
+
+    def _output(self, pending: _Pending) -> pa.RecordBatch:
+        who = self._engine.identity
+        written_by = {"caption_engine": who.engine, "caption_model": who.model, "caption_version": who.version}
+        rows: list[dict[str, Any]] = []
+        for caption in pending.captions:
+            assert caption is not None, "the engine returned fewer captions than it got pictures"
+            row = {"caption": caption.text, "status": caption.status.value, "detail": caption.detail}
+            rows.append({**row, **written_by} if caption.status == CaptionStatus.ok else row)
+        return self.rows_to_batch(rows)
