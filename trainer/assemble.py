@@ -1,0 +1,191 @@
+"""Join a vision tower, a language model and a fresh projector into one LLaVA folder, one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.chat import ImageRule, load_tokenizer
+from schemas.errors import InputError
+from trainer.folder import CLIP_MEAN, CLIP_STD, preprocessor, write_sidecar
+from trainer.shards import ShardWriter, read_tensors
+
+PROJECTORS = ("linear", "mlp2x_gelu")
+INITIAL_STD = 0.02
+"""Deviation of a fresh projector's weights: `initializer_range` of the Llama and LLaVA configurations."""
+
+NO_WEIGHTS = ("text_model", "text_projection", "visual_projection", "logit_scale", "logit_bias")
+"""What a two-sided CLIP or SigLIP checkpoint holds besides its tower."""
+
+
+def assemble(
+    tower: str | Path,
+    llm: str | Path,
+    output: str | Path,
+    *,
+    rule: ImageRule,
+    template: str | None = None,
+    tokenizer: str | Path | None = None,
+    select_layer: int = -2,
+    projector_type: str = "mlp2x_gelu",
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write a llava-hf folder to `output`; peak memory is about one shard.
+
+    The tokenizer gains `<image>` (and a pad token where it has none), the embeddings the rows for them: the mean of
+    the old rows. Raises InputError when `rule` is not what the tower makes of a picture.
+    """
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    processor_tokenizer, vocabulary = _write_tokenizer(Path(tokenizer or llm), output, rule, template)
+    config = _config(Path(tower), Path(llm), rule, select_layer, projector_type, processor_tokenizer, vocabulary)
+    with ShardWriter(output, dtype) as writer:
+        for name, tensor in _tower_tensors(Path(tower)):
+            writer.put(name, tensor)
+        for name, tensor in _llm_tensors(Path(llm), config.text_config.vocab_size, config.tie_word_embeddings):
+            writer.put(name, tensor)
+        for name, tensor in fresh_projector(config, projector_type, seed):
+            writer.put(name, tensor)
+        config.dtype = writer.dtype
+    config.save_pretrained(output)
+    _write_processor(Path(tower), output, processor_tokenizer, config, rule)
+    write_sidecar(output, rule, template, {"tower": Path(tower).name, "llm": Path(llm).name})
+    return output
+
+
+def fresh_projector(config: Any, projector_type: str, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """The projector's tensors: normal weights of deviation `INITIAL_STD`, zero biases, drawn from `seed`.
+
+    A `linear` projector is transformers' two layers with an identity in the middle: see `projector_config`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    wide, deep = config.vision_config.hidden_size, config.text_config.hidden_size
+    shapes = [(deep, wide), (deep, deep)] if projector_type == "mlp2x_gelu" else [(deep, wide)]
+    for number, shape in enumerate(shapes, 1):
+        name = f"multi_modal_projector.linear_{number}"
+        yield f"{name}.weight", torch.randn(shape, generator=generator) * INITIAL_STD
+        yield f"{name}.bias", torch.zeros(shape[0])
+    if projector_type == "linear":
+        yield "multi_modal_projector.linear_2.weight", torch.eye(deep)
+        yield "multi_modal_projector.linear_2.bias", torch.zeros(deep)
+
+
+def projector_config(projector_type: str) -> dict[str, Any]:
+    """LlavaConfig's words for a projector: LLaVA's GELU is the exact one (torch.nn.GELU)."""
+    if projector_type not in PROJECTORS:
+        raise InputError(f"projector_type {projector_type!r}: expected one of {', '.join(PROJECTORS)}.")
+    return {"projector_hidden_act": "gelu" if projector_type == "mlp2x_gelu" else "linear"}
+
+
+def _config(
+    tower: Path, llm: Path, rule: ImageRule, select_layer: int, projector_type: str, tokenizer: Any, vocabulary: int
+) -> Any:
+    from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
+
+    vision = AutoConfig.from_pretrained(tower)
+    vision = getattr(vision, "vision_config", vision)
+    text = AutoConfig.from_pretrained(llm)
+    _check_rule(rule, vision, tower)
+    text.vocab_size = max(text.vocab_size, vocabulary)
+    kind, extra = LlavaConfig, {}
+    if rule.mode == "anyres":
+        # Hugging Face reads pinpoints as (height, width), LLaVA writes (width, height).
+        kind, extra = LlavaNextConfig, {"image_grid_pinpoints": [[height, width] for width, height in rule.pinpoints]}
+    config = kind(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=rule.side**2 + (rule.class_token if rule.select == "full" else 0),
+        vision_feature_layer=select_layer,
+        vision_feature_select_strategy="default" if rule.select == "patch" and rule.class_token else "full",
+        tie_word_embeddings=bool(text.tie_word_embeddings),
+        **projector_config(projector_type),
+        **extra,
+    )
+    config.architectures = ["LlavaNextForConditionalGeneration" if extra else "LlavaForConditionalGeneration"]
+    return config
+
+
+def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
+    found = (vision.image_size, vision.patch_size)
+    if found != (rule.image_size, rule.patch_size):
+        raise InputError(
+            f"{tower}: this tower sees {found[0]} pixels in patches of {found[1]}, the image rule says "
+            f"{rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
+        )
+
+
+def _tower_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    from transformers import AutoConfig
+
+    kind = AutoConfig.from_pretrained(folder).model_type
+    # CLIP and SigLIP towers lie under `vision_model` on disk; others (DINOv2) at the top.
+    inner = "vision_model." if kind.startswith(("clip", "siglip")) else ""
+    for name, tensor in read_tensors(folder):
+        if not name.startswith(NO_WEIGHTS) and "position_ids" not in name:
+            yield f"vision_tower.{inner}{name.removeprefix('vision_model.')}", tensor
+
+
+def _llm_tensors(folder: Path, vocabulary: int, tied: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in read_tensors(folder):
+        if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight"):
+            continue
+        table = name in ("model.embed_tokens.weight", "lm_head.weight")
+        yield f"language_model.{name}", _grown(tensor, vocabulary) if table else tensor
+
+
+def _grown(table: torch.Tensor, rows: int) -> torch.Tensor:
+    """The table with new rows, each the mean of the old ones (LLaVA, smart_tokenizer_and_embedding_resize)."""
+    if table.shape[0] >= rows:
+        return table
+    mean = table.float().mean(0, keepdim=True).to(table.dtype)
+    return torch.cat([table, mean.expand(rows - table.shape[0], -1)])
+
+
+def _write_tokenizer(source: Path, output: Path, rule: ImageRule, template: str | None) -> tuple[Any, int]:
+    """Save the tokenizer with `<image>`, a pad token and the template; also its size in tokens."""
+    from transformers import PreTrainedTokenizerFast
+
+    from schemas.chat import get_template
+
+    ours = load_tokenizer(source)
+    names = {role: ours.settings.get(role) for role in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    known = {role: name["content"] if isinstance(name, dict) else name for role, name in names.items() if name}
+    if "pad_token" not in known:
+        known["pad_token"] = ours.backend.id_to_token(ours.pad_id)
+    extra = {"image_token": "<image>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(_file(source)), extra_special_tokens=extra, **known)
+    if template is not None:
+        tokenizer.chat_template = get_template(template).jinja(ours)
+    tokenizer.save_pretrained(output)
+    return tokenizer, len(tokenizer)
+
+
+def _file(source: Path) -> Path:
+    return source / "tokenizer.json" if source.is_dir() else source
+
+
+def _write_processor(tower: Path, output: Path, tokenizer: Any, config: Any, rule: ImageRule) -> None:
+    """What AutoProcessor needs to give other programs the same pictures and the same number of tokens."""
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
+    known = preprocessor(tower)
+    mean, std = known.get("image_mean", CLIP_MEAN), known.get("image_std", CLIP_STD)
+    side = {"height": rule.image_size, "width": rule.image_size}
+    pictures = CLIPImageProcessorPil(
+        size={"shortest_edge": rule.image_size}, crop_size=side, image_mean=list(mean), image_std=list(std)
+    )
+    processor = LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=tokenizer,
+        patch_size=rule.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=rule.class_token,
+        chat_template=tokenizer.chat_template,
+    )
+    processor.save_pretrained(output)

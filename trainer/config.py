@@ -1,0 +1,146 @@
+"""A stage's recipe: what `recipes/train/*.yaml` may say. Numbers that have a source cite it in the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from schemas.config import StrictModel, parse, read_yaml
+from schemas.errors import InputError
+
+Positive = Field(gt=0)
+
+
+class ModelConfig(StrictModel):
+    """Either `checkpoint`, a llava-hf folder, or the parts of a new model: `tower`, `llm` and how to join them."""
+
+    checkpoint: str | None = None
+    tower: str | None = None
+    llm: str | None = None
+    tokenizer: str | None = None
+    projector: str | None = None
+    projector_type: Literal["linear", "mlp2x_gelu"] = "mlp2x_gelu"
+    select_layer: int = -2
+    select_feature: Literal["patch", "full"] = "patch"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelConfig:
+        if (self.checkpoint is None) == (self.tower is None or self.llm is None):
+            raise ValueError("give either `checkpoint` (a LLaVA folder) or both `tower` and `llm`")
+        return self
+
+
+class DataConfig(StrictModel):
+    """The mix. `max_bad`: rows that may turn out bad at run time (each is recorded) before the run stops."""
+
+    mix: str
+    at: int | None = None
+    max_length: int | None = Field(default=None, gt=0)
+    too_long: Literal["refuse", "cut"] = "refuse"
+    max_bad: int = Field(default=0, ge=0)
+    workers: int = Field(default=0, ge=0)
+
+
+class PlanConfig(StrictModel):
+    """The order of data; see trainer/plan.py."""
+
+    strategy: str = "balanced"
+    global_batch: int = Positive
+    accumulation: int = Field(default=1, gt=0)
+    max_tokens: int | None = Field(default=None, gt=0)
+    rows: Literal["auto", "padded", "packed"] = "auto"
+    seed: int = Field(default=0, ge=0)
+
+
+class OptimizerConfig(StrictModel):
+    """AdamW. `rates` replaces `rate` for a module (tower, projector, llm); `warmup` is a share of all steps."""
+
+    rate: float = Positive
+    rates: dict[Literal["tower", "projector", "llm"], float] = Field(default_factory=dict)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    clip: float = Field(default=1.0, ge=0)
+
+
+class DeepSpeedConfig(StrictModel):
+    """`zero`: ZeRO stage. `offload`: where optimizer state, or parameters too (ZeRO-3), are kept. `precision` auto is
+    bf16 on a GPU that has it and fp32 elsewhere."""
+
+    zero: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "all"] = "none"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    @model_validator(mode="after")
+    def _possible(self) -> DeepSpeedConfig:
+        if self.offload == "all" and self.zero != 3:
+            raise ValueError("offload 'all' moves parameters, which only zero 3 shards: set zero: 3, or offload: optimizer")
+        if self.offload == "optimizer" and self.zero == 0:
+            raise ValueError("offload needs zero 1, 2 or 3")
+        return self
+
+
+class LoraConfig(StrictModel):
+    """LoRA on the llm's linear layers. Defaults: LLaVA v1.5, scripts/v1_5/finetune_lora.sh."""
+
+    rank: int = Field(default=128, gt=0)
+    alpha: int = Field(default=256, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+
+
+class CheckpointConfig(StrictModel):
+    """A checkpoint after every `every` steps (0: none but the finished model); the newest `keep` stay."""
+
+    every: int = Field(default=0, ge=0)
+    keep: int = Field(default=1, gt=0)
+
+
+class Recipe(StrictModel):
+    """One stage of training."""
+
+    stage: str
+    train: tuple[str, ...] | None = None
+    model: ModelConfig
+    data: DataConfig
+    plan: PlanConfig
+    optimizer: OptimizerConfig
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    lora: LoraConfig = LoraConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    gradient_checkpointing: bool = False
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    output: str
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Recipe:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give `epochs` or `steps`, not both")
+        return self
+
+
+def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """The recipe in a YAML file, with dotted keys replaced (`{"data.mix": "work/mix"}`); raises InputError."""
+    values = read_yaml(path)
+    for dotted, value in (overrides or {}).items():
+        _put(values, dotted.split("."), value)
+    return parse(values, Recipe, where=str(path))
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe, defaults included."""
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise InputError(f"override {'.'.join(keys)}: {key!r} holds a value, not a section.")
+    values[keys[-1]] = value

@@ -1,0 +1,106 @@
+"""The rows of a mix as training items: ids, labels and prepared pictures, or a recorded reason why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.chat import Tokenizer, encode, get_template
+from schemas.dataset import Dataset
+from schemas.errors import InputError, LavaBeamError
+from trainer.folder import ModelFolder
+from trainer.pictures import prepare
+
+COLUMNS = ("key", "images", "widths", "heights", "messages", "tokens")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row, ready to be collated.
+
+    ids, labels: int32 (tokens,). pictures: float32 (tiles, 3, S, S) each. sizes: (width, height) in pixels of each.
+    """
+
+    key: str
+    ids: np.ndarray
+    labels: np.ndarray
+    pictures: list[np.ndarray] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that cannot be trained on, and why."""
+
+    key: str
+    row: int
+    reason: str
+
+
+class Samples:
+    """Items of a mix by row number."""
+
+    def __init__(self, mix: Dataset, folder: ModelFolder, *, max_length: int | None, cut: bool = False):
+        """`cut`: shorten rows above `max_length` tokens instead of refusing them."""
+        self.mix, self.folder = mix, folder
+        self.max_length, self.cut = max_length, cut
+        self.template = get_template(str(folder.template))
+        self.tokenizer: Tokenizer = folder.tokenizer
+
+    def __len__(self) -> int:
+        return self.mix.rows
+
+    def item(self, row: int) -> Item | Refused:
+        """The row's item. Whatever is wrong with the row itself becomes a `Refused`; nothing is replaced."""
+        values = self.mix.take([row], COLUMNS)[0]
+        try:
+            return self._item(values)
+        except (LavaBeamError, OSError, ValueError) as error:
+            return Refused(values["key"], row, str(error))
+
+    def _item(self, values: dict[str, Any]) -> Item:
+        sizes = list(zip(values["widths"], values["heights"], strict=True))
+        length = self.max_length if self.cut else None
+        rule = self.folder.rule
+        encoded = encode(values["messages"], sizes, self.template, self.tokenizer, rule, max_length=length)
+        if encoded.tokens != values["tokens"]:
+            raise InputError(
+                f"{encoded.tokens} tokens, and the mix counted {values['tokens']}: make the mix again with this "
+                "tokenizer, template and image rule."
+            )
+        if self.max_length is not None and len(encoded.ids) > self.max_length:
+            raise InputError(f"{encoded.tokens} tokens, more than the {self.max_length} that the model holds.")
+        if encoded.all_masked:
+            raise InputError("no token is left to learn from.")
+        pictures = [self._picture(image["bytes"]) for image in values["images"][: encoded.images]]
+        return Item(values["key"], encoded.ids, encoded.labels, pictures, sizes[: encoded.images])
+
+    def _picture(self, content: bytes) -> np.ndarray:
+        return prepare(content, self.folder.rule, self.folder.mean, self.folder.std).pixels
+
+
+class BadRows:
+    """Refused rows of one rank: each is written down, and more than `allowed` of them stop the run."""
+
+    def __init__(self, path: Path, allowed: int):
+        self.path, self.allowed = path, allowed
+        self.count = 0
+
+    def add(self, refused: Sequence[Refused]) -> None:
+        """Record them; raises InputError when they are too many."""
+        if not refused:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            for row in refused:
+                file.write(json.dumps({"key": row.key, "row": row.row, "reason": row.reason}) + "\n")
+        self.count += len(refused)
+        if self.count > self.allowed:
+            raise InputError(
+                f"{self.count} bad rows, {self.allowed} allowed (data.max_bad). The latest: row {refused[-1].row}, key "
+                f"{refused[-1].key!r}: {refused[-1].reason} All are listed in {self.path.name} of the run folder."
+            )

@@ -1,0 +1,72 @@
+"""Writing a trained model as a llava-hf folder: the names that transformers, vLLM, SGLang and lmms-eval load."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.folder import SIDECAR, ModelFolder, write_sidecar
+from trainer.shards import ShardWriter
+
+COPIED = ("*.json", "*.jinja", "*.model", "*.txt")
+
+PREFIXES = (
+    ("lm_head.", "language_model.lm_head."),
+    ("model.language_model.", "language_model.model."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.image_newline", "image_newline"),
+)
+"""transformers 5's names inside LLaVA classes -> names on disk."""
+
+
+def export(
+    weights: Mapping[str, torch.Tensor], config: Any, origin: ModelFolder, output: Path, training: dict[str, Any]
+) -> Path:
+    """Write weights, config.json, tokenizer, processor and our sidecar to `output`.
+
+    `origin` is the folder that training started from; `training` is remembered in the sidecar.
+    """
+    draft = output.with_name(output.name + ".part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for pattern in COPIED:
+        for file in origin.path.glob(pattern):
+            if "index" not in file.name and file.name not in (SIDECAR, "config.json"):
+                shutil.copyfile(file, draft / file.name)
+    inner = tower_prefix(config.vision_config.model_type)
+    tied = bool(config.tie_word_embeddings)
+    with ShardWriter(draft) as writer:
+        for name, tensor in weights.items():
+            if not (tied and name.startswith("lm_head.")):
+                writer.put(disk_name(name, inner), tensor)
+    config.save_pretrained(draft)
+    write_sidecar(draft, origin.rule, origin.template, {"training": training})
+    shutil.rmtree(output, ignore_errors=True)
+    draft.rename(output)
+    return output
+
+
+def disk_name(name: str, tower: str) -> str:
+    """`model.language_model.layers.0...` -> `language_model.model.layers.0...`; `tower` from `tower_prefix`."""
+    for inside, outside in PREFIXES:
+        if name.startswith(inside):
+            return outside + name.removeprefix(inside)
+    if name.startswith("model.vision_tower."):
+        return tower + name.removeprefix("model.vision_tower.").removeprefix("vision_model.")
+    return name
+
+
+def tower_prefix(model_type: str) -> str:
+    """CLIP's and SigLIP's towers lie under `vision_model` on disk; others (DINOv2) do not."""
+    return "vision_tower.vision_model." if model_type.startswith(("clip", "siglip")) else "vision_tower."
+
+
+def gathered_weights(engine: Any, model: Any) -> Mapping[str, torch.Tensor] | None:
+    """All weights on rank 0 (None elsewhere), whatever the ZeRO stage; every rank has to call this."""
+    if engine.zero_optimization_stage() == 3:
+        return engine._zero3_consolidated_16bit_state_dict()
+    return model.state_dict() if engine.global_rank == 0 else None

@@ -1,0 +1,126 @@
+"""A LLaVA checkpoint folder, read without torch: what must agree with a mix before any process is started."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from schemas.chat import ImageRule, Tokenizer, load_tokenizer
+from schemas.errors import InputError
+
+SIDECAR = "lavabeam.json"
+"""Our own file in a checkpoint: the template and the image rule that it was trained with."""
+
+MODEL_TYPES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Channel means and deviations of CLIP's pictures (Radford et al. 2021, github.com/openai/CLIP, clip.py)."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """`config`: config.json. `rule`: how pictures become tokens. `mean`, `std`: per channel, of pixels in 0..1."""
+
+    path: Path
+    config: dict[str, Any] = field(repr=False)
+    rule: ImageRule
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    template: str | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> ModelFolder:
+        """Read a llava-hf folder; raises InputError when it is none, or lacks its tokenizer or weights."""
+        path = Path(path)
+        if not path.is_dir():
+            raise InputError(f"{path}: no such folder. Give the folder of a LLaVA checkpoint (it holds config.json).")
+        config = _json(path / "config.json")
+        if config.get("model_type") not in MODEL_TYPES:
+            raise InputError(
+                f"{path}: config.json says model_type {config.get('model_type')!r}; expected one of "
+                f"{', '.join(MODEL_TYPES)}. To join a tower and a language model, give `tower` and `llm` instead."
+            )
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            raise InputError(f"{path}: no weights (*.safetensors) in this folder. Its download or training did not finish.")
+        sidecar = _json(path / SIDECAR) if (path / SIDECAR).is_file() else {}
+        pictures = preprocessor(path)
+        rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config)
+        mean, std = pictures.get("image_mean", CLIP_MEAN), pictures.get("image_std", CLIP_STD)
+        return cls(path, config, rule, tuple(mean), tuple(std), sidecar.get("template"))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.path)
+
+    @property
+    def model_class(self) -> str:
+        return MODEL_TYPES[self.config["model_type"]]
+
+    @property
+    def image_id(self) -> int:
+        """The token id that stands for a piece of picture."""
+        found = self.config.get("image_token_id", self.config.get("image_token_index"))
+        if found is None:
+            raise InputError(f"{self.path}: config.json has no image_token_index, the id of the <image> token.")
+        return int(found)
+
+    @property
+    def positions(self) -> int:
+        """The longest sequence that the language model knows positions for."""
+        return int(self.config["text_config"].get("max_position_embeddings", 2048))
+
+    @property
+    def text(self) -> dict[str, Any]:
+        return self.config["text_config"]
+
+    def with_training(self, rule: ImageRule, template: str) -> ModelFolder:
+        """The same folder, used with the rule and template of a mix."""
+        return replace(self, rule=rule, template=template)
+
+
+def derived_rule(config: dict[str, Any]) -> ImageRule:
+    """The image rule that a llava-hf config.json implies.
+
+    Hugging Face writes pinpoints as (height, width), LLaVA and we as (width, height).
+    """
+    vision = config["vision_config"]
+    select = "patch" if config.get("vision_feature_select_strategy", "default") == "default" else "full"
+    # transformers' own defaults for what a config.json leaves out (CLIP: ViT-B/32 at 224).
+    rule = ImageRule(
+        mode="square",
+        image_size=int(vision.get("image_size", 224)),
+        patch_size=int(vision.get("patch_size", 32)),
+        select=select,
+        class_token=0 if "siglip" in vision.get("model_type", "") else 1,
+    )
+    if config["model_type"] == "llava_next":
+        pinpoints = tuple((width, height) for height, width in config.get("image_grid_pinpoints") or ())
+        rule = replace(rule, mode="anyres", pinpoints=pinpoints)
+    return rule
+
+
+def write_sidecar(folder: Path, rule: ImageRule, template: str | None, origin: dict[str, Any]) -> None:
+    """Remember beside the weights how to prompt this checkpoint and where it came from."""
+    content = {"template": template, "image": rule.to_dict(), **origin}
+    (folder / SIDECAR).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def preprocessor(path: Path) -> dict[str, Any]:
+    """The image processor's settings: their own file, or a part of transformers 5's processor_config.json."""
+    if (path / "preprocessor_config.json").is_file():
+        return _json(path / "preprocessor_config.json")
+    if (path / "processor_config.json").is_file():
+        return _json(path / "processor_config.json").get("image_processor", {})
+    return {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give the folder of a complete checkpoint.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: this is not JSON: {error}") from error

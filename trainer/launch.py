@@ -1,0 +1,196 @@
+"""`train`: check a recipe, start one process per GPU (two on a machine without), watch them, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from schemas.errors import InputError, LavaBeamError
+from trainer.config import Recipe, load_recipe
+from trainer.preflight import Job, check
+from trainer.runfolder import RESULT, finished, run_fingerprint, write_inputs
+
+ERROR = "error.json"
+LOG_LINES = 15
+CPU_PROCESSES = 2
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 60.0
+
+Report = Callable[[str], None]
+
+
+def train(
+    recipe: str | Path,
+    *,
+    processes: int | None = None,
+    overrides: dict[str, Any] | None = None,
+    dry_run: bool = False,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Run one stage and return its result: steps, losses, seconds, the model's folder.
+
+    A run that is finished already is not repeated (`"reused": True`); one that was interrupted goes on from its newest
+    checkpoint. `overrides` replaces dotted keys of the recipe. Raises InputError for anything wrong with recipe, mix or
+    checkpoint, before a process is started.
+    """
+    tell = report or (lambda text: print(text, file=sys.stderr, flush=True))
+    settings = load_recipe(recipe, overrides)
+    count = processes or default_processes()
+    job = prepare(settings, count, dry_run)
+    if dry_run:
+        from trainer.dryrun import describe
+
+        return describe(job, count)
+    folder, mark = Path(settings.output), run_fingerprint(job)
+    done = finished(folder, mark)
+    if done is not None:
+        tell(f"{settings.stage}: nothing to do, {folder} holds this very run ({done['steps']} steps).")
+        return {**done, "model": str(folder / done["model"]), "reused": True}
+    _check_output(folder, mark)
+    write_inputs(folder, job, mark, count, {"length": settings.steps or settings.epochs or 1})
+    for stale in (RESULT, ERROR):
+        (folder / stale).unlink(missing_ok=True)
+    began = time.perf_counter()
+    start_ranks(folder, count)
+    if not (folder / RESULT).is_file():
+        tell(f"{settings.stage}: stopped early with a checkpoint; the same command goes on from there.")
+        return {"stage": settings.stage, "stopped": True, "reused": False}
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    total = round(time.perf_counter() - began, 2)
+    return {**result, "wall_seconds": total, "model": str(folder / result["model"]), "reused": False}
+
+
+def prepare(settings: Recipe, processes: int, dry_run: bool = False) -> Job:
+    """Check the inputs; a model in parts is assembled first (not in a dry run)."""
+    job = check(settings, processes)
+    if job.folder is not None or dry_run:
+        return job
+    from trainer.parts import assembled
+
+    return check(assembled(job), processes)
+
+
+def default_processes() -> int:
+    """One per GPU; two on a machine without one, so that what runs is the distributed path."""
+    import torch
+
+    return torch.cuda.device_count() or min(CPU_PROCESSES, os.cpu_count() or 1)
+
+
+def start_ranks(folder: Path, count: int) -> None:
+    """Start `count` ranks on this machine and wait; raises LavaBeamError with the message of the one that failed.
+
+    SIGTERM and Ctrl-C are passed on: the ranks write a checkpoint and end.
+    """
+    (folder / "logs").mkdir(exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks: list[subprocess.Popen] = []
+    logs: list[IO[bytes] | None] = []
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        for rank in range(count):
+            log = (folder / "logs" / f"rank-{rank}.log").open("wb") if rank else None
+            logs.append(log)
+            command = [sys.executable, "-m", "trainer.run", str(folder)]
+            ranks.append(subprocess.Popen(command, env=rank_environment(rank, count, port), stdout=log, stderr=log))
+        _pass_on_sigterm(ranks)
+        _wait(ranks, folder)
+    except KeyboardInterrupt:
+        _signal(ranks, signal.SIGTERM)
+        _wait(ranks, folder)
+    finally:
+        _end(ranks)
+        for log in logs:
+            if log is not None:
+                log.close()
+        if _in_main_thread():
+            signal.signal(signal.SIGTERM, previous)
+
+
+def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
+    """What torchrun would set, one thread per share of the cores, and where our rooms are."""
+    rooms = str(Path(__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1))),
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_ACCELERATOR_QUIET": "1",
+        "PYTHONPATH": f"{rooms}{os.pathsep}{path}" if path else rooms,
+    }
+
+
+def _wait(ranks: Sequence[subprocess.Popen], folder: Path) -> None:
+    """Until all ranks have ended well, or one has not."""
+    while True:
+        codes = [rank.poll() for rank in ranks]
+        failed = next((number for number, code in enumerate(codes) if code), None)
+        if failed is not None:
+            raise _failure(folder, failed, codes[failed] or 1)
+        if all(code == 0 for code in codes):
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _failure(folder: Path, rank: int, code: int) -> LavaBeamError:
+    if (folder / ERROR).is_file():
+        told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
+        return LavaBeamError(f"{folder}, rank {told['rank']}: {told['message']}")
+    log = folder / "logs" / f"rank-{rank}.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.is_file() else []
+    tail = "\n".join(lines) or "its messages are above."
+    return LavaBeamError(f"{folder}: rank {rank} ended with code {code}:\n{tail}")
+
+
+def _check_output(folder: Path, mark: str) -> None:
+    """Refuse to mix two runs in one folder, unless the other never finished anything."""
+    if (folder / RESULT).is_file() or any(folder.glob("checkpoint-*")):
+        known = json.loads((folder / "inputs.json").read_text(encoding="utf-8")).get("fingerprint")
+        if known != mark:
+            raise InputError(
+                f"{folder}: holds a run of another recipe, mix or starting model. Choose another `output`, or delete it."
+            )
+
+
+def _pass_on_sigterm(ranks: Sequence[subprocess.Popen]) -> None:
+    if _in_main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: _signal(ranks, signal.SIGTERM))
+
+
+def _in_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def _signal(ranks: Sequence[subprocess.Popen], number: int) -> None:
+    for rank in ranks:
+        if rank.poll() is None:
+            rank.send_signal(number)
+
+
+def _end(ranks: Sequence[subprocess.Popen]) -> None:
+    """Leave no process behind."""
+    _signal(ranks, signal.SIGKILL if any(rank.poll() for rank in ranks) else signal.SIGTERM)
+    for rank in ranks:
+        try:
+            rank.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            rank.kill()
+            rank.wait()

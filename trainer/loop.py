@@ -1,0 +1,175 @@
+"""A thin subclass of transformers' Trainer: our order of data, our loss over whole steps, our checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl
+
+from schemas.chat import IGNORE
+from schemas.errors import LavaBeamError
+from trainer.collate import Collator
+from trainer.data import BadRows, Refused, Samples
+from trainer.optimizer import parameter_groups, repair_after_load
+from trainer.schedule import Schedule
+
+
+class NonFiniteLoss(LavaBeamError):
+    """The loss is not a number; nothing was updated."""
+
+
+@dataclass
+class Step:
+    """What one rank works on in one optimizer step. `learnt`: how many tokens its losses are summed over."""
+
+    number: int
+    batches: list[dict[str, Any]]
+    keys: list[list[str]]
+    refused: list[Refused]
+    learnt: int
+
+
+class Steps(Dataset):
+    """Steps of one rank by number."""
+
+    def __init__(self, samples: Samples, schedule: Schedule, collator: Collator, rank: int):
+        self.samples, self.schedule, self.collator, self.rank = samples, schedule, collator, rank
+
+    def __len__(self) -> int:
+        return self.schedule.steps
+
+    def __getitem__(self, number: int) -> Step:
+        batches, keys, refused = [], [], []
+        for rows in self.schedule.micro_batches(number, self.rank):
+            found = [self.samples.item(int(row)) for row in rows]
+            refused += [item for item in found if isinstance(item, Refused)]
+            items = [item for item in found if not isinstance(item, Refused)]
+            batches.append(self.collator(items))
+            keys.append([item.key for item in items])
+        learnt = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
+        return Step(number, batches, keys, refused, learnt)
+
+
+class StopCallback(TrainerCallback):
+    """Ends the run with a checkpoint after a step in which any rank was asked to stop."""
+
+    trainer: LlavaTrainer
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
+        if self.trainer.stopping and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+
+class FromPosition(Sampler):
+    """Step numbers from where the run stands to its end."""
+
+    def __init__(self, trainer: LlavaTrainer):
+        self.trainer = trainer
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.trainer.state.global_step, len(self)))
+
+    def __len__(self) -> int:
+        return self.trainer.steps.schedule.steps
+
+
+class LlavaTrainer(Trainer):
+    """`stop_requested` set on any rank ends the run after the current step, with a checkpoint."""
+
+    def __init__(self, *, steps: Steps, bad_rows: BadRows, workers: int = 0, recipe: Any, **kwargs: Any):
+        super().__init__(train_dataset=steps, **kwargs)
+        self.steps, self.bad_rows, self.workers, self.recipe = steps, bad_rows, workers, recipe
+        self.stop_requested = self.stopping = False
+        self.remove_callback(PrinterCallback)
+        stop = StopCallback()
+        stop.trainer = self
+        self.add_callback(stop)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Steps of this rank, in order; not handed to accelerate, which would share them out again."""
+        sampler = FromPosition(self)
+        return DataLoader(self.steps, batch_size=None, sampler=sampler, num_workers=self.workers)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, None]:
+        step = next(epoch_iterator, None)
+        return ([] if step is None else [step]), None
+
+    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of every micro-batch. The loss is the mean over the step's learnt tokens on all ranks.
+
+        Returns this rank's share times the number of ranks, whose mean over ranks is the loss. Raises NonFiniteLoss
+        before the optimizer's step.
+        """
+        self.bad_rows.add(inputs.refused)
+        model.train()
+        learnt = self._agree(inputs)
+        share = torch.tensor(learnt / self.args.world_size, device=self.args.device)
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(inputs.batches):
+            tensors = self._prepare_inputs(batch)
+            loss = model(**tensors, use_cache=False, num_items_in_batch=share).loss
+            if not torch.isfinite(loss):
+                raise self._not_finite(inputs, number, float(loss))
+            self._backward(loss, last=number == len(inputs.batches) - 1)
+            total += loss.detach()
+        return total
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """transformers' own estimate wants a batch's tensors; our metrics count useful tokens instead."""
+        return 0
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW with a group per module and weight decay."""
+        if self.optimizer is None:
+            settings = self.recipe.optimizer
+            groups = parameter_groups(model or self.model, settings)
+            self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=settings.betas, eps=settings.epsilon)
+            self._settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        return self.optimizer
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Checkpoints hold DeepSpeed's state only; the finished model is written by `trainer.export`."""
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """DeepSpeed's checkpoint, without weights that never change, and the scheduler."""
+        self.deepspeed.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), f"{output_dir}/scheduler.pt")
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # trainer_state.json, written next by rank 0, says that the checkpoint is complete.
+        dist.barrier()
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if resume_from_checkpoint is not None:
+            self.deepspeed.load_checkpoint(resume_from_checkpoint, load_module_strict=False)
+            self.lr_scheduler.load_state_dict(torch.load(f"{resume_from_checkpoint}/scheduler.pt", weights_only=True))
+            repair_after_load(self.optimizer, self._settings, self.lr_scheduler.get_last_lr())
+        return prepared
+
+    def _agree(self, step: Step) -> int:
+        """Learnt tokens of the step on all ranks; any rank's wish to stop becomes everyone's."""
+        numbers = torch.tensor([step.learnt, int(self.stop_requested)], dtype=torch.int64, device=self.args.device)
+        if dist.is_initialized():
+            dist.all_reduce(numbers)
+        self.stopping = bool(numbers[1])
+        if not numbers[0]:
+            raise LavaBeamError(f"step {step.number}: none of its rows can be learnt from; see bad-rows-*.jsonl.")
+        return int(numbers[0])
+
+    def _backward(self, loss: torch.Tensor, last: bool) -> None:
+        self.accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=last, scale_wrt_gas=False)
+
+    def _not_finite(self, step: Step, number: int, loss: float) -> NonFiniteLoss:
+        names = ", ".join(step.keys[number]) or "none"
+        return NonFiniteLoss(
+            f"step {step.number}, rank {self.args.process_index}, micro-batch {number}: the loss is {loss}. Nothing was "
+            f"updated. Its samples: {names}. Look at them, lower the learning rate, or use fp32."
+        )

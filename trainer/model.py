@@ -1,0 +1,38 @@
+"""Loading a LLaVA model for training: attention kernel, frozen parts, gradient checkpointing."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+
+from trainer.preflight import Job
+from trainer.stages import freeze
+
+
+def load_model(job: Job, kernel: str) -> Any:
+    """The model of a job's folder with the stage's modules learning."""
+    import transformers
+
+    assert job.folder is not None
+    kind = getattr(transformers, job.folder.model_class)
+    model = kind.from_pretrained(job.folder.path, dtype=torch.float32, attn_implementation=kernel)
+    freeze(model, job.stage)
+    if job.recipe.gradient_checkpointing:
+        # On the model as a whole, transformers would also run backward through a frozen tower.
+        options = {"use_reentrant": False}
+        model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        if "tower" in job.stage.trains:
+            model.model.vision_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    return model
+
+
+def attention(rows: str, cuda: bool) -> tuple[str, bool]:
+    """(attention kernel, whether rows are packed). Packed rows need variable-length attention to be worth it."""
+    flash = cuda and importlib.util.find_spec("flash_attn") is not None
+    if rows == "packed" or (rows == "auto" and flash):
+        return ("flash_attention_2" if flash else "sdpa"), True
+    return ("flash_attention_2" if flash else "sdpa"), False
+
+

@@ -1,0 +1,62 @@
+"""Parameter groups with a learning rate per module, and the repair of two faults of DeepSpeed's loading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.config import OptimizerConfig
+from trainer.stages import MODULES, module_of
+
+
+def parameter_groups(model: nn.Module, settings: OptimizerConfig) -> list[dict[str, Any]]:
+    """One group per module and kind (`llm`, `llm_no_decay`, ...); empty ones are left out.
+
+    Biases and norms do not decay, as in transformers' Trainer and the original's `create_optimizer`.
+    """
+    decaying = decaying_parameters(model)
+    members: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            members.setdefault((module_of(name), name in decaying), []).append(parameter)
+    order = [(module, decays) for module in MODULES for decays in (True, False) if (module, decays) in members]
+    return [
+        {
+            "params": members[module, decays],
+            "lr": settings.rates.get(module, settings.rate),  # type: ignore[call-overload]
+            "weight_decay": settings.weight_decay if decays else 0.0,
+            "name": module if decays else f"{module}_no_decay",
+        }
+        for module, decays in order
+    ]
+
+
+def decaying_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay acts on: all but biases and the weights of normalisation layers."""
+    kept = set()
+    for path, module in model.named_modules():
+        if "norm" in type(module).__name__.lower():
+            continue
+        for name, _ in module.named_parameters(recurse=False):
+            if "bias" not in name:
+                kept.add(f"{path}.{name}" if path else name)
+    return kept
+
+
+def repair_after_load(optimizer: Any, settings: list[dict[str, Any]], rates: list[float]) -> None:
+    """Give each group its own settings back, and each parameter its own step counter.
+
+    DeepSpeed 0.19.8, loading ZeRO-3 state, copies the first group's settings into all groups and lets all parameters
+    share one `step` tensor, so that every one of them advances it.
+    """
+    for group, own, rate in zip(optimizer.param_groups, settings, rates, strict=True):
+        group.update(own)
+        group["lr"] = rate
+    inner = optimizer
+    while hasattr(inner, "optimizer"):
+        inner = inner.optimizer
+    for state in inner.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()

@@ -1,0 +1,154 @@
+"""Everything that can be wrong with a training run, found before any process is started. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.chat import ImageRule, get_template, load_tokenizer
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+from trainer.config import Recipe
+from trainer.folder import ModelFolder
+from trainer.plan import make_plan
+from trainer.stages import Stage, get_stage
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe whose inputs fit together. `folder` is None while the model is still in parts (tower and llm)."""
+
+    recipe: Recipe
+    stage: Stage
+    mix: Dataset
+    folder: ModelFolder | None
+    rule: ImageRule
+    template: str
+
+
+def check(recipe: Recipe, processes: int) -> Job:
+    """Open and compare all inputs; raises one InputError for the first thing that does not fit."""
+    stage = get_stage(recipe.stage, recipe.train)
+    mix = open_mix(recipe.data.mix, recipe.data.at)
+    information = mix.manifest.info
+    rule = ImageRule.from_dict(information["image"]) if information.get("image") else None
+    folder = None
+    if recipe.model.checkpoint is not None:
+        folder = ModelFolder.open(model_path(recipe.model.checkpoint))
+        rule = rule or folder.rule
+        check_agreement(folder, mix, rule)
+        folder = folder.with_training(rule, information["template"])
+    else:
+        _check_parts(recipe, mix)
+    if rule is None:
+        raise InputError(f"{mix.path}: the mix has no image rule. Give `image` in its recipe and make it again.")
+    limit = recipe.data.max_length or (folder.positions if folder else None)
+    check_lengths(mix, limit, recipe.data.too_long)
+    plan = recipe.plan
+    make_plan(
+        np.minimum(mix.numpy("tokens").astype(np.int64), limit or np.iinfo(np.int64).max),
+        mix.numpy("image_count").astype(np.int64),
+        seed=plan.seed,
+        global_batch=plan.global_batch,
+        world_size=processes,
+        accumulation=plan.accumulation,
+        strategy=plan.strategy,
+        max_tokens=plan.max_tokens,
+    )
+    return Job(recipe, stage, mix, folder, rule, information["template"])
+
+
+def open_mix(path: str, at: int | None) -> Dataset:
+    """The samples dataset of a recipe; raises InputError when it is another schema, empty, or made without `mix`."""
+    mix = Dataset.open(path, at)
+    if mix.schema_name != "samples":
+        raise InputError(
+            f"{mix.path}: holds {mix.schema_version}, training reads samples. Make a mix of it: lavabeam mix RECIPE."
+        )
+    if mix.rows == 0:
+        raise InputError(f"{mix.path}: the mix has no rows; `lavabeam show` tells why rows were left out.")
+    missing = [key for key in ("tokenizer", "template") if not mix.manifest.info.get(key)]
+    if missing:
+        raise InputError(
+            f"{mix.path}: its manifest does not say which {missing[0]} its tokens were counted with. "
+            "Make the mix with `lavabeam mix`."
+        )
+    get_template(mix.manifest.info["template"])
+    return mix
+
+
+def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
+    """Raise InputError unless the checkpoint turns this mix's rows into exactly the tokens that the mix counted."""
+    counted = mix.manifest.info["tokenizer"]["hash"]
+    found = folder.tokenizer.hash
+    if counted != found:
+        raise InputError(
+            f"{folder.path}: its tokenizer ({found[:12]}) is not the one that {mix.path} was counted with "
+            f"({counted[:12]}). Make the mix again with `tokenizer: {folder.path}`, or train the model it was made for."
+        )
+    known = folder.tokenizer.token_id("<image>")
+    if known is None or known != folder.image_id:
+        raise InputError(
+            f"{folder.path}: config.json calls token {folder.image_id} the picture's, the tokenizer's <image> is "
+            f"{'missing' if known is None else known}. Assemble the checkpoint again from its tower and llm."
+        )
+    _check_rule(folder, rule, mix)
+
+
+def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
+    """The mode may differ where the number of tokens does not (square and pad)."""
+    for name in ("image_size", "patch_size"):
+        ours, theirs = getattr(rule, name), getattr(folder.rule, name)
+        if ours != theirs:
+            raise InputError(
+                f"{folder.path}: its tower has {name} {theirs}, {mix.path} was made for {ours}. "
+                f"Set `image: {{{name}: {theirs}}}` in the mix's recipe and make it again."
+            )
+    if (rule.mode == "anyres") != (folder.config["model_type"] == "llava_next"):
+        raise InputError(
+            f"{mix.path}: made with image mode {rule.mode!r}, which a {folder.config['model_type']} checkpoint does not "
+            "do. Use anyres with llava_next, square or pad with llava."
+        )
+    probe = [(64, 64), (640, 480), (480, 640), (1000, 300)]
+    if [rule.tokens(*size) for size in probe] != [folder.rule.tokens(*size) for size in probe]:
+        raise InputError(
+            f"{folder.path}: counts {folder.rule.tokens(640, 480)} tokens for a 640x480 picture, {mix.path} counted "
+            f"{rule.tokens(640, 480)}. Make the mix with this checkpoint's image rule: {folder.rule.to_dict()}."
+        )
+
+
+def check_lengths(mix: Dataset, limit: int | None, too_long: str) -> None:
+    """Raise InputError when rows are longer than the model and the recipe does not say to cut them."""
+    if limit is None or too_long == "cut":
+        return
+    lengths = mix.numpy("tokens")
+    over = np.flatnonzero(lengths > limit)
+    if len(over):
+        key = mix.take([int(over[0])], ["key"])[0]["key"]
+        raise InputError(
+            f"{mix.path}: {len(over)} rows are longer than the {limit} tokens that the model takes; the first is row "
+            f"{over[0]} (key {key!r}, {lengths[over[0]]} tokens). Set `max_tokens: {limit}` in the mix's recipe, or "
+            "`data: {too_long: cut}` here."
+        )
+
+
+def model_path(path: str) -> Path:
+    """The model folder that `path` means: itself, or `model` inside a run folder."""
+    inner = Path(path) / "model"
+    return inner if (inner / "config.json").is_file() else Path(path)
+
+
+def _check_parts(recipe: Recipe, mix: Dataset) -> None:
+    tokenizer: Any = load_tokenizer(recipe.model.tokenizer or str(recipe.model.llm))
+    counted = mix.manifest.info["tokenizer"]["hash"]
+    if tokenizer.hash != counted:
+        raise InputError(
+            f"{tokenizer.where}: this tokenizer ({tokenizer.hash[:12]}) is not the one that {mix.path} was counted with "
+            f"({counted[:12]}). Make the mix again with it."
+        )
+    for part in (recipe.model.tower, recipe.model.llm):
+        if not (Path(str(part)) / "config.json").is_file():
+            raise InputError(f"{part}: no config.json here. Give the folder of a Hugging Face model.")

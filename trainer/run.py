@@ -1,0 +1,175 @@
+"""What every rank runs: `python -m trainer.run RUN_FOLDER`, started by our launcher, torchrun or deepspeed.
+
+The folder holds recipe.yaml and inputs.json, which `trainer.launch` writes after it has checked everything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.config import load_yaml
+from schemas.errors import LavaBeamError
+from trainer.config import Recipe
+from trainer.preflight import Job, check
+from trainer.runfolder import INPUTS, METRICS, MODEL, RECIPE, RESULT, newest_checkpoint, write_json
+from trainer.zero import deepspeed_config, prepare_deepspeed
+
+ERROR = "error.json"
+
+
+def main(folder: Path) -> int:
+    """Train the folder's recipe on this rank; the exit code. Errors of ours are also left in error.json."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    try:
+        train(folder, rank, world)
+        return 0
+    except LavaBeamError as error:
+        write_json(folder / ERROR, {"rank": rank, "message": str(error), "code": error.exit_code})
+        print(f"rank {rank}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def train(folder: Path, rank: int, world: int) -> None:
+    """One rank's whole run: load, train, export, and on rank 0 write result.json."""
+    began = time.perf_counter()
+    cuda = torch.cuda.is_available()
+    prepare_deepspeed(cuda)
+    recipe = load_yaml(folder / RECIPE, Recipe)
+    mark = json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"]
+    job = check(recipe, world)
+    trainer = build_trainer(job, folder, rank, world, cuda)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stop_requested", True))
+    checkpoint = newest_checkpoint(folder, mark)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step < trainer.steps.schedule.steps:
+        return
+    _finish(trainer, job, folder, mark, time.perf_counter() - began)
+
+
+def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool) -> Any:
+    """The trainer of one rank: model, plan, collator, callbacks."""
+    from trainer.collate import Collator
+    from trainer.data import BadRows, Samples
+    from trainer.loop import LlavaTrainer, Steps
+    from trainer.metrics import Recorder
+    from trainer.model import attention, load_model
+    from trainer.schedule import Schedule
+
+    recipe, source = job.recipe, job.folder
+    assert source is not None
+    kernel, packed = attention(recipe.plan.rows, cuda)
+    schedule = Schedule(job.mix, recipe, source, world, packed)
+    arguments = training_arguments(recipe, folder, schedule.steps, cuda)
+    model = load_model(job, kernel)
+    limit = recipe.data.max_length or source.positions
+    samples = Samples(job.mix, source, max_length=limit, cut=recipe.data.too_long == "cut")
+    anyres = source.rule.mode == "anyres"
+    collator = Collator(source.rule, source.image_id, source.tokenizer.pad_id, packed=packed, anyres=anyres)
+    return LlavaTrainer(
+        model=model,
+        args=arguments,
+        steps=Steps(samples, schedule, collator, rank),
+        bad_rows=BadRows(folder / f"bad-rows-{rank}.jsonl", recipe.data.max_bad),
+        workers=recipe.data.workers,
+        recipe=recipe,
+        callbacks=[Recorder(folder / METRICS, schedule, recipe.stage)],
+    )
+
+
+def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> Any:
+    """transformers' TrainingArguments; made before the model is loaded, so that ZeRO-3 shards it while loading."""
+    from transformers import TrainingArguments
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    settings, precision = recipe.optimizer, precision_of(recipe, cuda)
+    return TrainingArguments(
+        output_dir=str(folder),
+        deepspeed=deepspeed_config(recipe, precision),
+        use_cpu=not cuda,
+        bf16=precision == "bf16",
+        per_device_train_batch_size=1,
+        max_steps=steps,
+        learning_rate=settings.rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        max_grad_norm=settings.clip,
+        seed=recipe.plan.seed,
+        save_strategy="steps" if recipe.checkpoints.every else "no",
+        save_steps=recipe.checkpoints.every or 1,
+        save_total_limit=recipe.checkpoints.keep,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=list(recipe.trackers),
+        ignore_data_skip=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+
+
+def precision_of(recipe: Recipe, cuda: bool) -> str:
+    """`bf16` or `fp32`; the recipe's, or what the device does well."""
+    if recipe.deepspeed.precision != "auto":
+        return recipe.deepspeed.precision
+    return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> None:
+    from trainer.export import export, gathered_weights
+    from trainer.metrics import read_metrics
+
+    weights = gathered_weights(trainer.deepspeed, trainer.model)
+    if trainer.args.process_index != 0 or weights is None or job.folder is None:
+        return
+    training = {"stage": job.recipe.stage, "steps": trainer.state.global_step, "fingerprint": mark}
+    export(weights, trainer.model.config, job.folder, folder / MODEL, training)
+    losses = [line["loss"] for line in read_metrics(folder / METRICS)]
+    result = {
+        "fingerprint": mark,
+        "stage": job.recipe.stage,
+        "steps": trainer.state.global_step,
+        "rows": job.mix.rows,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "seconds": round(seconds, 2),
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "model": MODEL,
+    }
+    write_json(folder / RESULT, result)
+
+
+def _follow_parent() -> None:
+    """End this process when the launcher is gone, even if that was killed without a chance to tell us."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave(code: int) -> None:
+    """Exit without the interpreter's teardown, in which ZeRO-3 on gloo now and then aborts after all work is done."""
+    if code == 0 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _follow_parent()
+    _leave(main(Path(sys.argv[1])))

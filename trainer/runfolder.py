@@ -1,0 +1,102 @@
+"""A run folder: everything to repeat a run, and how to tell that it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from schemas.fingerprint import fingerprint
+from trainer.config import save_recipe
+from trainer.preflight import Job, model_path
+
+RECIPE, INPUTS, RESULT, METRICS, MODEL = "recipe.yaml", "inputs.json", "result.json", "metrics.jsonl", "model"
+LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "pyarrow", "numpy", "pillow", "tokenizers")
+
+NOT_CONTENT = ("output", "trackers", "checkpoints")
+"""Sections of a recipe that do not change what is trained."""
+
+BLOCKS, BLOCK_BYTES = 64, 1 << 16
+
+
+def run_fingerprint(job: Job) -> str:
+    """What the result is a function of: the recipe, the mix's manifest, and the weights that training starts from."""
+    settings = job.recipe.model_dump(mode="json", exclude=set(NOT_CONTENT))
+    settings["data"] = {key: settings["data"][key] for key in ("max_length", "too_long")}
+    names = ("checkpoint", "tower", "llm", "tokenizer", "projector")
+    sources = {name: getattr(job.recipe.model, name) for name in names if getattr(job.recipe.model, name)}
+    settings["model"] = {key: value for key, value in settings["model"].items() if key not in names}
+    weights = {name: weights_digest(model_path(path)) for name, path in sources.items()}
+    return fingerprint(settings, job.mix.as_parent().sha256, weights)
+
+
+def weights_digest(path: Path) -> str:
+    """sha256 over names, sizes and evenly spaced blocks of the weight and JSON files: quick for a 100 GB model too."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin", ".json"))
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size};".encode())
+        with file.open("rb") as content:
+            for block in range(BLOCKS):
+                content.seek(max(size - BLOCK_BYTES, 0) * block // (BLOCKS - 1))
+                digest.update(content.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def write_inputs(folder: Path, job: Job, mark: str, processes: int, schedule: dict[str, Any]) -> None:
+    """Remember the resolved recipe and what it was run on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_recipe(job.recipe, folder / RECIPE)
+    parent = job.mix.as_parent()
+    inputs = {
+        "fingerprint": mark,
+        "mix": {"path": parent.path, "manifest": parent.manifest, "sha256": parent.sha256, "rows": job.mix.rows},
+        "info": job.mix.manifest.info,
+        "plan": {**job.recipe.plan.model_dump(), **schedule},
+        "processes": processes,
+        "versions": versions(),
+    }
+    write_json(folder / INPUTS, inputs)
+
+
+def versions() -> dict[str, str]:
+    """Python's and the key libraries' versions."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def finished(folder: Path, mark: str) -> dict[str, Any] | None:
+    """The result of a finished run with this fingerprint, or None."""
+    if not (folder / RESULT).is_file() or not (folder / MODEL / "config.json").is_file():
+        return None
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return result if result.get("fingerprint") == mark else None
+
+
+def newest_checkpoint(folder: Path, mark: str) -> Path | None:
+    """The newest complete checkpoint of a run with this fingerprint, to resume from."""
+    if not (folder / INPUTS).is_file():
+        return None
+    if json.loads((folder / INPUTS).read_text(encoding="utf-8")).get("fingerprint") != mark:
+        return None
+    # transformers writes trainer_state.json last.
+    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write atomically: readers see the old file or the new one."""
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+

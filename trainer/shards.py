@@ -1,0 +1,93 @@
+"""Weights on disk: safetensors shards read and written one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from schemas.errors import InputError
+
+SHARD_BYTES = 4 << 30
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder; raises InputError when there is none."""
+    if (folder / INDEX).is_file():
+        names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        return sorted(folder / name for name in names)
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    raise InputError(
+        f"{folder}: neither {SINGLE} nor {INDEX} is here. Give a folder with safetensors weights; "
+        "`model.save_pretrained(folder)` makes one out of older formats."
+    )
+
+
+def read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every (name, tensor) of a checkpoint, one at a time."""
+    for file in shard_files(folder):
+        try:
+            with safe_open(file, "pt") as shard:
+                for name in shard.keys():
+                    yield name, shard.get_tensor(name)
+        except (SafetensorError, FileNotFoundError) as error:
+            raise InputError(f"{file}: cannot be read as safetensors: {error}. Fetch the checkpoint again.") from error
+
+
+class ShardWriter:
+    """Writes tensors in the order given, `shard_bytes` a file; `dtype` None keeps the first tensor's for all."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype | None = None, shard_bytes: int = SHARD_BYTES):
+        self.folder, self.dtype, self.shard_bytes = folder, dtype, shard_bytes
+        self._held: dict[str, torch.Tensor] = {}
+        self._bytes, self._total = 0, 0
+        self._shards: list[list[str]] = []
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+
+    def put(self, name: str, tensor: torch.Tensor) -> None:
+        self.dtype = self.dtype or tensor.dtype
+        kept = tensor.detach().to("cpu", self.dtype).contiguous()
+        size = kept.nbytes
+        if self._held and self._bytes + size > self.shard_bytes:
+            self._flush()
+        self._held[name] = kept
+        self._bytes += size
+        self._total += size
+
+    def close(self) -> None:
+        """Write what is held, give the files their final names, and the index that lists them."""
+        self._flush()
+        count = len(self._shards)
+        for old in {*self.folder.glob("model*.safetensors"), self.folder / INDEX}:
+            old.unlink(missing_ok=True)
+        names = [SINGLE] if count == 1 else [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+        for number, name in enumerate(names):
+            self._draft(number).rename(self.folder / name)
+        if count > 1:
+            where = {tensor: name for name, tensors in zip(names, self._shards, strict=True) for tensor in tensors}
+            index = {"metadata": {"total_size": self._total}, "weight_map": where}
+            (self.folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        save_file(self._held, self._draft(len(self._shards)), metadata={"format": "pt"})
+        self._shards.append(list(self._held))
+        self._held, self._bytes = {}, 0
+
+    def _draft(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}.part"
