@@ -45,7 +45,8 @@ def blip(tmp_path_factory):
     config = BlipConfig(text_config={**size, **text}, vision_config={**size, **vision}, projection_dim=8)
     BlipForConditionalGeneration(config).save_pretrained(folder)
     processor = BlipImageProcessor(size={"height": 16, "width": 16})
-    transformers.BlipProcessor(processor, BertTokenizerFast(str(folder / "vocab.txt"))).save_pretrained(folder)
+    words = BertTokenizerFast(str(folder / "vocab.txt"), bos_token="[DEC]")
+    transformers.BlipProcessor(processor, words).save_pretrained(folder)
     return folder
 
 
