@@ -1,0 +1,166 @@
+"""One try at one URL: every hop guarded, every byte counted. Raises Failure for whatever is not a whole body."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from pipelines.download.connect import GuardedError
+from pipelines.download.guard import Guard
+from pipelines.download.statuses import DownloadStatus, Failure, http_status
+from pipelines.retry import parse_retry_after
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CHUNK = 2**16
+
+BeforeHop = Callable[[URL], Awaitable[None]]
+OnHeaders = Callable[[Any], None]
+OnBytes = Callable[[bytes, int], None]
+
+
+async def fetch(
+    session: aiohttp.ClientSession,
+    guard: Guard,
+    url: URL,
+    *,
+    max_bytes: int,
+    max_redirects: int,
+    deadline: float,
+    before_hop: BeforeHop | None = None,
+    on_headers: OnHeaders | None = None,
+    on_bytes: OnBytes | None = None,
+) -> bytes:
+    """The body at `url`, content-decoded, from an answer of 200.
+
+    `before_hop` may refuse each redirect's target, `on_headers` the answer, `on_bytes` the body as it arrives: it gets
+    each chunk and the bytes before it. They raise what they like. `deadline` is in seconds, for everything together.
+    """
+    try:
+        async with asyncio.timeout(deadline):
+            for _ in range(max_redirects + 1):
+                async with session.get(url, allow_redirects=False) as response:
+                    if response.status not in _REDIRECTS:
+                        return await _body(response, max_bytes, on_headers, on_bytes)
+                    url = _target(response, url, guard)
+                if before_hop:
+                    await before_hop(url)
+            raise Failure(DownloadStatus.too_many_redirects, f"more than {max_redirects} redirects")
+    except TimeoutError as error:
+        # aiohttp's own timeouts (connecting, silence) are TimeoutErrors as well.
+        quiet = isinstance(error, aiohttp.ServerTimeoutError)
+        raise Failure(DownloadStatus.timeout, "no answer in time" if quiet else "not complete in time") from None
+    except (aiohttp.ClientError, ValueError, OSError) as error:
+        raise _failure(error) from None
+
+
+def _target(response: aiohttp.ClientResponse, url: URL, guard: Guard) -> URL:
+    location = response.headers.get("Location", "").strip()
+    if not location:
+        raise Failure(DownloadStatus.bad_response, f"HTTP {response.status} without a Location")
+    try:
+        target = str(url.join(URL(location)))
+    except (ValueError, UnicodeError):
+        raise Failure(DownloadStatus.bad_url, "redirect to something that is no URL") from None
+    try:
+        return guard.check_url(target)
+    except Failure as failure:
+        raise Failure(failure.status, f"redirect: {failure.detail}") from None
+
+
+async def _body(
+    response: aiohttp.ClientResponse, max_bytes: int, on_headers: OnHeaders | None, on_bytes: OnBytes | None
+) -> bytes:
+    if response.status != 200:
+        wait = parse_retry_after(response.headers) if response.status >= 400 else None
+        raise Failure(http_status(response.status), f"HTTP {response.status}", wait)
+    if on_headers:
+        on_headers(response.headers)
+    if (response.content_length or 0) > max_bytes:
+        raise Failure(DownloadStatus.too_large, "Content-Length beyond max_bytes")
+    decode = _decoder(response.headers.get("Content-Encoding", ""))
+    parts, size = [], 0
+    async for part in _decoded(response.content.iter_any(), decode, max_bytes):
+        if on_bytes:
+            on_bytes(part, size)
+        parts.append(part)
+        size += len(part)
+        if size > max_bytes:
+            raise Failure(DownloadStatus.too_large, "body beyond max_bytes")
+    if not size:
+        raise Failure(DownloadStatus.empty, "the body is empty")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _decoded(chunks: AsyncIterator[bytes], decode: Any, max_bytes: int) -> AsyncIterator[bytes]:
+    """The chunks without their content encoding, in small pieces: a bomb is noticed long before it has unfolded."""
+    received = 0
+    async for chunk in chunks:
+        received += len(chunk)
+        if received > max_bytes:
+            raise Failure(DownloadStatus.too_large, "body beyond max_bytes")
+        if decode is None:
+            yield chunk
+            continue
+        for part in _inflate(decode, chunk):
+            yield part
+    if decode is not None and not decode.eof:
+        raise Failure(DownloadStatus.incomplete, "the compressed body ends early")
+
+
+def _decoder(encoding: str) -> Any:
+    """None for a plain body, else a zlib object. We ask for `identity`; some servers compress all the same."""
+    kind = encoding.strip().lower()
+    if kind in ("", "identity"):
+        return None
+    if kind in ("gzip", "x-gzip"):
+        return zlib.decompressobj(16 + zlib.MAX_WBITS)
+    if kind == "deflate":
+        return zlib.decompressobj()
+    raise Failure(DownloadStatus.bad_response, f"Content-Encoding {kind[:20]!r} was not asked for")
+
+
+def _inflate(decode: Any, chunk: bytes) -> Iterator[bytes]:
+    while chunk and not decode.eof:
+        try:
+            part = decode.decompress(chunk, _CHUNK)
+        except zlib.error:
+            raise Failure(DownloadStatus.bad_response, "the content encoding is broken") from None
+        chunk = decode.unconsumed_tail
+        if part:
+            yield part
+
+
+def _failure(error: Exception) -> Failure:
+    """The outcome that an error of the transport means; the detail has no address, port or time in it."""
+    refusal = _refusal(error)
+    if refusal is not None:
+        return refusal
+    for kinds, status, detail in _MEANINGS:
+        if isinstance(error, kinds):
+            return Failure(status, detail)
+    return Failure(DownloadStatus.connection, "refused, reset or unreachable")
+
+
+# The first match counts: aiohttp's errors inherit from each other, from OSError and from ValueError.
+_MEANINGS: tuple[tuple[tuple[type[Exception], ...], DownloadStatus, str], ...] = (
+    ((aiohttp.ClientConnectorDNSError,), DownloadStatus.dns, "the host name cannot be resolved"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), DownloadStatus.tls, "no secure connection: certificate or protocol"),
+    ((aiohttp.ClientPayloadError,), DownloadStatus.incomplete, "the body ends early"),
+    ((aiohttp.ClientResponseError,), DownloadStatus.bad_response, "not a valid HTTP answer"),
+    ((aiohttp.InvalidURL, ValueError), DownloadStatus.bad_url, "cannot be requested as a URL"),
+)
+
+
+def _refusal(error: BaseException | None) -> Failure | None:
+    """The guard's own failure inside what aiohttp made of it."""
+    while error is not None:
+        if isinstance(error, GuardedError):
+            return error.failure
+        error = getattr(error, "os_error", None) or error.__cause__
+    return None

@@ -1,0 +1,123 @@
+"""The `download` step: columns in, columns out. Fetching is in `client.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from pipelines.download.client import Client, Picture
+from pipelines.download.config import DownloadConfig
+from pipelines.download.hostclass import host_class
+from pipelines.download.loop import SHARED_LOOP, submit
+from pipelines.download.memory import Line, Row
+from pipelines.download.statuses import TRANSIENT, DownloadStatus, Failure
+from pipelines.step import Context, Step
+from schemas.records import STORED_IMAGE
+
+_BATCHES_AHEAD = 32
+"""Batches of a fragment under way at a time: 2,048 rows, so that one slow row does not stop the others."""
+
+
+class Download(Step[DownloadConfig]):
+    """Fetches `url` and keeps the picture.
+
+    `width` and `height` are of what is kept, `original_*` and `sha256` of what was received, `phash` of what is kept.
+    """
+
+    name = "download"
+    version = 1
+    Config = DownloadConfig
+    reads: ClassVar[tuple[str, ...]] = ("key", "url")
+    adds: ClassVar[tuple[pa.Field, ...]] = (
+        *STORED_IMAGE,
+        pa.field("original_width", pa.int32()),
+        pa.field("original_height", pa.int32()),
+        pa.field("mime", pa.string()),
+        pa.field("download_host", pa.string()),
+    )
+    statuses = DownloadStatus
+    transient = TRANSIENT
+
+    def __init__(self, config: DownloadConfig):
+        super().__init__(config)
+        # Two options change the columns of this one instance.
+        if config.verify_hash:
+            self.reads = (*type(self).reads, config.verify_hash[0])  # type: ignore[misc]
+        if config.compute_hash != "sha256":
+            self.adds = (*type(self).adds, pa.field(config.compute_hash, pa.string()))  # type: ignore[misc]
+
+    def setup(self, context: Context) -> None:
+        self.context = context
+        self.loop = SHARED_LOOP.acquire()
+        self.client = Client(self.config, context)
+        submit(self.loop, self.client.open()).result()
+
+    def teardown(self) -> None:
+        submit(self.loop, self.client.close()).result()
+        SHARED_LOOP.release()
+
+    def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Rows leave in their order; up to `_BATCHES_AHEAD` batches are fetched at a time."""
+        line = Line()
+        ahead: deque[tuple[Future, list[Row]]] = deque()
+        try:
+            for batch in batches:
+                ahead.append(self._start(batch, line))
+                if len(ahead) >= _BATCHES_AHEAD:
+                    yield self._finish(*ahead.popleft())
+            while ahead:
+                yield self._finish(*ahead.popleft())
+        finally:
+            for future, _ in ahead:
+                future.cancel()
+        self.context.log({"event": "fragment", **self.client.counts, "memory_peak": self.client.memory.peak})
+
+    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return next(self.process_fragment(iter([batch])))
+
+    def _start(self, batch: pa.RecordBatch, line: Line) -> tuple[Future, list[Row]]:
+        keys, urls = batch.column("key").to_pylist(), batch.column("url").to_pylist()
+        column = self.config.verify_hash[0] if self.config.verify_hash else None
+        expected = batch.column(column).to_pylist() if column else [None] * len(keys)
+        rows = [line.join() for _ in keys]
+        return submit(self.loop, self._download_all(keys, urls, expected, rows)), rows
+
+    async def _download_all(self, keys: list, urls: list, expected: list, rows: list[Row]) -> list[dict[str, Any]]:
+        one = self.client.download
+        outcomes = await asyncio.gather(*(one(*row) for row in zip(keys, urls, expected, rows, strict=True)))
+        return [self._columns(url, outcome) for url, outcome in zip(urls, outcomes, strict=True)]
+
+    def _finish(self, future: Future, rows: list[Row]) -> pa.RecordBatch:
+        batch = self.rows_to_batch(future.result())
+        self.loop.call_soon_threadsafe(self._release, rows)
+        return batch
+
+    def _release(self, rows: list[Row]) -> None:
+        for row in rows:
+            self.client.memory.resize(row, 0)
+
+    def _columns(self, url: str | None, outcome: Picture | Failure) -> dict[str, Any]:
+        host = host_class(url)
+        if isinstance(outcome, Failure):
+            return {"download_host": host, "status": outcome.status.value, "detail": outcome.detail}
+        kept = outcome.kept
+        columns = {
+            "image": {"bytes": kept.data, "path": None},
+            "width": kept.width,
+            "height": kept.height,
+            "sha256": outcome.hashes["sha256"],
+            "phash": kept.phash,
+            "original_width": kept.original_width,
+            "original_height": kept.original_height,
+            "mime": kept.mime,
+            "download_host": host,
+            "status": DownloadStatus.ok.value,
+        }
+        if self.config.compute_hash != "sha256":
+            columns[self.config.compute_hash] = outcome.hashes[self.config.compute_hash]
+        return columns
