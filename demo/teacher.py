@@ -41,7 +41,7 @@ class Teacher:
     """
 
     def __init__(self, port: int = 0, latency_s: float = 0.0, busy_share: float = 0.0, log: str | Path | None = None):
-        self._port, self._latency_s, self._busy_share = port, latency_s, busy_share
+        self.port, self._latency_s, self._busy_share = port, latency_s, busy_share
         self._random = random.Random(0)
         self._log = Path(log) if log else None
         self.requests: list[dict[str, Any]] = []
@@ -51,7 +51,7 @@ class Teacher:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> Teacher:
         threading.Thread(target=self._loop.run_forever, name="teacher", daemon=True).start()
@@ -75,29 +75,33 @@ class Teacher:
         app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
-        self._port = self._runner.addresses[0][1]
+        self.port = self._runner.addresses[0][1]
 
     async def _close(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _chat(self, request: web.Request) -> web.Response:
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
         try:
             body = json.loads(await request.read())
             answer = complete(body)
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            return _error(400, "invalid_request_error", f"no chat request: {type(error).__name__}: {error}")
+            return refusal(400, "invalid_request_error", f"no chat request: {type(error).__name__}: {error}")
+        return await self.respond(request, body, answer)
+
+    async def respond(self, request: web.Request, body: dict[str, Any], answer: dict[str, Any]) -> web.StreamResponse:
+        """What is sent for a request that reads well; `answer` is its completion."""
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
         if self._busy_share and self._random.random() < self._busy_share:
             self.busy += 1
-            return _error(429, "rate_limit_exceeded", "too many requests", {"retry-after-ms": "200"})
-        self._record(answer)
+            return refusal(429, "rate_limit_exceeded", "too many requests", {"retry-after-ms": "200"})
+        self.record(answer)
         return web.Response(text=json.dumps(answer), content_type="application/json")
 
-    def _record(self, answer: dict[str, Any]) -> None:
+    def record(self, answer: dict[str, Any]) -> None:
         entry = {"id": answer["id"], "model": answer["model"], **answer["usage"]}
         self.requests.append(entry)
         if self._log is not None:
@@ -133,6 +137,12 @@ def complete(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def refusal(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    """An error in OpenAI's form."""
+    body = {"error": {"message": message, "type": code, "code": code}}
+    return web.json_response(body, status=status, headers=headers)
+
+
 def _text(content: str | list[dict[str, Any]]) -> str:
     """The words of a message; pictures are not looked at."""
     if isinstance(content, str):
@@ -146,11 +156,6 @@ def _limited(text: str, limit: int | None) -> tuple[str, int, bool]:
     if limit is None or len(tokens) <= limit:
         return text, len(tokens), True
     return text[: tokens[limit - 1].end()], limit, False
-
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    body = {"error": {"message": message, "type": code, "code": code}}
-    return web.json_response(body, status=status, headers=headers)
 
 
 def main() -> None:

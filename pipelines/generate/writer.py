@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.generate.checks import check_pairs, check_refusal
 from pipelines.generate.config import GenerateConfig
@@ -22,10 +22,12 @@ from pipelines.generate.parsers import (
 )
 from pipelines.generate.statuses import REJECTED, GenerateStatus, Rejected
 from pipelines.llm.answer import Answer
-from pipelines.llm.client import LlmClient
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.structured import ask_for
 from pipelines.prompts import Prompt
+
+if TYPE_CHECKING:
+    from pipelines.llm.client import LlmClient
 
 # A rejected answer is asked again with at least this temperature: at 0 the same would come back.
 _RESAMPLE_TEMPERATURE = 0.7

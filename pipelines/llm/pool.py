@@ -7,10 +7,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.llm.client import LlmClient
 from pipelines.llm.settings import EndpointConfig
+
+if TYPE_CHECKING:
+    from pipelines.llm.client import LlmClient
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,7 +23,7 @@ class Lease:
 
     def __init__(self, settings: EndpointConfig, budget: str, workers: int):
         self._name = (settings.model_dump_json(), budget, workers)
-        self.client = _POOL.take(self._name, lambda: LlmClient(settings, budget, workers))
+        self.client = _POOL.take(self._name, lambda: _open(settings, budget, workers))
 
     def in_order(
         self, items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]], ahead: int
@@ -80,6 +82,12 @@ class _Pool:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="llm", daemon=True).start()
         return self._loop
+
+
+def _open(settings: EndpointConfig, budget: str, workers: int) -> LlmClient:
+    from pipelines.llm.client import LlmClient  # importing openai takes a second
+
+    return LlmClient(settings, budget, workers)
 
 
 async def _made(make: Callable[[], LlmClient]) -> LlmClient:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from pipelines.llm.answer import Answer, Usage
-from pipelines.llm.client import LlmClient
 from pipelines.llm.request import ChatRequest, Message
+
+if TYPE_CHECKING:
+    from pipelines.llm.client import LlmClient
 
 Value = TypeVar("Value")
 

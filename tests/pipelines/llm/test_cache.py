@@ -1,0 +1,122 @@
+import json
+import multiprocessing
+
+import pytest
+
+from pipelines.llm.answer import read_response
+from pipelines.llm.cache import AnswerCache, export_answers, import_answers, summary
+from pipelines.llm.store import FILE, CacheStore
+from schemas.errors import InputError
+
+USAGE = {"prompt_tokens": 10, "completion_tokens": 4}
+
+
+def raw(text, identity="r"):
+    return json.dumps({"id": identity, "choices": [{"message": {"content": text}}], "usage": USAGE})
+
+
+def fill(folder, answers, cost=0.5):
+    store = CacheStore(folder)
+    cache = AnswerCache(store)
+    for key, text in answers.items():
+        answer = read_response(raw(text))
+        answer = type(answer)(**{**answer.__dict__, "cost": cost})
+        with store.transaction() as connection:
+            cache.put(connection, key, ("p", "m", "detail/1"), raw(text), answer)
+    return store, cache
+
+
+def test_an_answer_comes_back_with_usage_cost_and_a_mark(tmp_path):
+    store, cache = fill(tmp_path, {"k": "A house."})
+    answer = cache.get("k")
+    assert (answer.text, answer.usage.input, answer.usage.output, answer.cost) == ("A house.", 10, 4, 0.5)
+    assert answer.cached
+    assert cache.get("other") is None
+    store.close()
+
+
+def test_the_first_answer_stays(tmp_path):
+    store, cache = fill(tmp_path, {"k": "first"})
+    with store.transaction() as connection:
+        cache.put(connection, "k", ("p", "m", ""), raw("second"), read_response(raw("second")))
+    assert cache.get("k").text == "first"
+    store.close()
+
+
+def test_the_summary_counts_hits_and_what_they_saved(tmp_path):
+    store, cache = fill(tmp_path, {"a": "1", "b": "2"})
+    for _ in range(3):
+        cache.get("a")
+    cache.write_hits()
+    store.close()
+    told = summary(tmp_path)
+    assert (told["answers"], told["hits"], told["cost"], told["saved"]) == (2, 3, 1.0, 1.5)
+    assert (told["input_tokens"], told["output_tokens"]) == (20, 8)
+    assert told["by_prompt"][0]["prompt"] == "detail/1"
+    assert told["file_bytes"] > 0
+
+
+def test_answers_can_be_carried_to_another_folder(tmp_path):
+    fill(tmp_path / "one", {"a": "ä", "b": "2"})[0].close()
+    store, _ = fill(tmp_path / "two", {"b": "other"})
+    store.close()
+    assert export_answers(tmp_path / "one", tmp_path / "answers.jsonl") == 2
+    assert import_answers(tmp_path / "two", tmp_path / "answers.jsonl") == 1
+    store = CacheStore(tmp_path / "two")
+    assert AnswerCache(store).get("a").text == "ä"
+    assert AnswerCache(store).get("b").text == "other"
+    store.close()
+
+
+def test_a_broken_export_imports_nothing_and_names_the_line(tmp_path):
+    fill(tmp_path / "one", {"a": "1", "b": "2"})[0].close()
+    export_answers(tmp_path / "one", tmp_path / "answers.jsonl")
+    with (tmp_path / "answers.jsonl").open("a") as file:
+        file.write('{"key": "c"}\n')
+    with pytest.raises(InputError, match=r"answers.jsonl, line 3: this is no exported answer"):
+        import_answers(tmp_path / "two", tmp_path / "answers.jsonl")
+    assert summary(tmp_path / "two")["answers"] == 0
+
+
+def test_a_missing_or_foreign_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="there is no answer cache here"):
+        summary(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        import_answers(tmp_path, tmp_path / "none.jsonl")
+    (tmp_path / FILE).write_bytes(b"this is no database, whatever it is called" * 100)
+    with pytest.raises(InputError, match="this is no answer cache"):
+        CacheStore(tmp_path)
+    with pytest.raises(InputError, match="local disk"):
+        CacheStore("gs://bucket/cache")
+
+
+def test_a_newer_layout_is_refused(tmp_path):
+    store = CacheStore(tmp_path)
+    store.connection.execute("PRAGMA user_version=99")
+    store.close()
+    with pytest.raises(InputError, match="newer LavaBeam"):
+        CacheStore(tmp_path)
+
+
+def test_a_failed_transaction_leaves_nothing(tmp_path):
+    store, cache = fill(tmp_path, {})
+    with pytest.raises(KeyError), store.transaction() as connection:
+        cache.put(connection, "k", ("p", "m", ""), raw("x"), read_response(raw("x")))
+        raise KeyError
+    assert cache.get("k") is None
+    store.close()
+
+
+def write_many(folder, name):
+    fill(folder, {f"{name}-{number}": "x" for number in range(100)})[0].close()
+
+
+def test_many_processes_write_at_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=write_many, args=(tmp_path, name)) for name in "abc"]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert summary(tmp_path)["answers"] == 300

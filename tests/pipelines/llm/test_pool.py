@@ -1,0 +1,83 @@
+import asyncio
+import threading
+import time
+
+import pytest
+
+from pipelines.llm.pool import Lease
+from pipelines.llm.settings import EndpointConfig
+
+
+@pytest.fixture
+def lease(tmp_path):
+    config = EndpointConfig(model="m", provider="p", base_url="http://127.0.0.1:9/v1", cache=str(tmp_path))
+    lease = Lease(config, "b", 1)
+    yield lease
+    lease.close()
+
+
+def test_results_come_in_order_whatever_takes_longest(lease):
+    async def work(number):
+        await asyncio.sleep(0.02 if number % 3 == 0 else 0)
+        return number
+
+    assert list(lease.in_order(range(20), work, ahead=6)) == list(range(20))
+
+
+def test_no_more_is_started_than_asked_for(lease):
+    pulled = []
+
+    def items():
+        for number in range(30):
+            pulled.append(number)
+            yield number
+
+    async def work(number):
+        return number
+
+    results = lease.in_order(items(), work, ahead=5)
+    assert next(results) == 0
+    assert len(pulled) == 5
+    assert next(results) == 1
+    assert len(pulled) == 6
+
+
+def test_a_consumer_that_stops_cancels_what_was_started(lease):
+    started, ended = [], []
+
+    async def work(number):
+        started.append(number)
+        if number:
+            try:
+                await asyncio.sleep(10)
+            finally:
+                ended.append(number)
+
+    results = lease.in_order(range(4), work, ahead=3)
+    next(results)
+    deadline = time.monotonic() + 5
+    while len(started) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    results.close()
+    while len(ended) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sorted(ended) == [1, 2]
+
+
+def test_threads_share_one_loop_and_one_client(lease, tmp_path):
+    other = Lease(lease.client.settings, "b", 1)
+    assert other.client is lease.client
+    loops = []
+
+    async def work(_):
+        return asyncio.get_running_loop()
+
+    threads = [threading.Thread(target=lambda: loops.extend(lease.in_order([1, 2], work, 2))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loops) == 6
+    assert len(set(loops)) == 1
+    other.close()
+    assert list(lease.in_order([1], work, 1)) == [loops[0]]
