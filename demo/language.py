@@ -61,7 +61,9 @@ def train_language(images: str, talks: Sequence[Talk], tokenizer: str, folder: s
     order = np.random.default_rng(sizes.seed)
 
     def next_loss() -> torch.Tensor:
-        batch = fill([texts[row] for row in order.choice(len(texts), sizes.language_batch)], reader.pad_id, sizes, order)
+        batch = fill(
+            [texts[row] for row in order.choice(len(texts), sizes.language_batch)], reader.pad_id, sizes, order
+        )
         return model(**{name: torch.from_numpy(array) for name, array in batch.items()}, use_cache=False).loss
 
     loss = optimise(list(model.parameters()), next_loss, sizes.language_steps, sizes.language_rate)

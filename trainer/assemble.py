@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,8 @@ def _config(
     text = AutoConfig.from_pretrained(llm)
     _check_rule(rule, vision, tower)
     text.vocab_size = max(text.vocab_size, vocabulary)
-    kind, extra = LlavaConfig, {}
+    kind: Any = LlavaConfig
+    extra: dict[str, Any] = {}
     if rule.mode == "anyres":
         # Hugging Face reads pinpoints as (height, width), LLaVA writes (width, height).
         kind, extra = LlavaNextConfig, {"image_grid_pinpoints": [[height, width] for width, height in rule.pinpoints]}

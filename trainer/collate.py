@@ -37,7 +37,7 @@ class Collator:
             sizes = [(side, side)]
             pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.float32)]
         inputs = self._packed(rows, blank) if self.packed else self._padded(rows, blank)
-        return {**inputs, **self._pictures(pictures, sizes)}
+        return {**inputs, **stack_pictures(pictures, sizes, self.anyres)}
 
     def _padded(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
         extra = self._blank_tokens() if blank else 0
@@ -74,17 +74,20 @@ class Collator:
     def _blank_tokens(self) -> int:
         return self.rule.tokens(self.rule.image_size, self.rule.image_size)
 
-    def _pictures(self, pictures: list[np.ndarray], sizes: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
-        if not self.anyres:
-            return {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
-        most = max(len(tiles) for tiles in pictures)
-        padded = np.zeros((len(pictures), most, *pictures[0].shape[1:]), np.float32)
-        for number, tiles in enumerate(pictures):
-            padded[number, : len(tiles)] = tiles
-        return {
-            "pixel_values": torch.from_numpy(padded),
-            "image_sizes": torch.tensor([[height, width] for width, height in sizes]),
-        }
+
+def stack_pictures(pictures: list[np.ndarray], sizes: list[tuple[int, int]], anyres: bool) -> dict[str, torch.Tensor]:
+    """`pixel_values` float32: (pictures, 3, S, S), or for anyres (pictures, most tiles, 3, S, S) filled up with zeros,
+    and `image_sizes` (height, width), the order that transformers wants."""
+    if not anyres:
+        return {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
+    most = max(len(tiles) for tiles in pictures)
+    padded = np.zeros((len(pictures), most, *pictures[0].shape[1:]), np.float32)
+    for number, tiles in enumerate(pictures):
+        padded[number, : len(tiles)] = tiles
+    return {
+        "pixel_values": torch.from_numpy(padded),
+        "image_sizes": torch.tensor([[height, width] for width, height in sizes]),
+    }
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

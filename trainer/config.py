@@ -79,7 +79,9 @@ class DeepSpeedConfig(StrictModel):
     @model_validator(mode="after")
     def _possible(self) -> DeepSpeedConfig:
         if self.offload == "all" and self.zero != 3:
-            raise ValueError("offload 'all' moves parameters, which only zero 3 shards: set zero: 3, or offload: optimizer")
+            raise ValueError(
+                "offload 'all' moves parameters, which only zero 3 shards: set zero: 3, or offload: optimizer"
+            )
         if self.offload == "optimizer" and self.zero == 0:
             raise ValueError("offload needs zero 1, 2 or 3")
         return self

@@ -15,6 +15,8 @@ SIDECAR = "lavabeam.json"
 """Our own file in a checkpoint: the template and the image rule that it was trained with."""
 
 MODEL_TYPES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
+Triple = tuple[float, float, float]
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Channel means and deviations of CLIP's pictures (Radford et al. 2021, github.com/openai/CLIP, clip.py)."""
@@ -27,8 +29,8 @@ class ModelFolder:
     path: Path
     config: dict[str, Any] = field(repr=False)
     rule: ImageRule
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Triple
+    std: Triple
     template: str | None = None
 
     @classmethod
@@ -44,12 +46,12 @@ class ModelFolder:
                 f"{', '.join(MODEL_TYPES)}. To join a tower and a language model, give `tower` and `llm` instead."
             )
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-            raise InputError(f"{path}: no weights (*.safetensors) in this folder. Its download or training did not finish.")
+            raise InputError(f"{path}: no weights (*.safetensors) here. Its download or training did not finish.")
         sidecar = _json(path / SIDECAR) if (path / SIDECAR).is_file() else {}
         pictures = preprocessor(path)
         rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config)
         mean, std = pictures.get("image_mean", CLIP_MEAN), pictures.get("image_std", CLIP_STD)
-        return cls(path, config, rule, tuple(mean), tuple(std), sidecar.get("template"))
+        return cls(path, config, rule, _triple(mean), _triple(std), sidecar.get("template"))
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -106,6 +108,11 @@ def write_sidecar(folder: Path, rule: ImageRule, template: str | None, origin: d
     """Remember beside the weights how to prompt this checkpoint and where it came from."""
     content = {"template": template, "image": rule.to_dict(), **origin}
     (folder / SIDECAR).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _triple(values: Any) -> Triple:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def preprocessor(path: Path) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def start_ranks(folder: Path, count: int) -> None:
     previous = signal.getsignal(signal.SIGTERM)
     try:
         for rank in range(count):
-            log = (folder / "logs" / f"rank-{rank}.log").open("wb") if rank else None
+            log: IO[bytes] | None = (folder / "logs" / f"rank-{rank}.log").open("wb") if rank else None
             logs.append(log)
             command = [sys.executable, "-m", "trainer.run", str(folder)]
             ranks.append(subprocess.Popen(command, env=rank_environment(rank, count, port), stdout=log, stderr=log))
@@ -164,7 +164,8 @@ def _check_output(folder: Path, mark: str) -> None:
         known = json.loads((folder / "inputs.json").read_text(encoding="utf-8")).get("fingerprint")
         if known != mark:
             raise InputError(
-                f"{folder}: holds a run of another recipe, mix or starting model. Choose another `output`, or delete it."
+                f"{folder}: holds a run of another recipe, mix or starting model. "
+                "Choose another `output`, or delete this one."
             )
 
 

@@ -90,6 +90,10 @@ class LlavaTrainer(Trainer):
         stop.trainer = self
         self.add_callback(stop)
 
+    model: Any
+    deepspeed: Any
+    lr_scheduler: Any
+
     def get_train_dataloader(self) -> DataLoader:
         """Steps of this rank, in order; not handed to accelerate, which would share them out again."""
         sampler = FromPosition(self)
@@ -99,8 +103,8 @@ class LlavaTrainer(Trainer):
         step = next(epoch_iterator, None)
         return ([] if step is None else [step]), None
 
-    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of every micro-batch. The loss is the mean over the step's learnt tokens on all ranks.
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of a `Step`. The loss is the mean over the step's learnt tokens on all ranks.
 
         Returns this rank's share times the number of ranks, whose mean over ranks is the loss. Raises NonFiniteLoss
         before the optimizer's step.
@@ -127,9 +131,11 @@ class LlavaTrainer(Trainer):
         """AdamW with a group per module and weight decay."""
         if self.optimizer is None:
             settings = self.recipe.optimizer
-            groups = parameter_groups(model or self.model, settings)
+            groups = parameter_groups(self.model if model is None else model, settings)
             self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=settings.betas, eps=settings.epsilon)
-            self._settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+            self._settings = [
+                {k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups
+            ]
         return self.optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -170,6 +176,6 @@ class LlavaTrainer(Trainer):
     def _not_finite(self, step: Step, number: int, loss: float) -> NonFiniteLoss:
         names = ", ".join(step.keys[number]) or "none"
         return NonFiniteLoss(
-            f"step {step.number}, rank {self.args.process_index}, micro-batch {number}: the loss is {loss}. Nothing was "
-            f"updated. Its samples: {names}. Look at them, lower the learning rate, or use fp32."
+            f"step {step.number}, rank {self.args.process_index}, micro-batch {number}: the loss is {loss}. "
+            f"Nothing was updated. Its samples: {names}. Look at them, lower the learning rate, or use fp32."
         )

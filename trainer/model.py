@@ -34,5 +34,3 @@ def attention(rows: str, cuda: bool) -> tuple[str, bool]:
     if rows == "packed" or (rows == "auto" and flash):
         return ("flash_attention_2" if flash else "sdpa"), True
     return ("flash_attention_2" if flash else "sdpa"), False
-
-

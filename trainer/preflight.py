@@ -109,8 +109,8 @@ def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
             )
     if (rule.mode == "anyres") != (folder.config["model_type"] == "llava_next"):
         raise InputError(
-            f"{mix.path}: made with image mode {rule.mode!r}, which a {folder.config['model_type']} checkpoint does not "
-            "do. Use anyres with llava_next, square or pad with llava."
+            f"{mix.path}: made with image mode {rule.mode!r}, which a {folder.config['model_type']} checkpoint "
+            "does not do. Use anyres with llava_next, square or pad with llava."
         )
     probe = [(64, 64), (640, 480), (480, 640), (1000, 300)]
     if [rule.tokens(*size) for size in probe] != [folder.rule.tokens(*size) for size in probe]:
@@ -146,8 +146,8 @@ def _check_parts(recipe: Recipe, mix: Dataset) -> None:
     counted = mix.manifest.info["tokenizer"]["hash"]
     if tokenizer.hash != counted:
         raise InputError(
-            f"{tokenizer.where}: this tokenizer ({tokenizer.hash[:12]}) is not the one that {mix.path} was counted with "
-            f"({counted[:12]}). Make the mix again with it."
+            f"{tokenizer.where}: this tokenizer ({tokenizer.hash[:12]}) is not the one that {mix.path} was "
+            f"counted with ({counted[:12]}). Make the mix again with it."
         )
     for part in (recipe.model.tower, recipe.model.llm):
         if not (Path(str(part)) / "config.json").is_file():

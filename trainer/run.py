@@ -29,7 +29,7 @@ ERROR = "error.json"
 
 def main(folder: Path) -> int:
     """Train the folder's recipe on this rank; the exit code. Errors of ours are also left in error.json."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
         train(folder, rank, world)
         return 0

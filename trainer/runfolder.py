@@ -36,7 +36,9 @@ def run_fingerprint(job: Job) -> str:
 def weights_digest(path: Path) -> str:
     """sha256 over names, sizes and evenly spaced blocks of the weight and JSON files: quick for a 100 GB model too."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin", ".json"))
+    files = (
+        [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin", ".json"))
+    )
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name}:{size};".encode())
@@ -98,5 +100,3 @@ def write_json(path: Path, content: Any) -> None:
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
     draft.replace(path)
-
-

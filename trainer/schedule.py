@@ -24,7 +24,9 @@ class Schedule:
 
     def __init__(self, mix: Dataset, recipe: Recipe, folder: ModelFolder, world_size: int, packed: bool):
         stage = get_stage(recipe.stage, recipe.train)
-        self.lengths = np.minimum(mix.numpy("tokens").astype(np.int64), recipe.data.max_length or np.iinfo(np.int64).max)
+        self.lengths = np.minimum(
+            mix.numpy("tokens").astype(np.int64), recipe.data.max_length or np.iinfo(np.int64).max
+        )
         self.images = mix.numpy("image_count").astype(np.int64)
         self.recipe, self.world_size, self.packed = recipe, world_size, packed
         self.cost = cost_model(folder, stage, recipe.gradient_checkpointing)
@@ -83,7 +85,9 @@ def cost_model(folder: ModelFolder, stage: Stage, checkpointing: bool) -> CostMo
         language_parameters=language_parameters(text),
         hidden_size=int(text.get("hidden_size", 4096)),
         layers=int(text.get("num_hidden_layers", 32)),
-        vision_parameters=transformer_parameters(vision.get("hidden_size", 768), vision.get("intermediate_size"), vision),
+        vision_parameters=transformer_parameters(
+            vision.get("hidden_size", 768), vision.get("intermediate_size"), vision
+        ),
         tokens_per_image=rule.side**2 + rule.class_token,
         train_language="llm" in stage.trains,
         train_vision="tower" in stage.trains,

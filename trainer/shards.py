@@ -36,7 +36,7 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for file in shard_files(folder):
         try:
             with safe_open(file, "pt") as shard:
-                for name in shard.keys():
+                for name in shard.keys():  # noqa: SIM118 (a safe_open is no dict)
                     yield name, shard.get_tensor(name)
         except (SafetensorError, FileNotFoundError) as error:
             raise InputError(f"{file}: cannot be read as safetensors: {error}. Fetch the checkpoint again.") from error
@@ -54,7 +54,9 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas.config import nearest
 from schemas.errors import InputError
@@ -47,7 +47,9 @@ def get_stage(name: str, train: tuple[str, ...] | None = None) -> Stage:
     if train is None:
         return stage
     if stage.adapter and "llm" in train:
-        raise InputError(f"stage {name!r} trains the llm through LoRA: leave 'llm' out of `train`, or choose 'finetune'.")
+        raise InputError(
+            f"stage {name!r} trains the llm through LoRA: leave 'llm' out of `train`, or choose 'finetune'."
+        )
     return Stage(tuple(train), stage.adapter, stage.bits)
 
 
@@ -75,12 +77,16 @@ def freeze(model: nn.Module, stage: Stage) -> None:
 
 
 def unreached_parameters(model: nn.Module) -> Iterable[str]:
-    """Names of the tower's parameters behind the feature layer that the model reads."""
-    layer = model.config.vision_feature_layer  # type: ignore[union-attr]
+    """Names of parameters that no gradient should reach: the tower's behind the feature layer that the model reads."""
+    config: Any = model.config
+    layer, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
     layers = [layer] if isinstance(layer, int) else list(layer)
-    depth = model.config.vision_config.num_hidden_layers  # type: ignore[union-attr]
     read = max(index if index >= 0 else depth + 1 + index for index in layers)
+    # A linear projector is transformers' two layers without the bend: the second one stays the identity.
+    straight = config.projector_hidden_act == "linear"
     for name, _ in model.named_parameters():
+        if straight and "multi_modal_projector.linear_2" in name:
+            yield name
         if "vision_tower" not in name:
             continue
         behind = any(f".layers.{number}." in name for number in range(read, depth))
