@@ -1,0 +1,128 @@
+"""What first bytes say, and that nothing is allocated to find out."""
+
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipelines.download.headers import check_magic, exif_orientation, read_header
+from pipelines.download.statuses import Failure
+from tests.pipelines.download.images import encoded, jpeg, png_claiming, scene, webp_claiming
+
+
+def failure(data: bytes) -> tuple[str, str]:
+    with pytest.raises(Failure) as caught:
+        read_header(data)
+    return caught.value.status.value, caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True})],
+)
+def test_plain_pictures(kind, options):
+    header = read_header(encoded(scene(97, 61), kind, **options))
+    assert (header.format, header.width, header.height, header.plain) == (kind.lower(), 97, 61, True)
+
+
+def animation(kind: str) -> bytes:
+    return encoded(scene(), kind, save_all=True, append_images=[scene().rotate(90)], duration=50)
+
+
+@pytest.mark.parametrize(
+    ("data", "trait"),
+    [
+        (animation("WEBP"), "animated"),
+        (animation("PNG"), "animated"),
+        (animation("GIF"), "palette"),
+        (encoded(scene().convert("CMYK")), "cmyk"),
+        (encoded(scene().convert("P"), "PNG"), "palette"),
+        (encoded(scene().convert("RGBA"), "PNG"), "alpha"),
+        (encoded(scene().convert("LA"), "PNG"), "alpha"),
+        (encoded(Image.new("RGBA", (9, 9), (1, 2, 3, 4)), "WEBP"), "alpha"),
+        (encoded(Image.new("RGBA", (9, 9), (1, 2, 3, 4)), "WEBP", lossless=True), "alpha"),
+        (encoded(scene(), "PNG", transparency=(0, 0, 0)), "alpha"),
+        (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "16-bit"),
+    ],
+)
+def test_pictures_that_are_not_plain(data, trait):
+    header = read_header(data)
+    assert trait in header.traits
+    assert not header.plain
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_exif_orientation_of_every_format(kind, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    header = read_header(encoded(scene(), kind, exif=exif))
+    assert header.orientation == orientation
+    assert header.plain == (orientation == 1)
+
+
+def test_broken_exif_counts_as_upright():
+    assert exif_orientation(b"II*\0\xff\xff\xff\xff") == 1
+    assert exif_orientation(b"") == 1
+    assert exif_orientation(b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0") == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_cut_files_are_truncated(kind, share):
+    data = encoded(scene(300, 200), kind)
+    assert failure(data[: int(len(data) * share)])[0] == "truncated"
+
+
+def test_a_jpeg_with_a_thumbnail_is_still_noticed_when_cut():
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + jpeg(16, 16)
+    data = encoded(scene(300, 200), "JPEG", exif=exif)
+    assert read_header(data).width == 300
+    assert failure(data[:-200]) == ("truncated", "the jpeg ends before its end mark")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"<!DOCTYPE html><html>nope</html>", ("not_image", "HTML")),
+        (b"  \n<html><body>x</body>", ("not_image", "HTML")),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ("unsupported_format", "SVG")),
+        (b"<?xml version='1.0'?><svg xmlns='x'/>", ("unsupported_format", "SVG")),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", ("not_image", "XML")),
+        (b"\0\0\0\x20ftypavif........", ("unsupported_format", "AVIF")),
+        (b"\0\0\0\x20ftypheic........", ("unsupported_format", "HEIF or video")),
+        (b"8BPS\0\1............", ("unsupported_format", "PSD")),
+        (b'{"error": "no such image"}', ("not_image", "unknown first bytes")),
+        (b"\xff\xd8\xff", ("truncated", "the jpeg ends inside its structure")),
+        (b"\xff\xd8\xff\xda\0\2\xff\xd9", ("corrupt", "the jpeg has no frame before its scan")),
+    ],
+)
+def test_what_is_no_picture(data, expected):
+    assert failure(data) == expected
+
+
+def test_sizes_of_bombs_are_read_without_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_header(png_claiming(30_000, 30_000)).width == 30_000
+    assert read_header(webp_claiming(16_384, 16_384)).height == 16_384
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+
+
+@given(st.binary(max_size=300), st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]), st.integers(0, 400))
+def test_damaged_headers_never_raise_anything_else(noise, kind, position):
+    data = encoded(scene(20, 10), kind)
+    damaged = data[:position] + noise + data[position + len(noise) :]
+    try:
+        assert read_header(damaged).width >= 0
+    except Failure as caught:
+        assert caught.status in ("not_image", "unsupported_format", "truncated", "corrupt")
+
+
+def test_magic_of_every_taken_format():
+    kinds = ["JPEG", "PNG", "GIF", "BMP", "WEBP"]
+    assert [check_magic(encoded(scene(), kind)) for kind in kinds] == [kind.lower() for kind in kinds]
