@@ -1,0 +1,6 @@
+"""Duplicates: reads hashes of all pictures of a dataset, adds clusters and what each picture repeats."""
+
+from pipelines.dedupe.keys import DedupeConfig
+from pipelines.dedupe.step import Dedupe, DedupeStatus
+
+__all__ = ["Dedupe", "DedupeConfig", "DedupeStatus"]

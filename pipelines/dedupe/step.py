@@ -1,0 +1,145 @@
+"""The `dedupe` step: clusters of equal and nearly equal pictures over a whole dataset. Nothing is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from pipelines.dedupe.cluster import Member, Verdict, bands, components, near_pairs, verdicts_of
+from pipelines.dedupe.keys import DedupeConfig, DedupeKeys
+from pipelines.step import DatasetStep, Place
+
+
+class DedupeStatus(StrEnum):
+    """What a row is among all others."""
+
+    ok = "ok"  # the only one of its kind, or the one that represents its cluster
+    copy = "copy"  # the bytes of `duplicate_of`
+    near_copy = "near_copy"  # looks like `duplicate_of`, directly or by way of others in the cluster
+    no_image = "no_image"  # nothing to compare
+
+
+class Dedupe(DatasetStep[DedupeConfig]):
+    """Writes the cluster of every picture (named after its smallest key), its size, and which picture it repeats.
+
+    The largest picture of a cluster represents it; among equals the one with the smallest key.
+    """
+
+    name = "dedupe"
+    version = 1
+    Config = DedupeConfig
+    keys = DedupeKeys
+    reads = ("key", "dedupe_sha256", "dedupe_phash", "dedupe_width", "dedupe_height")
+    adds: ClassVar[tuple[pa.Field, ...]] = (
+        pa.field("cluster", pa.string()),
+        pa.field("cluster_size", pa.int32()),
+        pa.field("duplicate_of", pa.string()),
+    )
+    statuses = DedupeStatus
+
+    def key(self, batch: pa.RecordBatch) -> Iterable[Member | None]:
+        """What is compared: a row without bytes takes no part; a small one only by its bytes."""
+        for row in batch.to_pylist():
+            if row["dedupe_sha256"] is None:
+                yield None
+                continue
+            width, height = row["dedupe_width"] or 0, row["dedupe_height"] or 0
+            compares = self.config.near and min(width, height) >= self.config.near_min_size and row["dedupe_phash"]
+            near = row["dedupe_phash"] if compares else None
+            yield Member(row["key"], row["dedupe_sha256"], near, width * height)
+
+    def verdicts(self, keys: Any) -> Any:
+        """(Place, Member) -> (Place, Verdict), for members of clusters of two or more."""
+        import apache_beam as beam
+
+        distance = self.config.near_distance
+        hashes = keys | "hashes" >> beam.FlatMap(_near) | "distinct" >> beam.GroupByKey() | "hash" >> beam.Keys()
+        pairs = (
+            hashes
+            | "bands" >> beam.FlatMap(_by_band, distance)
+            | "share a band" >> beam.GroupByKey()
+            | "compare" >> beam.FlatMap(_pairs, distance)
+        )
+        roots = (
+            pairs
+            | "all pairs" >> beam.Map(_together)
+            | "in one place" >> beam.GroupByKey()
+            | "connect" >> beam.FlatMap(_roots)
+        )
+        members = keys | "by hash" >> beam.Map(_by_hash)
+        return (
+            {"root": roots, "members": members}
+            | "meet" >> beam.CoGroupByKey()
+            | "name cluster" >> beam.FlatMap(_by_cluster)
+            | "cluster" >> beam.GroupByKey()
+            | "decide" >> beam.FlatMap(_judged)
+        )
+
+    def judge(self, batch: pa.RecordBatch, verdicts: list[Verdict | None]) -> pa.RecordBatch:
+        keys, hashes = batch.column("key").to_pylist(), batch.column("dedupe_sha256").to_pylist()
+        rows = [_row(*row) for row in zip(keys, hashes, verdicts, strict=True)]
+        return self.rows_to_batch(rows)
+
+
+def _row(key: str, exact: str | None, verdict: Verdict | None) -> dict[str, Any]:
+    if exact is None:
+        return {"status": DedupeStatus.no_image}
+    if verdict is None:
+        return {"cluster": key, "cluster_size": 1, "status": DedupeStatus.ok}
+    repeats = DedupeStatus.copy if verdict.same_bytes else DedupeStatus.near_copy
+    return {
+        "cluster": verdict.cluster,
+        "cluster_size": verdict.size,
+        "duplicate_of": verdict.duplicate_of,
+        "status": repeats if verdict.duplicate_of else DedupeStatus.ok,
+    }
+
+
+Placed = tuple[Place, Member]
+Group = str
+"""What surely belongs together: one perceptual hash, or for rows without it one sha256 (both in hex)."""
+
+
+def _near(placed: Placed) -> Iterator[tuple[str, None]]:
+    if placed[1].near is not None:
+        yield placed[1].near, None
+
+
+def _by_band(near: str, distance: int) -> Iterator[tuple[tuple[int, str], str]]:
+    for band in bands(near, distance):
+        yield band, near
+
+
+def _pairs(grouped: tuple[tuple[int, str], Iterable[str]], distance: int) -> Iterator[tuple[str, str]]:
+    (band, _), hashes = grouped
+    return near_pairs(hashes, band, distance)
+
+
+def _together(pair: tuple[str, str]) -> tuple[int, tuple[str, str]]:
+    return 0, pair
+
+
+def _roots(grouped: tuple[int, Iterable[tuple[str, str]]]) -> Iterator[tuple[Group, Group]]:
+    yield from components(grouped[1]).items()
+
+
+def _by_hash(placed: Placed) -> tuple[Group, Placed]:
+    member = placed[1]
+    return member.near or member.exact, placed
+
+
+def _by_cluster(met: tuple[Group, dict[str, Iterable]]) -> Iterator[tuple[Group, Placed]]:
+    group, found = met
+    root = next(iter(found["root"]), group)
+    for placed in found["members"]:
+        yield root, placed
+
+
+def _judged(grouped: tuple[Group, Iterable[Placed]]) -> Iterator[tuple[Place, Verdict]]:
+    placed = sorted(grouped[1], key=lambda entry: entry[1].key)
+    if len(placed) > 1:
+        verdicts = verdicts_of([member for _, member in placed])
+        yield from zip((place for place, _ in placed), verdicts, strict=True)

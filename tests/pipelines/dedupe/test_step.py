@@ -1,0 +1,131 @@
+"""Dedupe over a small dataset of real pictures, on the runners it will meet."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipelines.dedupe import Dedupe, DedupeConfig
+from pipelines.dedupe.keys import DedupeKeys
+from pipelines.run import run_step
+from pipelines.runners import Runner
+from schemas import Dataset
+from schemas.records import BASE, STORED_IMAGE
+from schemas.writing import write_dataset
+
+
+def landscape(seed, size=256):
+    """A smooth random picture: its low frequencies are its own, like a photograph's."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def encoded(picture, format="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def dataset_of(path, fragments):
+    """An images dataset of (key, bytes) rows, without any hash."""
+    schema = pa.schema([*BASE["images"], STORED_IMAGE[0]])
+    tables = []
+    for rows in fragments:
+        values = [{"key": key, "image": {"bytes": data} if data else None} for key, data in rows]
+        tables.append(pa.Table.from_pylist(values, schema))
+    return write_dataset(path, "images", tables)
+
+
+def found_in(path):
+    columns = ["key", "cluster", "cluster_size", "duplicate_of", "dedupe_status"]
+    dataset = Dataset.open(path)
+    return {row.pop("key"): tuple(row.values()) for row in dataset.take(range(dataset.rows), columns)}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    first, second = landscape(1), landscape(2)
+    fragments = [
+        [("a", encoded(first)), ("b", encoded(second)), ("c", None)],
+        [
+            ("d", encoded(first)),
+            ("e", encoded(first, "JPEG", quality=70)),
+            ("f", encoded(landscape(1, 512))),
+            ("g", b"no picture"),
+        ],
+    ]
+    dataset_of(tmp_path / "photos", fragments)
+    return tmp_path / "photos"
+
+
+def test_clusters_over_fragments(photos):
+    summary = run_step(Dedupe(DedupeConfig()), photos, Runner("local", 2))
+    assert found_in(photos) == {
+        "a": ("a", 4, "f", "near_copy"),
+        "b": ("b", 1, None, "ok"),
+        "c": (None, None, None, "no_image"),
+        "d": ("a", 4, "f", "near_copy"),
+        "e": ("a", 4, "f", "near_copy"),
+        "f": ("a", 4, None, "ok"),
+        "g": ("g", 1, None, "ok"),
+    }
+    assert summary.statuses == {"ok": 3, "near_copy": 3, "no_image": 1}
+
+
+def test_equal_bytes_only(photos):
+    run_step(Dedupe(DedupeConfig(near=False)), photos, Runner("local", 2))
+    found = found_in(photos)
+    assert found["d"] == ("a", 2, "a", "copy")
+    assert [found[key][3] for key in "aef"] == ["ok", "ok", "ok"]
+
+
+def test_small_pictures_count_as_the_same_only_by_their_bytes(tmp_path):
+    small, again = encoded(landscape(1, 64)), encoded(landscape(1, 64), "JPEG")
+    dataset_of(tmp_path / "photos", [[("a", small), ("b", again), ("c", small)]])
+    run_step(Dedupe(DedupeConfig(near_min_size=65)), tmp_path / "photos", Runner("local", 1))
+    assert {key: row[3] for key, row in found_in(tmp_path / "photos").items()} == {"a": "ok", "b": "ok", "c": "copy"}
+    run_step(Dedupe(DedupeConfig(near_min_size=64)), tmp_path / "photos", Runner("local", 1))
+    assert found_in(tmp_path / "photos")["b"][3] == "near_copy"
+
+
+def test_a_rerun_does_nothing_and_other_options_keep_the_keys(photos):
+    run_step(Dedupe(DedupeConfig()), photos, Runner("local", 1))
+    before = Dataset.open(photos)
+    assert run_step(Dedupe(DedupeConfig()), photos, Runner("local", 1)).made == 0
+    run_step(Dedupe(DedupeConfig(near_distance=2)), photos, Runner("local", 1))
+    after = Dataset.open(photos)
+    for old, new in zip(before.manifest.fragments, after.manifest.fragments, strict=True):
+        assert old.files["dedupe_keys"] == new.files["dedupe_keys"]
+        assert old.files["dedupe"].fingerprint != new.files["dedupe"].fingerprint
+
+
+def test_known_hashes_are_taken_over_and_missing_ones_computed():
+    step = DedupeKeys(DedupeConfig())
+    data = encoded(landscape(1))
+    schema = pa.schema([("key", pa.string()), *STORED_IMAGE])
+    known = {"sha256": "5ha", "phash": "0123456789abcdef", "width": 9, "height": 8}
+    rows = [
+        {"key": "a", "image": {"bytes": b"unread"}, **known},
+        {"key": "b", "image": {"bytes": data}, "sha256": "5hb"},
+    ]
+    taken, computed = step.process(pa.RecordBatch.from_pylist(rows, schema=schema)).to_pylist()
+    assert list(taken.values()) == ["5ha", "0123456789abcdef", 9, 8, "ok", None]
+    assert (computed["dedupe_sha256"], computed["dedupe_width"], computed["dedupe_keys_status"]) == ("5hb", 256, "ok")
+    assert len(computed["dedupe_phash"]) == 16
+
+
+def test_pictures_that_cannot_be_decoded_still_have_bytes():
+    step = DedupeKeys(DedupeConfig())
+    schema = pa.schema([("key", pa.string()), STORED_IMAGE[0]])
+    batch = pa.RecordBatch.from_pylist([{"key": "a", "image": {"bytes": b"junk"}}, {"key": "b"}], schema=schema)
+    junk, nothing = step.process(batch).to_pylist()
+    assert (len(junk["dedupe_sha256"]), junk["dedupe_phash"], junk["dedupe_keys_status"]) == (64, None, "undecodable")
+    assert (nothing["dedupe_sha256"], nothing["dedupe_keys_status"]) == (None, "no_image")
+
+
+def test_no_pairs_at_all(tmp_path):
+    dataset_of(tmp_path / "photos", [[("a", encoded(landscape(1)))], [("b", encoded(landscape(2)))]])
+    run_step(Dedupe(DedupeConfig()), tmp_path / "photos", Runner("local", 1))
+    assert found_in(tmp_path / "photos") == {"a": ("a", 1, None, "ok"), "b": ("b", 1, None, "ok")}
