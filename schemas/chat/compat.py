@@ -16,6 +16,7 @@ import numpy as np
 from schemas.chat.encoding import IGNORE, ORIGINAL_IMAGE, Encoded
 from schemas.chat.original_prompts import Turn, original_prompt, original_turns, pictures_first, with_system
 from schemas.chat.original_tokens import IMAGE_TOKEN, OriginalTokens
+from schemas.chat.prompts import HEAD, HEADED, TURN_END
 from schemas.chat.templates import Message, Template, content_parts
 from schemas.chat.tokenizer import Tokenizer
 from schemas.errors import InputError
@@ -44,7 +45,15 @@ class Job:
     @property
     def prompt(self) -> str:
         """The text that is tokenised."""
+        if self.template.family in BLOCKS:
+            return "".join(text for _, text in self.blocks)
         return original_prompt(self.turns, self.template)
+
+    @property
+    def blocks(self) -> list[Turn]:
+        """(role, text with its control tokens) of each turn: what some templates tokenise one by one."""
+        turns = with_system(self.turns, self.template)
+        return [(role, BLOCKS[self.template.family](role, text, self.tokens)) for role, text in turns]
 
     def ids(self, text: str) -> list[int]:
         """What the original's code calls to tokenise, with or without pictures in the row."""
@@ -70,8 +79,33 @@ def encode_like_original(
 ) -> Encoded:
     """The row that the original's `preprocess` gives, a picture being one ORIGINAL_IMAGE, before its collator cuts it.
 
+    has_image: whether the row names one, which decides how it is tokenised; by default, whether the messages show one.
     Raises InputError where the original raises (turns that do not alternate, `plain` without a picture).
     """
+    job = original_job(messages, template, tokenizer, compat, max_length, has_image)
+    ids, labels, warning = PROCEDURES[template.family](job)
+    pictures = int(np.count_nonzero(ids == ORIGINAL_IMAGE))
+    return Encoded(
+        ids=ids,
+        labels=labels,
+        tokens=len(ids),
+        image_tokens=pictures,
+        supervised=int(np.count_nonzero(labels != IGNORE)),
+        images=pictures,
+        truncated=max_length is not None and job.full_length(ids) > max_length,
+        warning=warning,
+    )
+
+
+def original_job(
+    messages: Sequence[Message],
+    template: Template,
+    tokenizer: Tokenizer,
+    compat: str,
+    max_length: int | None = None,
+    has_image: bool | None = None,
+) -> Job:
+    """The row as the original prepares it; its `prompt` is what it tokenises."""
     if compat not in MODES:
         raise InputError(f"compat {compat!r}: expected one of {', '.join(MODES)}.")
     turns = original_turns(messages)
@@ -80,18 +114,7 @@ def encode_like_original(
     is_next = compat == "llava_next" or template.name in NEXT_ONLY
     if has_image:
         turns = [(role, pictures_first(text, template, is_next)) for role, text in turns]
-    job = Job(turns, has_image, template, OriginalTokens(tokenizer), is_next, max_length)
-    ids, labels, warning = PROCEDURES[template.family](job)
-    return Encoded(
-        ids=ids,
-        labels=labels,
-        tokens=len(ids),
-        image_tokens=int(np.count_nonzero(ids == ORIGINAL_IMAGE)),
-        supervised=int(np.count_nonzero(labels != IGNORE)),
-        images=int(np.count_nonzero(ids == ORIGINAL_IMAGE)),
-        truncated=max_length is not None and job.full_length(ids) > max_length,
-        warning=warning,
-    )
+    return Job(turns, has_image, template, OriginalTokens.of(tokenizer), is_next, max_length)
 
 
 def _two(job: Job) -> Result:
@@ -173,23 +196,17 @@ def _plain(job: Job) -> Result:
 
 def _qwen(job: Job) -> Result:
     shown = {QWEN_NEWLINE, job.tokens.token("<|im_start|>"), job.tokens.token("<|im_end|>")}
-    blocks = [(role, f"<|im_start|>{role}\n{text}<|im_end|>\n") for role, text in with_system(job.turns, job.template)]
-    return _blocks(job, [(role, job.tokens.parsed(text, job.has_image)) for role, text in blocks], shown)
+    return _by_block(job, [(role, job.tokens.parsed(text, job.has_image)) for role, text in job.blocks], shown)
 
 
 def _llama_3(job: Job) -> Result:
-    """The tokenizer's own chat template, turn by turn; the first one published also opens an answer after each."""
-    names = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-    opened = "<|start_header_id|>assistant<|end_header_id|>\n\n" if job.tokens.always_opens_answer else ""
-    blocks: list[tuple[str, list[int]]] = []
-    for number, (role, text) in enumerate(with_system(job.turns, job.template)):
-        block = f"{names[0]}{names[1]}{role}{names[2]}\n\n{text.strip()}{names[3]}{opened}"
-        ids = job.tokens.parsed(block, job.has_image)
-        blocks.append((role, ids[1:] if number else ids))
-    return _blocks(job, blocks, {job.tokens.token(name) for name in names})
+    """Every block opens with the first token of a text, which is then dropped from all but the first."""
+    blocks = [(role, job.tokens.parsed(text, job.has_image)) for role, text in job.blocks]
+    shown = {job.tokens.token(name) for name in ("<|begin_of_text|>", HEAD, HEADED, TURN_END)}
+    return _by_block(job, blocks[:1] + [(role, ids[1:]) for role, ids in blocks[1:]], shown)
 
 
-def _blocks(job: Job, blocks: list[tuple[str, list[int]]], shown: set[int]) -> Result:
+def _by_block(job: Job, blocks: list[tuple[str, list[int]]], shown: set[int]) -> Result:
     """Answers are learnt, and every token in `shown` wherever it stands; then pictures get their placeholder."""
     ids = np.asarray([token for _, block in blocks for token in block], np.int32)
     labels = np.asarray(
@@ -199,6 +216,17 @@ def _blocks(job: Job, blocks: list[tuple[str, list[int]]], shown: set[int]) -> R
     return np.where(ids == job.tokens.image_id, ORIGINAL_IMAGE, ids).astype(np.int32), labels, None
 
 
+def _qwen_block(role: str, text: str, tokens: OriginalTokens) -> str:
+    return f"<|im_start|>{role}\n{text}<|im_end|>\n"
+
+
+def _llama_3_block(role: str, text: str, tokens: OriginalTokens) -> str:
+    """One message through the tokenizer's own chat template; the first one published opens an answer after each."""
+    opened = f"{HEAD}assistant{HEADED}\n\n" if tokens.always_opens_answer else ""
+    return f"<|begin_of_text|>{HEAD}{role}{HEADED}\n\n{text.strip()}{TURN_END}{opened}"
+
+
+BLOCKS: dict[str, Callable[[str, str, OriginalTokens], str]] = {"qwen": _qwen_block, "llama_3": _llama_3_block}
 PROCEDURES: dict[str, Callable[[Job], Result]] = {
     "two": _two,
     "inst": _inst,

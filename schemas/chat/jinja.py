@@ -46,9 +46,9 @@ def chat_template(template: Template, opens: bool, blank: bool, generation: bool
     the first word, as it only writes one at the very start of a text. generation: mark the answers.
     """
     if template.bare:
-        return CONTENT + _opening(opens, False) + _bare(template, generation)
+        return CONTENT + _opening(template, opens, False) + _bare(template, generation)
     text = f"{CONTENT}{{%- set default_system = {_quoted(template.default_system)} -%}}{GROUP}"
-    text += _opening(opens, blank)
+    text += _opening(template, opens, blank)
     if not template.in_user:
         text += _system(template)
     text += "{%- for message in ns.turns -%}{%- if message.role == 'user' -%}" + _user(template)
@@ -56,8 +56,9 @@ def chat_template(template: Template, opens: bool, blank: bool, generation: bool
     return text + "{%- if add_generation_prompt -%}" + _say(template.assistant[0]) + "{%- endif -%}"
 
 
-def _opening(opens: bool, blank: bool) -> str:
-    return ("{{ bos_token }}" if opens else "") + ("{{ ' ' }}" if opens and blank else "")
+def _opening(template: Template, opens: bool, blank: bool) -> str:
+    starts_with_text = CONTROL.match(template.user[0] if template.in_user else template.system[0]) is None
+    return ("{{ bos_token }}" if opens else "") + ("{{ ' ' }}" if opens and blank and starts_with_text else "")
 
 
 def _system(template: Template) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
@@ -33,6 +33,12 @@ class OriginalTokens:
         stated = tokenizer.settings.get("legacy")
         self.legacy = stated if isinstance(stated, bool) else tokenizer.prefix == "always"
         self.image_id = tokenizer.image_id
+
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def of(tokenizer: Tokenizer) -> OriginalTokens:
+        """The view of this tokenizer, made once."""
+        return OriginalTokens(tokenizer)
 
     @property
     def pad_id(self) -> int:

@@ -1,0 +1,242 @@
+"""What a model would see of each row: the prompt, its ids and labels, and in colour the text it learns to write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.chat.compat import encode_like_original, original_job
+from schemas.chat.encoding import IGNORE, ORIGINAL_IMAGE, Encoded, encode
+from schemas.chat.images import ImageRule, Size
+from schemas.chat.llava_json import from_llava, image_paths
+from schemas.chat.prompts import get_template
+from schemas.chat.templates import Message, Template
+from schemas.chat.tokenizer import Tokenizer, load_tokenizer
+from schemas.errors import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row to show: `sizes` of its pictures where they are known, `has_image` as its source says."""
+
+    key: str
+    messages: list[Message]
+    sizes: list[Size] | None
+    has_image: bool
+
+
+def tokens_command(
+    path: str,
+    template: str,
+    tokenizer: str,
+    compat: str | None = None,
+    max_length: int | None = None,
+    as_json: bool = False,
+    rule: ImageRule | None = None,
+    images: str | None = None,
+    limit: int | None = None,
+    color: bool | None = None,
+) -> Iterator[str]:
+    """Lines to print for the rows of `path`: LLaVA rows in .json or .jsonl, or a samples or conversations dataset.
+
+    as_json: one JSON object a row. rule: how pictures are counted; by default the dataset's own, else LLaVA-1.5's.
+    images: folder in which LLaVA rows' pictures lie, whose sizes anyres needs. color: by default, on a terminal.
+    A row that cannot be encoded is shown with its reason, and once all rows are shown InputError names the first;
+    a file that cannot be read, or a tokenizer or template that does not fit, raises at once.
+    """
+    form, words = get_template(template), load_tokenizer(tokenizer)
+    rule, rows = _open(Path(path), rule, images)
+    color = sys.stdout.isatty() if color is None else color
+    failures: list[str] = []
+    count = 0
+    for number, row in enumerate(rows):
+        if limit is not None and number >= limit:
+            break
+        count += 1
+        try:
+            if isinstance(row, InputError):
+                raise row
+            shown = describe(row, form, words, rule, compat, max_length)
+        except InputError as error:
+            failures.append(f"{path}, row {number}{_named(row)}: {error}")
+            yield json.dumps({"row": number, "id": getattr(row, "key", None), "error": str(error)}) if as_json else (
+                f"row {number}{_named(row)}: {error}"
+            )
+            continue
+        yield json.dumps(shown, ensure_ascii=False) if as_json else text_view(shown, words, color)
+    if failures:
+        more = f" {len(failures)} of {count} rows failed." if len(failures) > 1 else ""
+        raise InputError(failures[0] + more)
+
+
+def describe(
+    row: Row, template: Template, tokenizer: Tokenizer, rule: ImageRule, compat: str | None, max_length: int | None
+) -> dict[str, Any]:
+    """The values of one row's JSON line; supervised_text lists the decoded stretches that are learnt."""
+    if compat is not None:
+        encoded = encode_like_original(row.messages, template, tokenizer, compat, max_length, row.has_image)
+        prompt = original_job(row.messages, template, tokenizer, compat, max_length, row.has_image).prompt
+    else:
+        encoded = encode(row.messages, _sizes(row, rule), template, tokenizer, rule, max_length=max_length)
+        prompt = "".join(segment.text for segment in template.render(row.messages))
+    return {
+        "id": row.key,
+        "prompt": prompt,
+        "input_ids": encoded.ids.tolist(),
+        "labels": encoded.labels.tolist(),
+        "supervised_text": supervised_text(encoded, tokenizer),
+        "n_supervised": encoded.supervised,
+        "truncated": encoded.truncated,
+        "tokens": encoded.tokens,
+        "image_tokens": encoded.image_tokens,
+        "all_masked": encoded.all_masked,
+        "warning": encoded.warning,
+    }
+
+
+def supervised_text(encoded: Encoded, tokenizer: Tokenizer) -> list[str]:
+    """Each unbroken stretch of learnt tokens, decoded with its control tokens."""
+    learnt = np.flatnonzero(encoded.labels != IGNORE)
+    stretches = np.split(learnt, np.flatnonzero(np.diff(learnt) > 1) + 1)
+    return [tokenizer.decode(encoded.labels[stretch].tolist()) for stretch in stretches if len(stretch)]
+
+
+def text_view(shown: dict[str, Any], tokenizer: Tokenizer, color: bool) -> str:
+    """A row for people: counts, then the tokens as text, learnt ones in green, pictures as one mark each."""
+    from rich.console import Console
+    from rich.text import Text
+
+    counts = f"{shown['tokens']} tokens, {shown['image_tokens']} of pictures, {shown['n_supervised']} learnt"
+    text = Text().append(f"{shown['id']}: {counts}{', cut' if shown['truncated'] else ''}\n", style="bold")
+    if shown["all_masked"]:
+        text.append("nothing is learnt from this row\n", style="bold red")
+    if shown["warning"]:
+        text.append(f"{shown['warning']}\n", style="red")
+    for learnt, picture, ids in _stretches(shown, tokenizer.image_id):
+        body = f"[picture x {len(ids)}]" if picture else tokenizer.decode(ids)
+        mark = body if color or not learnt else f"\u00ab{body}\u00bb"
+        text.append(mark, style="green" if learnt else "cyan" if picture else "dim")
+    text.append(f"\nids    {_short(shown['input_ids'])}\nlabels {_short(shown['labels'])}\n")
+    console = Console(force_terminal=color, no_color=not color, width=10_000, highlight=False, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(text)
+    return captured.get().rstrip("\n") + "\n"
+
+
+def _stretches(shown: dict[str, Any], image_id: int) -> Iterator[tuple[bool, bool, list[int]]]:
+    """(learnt, picture, ids) of neighbours of a kind."""
+    held: list[int] = []
+    kind = (False, False)
+    for token, label in zip(shown["input_ids"], shown["labels"], strict=True):
+        now = (label != IGNORE, token in (image_id, ORIGINAL_IMAGE))
+        if held and now != kind:
+            yield *kind, held
+            held = []
+        kind = now
+        held.append(token)
+    if held:
+        yield *kind, held
+
+
+def _short(values: list[int]) -> str:
+    """Numbers with repeats folded: -100 x 35."""
+    folded: list[list[int]] = []
+    for value in values:
+        if folded and folded[-1][0] == value:
+            folded[-1][1] += 1
+        else:
+            folded.append([value, 1])
+    return " ".join(str(value) if times == 1 else f"{value} x {times}" for value, times in folded)
+
+
+def _open(path: Path, rule: ImageRule | None, images: str | None) -> tuple[ImageRule, Iterator[Row | InputError]]:
+    if path.suffix in (".json", ".jsonl") and path.is_file():
+        return rule or ImageRule(), _llava_rows(path, images)
+    if path.is_dir():
+        return _open_dataset(path, rule)
+    raise InputError(f"{path}: expected a .json or .jsonl file of LLaVA rows, or the folder of a samples dataset.")
+
+
+def _open_dataset(path: Path, rule: ImageRule | None) -> tuple[ImageRule, Iterator[Row | InputError]]:
+    from schemas.dataset import Dataset
+
+    dataset = Dataset.open(str(path))
+    if dataset.schema_name not in ("samples", "conversations"):
+        raise InputError(f"{path}: a dataset of {dataset.schema_name}; expected samples or conversations.")
+    told = dataset.manifest.info.get("image_rule")
+    if rule is None:
+        rule = ImageRule.from_dict(told) if isinstance(told, dict) else ImageRule()
+    return rule, _dataset_rows(dataset)
+
+
+def _dataset_rows(dataset: Any) -> Iterator[Row]:
+    columns = ["key", "messages"] + (["widths", "heights"] if dataset.schema_name == "samples" else [])
+    for fragment in dataset.fragments:
+        for batch in fragment.batches(columns):
+            for values in batch.to_pylist():
+                sizes = list(zip(values["widths"], values["heights"], strict=True)) if "widths" in values else None
+                shows = any(part["type"] == "image" for message in values["messages"] for part in message["content"])
+                yield Row(values["key"], values["messages"], sizes, shows)
+
+
+def _llava_rows(path: Path, images: str | None) -> Iterator[Row | InputError]:
+    for number, content in enumerate(_json_rows(path)):
+        if isinstance(content, InputError):
+            yield content
+            continue
+        try:
+            messages, paths = from_llava(content, "the row", strict=False)
+            sizes = None if images is None else [_size(Path(images) / name) for name in paths]
+            yield Row(str(content.get("id", number)), messages, sizes, bool(image_paths(content)))
+        except InputError as error:
+            yield error
+
+
+def _json_rows(path: Path) -> Iterator[Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            found = json.loads(text)
+            if not isinstance(found, list):
+                raise InputError(f"{path}: found a {type(found).__name__}; expected a list of LLaVA rows.")
+            yield from found
+            return
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: this is not valid JSON ({error}).") from error
+    for line in text.split("\n"):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as error:
+            yield InputError(f"this line is not valid JSON ({error}).")
+
+
+def _sizes(row: Row, rule: ImageRule) -> list[Size]:
+    """Sizes of the row's pictures. Where they are unknown any will do, unless the count depends on them."""
+    if row.sizes is not None:
+        return row.sizes
+    pictures = sum(part["type"] == "image" for message in row.messages for part in message["content"])
+    if pictures and rule.mode == "anyres":
+        raise InputError("anyres counts by the size of a picture: give the folder of images, or a samples dataset.")
+    return [(rule.image_size, rule.image_size)] * pictures
+
+
+def _size(path: Path) -> Size:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).size
+    except OSError as error:
+        raise InputError(f"{path}: no readable picture ({error}).") from error
+
+
+def _named(row: Any) -> str:
+    return f" (id {row.key})" if isinstance(row, Row) else ""
