@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -56,24 +56,17 @@ class Dedupe(DatasetStep[DedupeConfig]):
         import apache_beam as beam
 
         distance = self.config.near_distance
-        hashes = keys | "hashes" >> beam.FlatMap(_near) | "distinct" >> beam.GroupByKey() | "hash" >> beam.Keys()
-        pairs = (
-            hashes
+        roots = (
+            keys
             | "bands" >> beam.FlatMap(_by_band, distance)
             | "share a band" >> beam.GroupByKey()
             | "compare" >> beam.FlatMap(_pairs, distance)
-        )
-        roots = (
-            pairs
-            | "all pairs" >> beam.Map(_together)
             | "in one place" >> beam.GroupByKey()
             | "connect" >> beam.FlatMap(_roots)
         )
-        members = keys | "by hash" >> beam.Map(_by_hash)
         return (
-            {"root": roots, "members": members}
-            | "meet" >> beam.CoGroupByKey()
-            | "name cluster" >> beam.FlatMap(_by_cluster)
+            keys
+            | "name cluster" >> beam.Map(_by_cluster, beam.pvalue.AsDict(roots))
             | "cluster" >> beam.GroupByKey()
             | "decide" >> beam.FlatMap(_judged)
         )
@@ -103,39 +96,27 @@ Group = str
 """What surely belongs together: one perceptual hash, or for rows without it one sha256 (both in hex)."""
 
 
-def _near(placed: Placed) -> Iterator[tuple[str, None]]:
-    if placed[1].near is not None:
-        yield placed[1].near, None
+def _by_band(placed: Placed, distance: int) -> Iterator[tuple[tuple[int, str], str]]:
+    near = placed[1].near
+    if near is not None:
+        for band in bands(near, distance):
+            yield band, near
 
 
-def _by_band(near: str, distance: int) -> Iterator[tuple[tuple[int, str], str]]:
-    for band in bands(near, distance):
-        yield band, near
-
-
-def _pairs(grouped: tuple[tuple[int, str], Iterable[str]], distance: int) -> Iterator[tuple[str, str]]:
+def _pairs(grouped: tuple[tuple[int, str], Iterable[str]], distance: int) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Close hashes of one band, all under one key: they are few, and who is connected is known only in one place."""
     (band, _), hashes = grouped
-    return near_pairs(hashes, band, distance)
-
-
-def _together(pair: tuple[str, str]) -> tuple[int, tuple[str, str]]:
-    return 0, pair
+    for pair in near_pairs(hashes, band, distance):
+        yield 0, pair
 
 
 def _roots(grouped: tuple[int, Iterable[tuple[str, str]]]) -> Iterator[tuple[Group, Group]]:
     yield from components(grouped[1]).items()
 
 
-def _by_hash(placed: Placed) -> tuple[Group, Placed]:
-    member = placed[1]
-    return member.near or member.exact, placed
-
-
-def _by_cluster(met: tuple[Group, dict[str, Iterable]]) -> Iterator[tuple[Group, Placed]]:
-    group, found = met
-    root = next(iter(found["root"]), group)
-    for placed in found["members"]:
-        yield root, placed
+def _by_cluster(placed: Placed, roots: Mapping[Group, Group]) -> tuple[Group, Placed]:
+    group = placed[1].near or placed[1].exact
+    return roots.get(group, group), placed
 
 
 def _judged(grouped: tuple[Group, Iterable[Placed]]) -> Iterator[tuple[Place, Verdict]]:

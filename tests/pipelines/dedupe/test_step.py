@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipelines.dedupe import Dedupe, DedupeConfig
+from pipelines.dedupe.cluster import Member
 from pipelines.dedupe.keys import DedupeKeys
 from pipelines.run import run_step
 from pipelines.runners import Runner
@@ -62,6 +63,7 @@ def photos(tmp_path):
 
 def test_clusters_over_fragments(photos):
     summary = run_step(Dedupe(DedupeConfig()), photos, Runner("local", 2))
+    assert run_step(Dedupe(DedupeConfig()), photos, Runner("local", 1)).made == 0
     assert found_in(photos) == {
         "a": ("a", 4, "f", "near_copy"),
         "b": ("b", 1, None, "ok"),
@@ -74,31 +76,29 @@ def test_clusters_over_fragments(photos):
     assert summary.statuses == {"ok": 3, "near_copy": 3, "no_image": 1}
 
 
-def test_equal_bytes_only(photos):
-    run_step(Dedupe(DedupeConfig(near=False)), photos, Runner("local", 2))
+def test_equal_bytes_only_and_no_pair_at_all(photos):
+    run_step(Dedupe(DedupeConfig(near=False)), photos, Runner("local", 1))
     found = found_in(photos)
     assert found["d"] == ("a", 2, "a", "copy")
     assert [found[key][3] for key in "aef"] == ["ok", "ok", "ok"]
 
 
-def test_small_pictures_count_as_the_same_only_by_their_bytes(tmp_path):
-    small, again = encoded(landscape(1, 64)), encoded(landscape(1, 64), "JPEG")
-    dataset_of(tmp_path / "photos", [[("a", small), ("b", again), ("c", small)]])
-    run_step(Dedupe(DedupeConfig(near_min_size=65)), tmp_path / "photos", Runner("local", 1))
-    assert {key: row[3] for key, row in found_in(tmp_path / "photos").items()} == {"a": "ok", "b": "ok", "c": "copy"}
-    run_step(Dedupe(DedupeConfig(near_min_size=64)), tmp_path / "photos", Runner("local", 1))
-    assert found_in(tmp_path / "photos")["b"][3] == "near_copy"
+def test_small_pictures_count_as_the_same_only_by_their_bytes():
+    schema = pa.schema([("key", pa.string()), *DedupeKeys.adds])
+    known = {"key": "a", "dedupe_sha256": "5ha", "dedupe_phash": "00ff" * 4, "dedupe_width": 64, "dedupe_height": 90}
+    batch = pa.RecordBatch.from_pylist([known, {**known, "dedupe_sha256": None}], schema=schema)
+    for least, near in [(64, "00ff" * 4), (65, None)]:
+        keys = list(Dedupe(DedupeConfig(near_min_size=least)).key(batch))
+        assert keys == [Member("a", "5ha", near, 64 * 90), None]
 
 
-def test_a_rerun_does_nothing_and_other_options_keep_the_keys(photos):
-    run_step(Dedupe(DedupeConfig()), photos, Runner("local", 1))
-    before = Dataset.open(photos)
-    assert run_step(Dedupe(DedupeConfig()), photos, Runner("local", 1)).made == 0
-    run_step(Dedupe(DedupeConfig(near_distance=2)), photos, Runner("local", 1))
-    after = Dataset.open(photos)
-    for old, new in zip(before.manifest.fragments, after.manifest.fragments, strict=True):
-        assert old.files["dedupe_keys"] == new.files["dedupe_keys"]
-        assert old.files["dedupe"].fingerprint != new.files["dedupe"].fingerprint
+def test_options_change_the_verdicts_and_not_the_keys():
+    def steps(**options):
+        config = DedupeConfig(**options)
+        return DedupeKeys(config).fingerprint({"base": "f"}), Dedupe(config).fingerprint({"base": "f"})
+
+    assert steps()[0] == steps(near_distance=2)[0]
+    assert steps()[1] != steps(near_distance=2)[1]
 
 
 def test_known_hashes_are_taken_over_and_missing_ones_computed():
@@ -123,9 +123,3 @@ def test_pictures_that_cannot_be_decoded_still_have_bytes():
     junk, nothing = step.process(batch).to_pylist()
     assert (len(junk["dedupe_sha256"]), junk["dedupe_phash"], junk["dedupe_keys_status"]) == (64, None, "undecodable")
     assert (nothing["dedupe_sha256"], nothing["dedupe_keys_status"]) == (None, "no_image")
-
-
-def test_no_pairs_at_all(tmp_path):
-    dataset_of(tmp_path / "photos", [[("a", encoded(landscape(1)))], [("b", encoded(landscape(2)))]])
-    run_step(Dedupe(DedupeConfig()), tmp_path / "photos", Runner("local", 1))
-    assert found_in(tmp_path / "photos") == {"a": ("a", 1, None, "ok"), "b": ("b", 1, None, "ok")}
