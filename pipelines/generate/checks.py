@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from pipelines.generate.claims import contradiction
 from pipelines.generate.context import Known
@@ -34,9 +35,9 @@ def check_refusal(text: str) -> None:
         raise Rejected(GenerateStatus.refused, f"begins with {found.group(0).strip()!r}")
 
 
-def check_pairs(pairs: list[Pair], known: Known, language: str | None) -> None:
-    """All checks of a conversation that was read, the cheap ones first."""
-    _check_notes(pairs, known)
+def check_pairs(pairs: list[Pair], known: Known, language: str | None, given: Collection[str] = ()) -> None:
+    """All checks of a conversation that was read, the cheap ones first; `given` are questions of ours."""
+    _check_notes(pairs, known, given)
     _check_questions(pairs)
     if language is not None:
         reason = is_other_language(" ".join(f"{question} {answer}" for question, answer in pairs), language)
@@ -49,14 +50,13 @@ def check_pairs(pairs: list[Pair], known: Known, language: str | None) -> None:
             raise Rejected(GenerateStatus.contradicts_context, reason)
 
 
-def _check_notes(pairs: list[Pair], known: Known) -> None:
+def _check_notes(pairs: list[Pair], known: Known, given: Collection[str]) -> None:
     """The model must speak of the picture. A word that the picture's own captions use is no sign of notes."""
     own = {found.lower() for caption in known.captions for found in _NOTES.findall(caption)}
-    for pair in pairs:
-        for text in pair:
-            for found in _NOTES.findall(text):
-                if found.lower() not in own:
-                    raise Rejected(GenerateStatus.mentions_notes, f"says {found!r}")
+    for text in (text for pair in pairs for text in pair if text not in given):
+        for found in _NOTES.findall(text):
+            if found.lower() not in own:
+                raise Rejected(GenerateStatus.mentions_notes, f"says {found!r}")
 
 
 def _check_questions(pairs: list[Pair]) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.llm.settings import EndpointConfig
@@ -19,9 +20,13 @@ Result = TypeVar("Result")
 
 
 class Lease:
-    """A share in a client: it is opened for the first holder and closed after the last."""
+    """A share in a client: it is opened for the first holder and closed after the last.
 
-    def __init__(self, settings: EndpointConfig, budget: str, workers: int):
+    The caps count what `dataset` (the path of the dataset that is made) has cost in all its runs.
+    """
+
+    def __init__(self, settings: EndpointConfig, dataset: str, workers: int):
+        budget = dataset if "://" in dataset else str(Path(dataset).absolute())
         self._name = (settings.model_dump_json(), budget, workers)
         self.client = _POOL.take(self._name, lambda: _open(settings, budget, workers))
 

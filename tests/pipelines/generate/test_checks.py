@@ -1,0 +1,161 @@
+import pytest
+
+from pipelines.generate.checks import check_pairs, check_refusal
+from pipelines.generate.claims import contradiction
+from pipelines.generate.context import Box, Known
+from pipelines.generate.language import is_other_language
+from pipelines.generate.statuses import GenerateStatus, Rejected
+
+DOG, CAT = Box("dog", 0.0, 0.2, 0.2, 0.5), Box("cat", 0.7, 0.2, 0.9, 0.5)
+PEOPLE = (Box("person", 0.1, 0.1, 0.2, 0.9), Box("person", 0.6, 0.1, 0.7, 0.9), Box("person", 0.8, 0.1, 0.9, 0.9))
+SCENE = Known("k", ("A dog looks at a cat.",), (DOG, CAT, *PEOPLE))
+SHAPE = Known("k", (), (), {"color": "teal", "shape": "triangle"})
+EMPTY = Known("k")
+
+
+def status_of(pairs, known=EMPTY, language="en"):
+    try:
+        check_pairs(pairs, known, language)
+    except Rejected as rejected:
+        assert rejected.detail
+        return rejected.status
+    return GenerateStatus.ok
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I’m sorry, I cannot see images.",
+        "Sorry, but I cannot do that.",
+        "As an AI language model, I do not see.",
+        "I cannot assist with this request.",
+        "I am unable to view the picture.",
+        "I apologize, but no.",
+    ],
+)
+def test_refusals_are_found(text):
+    with pytest.raises(Rejected) as caught:
+        check_refusal(text)
+    assert caught.value.status is GenerateStatus.refused
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A sign says: I'm sorry, we are closed.",
+        "I can see a dog.",
+        "The man cannot see the ball.",
+        "I see a sorry sight.",
+    ],
+)
+def test_quoted_or_similar_words_are_no_refusal(text):
+    check_refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ("The caption says that a dog is there.", GenerateStatus.mentions_notes),
+        ("Its bounding box is on the left.", GenerateStatus.mentions_notes),
+        ("At the coordinates 0.1, 0.2.", GenerateStatus.mentions_notes),
+        ("According to the description, it rains.", GenerateStatus.mentions_notes),
+        ("A boxer stands in a corner of the ring.", GenerateStatus.ok),
+        ("A note lies on the table.", GenerateStatus.ok),
+    ],
+)
+def test_the_answer_speaks_of_the_picture_and_not_of_notes(answer, status):
+    assert status_of([("What is there?", answer)]) is status
+
+
+def test_a_word_of_the_picture_itself_is_no_note():
+    meme = Known("k", ("A cartoon with a funny caption.",))
+    assert status_of([("What is there?", "A cartoon with a caption.")], meme) is GenerateStatus.ok
+
+
+def test_the_same_question_twice():
+    pairs = [("What is it?", "A dog."), ("what is it", "It is a dog.")]
+    assert status_of(pairs) is GenerateStatus.duplicate_question
+    assert status_of([*pairs[:1], ("Where is it?", "Outside.")]) is GenerateStatus.ok
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "other"),
+    [
+        ("Der Hund sitzt auf dem Stuhl und ist nicht allein mit der Katze.", "en", True),
+        ("Le chien est sur la chaise et le chat est dans le jardin avec une balle.", "en", True),
+        ("一只狗坐在椅子上，旁边有一只猫", "en", True),
+        ("The dog sits on the chair and looks at the cat by the window.", "en", False),
+        ("The sign of the café Le Monde is red, and it is in Paris.", "en", False),
+        ("Teal.", "en", False),
+        ("The dog sits on the chair and this is what it likes to do.", "de", True),
+        ("Der Hund sitzt auf dem Stuhl und ist nicht allein mit der Katze.", "de", False),
+        ("", "en", False),
+        ("1234 5678", "en", False),
+    ],
+)
+def test_the_language(text, language, other):
+    assert (is_other_language(text, language) is not None) is other
+
+
+def test_the_language_of_a_conversation():
+    german = [("Was ist das?", "Das ist der Hund auf dem Stuhl und er ist nicht allein.")]
+    assert status_of(german) is GenerateStatus.wrong_language
+    assert status_of(german, language="de") is GenerateStatus.ok
+    assert status_of(german, language=None) is GenerateStatus.ok
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "found"),
+    [
+        # counts
+        ("How many people are there?", "There are two people.", "says 2 person, known are 3"),
+        ("How many people are in the picture?", "Five.", "says 5 person, known are 3"),
+        ("How many people are there?", "Three.", None),
+        ("What do you see?", "There are two people in the image.", "says 2 person, known are 3"),
+        ("What do you see?", "There are two people on the right.", None),
+        ("What do you see?", "There are 9 people.", None),
+        ("How many birds are there?", "Two.", None),
+        # presence
+        ("Is there a dog in the picture?", "No, there is not.", "denies a dog that is known"),
+        ("Are there any people?", "No.", "denies a person that is known"),
+        ("Is there a dog on the sofa?", "No.", None),
+        ("Is there a bird?", "No.", None),
+        ("What is missing?", "There is no cat.", "denies a cat that is known"),
+        ("What is missing?", "There is no cat on the roof.", None),
+        # sides
+        ("Where is it?", "The dog is on the right side of the image.", "puts the dog on the right"),
+        ("Where is it?", "The dog is on the left.", None),
+        ("Where is it?", "The dog is on the right of a tree.", None),
+        ("Where?", "The dog is to the right of the cat.", "puts the dog to the right of the cat"),
+        ("Where?", "The cat is located to the right of the dog.", None),
+        ("Where?", "The person is on the left.", None),
+    ],
+)
+def test_claims_about_objects(question, answer, found):
+    told = contradiction(question, answer, SCENE)
+    assert told == found or (found and told and told.startswith(found))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "found"),
+    [
+        ("What is it?", "It is a red triangle.", "says 'red', the color is 'teal'"),
+        ("What colour is the triangle?", "The triangle is red.", "says 'red', the color is 'teal'"),
+        ("What color is it?", "Red.", "says 'red', the color is 'teal'"),
+        ("What shape is it?", "It is a circle.", "says 'circle', the shape is 'triangle'"),
+        ("What is it?", "It is a teal triangle on a white background.", None),
+        ("Is it red?", "No, it is teal.", None),
+        ("Is it a circle?", "No, it is not a circle.", None),
+    ],
+)
+def test_claims_about_facts(question, answer, found):
+    assert contradiction(question, answer, SHAPE) == found
+
+
+def test_nothing_known_contradicts_nothing():
+    assert contradiction("How many dogs are there?", "Seven.", EMPTY) is None
+
+
+def test_a_contradiction_is_a_status():
+    assert status_of([("How many people are there?", "Two.")], SCENE) is GenerateStatus.contradicts_context

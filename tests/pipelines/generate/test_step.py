@@ -1,0 +1,190 @@
+"""From an `images` dataset to a `conversations` dataset, through Beam and real HTTP."""
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from demo.teacher import Teacher
+from pipelines.generate import Generate, GenerateConfig
+from pipelines.run import run_derive
+from pipelines.runners import Runner
+from schemas import Dataset
+from schemas.config import parse
+from schemas.errors import InputError
+from schemas.records import IMAGE, IMAGES
+from schemas.writing import write_dataset
+from tests.pipelines.llm.faulty import OK, FaultyServer
+
+RUNNER = Runner("local", 2)
+SCHEMA = IMAGES.append(pa.field("download_status", pa.string())).append(pa.field("duplicate_of", pa.string()))
+SCHEMA = SCHEMA.append(pa.field("image", IMAGE))
+TEAL = [{"name": "color", "value": "teal"}, {"name": "shape", "value": "circle"}]
+DOG = {"label": "dog", "x0": 0.1, "y0": 0.2, "x1": 0.3, "y1": 0.4}
+
+
+def row(key, **values):
+    return {"key": key, "source": "shapes", "download_status": "ok", **values}
+
+
+ROWS = [
+    row("shape", facts=TEAL),
+    row("photo", source="photos", captions=["A dog runs on the grass."], alt_text="my dog", boxes=[DOG]),
+    row("gone", facts=TEAL, download_status="http_404"),
+    row("copy", facts=TEAL, duplicate_of="shape"),
+    row("unknown", source="photos"),
+    row("other", source="elsewhere", captions=["A cat."]),
+]
+KINDS = [
+    {"kind": "describe", "sources": ["shapes", "photos"]},
+    *({"kind": kind, "sources": ["photos"]} for kind in ("conversation", "detail", "reasoning", "short_answer")),
+]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two fragments of three rows."""
+    tables = [pa.Table.from_pylist(ROWS[:3], SCHEMA), pa.Table.from_pylist(ROWS[3:], SCHEMA)]
+    return write_dataset(tmp_path / "images", "images", tables, {})
+
+
+def generate(server, images, target, **changes):
+    folder = Path(target).parent
+    values = {"model": "scripted-teacher", "provider": "test", "base_url": server.base_url, "kinds": KINDS}
+    values |= {"cache": str(folder / "cache"), "temperature": 0, "timeout_s": 5}
+    config = GenerateConfig(**{**values, **changes})
+    summary = run_derive(Generate(config), folder / "images", target, RUNNER)
+    return summary, Dataset.open(target)
+
+
+def rows_of(dataset):
+    return [one for fragment in dataset.fragments for one in fragment.read(None).to_pylist()]
+
+
+def test_every_row_becomes_conversations_or_a_reason(images, tmp_path):
+    with Teacher() as teacher:
+        summary, talks = generate(teacher, images, tmp_path / "talks")
+    told = {one["key"]: (one["status"], one["detail"]) for one in rows_of(talks)}
+    assert told == {
+        "shape/describe": ("ok", None),
+        "photo/describe": ("ok", None),
+        "photo/conversation": ("ok", None),
+        "photo/detail": ("ok", None),
+        "photo/reasoning": ("ok", None),
+        "photo/short_answer": ("ok", None),
+        "gone": ("skipped_input", "download: http_404"),
+        "copy": ("skipped_input", "duplicate of shape"),
+        "unknown/describe": ("no_context", "prompt describe needs captions or facts"),
+        "unknown/conversation": ("no_context", "prompt conversation needs captions or facts"),
+        "unknown/detail": ("no_context", "prompt detail needs captions or objects or facts"),
+        "unknown/reasoning": ("no_context", "prompt reasoning needs captions or objects or facts"),
+        "unknown/short_answer": ("no_context", "prompt short_answer needs captions or objects or facts"),
+        "other": ("not_asked", "source 'elsewhere'"),
+    }
+    assert summary.statuses == {"ok": 6, "skipped_input": 2, "no_context": 5, "not_asked": 1}
+    assert {key for one in rows_of(talks) for key in one["image_keys"]} == {one["key"] for one in ROWS}
+
+
+def test_a_row_is_a_conversation_with_its_maker(images, tmp_path):
+    with Teacher() as teacher:
+        _, talks = generate(teacher, images, tmp_path / "talks")
+        asked = {entry["id"]: entry for entry in teacher.requests}
+    made = {one["key"]: one for one in rows_of(talks)}
+    shape = made["shape/describe"]
+    assert [message["role"] for message in shape["messages"]] == ["user", "assistant"]
+    assert [part["type"] for part in shape["messages"][0]["content"]] == ["image", "text"]
+    assert "teal circle" in shape["messages"][1]["content"][0]["text"]
+    maker = shape["generator"]
+    assert (maker["provider"], maker["model"]) == ("test", "scripted-teacher")
+    assert (maker["prompt_id"], maker["prompt_version"], len(maker["prompt_hash"])) == ("describe", "1", 64)
+    assert maker["parameters"] == '{"max_output_tokens": 1024, "temperature": 0.0}'
+    assert maker["input_tokens"] == asked[maker["request_id"]]["prompt_tokens"]
+    quiz = made["photo/short_answer"]["messages"]
+    assert [part["type"] for message in quiz for part in message["content"]].count("image") == 1
+    assert quiz[0]["content"][1]["text"] == (
+        "Is there a dog in the picture?\nAnswer the question using a single word or phrase."
+    )
+
+
+def base_hashes(folder):
+    return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("base.*.arrow"))
+
+
+def test_the_same_inputs_give_the_same_bytes_and_send_nothing(images, tmp_path):
+    with Teacher() as teacher:
+        generate(teacher, images, tmp_path / "talks", price={"input": 1.0, "output": 2.0})
+        sent = len(teacher.requests)
+        generate(teacher, images, tmp_path / "again", price={"input": 1.0, "output": 2.0})
+        assert len(teacher.requests) == sent == 6
+    assert base_hashes(tmp_path / "talks") == base_hashes(tmp_path / "again")
+
+
+def test_a_changed_prompt_asks_again_for_its_own_kind_only(images, tmp_path):
+    own = tmp_path / "detail.yaml"
+    own.write_text((Path("pipelines/prompts/detail.yaml")).read_text().replace("in full", "in short"))
+    kinds = [*KINDS[:2], {"kind": "detail", "prompt": str(own), "sources": ["photos"]}, *KINDS[3:]]
+    with Teacher() as teacher:
+        generate(teacher, images, tmp_path / "talks")
+        summary, _ = generate(teacher, images, tmp_path / "talks", kinds=kinds)
+        assert summary.made == 2
+        assert len(teacher.requests) == 7
+
+
+def test_a_capped_run_ends_cleanly_and_goes_on_when_the_cap_is_raised(images, tmp_path):
+    with Teacher() as teacher:
+        capped, _ = generate(teacher, images, tmp_path / "talks", max_requests=2)
+        assert (capped.statuses["ok"], capped.statuses["budget_exhausted"]) == (2, 4)
+        same, _ = generate(teacher, images, tmp_path / "talks", max_requests=2)
+        assert same.statuses == capped.statuses
+        raised, _ = generate(teacher, images, tmp_path / "talks", max_requests=6)
+        assert raised.statuses["ok"] == 6
+        assert "budget_exhausted" not in raised.statuses
+        assert len(teacher.requests) == 6
+
+
+def test_bad_answers_stay_as_rows_and_are_asked_again_as_another_sample(images, tmp_path):
+    with FaultyServer(lambda question, arrival: OK) as server:
+        cut, _ = generate(server, images, tmp_path / "one", kinds=["describe"], max_output_tokens=2)
+        assert cut.statuses == {"truncated": 3, "skipped_input": 2, "no_context": 1}
+        _, talks = generate(server, images, tmp_path / "two", kinds=["describe"], max_output_tokens=2, samples=2)
+        assert server.answered.total() == 6
+    made = [one for one in rows_of(talks) if one["status"] == "truncated"]
+    assert [one["key"] for one in made][:2] == ["shape/describe", "shape/describe~1"]
+    assert '"seed": 1' in made[1]["generator"]["parameters"]
+    assert made[0]["generator"]["output_tokens"] == 2
+
+
+def test_a_dead_server_leaves_a_reason_on_every_row(images, tmp_path):
+    quick = {"attempts": 2, "base_s": 0.01}
+    with FaultyServer(lambda question, arrival: "reset") as server:
+        summary, talks = generate(server, images, tmp_path / "talks", retry=quick)
+    assert summary.statuses["unavailable"] == 6
+    assert all(one["detail"] for one in rows_of(talks) if one["status"] != "ok")
+
+
+def test_a_picture_prompt_sends_the_picture(tmp_path):
+    bytes_ = b"\xff\xd8\xff not really a picture"
+    rows = [row("a", image={"bytes": bytes_, "path": None}), row("b")]
+    write_dataset(tmp_path / "images", "images", [pa.Table.from_pylist(rows, SCHEMA)], {})
+    with FaultyServer() as server:
+        summary, _ = generate(server, None, tmp_path / "talks", kinds=[{"kind": "detail", "prompt": "detail_image"}])
+        assert summary.statuses == {"ok": 1, "no_context": 1}
+        (body,) = server.bodies
+    assert [part["type"] for part in body["messages"][-1]["content"]] == ["image_url", "text"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kinds": ["detial"]}, "there is no prompt 'detial'. Did you mean 'detail'"),
+        ({"kinds": []}, "kinds"),
+        ({"kind": ["detail"]}, "unknown key 'kind'. Did you mean 'kinds'"),
+        ({"language": "xx"}, "answers can be checked to be in one of"),
+        ({"base_url": "http://localhost/v1"}, "base_url is given without provider"),
+        ({"max_cost": -1}, "max_cost"),
+    ],
+)
+def test_bad_configuration_is_told(values, message):
+    with pytest.raises(InputError, match=message):
+        parse({"model": "m", **values}, GenerateConfig, where="recipe.yaml")
