@@ -30,6 +30,10 @@ _MAX_HEADER = 16_384
 """Bytes of one response header line; long redirect targets exceed aiohttp's 8,190."""
 
 
+class _Enough(Exception):
+    """As much of a robots.txt was read as is parsed."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A row that ended well."""
@@ -166,19 +170,30 @@ class Client:
     async def _get_robots(self, url: URL) -> bytes:
         """robots.txt of an origin, with the same guard, limits and patience as a picture."""
         tried = 0
+        start: list[bytes] = []
+
+        def on_bytes(part: bytes, before: int) -> None:
+            start.append(part)
+            if before + len(part) >= MAX_ROBOTS_BYTES:
+                raise _Enough
+
         while True:
             try:
                 tried += 1
+                start.clear()
                 async with self._limits.slot(url.raw_host or ""):
                     self.counts["robots"] += 1
                     return await fetch(
                         self._session,
                         self._guard,
                         url,
-                        max_bytes=4 * MAX_ROBOTS_BYTES,
+                        max_bytes=self.config.max_bytes,
                         max_redirects=5,  # RFC 9309 section 2.3.1.2: at least five
                         deadline=self.config.deadline,
+                        on_bytes=on_bytes,
                     )
+            except _Enough:
+                return b"".join(start)
             except Failure as failure:
                 wait = self._retry.delay(tried, failure.retry_after, random.random)
                 if not failure.transient or wait is None:

@@ -47,6 +47,9 @@ _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 
 # RFC 1123 section 2.1 and RFC 1035 section 2.3.4; underscores are used by real hosts. After IDNA, so ASCII only.
 _HOST_NAME = re.compile(r"(?=.{1,254}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+# No top-level domain is a number. Such a host (2130706433, 0x7f.1, 127.1) is an address in disguise: URL Standard,
+# section 3.5, "ends in a number".
+_NUMBER_LAST = re.compile(r"(^|\.)(\d+|0[xX][0-9a-fA-F]*)\.?$")
 
 MAX_URL_LENGTH = 16_384
 """Characters. Servers answer 414 far below; longer ones are data, not addresses."""
@@ -74,8 +77,8 @@ class Guard:
         if not host or not port:
             raise Failure(DownloadStatus.bad_url, "no host")
         literal = parse_address(host)
-        if literal is None and not _HOST_NAME.fullmatch(host):
-            raise Failure(DownloadStatus.bad_url, "the host is not a host name")
+        if literal is None and (not _HOST_NAME.fullmatch(host) or _NUMBER_LAST.search(host)):
+            raise Failure(DownloadStatus.bad_url, "the host is neither a name nor a plainly written address")
         if literal is not None and not self._allowed(literal, host, port):
             raise Failure(DownloadStatus.private_address, "the host is a private or special address")
         return url.with_user(None).with_fragment(None)
@@ -135,10 +138,7 @@ def is_public(address: Address) -> bool:
 
 
 def parse_address(host: str) -> Address | None:
-    """The address that a URL's host spells in its plain form, or None for a name.
-
-    Other spellings (2130706433, 0x7f.1) reach the resolver, whose answer is checked instead.
-    """
+    """The address that a URL's host spells in its plain form, or None for a name."""
     try:
         return _address(host)
     except ValueError:

@@ -84,8 +84,8 @@ class Web:
             self.requests.append(request)
             handler = self.handlers.get(path.split("?")[0]) or self.handlers.get("*") or _missing
             await handler(request)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # the client went away, which is what many tests are about
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            pass  # the client went away, which is what many tests are about; or the server ends
         finally:
             self._now -= 1
             writer.close()
