@@ -86,8 +86,8 @@ def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def verdicts_of(members: Sequence[Member]) -> list[Verdict]:
-    """A verdict for each member of one cluster, in the given order."""
-    best = min(members, key=lambda member: (-member.area, member.key))
+    """A verdict for each member of one cluster, in the given order. The first of the largest represents it."""
+    best = max(members, key=lambda member: member.area)
     cluster = min(member.key for member in members)
     return [
         Verdict(cluster, len(members), None if member is best else best.key, member.exact == best.exact)

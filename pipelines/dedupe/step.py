@@ -25,7 +25,7 @@ class DedupeStatus(StrEnum):
 class Dedupe(DatasetStep[DedupeConfig]):
     """Writes the cluster of every picture (named after its smallest key), its size, and which picture it repeats.
 
-    The largest picture of a cluster represents it; among equals the one with the smallest key.
+    The largest picture of a cluster represents it; among equals the first one of the dataset.
     """
 
     name = "dedupe"
@@ -119,8 +119,14 @@ def _by_cluster(placed: Placed, roots: Mapping[Group, Group]) -> tuple[Group, Pl
     return roots.get(group, group), placed
 
 
+def _order(place: Place) -> tuple[int, str, int]:
+    """Places in the order of the dataset: fragment ids begin with their number, of four digits or more."""
+    number = place[0].partition("-")[0]
+    return len(number), number, place[1]
+
+
 def _judged(grouped: tuple[Group, Iterable[Placed]]) -> Iterator[tuple[Place, Verdict]]:
-    placed = sorted(grouped[1], key=lambda entry: entry[1].key)
+    placed = sorted(grouped[1], key=lambda entry: _order(entry[0]))
     if len(placed) > 1:
         verdicts = verdicts_of([member for _, member in placed])
         yield from zip((place for place, _ in placed), verdicts, strict=True)

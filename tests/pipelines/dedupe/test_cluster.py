@@ -58,11 +58,11 @@ def test_components_do_not_depend_on_the_order(pairs, random):
     assert all(found[first] == found[second] for first, second in named)
 
 
-def test_the_largest_picture_represents_its_cluster():
+def test_the_first_of_the_largest_pictures_represents_its_cluster():
     small = Member("a", "sha-1", None, 100)
     large = Member("c", "sha-2", None, 400)
     same = Member("b", "sha-2", None, 400)
-    found = verdicts_of([small, large, same])
+    found = verdicts_of([small, large, same])  # in the order of the dataset
     assert [(verdict.cluster, verdict.size) for verdict in found] == [("a", 3)] * 3
-    assert [verdict.duplicate_of for verdict in found] == ["b", "b", None]
+    assert [verdict.duplicate_of for verdict in found] == ["c", None, "c"]
     assert [verdict.same_bytes for verdict in found] == [False, True, True]

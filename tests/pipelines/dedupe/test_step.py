@@ -10,6 +10,7 @@ from PIL import Image
 from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.dedupe.cluster import Member
 from pipelines.dedupe.keys import DedupeKeys
+from pipelines.dedupe.step import _order
 from pipelines.run import run_step
 from pipelines.runners import Runner
 from schemas import Dataset
@@ -123,3 +124,8 @@ def test_pictures_that_cannot_be_decoded_still_have_bytes():
     junk, nothing = step.process(batch).to_pylist()
     assert (len(junk["dedupe_sha256"]), junk["dedupe_phash"], junk["dedupe_keys_status"]) == (64, None, "undecodable")
     assert (nothing["dedupe_sha256"], nothing["dedupe_keys_status"]) == (None, "no_image")
+
+
+def test_places_sort_in_the_order_of_the_dataset():
+    places = [("10000-aa", 0), ("9999-ff", 7), ("9999-ff", 10), ("0001-bb", 3)]
+    assert sorted(places, key=_order) == [("0001-bb", 3), ("9999-ff", 7), ("9999-ff", 10), ("10000-aa", 0)]
