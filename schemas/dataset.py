@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,6 @@ class Fragment:
     def __init__(self, store: Store, entry: FragmentEntry):
         self.store, self.entry = store, entry
         self.id, self.rows = entry.id, entry.rows
-        self._tables: dict[str, pa.Table] = {}
 
     @cached_property
     def owner(self) -> dict[str, str]:
@@ -40,8 +40,13 @@ class Fragment:
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The columns (all by default) of every row. Memory-mapped: bytes are only touched when looked at."""
-        names = list(columns) if columns is not None else self.columns
-        return pa.table({name: self._table(self._owner_of(name)).column(name) for name in names})
+        names = list(dict.fromkeys(self.columns if columns is None else columns))
+        owners = {name: self._owner_of(name) for name in names}
+        tables = {
+            file: read_column_file(self.store, self.entry.files[file], [name for name in names if owners[name] == file])
+            for file in dict.fromkeys(owners.values())
+        }
+        return pa.table({name: tables[owners[name]].column(name) for name in names})
 
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """`read`, cut into batches of `batch_rows` rows (the last one may be shorter)."""
@@ -64,26 +69,26 @@ class Fragment:
                 f"{nearest(column, self.columns)} Run the step that adds it first."
             ) from None
 
-    def _table(self, name: str) -> pa.Table:
-        if name not in self._tables:
-            self._tables[name] = read_column_file(self.store, self.entry.files[name])
-        return self._tables[name]
-
 
 class Dataset:
-    """One version of a dataset. Opening reads its manifest only; files are mapped when a column is asked for."""
+    """One version of a dataset. Opening reads its manifest only; files are mapped when a column is asked for.
 
-    def __init__(self, store: Store, manifest: Manifest):
+    `keep` fragments stay mapped for `take`: few for a walk through the rows, all of them for training in random order.
+    """
+
+    def __init__(self, store: Store, manifest: Manifest, keep: int = 8):
         self.store, self.manifest = store, manifest
         self.schema_name = parse_version(manifest.schema_version, store.root)[0]
         self.fragments = [Fragment(store, entry) for entry in manifest.fragments]
+        self._recent: OrderedDict[tuple, pa.Table] = OrderedDict()
+        self._keep = keep
         self._ends = np.cumsum([fragment.rows for fragment in self.fragments], dtype=np.int64)
 
     @classmethod
-    def open(cls, path: str | Path, at: int | None = None) -> Dataset:
+    def open(cls, path: str | Path, at: int | None = None, keep: int = 8) -> Dataset:
         """The dataset at `path` (a folder or an fsspec URL), newest version or manifest number `at`."""
         store = Store(path)
-        return cls(store, manifests.read(store, at))
+        return cls(store, manifests.read(store, at), keep)
 
     @classmethod
     def exists(cls, path: str | Path) -> bool:
@@ -122,8 +127,19 @@ class Dataset:
         found = []
         for row in rows:
             fragment, offset = self.locate(int(row))
-            found.append(fragment.read(names).slice(offset, 1).to_pylist()[0])
+            found.append(self._mapped(fragment, tuple(names)).slice(offset, 1).to_pylist()[0])
         return found
+
+    def _mapped(self, fragment: Fragment, names: tuple[str, ...]) -> pa.Table:
+        """The columns of a fragment, from the recently used ones where possible."""
+        key = (fragment.id, names)
+        table = self._recent.pop(key, None)
+        if table is None:
+            table = fragment.read(names)
+        self._recent[key] = table
+        if len(self._recent) > self._keep:
+            self._recent.popitem(last=False)
+        return table
 
     def locate(self, row: int) -> tuple[Fragment, int]:
         """The fragment of a row, and the row's place in it."""

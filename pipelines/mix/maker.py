@@ -22,7 +22,6 @@ from schemas.records import SAMPLES
 from schemas.store import Store
 
 CONVERSATION_COLUMNS = ["key", "image_keys", "messages", "kind", "source"]
-OPEN_FRAGMENTS = 4
 
 
 @dataclass(frozen=True)
@@ -146,29 +145,20 @@ class MixMaker(Maker):
 
 
 class _Images:
-    """Rows of an images dataset by key. Keeps a few fragments mapped, so memory does not grow with the dataset."""
+    """Rows of an images dataset by key."""
 
     def __init__(self, dataset: Dataset):
         self.dataset, self.index, self.columns = dataset, KeyIndex(dataset), dataset.columns
-        self._open: dict[str, Fragment] = {}
 
     def look(self, key: str, columns: list[str]) -> dict[str, Any] | None:
         number = self.index.find(key)
         if number is None:
             return None
-        found = self._read(number, ["key", *columns])
+        (found,) = self.dataset.take([number], ["key", *columns])
         return {**found, "row": number} if found["key"] == key else None
 
     def picture(self, number: int) -> dict[str, Any]:
-        return self._read(number, ["image", "width", "height"])
-
-    def _read(self, number: int, columns: list[str]) -> dict[str, Any]:
-        listed, offset = self.dataset.locate(number)
-        fragment = self._open.get(listed.id)
-        if fragment is None:
-            fragment = Fragment(listed.store, listed.entry)
-            self._open = {**dict(list(self._open.items())[1 - OPEN_FRAGMENTS :]), fragment.id: fragment}
-        return {name: fragment.read([name]).column(0)[offset].as_py() for name in columns}
+        return self.dataset.take([number], ["image", "width", "height"])[0]
 
 
 def _rows(source: MixSource, part: MixFragment) -> Iterator[dict[str, Any]]:
