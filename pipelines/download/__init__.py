@@ -3,3 +3,9 @@
 Read from the outside in: `step.py` (columns), `client.py` (one row: guard, politeness, tries), `fetch.py` (one try),
 `pictures.py` (bytes to a checked picture). `config.py` holds every option, `statuses.py` every outcome.
 """
+
+from pipelines.download.config import DownloadConfig
+from pipelines.download.statuses import DownloadStatus
+from pipelines.download.step import Download
+
+__all__ = ["Download", "DownloadConfig", "DownloadStatus"]

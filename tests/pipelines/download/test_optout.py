@@ -1,0 +1,106 @@
+"""X-Robots-Tag, TDM headers and robots.txt."""
+
+from __future__ import annotations
+
+import pytest
+from multidict import CIMultiDict
+
+from pipelines.download.config import HEADER_DIRECTIVES
+from pipelines.download.optout import check_headers, opt_out_directive, robots_rules, robots_rules_without
+from pipelines.download.statuses import DownloadStatus, Failure
+from tests.pipelines.download.images import jpeg
+from tests.pipelines.download.web import Web, body
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        (["noai"], "noai"),
+        (["NoImageAI"], "noimageai"),
+        (["nofollow, noindex"], "noindex"),
+        (["none"], "noindex"),
+        (["noml"], "noml"),
+        (["nofollow", "noimageindex"], "noimageindex"),
+        (["lavabeam: noai"], "noai"),
+        (["LavaBeam : nofollow, noai"], "noai"),
+        (["otherbot: nofollow, lavabeam: noai"], "noai"),
+        (["unavailable_after: 25 Jun 2027 15:00:00 PST, noindex"], "noindex"),
+        (["max-snippet: 10, noai"], "noai"),
+        (["otherbot: noai, noindex"], None),
+        (["all", "nofollow", ""], None),
+        (["max-image-preview: large"], None),
+        ([], None),
+    ],
+)
+def test_x_robots_tag(tags, found):
+    assert opt_out_directive(tags, "lavabeam", HEADER_DIRECTIVES) == found
+
+
+def test_tdm_reservation():
+    check_headers(CIMultiDict({"tdm-reservation": "0"}), "lavabeam", HEADER_DIRECTIVES)
+    check_headers(CIMultiDict({"tdm-reservation": "1"}), "lavabeam", HEADER_DIRECTIVES, respect_tdm=False)
+    with pytest.raises(Failure, match="opt_out_tdm"):
+        check_headers(CIMultiDict({"tdm-reservation": "1"}), "lavabeam", HEADER_DIRECTIVES)
+
+
+def test_robots_rules_speak_to_our_token():
+    rules = robots_rules("User-agent: *\nDisallow:\n\nUser-agent: LavaBeam\nDisallow: /a\nCrawl-delay: 900", "lavabeam")
+    rules.check("http://x.test/b.jpg", "lavabeam")
+    assert rules.crawl_delay == 10
+    with pytest.raises(Failure, match="robots_disallowed"):
+        rules.check("http://x.test/a.jpg", "lavabeam")
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (DownloadStatus.not_found, None),
+        (DownloadStatus.forbidden, None),
+        (DownloadStatus.client_error, None),
+        (DownloadStatus.too_many_redirects, None),
+        (DownloadStatus.server_error, "robots_unreachable"),
+        (DownloadStatus.rate_limited, "robots_unreachable"),
+        (DownloadStatus.timeout, "robots_unreachable"),
+        (DownloadStatus.dns, "dns"),
+        (DownloadStatus.connection, "connection"),
+        (DownloadStatus.private_address, "private_address"),
+    ],
+)
+def test_robots_that_cannot_be_had(status, outcome):
+    rules = robots_rules_without(Failure(status, "detail"))
+    if outcome is None:
+        rules.check("http://x.test/a", "lavabeam")
+    else:
+        with pytest.raises(Failure) as caught:
+            rules.check("http://x.test/a", "lavabeam")
+        assert caught.value.status == outcome
+
+
+def test_robots_are_asked_for_once_per_origin_and_not_at_all_when_not_wanted(download):
+    with Web({"*": body(jpeg()), "/robots.txt": body(b"")}) as web, Web({"*": body(jpeg())}) as other:
+        urls = [web.url(f"/{number}.jpg") for number in range(100)]
+        assert {row["download_status"] for row in download([*urls, other.url("/a.jpg")])} == {"ok"}
+        assert web.hits["/robots.txt"] == other.hits["/robots.txt"] == 1
+        download(urls[:2], respect_robots_txt=False)
+        assert web.hits["/robots.txt"] == 1
+
+
+def test_a_redirect_target_is_asked_for_its_own_robots(download):
+    with Web({"*": body(jpeg()), "/robots.txt": body(b"User-agent: lavabeam\nDisallow: /")}) as target:
+        moved = body(b"", "302 Found", Location=target.url("/a.jpg"))
+        with Web({"/a.jpg": moved}) as web:
+            rows = download([web.url("/a.jpg")])
+    assert rows[0]["download_status"] == "robots_disallowed"
+    assert target.hits["/a.jpg"] == 0
+
+
+def test_robots_after_a_failure_that_passes(download):
+    async def robots(request):
+        if request.number == 1:
+            await request.send(b"", "503 Busy")
+        else:
+            await request.send(b"User-agent: *\nDisallow: /no")
+
+    with Web({"*": body(jpeg()), "/robots.txt": robots}) as web:
+        rows = download([web.url("/no/a.jpg"), web.url("/yes/a.jpg")])
+    assert [row["download_status"] for row in rows] == ["robots_disallowed", "ok"]
