@@ -1,0 +1,80 @@
+"""Charts as inline SVG: lines of losses, bars of counts. Colors come from the page's style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+WIDTH, HEIGHT = 520, 200
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 26
+
+
+def line_chart(values: Sequence[tuple[float, float]], unit: str) -> str:
+    """One curve of (x, y), with its moving average over a twentieth of it; `unit` names the x axis."""
+    if len(values) < 2:
+        return ""
+    xs, ys = [x for x, _ in values], [y for _, y in values]
+    low, high = min(0.0, *ys), max(ys)
+    across = [LEFT + (WIDTH - LEFT - RIGHT) * (x - xs[0]) / ((xs[-1] - xs[0]) or 1) for x in xs]
+
+    def down(y: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (y - low) / ((high - low) or 1))
+
+    ticks = _ticks(low, high)
+    grid = "".join(
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(tick):.1f}" y2="{down(tick):.1f}" class="grid"/>'
+        f'<text x="{LEFT - 6}" y="{down(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        for tick in ticks
+    )
+    raw = " ".join(f"{x:.1f},{down(y):.1f}" for x, y in zip(across, ys, strict=True))
+    smooth = " ".join(f"{x:.1f},{down(y):.1f}" for x, y in zip(across, smoothed(ys), strict=True))
+    ends = (
+        f'<text x="{LEFT}" y="{HEIGHT - 8}">{xs[0]:g}</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{xs[-1]:g} {escape(unit)}</text>'
+    )
+    return _svg(f'{grid}{ends}<polyline points="{raw}" class="raw"/><polyline points="{smooth}" class="curve"/>')
+
+
+def histogram(values: Sequence[float], unit: str, bins: int = 32) -> str:
+    """How often values fall into equally wide bins; `unit` names the x axis."""
+    if not len(values):
+        return ""
+    low, high = float(min(values)), float(max(values))
+    width = (high - low) / bins or 1.0
+    counts = [0] * bins
+    for value in values:
+        counts[min(int((value - low) / width), bins - 1)] += 1
+    step = (WIDTH - LEFT - RIGHT) / bins
+    scale = (HEIGHT - TOP - BOTTOM) / max(counts)
+    bars = "".join(
+        f'<rect x="{LEFT + place * step:.1f}" width="{max(step - 1, 1):.1f}" '
+        f'y="{HEIGHT - BOTTOM - count * scale:.1f}" height="{count * scale:.1f}" class="bar"/>'
+        for place, count in enumerate(counts)
+    )
+    ends = (
+        f'<text x="{LEFT}" y="{HEIGHT - 8}">{low:g}</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{high:g} {escape(unit)}</text>'
+        f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{max(counts)}</text>'
+    )
+    return _svg(bars + ends)
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """The mean of each value and those around it, over a twentieth of all."""
+    reach = max(len(values) // 40, 1)
+    windows = [values[max(place - reach, 0) : place + reach + 1] for place in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers from `low` to `high`."""
+    span = (high - low) or 1.0
+    size = 10.0 ** len(str(int(1 / span))) if span < 1 else 1.0
+    steps = [base * 10**power / size for power in range(-1, 9) for base in (1, 2, 5)]
+    step = next(step for step in steps if span / step <= 5)
+    first = int(low // step)
+    return [round(number * step, 10) for number in range(first, first + 8) if low <= number * step <= high]
+
+
+def _svg(content: str) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="chart">{content}</svg>'
