@@ -11,7 +11,7 @@ import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,22 @@ class BaseSizes:
 
 @dataclass(frozen=True)
 class Talk:
-    """A conversations dataset and the template that its rows will be trained with."""
+    """A conversations dataset, the template that its rows will be trained with, and which kinds of row (None: all)."""
 
     conversations: str
     template: str
+    kinds: tuple[str, ...] | None = None
+
+    def placed(self, work: Path) -> Talk:
+        """The same, with the dataset in the folder `work`."""
+        return replace(self, conversations=str(work / self.conversations))
+
+    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Rows of these kinds that are fit to use."""
+        for batch in Dataset.open(self.conversations).batches([*columns, "kind", "status"], 1024):
+            for row in batch.to_pylist():
+                if row["status"] == "ok" and (self.kinds is None or row["kind"] in self.kinds):
+                    yield row
 
 
 def train_tokenizer(talks: Sequence[Talk], folder: str | Path, vocabulary: int = BaseSizes.vocabulary) -> Path:
@@ -118,7 +130,7 @@ def base_fingerprint(images: str | Path, talks: Sequence[Talk], tokenizer: str |
     from schemas.chat import load_tokenizer
 
     files = [Dataset.open(talk.conversations).as_parent().sha256 for talk in talks]
-    templates = [talk.template for talk in talks]
+    templates = [(talk.template, talk.kinds) for talk in talks]
     pictures = Dataset.open(images).as_parent().sha256
     return fingerprint(asdict(sizes), pictures, files, templates, load_tokenizer(tokenizer).hash)
 
@@ -138,7 +150,5 @@ def _texts(talks: Sequence[Talk]) -> Iterator[str]:
 
     for talk in talks:
         template = get_template(talk.template)
-        for batch in Dataset.open(talk.conversations).batches(["messages", "status"], 1024):
-            for row in batch.to_pylist():
-                if row["status"] == "ok":
-                    yield "".join(part.text for part in template.render(row["messages"]) if not part.image)
+        for row in talk.rows(["messages"]):
+            yield "".join(part.text for part in template.render(row["messages"]) if not part.image)

@@ -85,12 +85,11 @@ def load_texts(images: str, talks: Sequence[Talk], tokenizer: Tokenizer, sizes: 
     texts = []
     for talk in talks:
         template = get_template(talk.template)
-        for batch in Dataset.open(talk.conversations).batches(["image_keys", "messages", "status"], 1024):
-            for row in batch.to_pylist():
-                keys = row["image_keys"] or []
-                if row["status"] == "ok" and len(keys) == 1 and keys[0] in facts:
-                    encoded = encode(row["messages"], [(64, 64)], template, tokenizer, sizes.rule)
-                    texts.append(_with_gap(encoded.ids.tolist(), encoded.labels.tolist(), tokenizer, facts[keys[0]]))
+        for row in talk.rows(["image_keys", "messages"]):
+            keys = row["image_keys"] or []
+            if len(keys) == 1 and keys[0] in facts:
+                encoded = encode(row["messages"], [(64, 64)], template, tokenizer, sizes.rule)
+                texts.append(_with_gap(encoded.ids.tolist(), encoded.labels.tolist(), tokenizer, facts[keys[0]]))
     return texts
 
 

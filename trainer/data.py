@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError, LavaBeamError
 from trainer.folder import ModelFolder
 from trainer.pictures import prepare
+
+KEPT_BYTES = 64 << 20
+"""Memory for prepared pictures of one loading process."""
 
 COLUMNS = ("key", "images", "widths", "heights", "messages", "tokens")
 
@@ -51,13 +55,18 @@ class Samples:
         self.max_length, self.cut = max_length, cut
         self.template = get_template(str(folder.template))
         self.tokenizer: Tokenizer = folder.tokenizer
+        self._pictures: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._picture_bytes = 0
 
     def __len__(self) -> int:
         return self.mix.rows
 
-    def item(self, row: int) -> Item | Refused:
-        """The row's item. Whatever is wrong with the row itself becomes a `Refused`; nothing is replaced."""
-        values = self.mix.take([row], COLUMNS)[0]
+    def items(self, rows: Sequence[int]) -> list[Item | Refused]:
+        """An item per row. Whatever is wrong with a row itself makes it a `Refused`; nothing is replaced."""
+        taken = self.mix.take(rows, COLUMNS) if len(rows) else []
+        return [self._item_or_reason(int(row), values) for row, values in zip(rows, taken, strict=True)]
+
+    def _item_or_reason(self, row: int, values: dict[str, Any]) -> Item | Refused:
         try:
             return self._item(values)
         except (LavaBeamError, OSError, ValueError) as error:
@@ -81,7 +90,17 @@ class Samples:
         return Item(values["key"], encoded.ids, encoded.labels, pictures, sizes[: encoded.images])
 
     def _picture(self, content: bytes) -> np.ndarray:
-        return prepare(content, self.folder.rule, self.folder.mean, self.folder.std).pixels
+        """Pixels of a picture; the latest are kept, since rows about one picture, and epochs, come again."""
+        if content in self._pictures:
+            self._pictures.move_to_end(content)
+            return self._pictures[content]
+        pixels = prepare(content, self.folder.rule, self.folder.mean, self.folder.std).pixels
+        self._pictures[content] = pixels
+        self._picture_bytes += pixels.nbytes + len(content)
+        while self._picture_bytes > KEPT_BYTES:
+            dropped, old = self._pictures.popitem(last=False)
+            self._picture_bytes -= old.nbytes + len(dropped)
+        return pixels
 
 
 class BadRows:

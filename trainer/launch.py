@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,12 +34,14 @@ def train(
     processes: int | None = None,
     overrides: dict[str, Any] | None = None,
     dry_run: bool = False,
+    replace: bool = False,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Run one stage and return its result: steps, losses, seconds, the model's folder.
 
     A run that is finished already is not repeated (`"reused": True`); one that was interrupted goes on from its newest
-    checkpoint. `overrides` replaces dotted keys of the recipe. Raises InputError for anything wrong with recipe, mix or
+    checkpoint. `overrides` replaces dotted keys of the recipe; `replace` deletes another run in the output
+    folder, which is refused otherwise. Raises InputError for anything wrong with recipe, mix or
     checkpoint, before a process is started.
     """
     tell = report or (lambda text: print(text, file=sys.stderr, flush=True))
@@ -54,7 +57,7 @@ def train(
     if done is not None:
         tell(f"{settings.stage}: nothing to do, {folder} holds this very run ({done['steps']} steps).")
         return {**done, "model": str(folder / done["model"]), "reused": True}
-    _check_output(folder, mark)
+    _check_output(folder, mark, replace)
     write_inputs(folder, job, mark, count, {"length": settings.steps or settings.epochs or 1})
     for stale in (RESULT, ERROR):
         (folder / stale).unlink(missing_ok=True)
@@ -78,11 +81,18 @@ def prepare(settings: Recipe, processes: int, dry_run: bool = False) -> Job:
     return check(assembled(job), processes)
 
 
+def _has_gpu() -> bool:
+    """Whether a GPU driver is loaded (Nvidia's or AMD's): known without importing torch."""
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/kfd").exists()
+
+
 def default_processes() -> int:
     """One per GPU; two on a machine without one, so that what runs is the distributed path."""
+    if not _has_gpu():
+        return min(CPU_PROCESSES, os.cpu_count() or 1)
     import torch
 
-    return torch.cuda.device_count() or min(CPU_PROCESSES, os.cpu_count() or 1)
+    return torch.cuda.device_count() or 1
 
 
 def start_ranks(folder: Path, count: int) -> None:
@@ -131,7 +141,9 @@ def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1))),
         "TOKENIZERS_PARALLELISM": "false",
-        "DS_ACCELERATOR_QUIET": "1",
+        # DeepSpeed's optimizers ask torch to compile a function when they are imported, which loads torch's whole
+        # compiler (4 s of CPU a process); without a GPU nothing here is compiled.
+        **({} if _has_gpu() else {"TORCHDYNAMO_DISABLE": "1"}),
         "PYTHONPATH": f"{rooms}{os.pathsep}{path}" if path else rooms,
     }
 
@@ -158,11 +170,13 @@ def _failure(folder: Path, rank: int, code: int) -> LavaBeamError:
     return LavaBeamError(f"{folder}: rank {rank} ended with code {code}:\n{tail}")
 
 
-def _check_output(folder: Path, mark: str) -> None:
+def _check_output(folder: Path, mark: str, replace: bool) -> None:
     """Refuse to mix two runs in one folder, unless the other never finished anything."""
     if (folder / RESULT).is_file() or any(folder.glob("checkpoint-*")):
         known = json.loads((folder / "inputs.json").read_text(encoding="utf-8")).get("fingerprint")
-        if known != mark:
+        if known != mark and replace:
+            shutil.rmtree(folder)
+        elif known != mark:
             raise InputError(
                 f"{folder}: holds a run of another recipe, mix or starting model. "
                 "Choose another `output`, or delete this one."

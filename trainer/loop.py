@@ -46,7 +46,7 @@ class Steps(Dataset):
     def __getitem__(self, number: int) -> Step:
         batches, keys, refused = [], [], []
         for rows in self.schedule.micro_batches(number, self.rank):
-            found = [self.samples.item(int(row)) for row in rows]
+            found = self.samples.items(rows.tolist())
             refused += [item for item in found if isinstance(item, Refused)]
             items = [item for item in found if not isinstance(item, Refused)]
             batches.append(self.collator(items))
