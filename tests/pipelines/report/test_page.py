@@ -103,7 +103,7 @@ def test_a_page_shows_rows_statuses_talks_and_training(datasets, tmp_path):
     for expected in (
         "http://photos.test/gone.jpg",
         "HTTP 404",
-        "Copies and near-copies: 1 clusters",
+        "Copies and near-copies: 1 cluster<",
         "A &lt;b&gt;red&lt;/b&gt; picture.",
         "the model declined",
         "stage1, loss",
