@@ -169,7 +169,7 @@ def _open_dataset(path: Path, rule: ImageRule | None) -> tuple[ImageRule, Iterat
     dataset = Dataset.open(str(path))
     if dataset.schema_name not in ("samples", "conversations"):
         raise InputError(f"{path}: a dataset of {dataset.schema_name}; expected samples or conversations.")
-    told = dataset.manifest.info.get("image_rule")
+    told = dataset.manifest.info.get("image")
     if rule is None:
         rule = ImageRule.from_dict(told) if isinstance(told, dict) else ImageRule()
     return rule, _dataset_rows(dataset)
