@@ -49,7 +49,7 @@ def resolve(columns: Mapping[Any, str], found: Iterable[str], where: str) -> dic
     return resolved
 
 
-def image_row(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+def image_row(values: Mapping[str, Any], columns: Mapping[str, str], needs_url: bool = True) -> dict[str, Any]:
     """One row of the `images` schema with its import status. A cell of the wrong type is left empty and named."""
     row: dict[str, Any] = {"import_status": ImportStatus.ok, "import_detail": None}
     problems = []
@@ -61,7 +61,7 @@ def image_row(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str
             problems.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
     if problems:
         row.update(import_status=ImportStatus.bad_value, import_detail="; ".join(problems))
-    if not row.get("url"):
+    if needs_url and not row.get("url"):
         row.update(url=None, import_status=ImportStatus.no_url, import_detail="the row has no URL")
     return row
 

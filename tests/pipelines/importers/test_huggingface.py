@@ -1,0 +1,88 @@
+"""Pictures out of Hugging Face storage, written by the library itself."""
+
+import io
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipelines.importers.huggingface import HuggingFace, HuggingFaceConfig
+from schemas.errors import InputError
+
+
+def png(color):
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 3), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def dataset():
+    images = [{"bytes": png(color), "path": None} for color in ("red", "green", "blue")]
+    columns = {"image": images, "caption": ["a", "b", "c"], "id": [7, 8, 9]}
+    features = {"image": datasets.Image(), "caption": datasets.Value("string"), "id": datasets.Value("int64")}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def importer(path, **config):
+    return HuggingFace(HuggingFaceConfig(path=str(path), columns={"key": "id"}, **config))
+
+
+def all_rows(made):
+    return [row for part in made.slices() for row in made.rows(part).to_pylist()]
+
+
+def check(rows, keys=("7", "8", "9")):
+    assert [row["key"] for row in rows] == list(keys)
+    assert [row["alt_text"] for row in rows] == ["a", "b", "c"]
+    assert {(row["width"], row["height"], row["import_status"]) for row in rows} == {(6, 3, "ok")}
+    assert rows[1]["image"]["bytes"] == png("green")
+    assert len(rows[0]["sha256"]) == 64
+
+
+def test_save_to_disk_in_several_files(dataset, tmp_path):
+    dataset.save_to_disk(tmp_path / "saved", num_shards=2)
+    made = importer(tmp_path / "saved", rows_per_slice=2)
+    assert [part.rows for part in made.slices()] == [2, 1]
+    check(all_rows(made))
+
+
+def test_a_split_of_several(dataset, tmp_path):
+    datasets.DatasetDict({"train": dataset, "test": dataset.select([0])}).save_to_disk(tmp_path / "saved")
+    check(all_rows(importer(tmp_path / "saved", split="train")))
+    with pytest.raises(InputError, match=r"no split 'tran'. Did you mean 'train'"):
+        importer(tmp_path / "saved", split="tran").slices()
+
+
+def test_parquet_files(dataset, tmp_path):
+    dataset.to_parquet(tmp_path / "data-00000.parquet")
+    check(all_rows(importer(tmp_path / "*.parquet", rows_per_slice=2)))
+
+
+def test_arrow_file_format_and_raw_bytes(tmp_path):
+    table = pa.table({"jpg": [png("red"), b"junk", None], "id": ["x", "y", "z"]})
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    rows = all_rows(importer(tmp_path / "a.arrow", image="jpg"))
+    assert [row["import_status"] for row in rows] == ["ok", "no_image", "no_image"]
+    assert rows[1]["import_detail"] == "the cell is no picture (4 bytes)"
+
+
+def test_a_picture_stored_as_a_path_is_read(tmp_path):
+    (tmp_path / "red.png").write_bytes(png("red"))
+    pq.write_table(pa.table({"image": [{"bytes": None, "path": str(tmp_path / "red.png")}]}), tmp_path / "a.parquet")
+    row = all_rows(HuggingFace(HuggingFaceConfig(path=str(tmp_path / "a.parquet"))))[0]
+    assert (row["image"]["path"], row["key"], row["width"]) == ("red.png", "000000000", 6)
+
+
+def test_errors_say_what_was_found(dataset, tmp_path):
+    dataset.save_to_disk(tmp_path / "saved")
+    with pytest.raises(InputError, match=r"no column 'img' with pictures. Columns found: image, caption, id"):
+        importer(tmp_path / "saved", image="img").slices()
+    with pytest.raises(InputError, match=r"no dataset of `save_to_disk` \(state.json is missing\)"):
+        importer(tmp_path).slices()
+    (tmp_path / "cut.arrow").write_bytes(b"\xff\xff\xff\xff12")
+    with pytest.raises(InputError, match="this is not an Arrow file"):
+        importer(tmp_path / "cut.arrow").slices()

@@ -1,0 +1,85 @@
+"""Tar archives whose members share names."""
+
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+
+from pipelines.importers.webdataset import WebDataset, WebDatasetConfig
+from schemas.errors import InputError
+
+
+def png(color):
+    buffer = io.BytesIO()
+    Image.new("RGB", (6, 3), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def archive(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+LONG = "a-very-long-folder-name/" * 6
+
+MEMBERS = [
+    ("000.png", png("red")),
+    ("000.txt", b"a red picture\n"),
+    ("000.json", json.dumps({"url": "http://photos.test/0.png", "license": "CC0"}).encode()),
+    (f"{LONG}001.png", png("green")),
+    (f"{LONG}001.json", b"{broken"),
+    ("002.txt", b"no picture"),
+    ("003.PNG", b"junk"),
+    ("004.png", png("blue")),
+]
+
+
+def importer(path, **config):
+    return WebDataset(WebDatasetConfig(path=str(path), **config))
+
+
+def all_rows(made):
+    return [row for part in made.slices() for row in made.rows(part).to_pylist()]
+
+
+@pytest.mark.parametrize("rows_per_slice", [1, 2, 10])
+def test_samples_become_rows(tmp_path, rows_per_slice):
+    archive(tmp_path / "shard-0.tar", MEMBERS)
+    rows = all_rows(importer(tmp_path / "shard-0.tar", rows_per_slice=rows_per_slice, source="shards"))
+    assert [row["key"] for row in rows] == [
+        "shard-0/000",
+        f"shard-0/{LONG}001",
+        "shard-0/002",
+        "shard-0/003",
+        "shard-0/004",
+    ]
+    assert [row["import_status"] for row in rows] == ["ok", "bad_value", "no_image", "no_image", "ok"]
+    first = rows[0]
+    assert (first["alt_text"], first["url"], first["license"]) == ("a red picture", "http://photos.test/0.png", "CC0")
+    assert (first["width"], first["source"], first["image"]["bytes"]) == (6, "shards", png("red"))
+    assert rows[1]["image"]["bytes"] == png("green")
+    assert rows[1]["import_detail"].startswith("the json member cannot be read")
+
+
+def test_a_new_archive_leaves_earlier_slices_unchanged(tmp_path):
+    archive(tmp_path / "shard-0.tar", MEMBERS[:5])
+    old = importer(tmp_path / "*.tar", rows_per_slice=2).slices()
+    archive(tmp_path / "shard-1.tar", MEMBERS[5:])
+    new = importer(tmp_path / "*.tar", rows_per_slice=2).slices([part.rows for part in old])
+    assert [part.digest for part in new[: len(old)]] == [part.digest for part in old]
+    assert sum(part.rows for part in new) == 5
+
+
+def test_cut_and_foreign_files_are_refused(tmp_path):
+    archive(tmp_path / "shard.tar", MEMBERS)
+    (tmp_path / "shard.tar").write_bytes((tmp_path / "shard.tar").read_bytes()[:600])
+    with pytest.raises(InputError, match="not a tar archive, or it was cut"):
+        importer(tmp_path / "shard.tar").slices()
+    (tmp_path / "text.tar").write_text("hello " * 200)
+    with pytest.raises(InputError, match="not a tar archive"):
+        importer(tmp_path / "text.tar").slices()
