@@ -68,11 +68,13 @@ class Teacher:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/v1/chat/completions", self._chat), web.get("/v1/models", self._models)]
+
     async def listen(self) -> None:
         """Accept connections on the running loop; `base_url` is known afterwards."""
         app = web.Application(client_max_size=_LARGEST_REQUEST)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_get("/v1/models", self._models)
+        app.add_routes(self.routes())
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)

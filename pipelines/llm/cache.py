@@ -38,6 +38,10 @@ class AnswerCache:
             self.write_hits()
         return _answer(*row)
 
+    def holds(self, key: str) -> bool:
+        """Whether `get` would find an answer; counts no hit."""
+        return self._store.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
+
     def put(
         self, connection: sqlite3.Connection, key: str, names: tuple[str, str, str], raw: str, answer: Answer
     ) -> None:

@@ -22,9 +22,6 @@ from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.store import CacheStore
 from schemas.errors import InputError
 
-# How often a request looks again that waits for another one's claim or reservation to end.
-_CLAIM_POLL_S = 0.05
-
 
 class LlmClient:
     """Asks one endpoint. Lives on one event loop; `ask` may be called any number of times at once.
@@ -33,19 +30,22 @@ class LlmClient:
     `counts` tells what happened: requests sent, cached answers, tries by reason.
     """
 
+    claim_poll_s = 0.05
+    """How often a request looks again that waits for another one's claim or reservation to end."""
+
     def __init__(self, settings: EndpointConfig, budget: str, workers: int = 1):
         self.settings, self.counts = settings, Counter[str]()
         self._price = _price(settings)
-        self._store = CacheStore(settings.cache)
-        self.cache = AnswerCache(self._store)
-        self.ledger = Ledger(self._store, budget, settings.caps)
+        self.store = CacheStore(settings.cache)
+        self.cache = AnswerCache(self.store)
+        self.ledger = Ledger(self.store, budget, settings.caps)
         self._window = Window(max(1, settings.concurrency // workers))
         self._requests = TokenBucket(_share(settings.requests_per_minute, workers))
         self._tokens = TokenBucket(_share(settings.tokens_per_minute, workers))
         self.http = open_http(settings)
         self._asking: dict[str, asyncio.Task[Answer]] = {}
         self._stopped: Failure | None = None
-        self._structured = "json_schema" if settings.structured == "auto" else settings.structured
+        self.structured = "json_schema" if settings.structured == "auto" else settings.structured
 
     async def ask(self, request: ChatRequest) -> Answer:
         """The answer to `request`: from the cache, or sent, or a status that says why there is none.
@@ -67,7 +67,7 @@ class LlmClient:
             task.cancel()
         self.cache.write_hits()
         await self.http.close()
-        self._store.close()
+        self.store.close()
 
     async def _ask(self, key: str, request: ChatRequest) -> Answer:
         most, tries = self._most(request), 0
@@ -81,11 +81,11 @@ class LlmClient:
             reached = self.ledger.reached(most)
             if reached is not None:
                 return Answer(AnswerStatus.budget_exhausted, detail=reached)
-            outcome = await self._turn(key, request, most)
+            outcome = await self.turn(key, request, most)
             if isinstance(outcome, Answer):
                 return outcome
             if outcome is None:
-                await asyncio.sleep(_CLAIM_POLL_S)
+                await asyncio.sleep(self.claim_poll_s)
                 continue
             if outcome.schema_unsupported and self._falls_back(request):
                 continue
@@ -96,7 +96,7 @@ class LlmClient:
                 return Answer(outcome.status, detail=outcome.detail)
             await asyncio.sleep(wait)
 
-    async def _turn(self, key: str, request: ChatRequest, most: Spend) -> Answer | Failure | None:
+    async def turn(self, key: str, request: ChatRequest, most: Spend) -> Answer | Failure | None:
         """Wait for a place, claim the request and send it; None when there was nothing to send after all."""
         await self._requests.take(1)
         await self._tokens.take(most.tokens)
@@ -114,21 +114,21 @@ class LlmClient:
         except EXPECTED as error:
             failure = explain(error)
             overload = failure.overload
-            self._end_failed(key, failure)
+            self.end_failed(key, failure)
             return failure
         finally:
             self._window.leave(overload)
-        return self._end_answered(key, request, raw, answer, most)
+        return self.end_answered(key, request, raw, answer, most)
 
     async def _send(self, request: ChatRequest) -> str:
-        body = request.body(self.settings.limit_field, self._structured)
+        body = request.body(self.settings.limit_field, self.structured)
         self.counts["sent"] += 1
         async with asyncio.timeout(self.settings.timeout_s):
             # `chat.completions.create` would walk through every part of the body: a third of a request's CPU time.
             response = await self.http.post("/chat/completions", body=body, cast_to=httpx2.Response)
             return response.text
 
-    def _end_answered(self, key: str, request: ChatRequest, raw: str, answer: Answer, most: Spend) -> Answer:
+    def end_answered(self, key: str, request: ChatRequest, raw: str, answer: Answer, most: Spend) -> Answer:
         """Store the answer, what it cost, and the end of its claim, all at once."""
         cost = self._price.cost(answer.usage) if self._price and answer.usage else None
         answer = replace(answer, cost=cost)
@@ -138,12 +138,12 @@ class LlmClient:
             self._tokens.give_back(most.tokens - used)
             paid = Spend(1, used, cost or 0.0)
         names = (request.provider, request.model, request.prompt)
-        with self._store.transaction() as connection:
+        with self.store.transaction() as connection:
             self.ledger.settle(connection, key, paid)
             self.cache.put(connection, key, names, raw, answer)
         return answer
 
-    def _end_failed(self, key: str, failure: Failure) -> None:
+    def end_failed(self, key: str, failure: Failure) -> None:
         if failure.usage is not None:
             used = failure.usage.input + failure.usage.output
             cost = self._price.cost(failure.usage) if self._price else 0.0
@@ -159,7 +159,7 @@ class LlmClient:
         """After a server refused a schema field: ask for the schema in words from now on, if that is allowed."""
         if request.schema is None or self.settings.structured != "auto":
             return False
-        self._structured = "prompt"
+        self.structured = "prompt"
         return True
 
     def _most(self, request: ChatRequest) -> Spend:

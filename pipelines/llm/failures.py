@@ -48,7 +48,7 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """One of the `EXPECTED` exceptions as a Failure."""
     if isinstance(error, openai.APIStatusError):
-        return _http_failure(error.status_code, dict(error.response.headers), _told(error))
+        return explain_http(error.status_code, dict(error.response.headers), _told(error))
     if isinstance(error, MalformedResponse):
         return Failure(AnswerStatus.malformed, str(error), retry=True, may_be_billed=True, usage=error.usage)
     if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError, httpx2.TimeoutException)):
@@ -61,7 +61,8 @@ def explain(error: BaseException) -> Failure:
     return Failure(AnswerStatus.unavailable, detail, retry=True, overload=True, may_be_billed=not refused)
 
 
-def _http_failure(status: int, headers: dict[str, str], told: str) -> Failure:
+def explain_http(status: int, headers: dict[str, str], told: str) -> Failure:
+    """An HTTP status other than 200, with the code and message of its body in `told`."""
     signs, detail = told.lower(), f"HTTP {status}: {told}"[:300]
     if any(sign in signs for sign in _CREDIT_SIGNS):
         return Failure(AnswerStatus.unauthorized, detail, stops_run=True)

@@ -78,9 +78,13 @@ class Ledger:
             return True
 
     def settle(self, connection: sqlite3.Connection, key: str, paid: Spend) -> None:
-        """End the claim with what the server counted; part of the transaction that stores the answer."""
-        self._end(connection, key)
-        self._add(connection, paid, lost=False)
+        """End the claim with what the server counted; part of the transaction that stores the answer.
+
+        Nothing is counted without a claim: then another process has settled the same answer of a batch.
+        """
+        budget = self._end(connection, key)
+        if budget is not None:
+            self._add(connection, paid, budget)
 
     def settle_unanswered(self, key: str, paid: Spend) -> None:
         """End the claim of a request that was paid for and brought nothing usable."""
@@ -106,6 +110,11 @@ class Ledger:
             ).fetchone()
             spent, lost = self._spent(connection), Spend(*(row or (0, 0, 0.0)))
             return {"spent": spent, "lost": lost, "reserved": self._reserved(connection)}
+
+    def claims_of(self, owner: str) -> dict[str, Spend]:
+        """The open claims of an owner: what each request reserved, by key."""
+        rows = self._store.connection.execute("SELECT key, tokens, cost FROM claims WHERE owner = ?", (owner,))
+        return {key: Spend(1, tokens, cost) for key, tokens, cost in rows.fetchall()}
 
     def _held(self, connection: sqlite3.Connection, key: str) -> bool:
         row = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
@@ -157,20 +166,23 @@ class Ledger:
         row = connection.execute("SELECT budget, tokens, cost FROM claims WHERE key = ?", (key,)).fetchone()
         if row is not None:
             self._end(connection, key)
-            self._add(connection, Spend(1, row[1], row[2]), lost=True, budget=row[0])
+            self._add(connection, Spend(1, row[1], row[2]), row[0], lost=True)
 
     @staticmethod
-    def _end(connection: sqlite3.Connection, key: str) -> None:
-        connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+    def _end(connection: sqlite3.Connection, key: str) -> str | None:
+        """Remove a claim; the budget that it belonged to, if there was one."""
+        row = connection.execute("DELETE FROM claims WHERE key = ? RETURNING budget", (key,)).fetchone()
+        return row[0] if row else None
 
-    def _add(self, connection: sqlite3.Connection, paid: Spend, lost: bool, budget: str | None = None) -> None:
+    @staticmethod
+    def _add(connection: sqlite3.Connection, paid: Spend, budget: str, lost: bool = False) -> None:
         gone = paid if lost else Spend()
         connection.execute(
             "INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (budget) DO UPDATE SET "
             "requests = requests + excluded.requests, tokens = tokens + excluded.tokens, "
             "cost = cost + excluded.cost, lost_requests = lost_requests + excluded.lost_requests, "
             "lost_tokens = lost_tokens + excluded.lost_tokens, lost_cost = lost_cost + excluded.lost_cost",
-            (budget or self._budget, paid.requests, paid.tokens, paid.cost, gone.requests, gone.tokens, gone.cost),
+            (budget, paid.requests, paid.tokens, paid.cost, gone.requests, gone.tokens, gone.cost),
         )
 
 

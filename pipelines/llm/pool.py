@@ -90,9 +90,12 @@ class _Pool:
 
 
 def _open(settings: EndpointConfig, budget: str, workers: int) -> LlmClient:
-    from pipelines.llm.client import LlmClient  # importing openai takes a second
+    # Here, because importing openai takes a second.
+    from pipelines.llm.batch import BatchClient
+    from pipelines.llm.client import LlmClient
 
-    return LlmClient(settings, budget, workers)
+    kind = BatchClient if settings.mode == "batch" else LlmClient
+    return kind(settings, budget, workers)
 
 
 async def _made(make: Callable[[], LlmClient]) -> LlmClient:

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS claims (
     key TEXT PRIMARY KEY, budget TEXT NOT NULL, owner TEXT NOT NULL, tokens INTEGER NOT NULL, cost REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (
-    name TEXT PRIMARY KEY, server TEXT NOT NULL, batch TEXT, created REAL NOT NULL
+    name TEXT PRIMARY KEY, model TEXT NOT NULL, owner TEXT NOT NULL, batch TEXT
 ) WITHOUT ROWID;
 """
 # How long a process waits for another one's transaction; they last well under a millisecond.

@@ -1,0 +1,63 @@
+import pyarrow as pa
+import pytest
+
+from demo.teacher import Teacher
+from pipelines.generate import GenerateConfig
+from pipelines.generate.estimate import estimate
+from pipelines.generate.step import Generate
+from pipelines.run import run_derive
+from pipelines.runners import Runner
+from schemas.records import IMAGES
+from schemas.writing import write_dataset
+
+ROWS = [{"key": f"k{number}", "captions": [f"Dog number {number} runs."], "source": "a"} for number in range(10)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    rows = [*ROWS, {"key": "nothing", "source": "a"}, {"key": "other", "captions": ["x"], "source": "b"}]
+    write_dataset(tmp_path / "images", "images", [pa.Table.from_pylist(rows, IMAGES)], {})
+    return tmp_path / "images"
+
+
+def config(tmp_path, **changes):
+    values = {"model": "m", "provider": "test", "cache": str(tmp_path / "cache"), "temperature": 0}
+    values |= {"kinds": [{"kind": "describe", "sources": ["a"]}], "price": {"input": 1.0, "output": 2.0}}
+    return GenerateConfig(**{**values, **changes})
+
+
+def test_an_estimate_counts_real_prompts_and_sends_nothing(images, tmp_path):
+    told = estimate(config(tmp_path), images)
+    assert (told["requests"], told["cached"]) == (10, 0)
+    # The prompt file expects 20 tokens for each answer.
+    assert told["output_tokens"] == 200
+    assert 600 < told["input_tokens"] < 800
+    assert told["cost"] == pytest.approx((told["input_tokens"] + 2 * 200) / 1e6)
+    assert told["most"] > told["cost"]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_bound_covers_what_is_paid_and_cached_answers_cost_nothing(images, tmp_path):
+    before = estimate(config(tmp_path), images)
+    with Teacher() as teacher:
+        asking = config(tmp_path, base_url=teacher.base_url)
+        run_derive(Generate(asking), images, tmp_path / "talks", Runner("local", 1))
+        paid = sum(entry["prompt_tokens"] + 2 * entry["completion_tokens"] for entry in teacher.requests) / 1e6
+    assert paid <= before["most"]
+    after = estimate(config(tmp_path), images)
+    assert (after["requests"], after["cached"], after["cost"]) == (0, 10, 0)
+
+
+def test_answers_seen_so_far_refine_the_expectation(images, tmp_path):
+    with Teacher() as teacher:
+        asking = config(tmp_path, base_url=teacher.base_url)
+        run_derive(Generate(asking), images, tmp_path / "talks", Runner("local", 1))
+    warmer = estimate(config(tmp_path, temperature=1.0), images)
+    # `Dog number 3 runs.` has five tokens.
+    assert (warmer["requests"], warmer["output_tokens"]) == (10, 50)
+
+
+def test_batch_mode_is_half_the_price_and_no_price_is_no_cost(images, tmp_path):
+    online = estimate(config(tmp_path), images)
+    assert estimate(config(tmp_path, mode="batch"), images)["cost"] == pytest.approx(online["cost"] / 2)
+    assert estimate(config(tmp_path, price=None), images)["cost"] is None
