@@ -26,8 +26,8 @@ class Stage:
 def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[str, Any] | None = None) -> Path:
     """Write a page about `datasets` (folders or fsspec URLs) to the file `out` and return its path.
 
-    `training` may hold `train` (stage -> figures; a list of losses or of [step, loss] becomes a curve) and
-    `evaluation` (`accuracy`, `constant_baseline`, `questions`, and the same per kind in `kinds`).
+    `training` may hold `train` (stage -> figures; a list of losses, or else the metrics.jsonl beside the stage's
+    `model`, becomes a curve) and `evaluation` (`accuracy`, `constant_baseline`, `questions`, and the same per kind in `kinds`).
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -47,6 +47,9 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
     return out
 
 
+HIDDEN = frozenset({"fingerprint", "model", "reused", "stage"})
+"""Entries of a stage that are for machines."""
+
 NEUTRAL = frozenset({"not_asked", "no_image", "empty", "copy", "near_copy"})
 """Statuses that are drawn neither as success nor as failure: nothing went wrong in that step."""
 
@@ -55,9 +58,26 @@ def stages(train: Mapping[str, Any]) -> Iterator[Stage]:
     """The stages among the entries of `train`; entries that are no mapping are no stages."""
     for name, figures in train.items():
         if isinstance(figures, Mapping):
-            curve = next(filter(None, map(curve_of, figures.values())), [])
-            told = [(key.replace("_", " "), _told(value)) for key, value in figures.items() if not curve_of(value)]
-            yield Stage(name, line_chart(curve, "steps"), told)
+            curve = next(filter(None, map(curve_of, figures.values())), None) or _recorded(figures.get("model"))
+            yield Stage(name, line_chart(curve, "steps"), list(_figures(figures)))
+
+
+def _recorded(model: Any) -> list[tuple[float, float]]:
+    """The losses in the `metrics.jsonl` of a run folder, given the model in it; none without such a file."""
+    path = Path(model).parent / "metrics.jsonl" if isinstance(model, str | Path) else None
+    if path is None or not path.is_file():
+        return []
+    return curve_of([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
+
+
+def _figures(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str]]:
+    """Names and figures for people: numbers and words, those of inner mappings with the outer name in front."""
+    for key, value in values.items():
+        name = f"{under} {key}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _figures(value, name)
+        elif key not in HIDDEN and not curve_of(value):
+            yield name, _told(value)
 
 
 def curve_of(value: Any) -> list[tuple[float, float]]:

@@ -153,10 +153,17 @@ def test_losses_in_several_forms(value, points):
 
 
 def test_only_mappings_are_stages():
-    found = list(stages({"stage1": {"final_loss": 0.123456, "resumed": True}, "reused": True}))
-    assert [(stage.name, stage.figures) for stage in found] == [
-        ("stage1", [("final loss", "0.1235"), ("resumed", "true")])
+    found = list(stages({"base": {"last_loss": 0.123456, "tower": {"accuracy": 0.9}, "reused": True}, "reused": True}))
+    assert [(stage.name, stage.curve, stage.figures) for stage in found] == [
+        ("base", "", [("last loss", "0.1235"), ("tower accuracy", "0.9")])
     ]
+
+
+def test_a_run_folder_gives_its_curve(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
+    stage = next(stages({"stage1": {"model": str(tmp_path / "model"), "seconds": 3}}))
+    assert "polyline" in stage.curve
+    assert stage.figures == [("seconds", "3")]
 
 
 def test_spread_is_even_and_keeps_the_first():
