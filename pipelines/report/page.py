@@ -27,7 +27,8 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
     """Write a page about `datasets` (folders or fsspec URLs) to the file `out` and return its path.
 
     `training` may hold `train` (stage -> figures; a list of losses, or else the metrics.jsonl beside the stage's
-    `model`, becomes a curve) and `evaluation` (`accuracy`, `constant_baseline`, `questions`, and the same per kind in `kinds`).
+    `model`, becomes a curve) and `evaluation` (`accuracy`, `constant_baseline`, `questions`, and the same per kind
+    in `kinds`).
     """
     from jinja2 import Environment, FileSystemLoader
 
