@@ -39,7 +39,9 @@ class EndpointCaptionConfig(EndpointConfig):
     """The endpoint, and the prompt that is sent with every picture."""
 
     name: Literal["endpoint"] = "endpoint"
-    prompt: str = Field("caption", description="a prompt's name, or the path of your own prompt file")
+    prompt: str = Field(
+        "caption", description="caption, recaption (shown the alt text too), or the path of your own prompt file"
+    )
     temperature: float = Field(0.0, ge=0, le=2)
     max_output_tokens: int = Field(128, ge=1)
 
@@ -83,10 +85,11 @@ class Endpoint:
             return Caption(CaptionStatus.refused if refused else CaptionStatus.empty, detail=rejected.detail)
 
     def _request(self, picture: Picture) -> ChatRequest:
+        known = {"captions": [picture.alt_text] if picture.alt_text else []}
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
-            messages=self._prompt.messages({}, (picture.data,)),
+            messages=self._prompt.messages(known, (picture.data,)),
             max_output_tokens=self.config.max_output_tokens,
             parameters=self.config.request_parameters(),
             prompt=f"{self._prompt.id}/{self._prompt.version}",

@@ -32,10 +32,11 @@ TRANSIENT = frozenset({CaptionStatus.unavailable, CaptionStatus.over_budget})
 
 @dataclass(frozen=True)
 class Picture:
-    """One image to describe: its row's key and its encoded bytes (JPEG, PNG, WebP...)."""
+    """One image to describe: its row's key, its encoded bytes (JPEG, PNG, WebP...), and the words it came with."""
 
     key: str
     data: bytes
+    alt_text: str | None = None
 
 
 @dataclass(frozen=True)

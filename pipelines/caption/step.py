@@ -54,6 +54,7 @@ class CaptionStep(Step[CaptionConfig]):
     version = 1
     Config = CaptionConfig
     reads: tuple[str, ...] = ("key", "image")  # type: ignore[misc]
+    optional = ("alt_text",)
     adds: ClassVar[tuple[pa.Field, ...]] = (
         pa.field("caption", pa.string()),
         pa.field("caption_engine", pa.string()),
@@ -111,6 +112,7 @@ class CaptionStep(Step[CaptionConfig]):
     def _chosen(self, batch: pa.RecordBatch) -> Iterator[tuple[Picture | None, Caption | None]]:
         """For each row the picture to describe, or the caption that says why there is none."""
         keys, images = batch.column("key"), batch.column("image")
+        words = batch.column("alt_text").to_pylist() if "alt_text" in batch.schema.names else [None] * batch.num_rows
         choosing = {name: (batch.column(name), set(values)) for name, values in self.config.only.items()}
         for row in range(batch.num_rows):
             if any(column[row].as_py() not in values for column, values in choosing.values()):
@@ -118,7 +120,7 @@ class CaptionStep(Step[CaptionConfig]):
                 continue
             data = (images[row].as_py() or {}).get("bytes")
             if data:
-                yield Picture(keys[row].as_py(), data), None
+                yield Picture(keys[row].as_py(), data, words[row]), None
             else:
                 yield None, Caption(CaptionStatus.no_image)
 
