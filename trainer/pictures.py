@@ -52,7 +52,7 @@ def prepare(
 
     Pictures are first turned as their EXIF orientation says, and made RGB as `to_rgb` tells. `size` is that of the
     turned picture before any resizing: what `rule.tokens` counts. Raises InputError when the bytes are no picture,
-    are cut short, or decode to more than MAX_PIXELS.
+    are cut short, or decode or scale to more than MAX_PIXELS.
     """
     pixels = decode(image, fast)
     height, width = pixels.shape[:2]
@@ -131,6 +131,8 @@ def _tiles(pixels: np.ndarray, rule: ImageRule, mean: Triple, resize: Any) -> np
 def _shortest(pixels: np.ndarray, side: int) -> Size:
     """(width, height) with the shorter one `side`, the longer rounded down."""
     height, width = pixels.shape[:2]
+    if side * side * max(width, height) // min(width, height) > MAX_PIXELS:
+        raise InputError(f"picture of {width}x{height} pixels: too thin to be scaled to {side} pixels. Leave it out.")
     return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
 
 

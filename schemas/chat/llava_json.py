@@ -20,10 +20,11 @@ def from_llava(row: dict[str, Any], where: str = "row", strict: bool = True) -> 
     for a row of another shape, an unknown speaker and, when `strict`, a number of `<image>` other than that of images
     (the original trains such rows on the wrong picture, or on none).
     """
+    turns = _turns(row, where)
     images = image_paths(row, where)
     messages: list[Message] = [
         {"role": _role(turn, where, number), "content": _parts(turn["value"], bool(images))}
-        for number, turn in enumerate(_turns(row, where))
+        for number, turn in enumerate(turns)
     ]
     shown = sum(part["type"] == "image" for message in messages for part in message["content"])
     if strict and shown != len(images):

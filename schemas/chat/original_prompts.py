@@ -22,9 +22,7 @@ def original_turns(messages: Sequence[Message]) -> list[Turn]:
         if message["role"] not in ("user", "assistant"):
             raise _stops(f"turn {number} is from {message['role']!r}, and it only knows human and gpt")
         parts = content_parts(message, number)
-        turns.append(
-            (message["role"], "".join(IMAGE if p["type"] == "image" else p.get("text") or "" for p in parts))
-        )
+        turns.append((message["role"], "".join(IMAGE if p["type"] == "image" else p.get("text") or "" for p in parts)))
     return turns
 
 

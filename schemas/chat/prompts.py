@@ -96,9 +96,7 @@ V0 = Template(
     again=" Human: ",
     stop=("###",),
 )
-PLAIN = Template(
-    "plain", "plain", "", system=("", ""), user=("", ""), assistant=("", "\n"), bare=True, stop=("\n",)
-)
+PLAIN = Template("plain", "plain", "", system=("", ""), user=("", ""), assistant=("", "\n"), bare=True, stop=("\n",))
 LLAMA_3 = Template(
     "llama_3",
     "llama_3",

@@ -65,8 +65,10 @@ def tokens_command(
             shown = describe(row, form, words, rule, compat, max_length)
         except InputError as error:
             failures.append(f"{path}, row {number}{_named(row)}: {error}")
-            yield json.dumps({"row": number, "id": getattr(row, "key", None), "error": str(error)}) if as_json else (
-                f"row {number}{_named(row)}: {error}"
+            yield (
+                json.dumps({"row": number, "id": getattr(row, "key", None), "error": str(error)})
+                if as_json
+                else (f"row {number}{_named(row)}: {error}")
             )
             continue
         yield json.dumps(shown, ensure_ascii=False) if as_json else text_view(shown, words, color)

@@ -20,7 +20,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "llama3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
     "qwen2": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"},
 }
-FIRST_LLAMA_3_TEMPLATE = "<|start_header_id|>{{ role }}<|end_header_id|>\n\n<|start_header_id|>assistant<|end_header_id|>"
+FIRST_LLAMA_3_TEMPLATE = (
+    "<|start_header_id|>{{ role }}<|end_header_id|>\n\n<|start_header_id|>assistant<|end_header_id|>"
+)
 
 
 @lru_cache

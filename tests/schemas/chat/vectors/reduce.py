@@ -8,6 +8,7 @@ small tokenizer gives the ids of the full one; other texts fall apart into small
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def derivation(piece: str, ranks: dict[Pair, int]) -> list[Pair]:
     """The merges by which `piece` comes about from its characters, the best ranked first."""
     parts, steps = list(piece), []
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(itertools.pairwise(parts))
         at = min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], len(ranks)))
         if pairs[at] not in ranks:
             break

@@ -1,0 +1,107 @@
+"""`lavabeam tokens`: rows of any origin, shown as the model gets them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.chat import IGNORE, ImageRule
+from schemas.chat.show import tokens_command
+from schemas.errors import InputError
+
+GOOD = {
+    "id": "a1",
+    "image": "a.jpg",
+    "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Two dogs."}],
+}
+TEXT = {"id": "t", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
+BAD = {"id": "b", "conversations": [{"from": "human", "value": "Hi"}, {"from": "human", "value": "Hi"}]}
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(lines if path.suffix == ".jsonl" else json.dumps(rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_json_lines_tell_ids_labels_and_what_is_learnt(name: str, tmp_path: Path, folder: Path) -> None:
+    lines = tokens_command(write(tmp_path / name, [GOOD, TEXT]), "v1", str(folder), as_json=True)
+    first, second = (json.loads(line) for line in lines)
+    assert (first["id"], first["supervised_text"], first["image_tokens"]) == ("a1", ["Two dogs.</s>"], 576)
+    assert first["n_supervised"] == sum(label != IGNORE for label in first["labels"]) > 0
+    assert len(first["input_ids"]) == len(first["labels"]) == first["tokens"]
+    assert first["prompt"].endswith("USER: <image>\nWhat? ASSISTANT: Two dogs.</s>")
+    assert (second["supervised_text"], second["truncated"], second["all_masked"]) == (["Hello</s>"], False, False)
+
+
+def test_compat_shows_the_placeholder_and_max_length_cuts(tmp_path: Path, folder: Path) -> None:
+    path = write(tmp_path / "rows.json", [GOOD, TEXT])
+    first, second = map(
+        json.loads, tokens_command(path, "v1", str(folder), compat="llava", max_length=12, as_json=True)
+    )
+    assert first["input_ids"].count(-200) == 1
+    assert (len(second["input_ids"]), second["truncated"]) == (12, True)
+
+
+def test_people_see_learnt_text_marked_and_pictures_folded(tmp_path: Path, folder: Path) -> None:
+    path = write(tmp_path / "rows.json", [GOOD])
+    (plain,) = tokens_command(path, "v1", str(folder), color=False)
+    assert "[picture x 576]" in plain
+    assert "\u00abTwo dogs.</s>\u00bb" in plain
+    assert "32000 x 576" in plain
+    (colored,) = tokens_command(path, "v1", str(folder), color=True)
+    assert "\x1b[32mTwo dogs.</s>" in colored
+
+
+def test_a_bad_row_is_shown_and_named_after_the_others(tmp_path: Path, folder: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [BAD, GOOD, {"id": "x"}])
+    lines = tokens_command(path, "v1", str(folder), compat="llava", as_json=True)
+    assert "turns do not alternate" in json.loads(next(lines))["error"]
+    assert json.loads(next(lines))["id"] == "a1"
+    assert "no list `conversations`" in json.loads(next(lines))["error"]
+    with pytest.raises(InputError, match=r"rows.jsonl, row 0 \(id b\): the original code stops.*2 of 3 rows failed"):
+        next(lines)
+
+
+def test_anyres_needs_the_pictures(tmp_path: Path, folder: Path) -> None:
+    from PIL import Image
+
+    path, rule = write(tmp_path / "rows.json", [GOOD]), ImageRule("anyres")
+    with pytest.raises(InputError, match="give the folder of images"):
+        list(tokens_command(path, "v1", str(folder), rule=rule))
+    Image.new("RGB", (640, 480)).save(tmp_path / "a.jpg")
+    (line,) = tokens_command(path, "v1", str(folder), rule=rule, images=str(tmp_path), as_json=True)
+    assert json.loads(line)["image_tokens"] == 2340
+
+
+def test_a_samples_dataset_brings_its_sizes_and_its_rule(tmp_path: Path, folder: Path) -> None:
+    import pyarrow as pa
+
+    from schemas.records import SAMPLES
+    from schemas.writing import write_dataset
+
+    content = [{"type": "image", "text": None}, {"type": "text", "text": "\nWhat?"}]
+    said = [{"role": "user", "content": content}, {"role": "assistant", "content": [{"type": "text", "text": "Two"}]}]
+    row = dict.fromkeys(SAMPLES.names) | {"key": "s1", "messages": said, "widths": [640], "heights": [480]}
+    row |= {"images": [{"bytes": b"", "path": None}], "kind": "detail", "source": "test"}
+    row |= dict.fromkeys(("image_count", "image_tokens", "tokens", "supervised_tokens"), 1)
+    table = pa.Table.from_pylist([row], schema=SAMPLES)
+    write_dataset(str(tmp_path / "mix"), "samples", [table], {"image": ImageRule("anyres").to_dict()})
+    (line,) = tokens_command(str(tmp_path / "mix"), "v1", str(folder), as_json=True)
+    assert (json.loads(line)["id"], json.loads(line)["image_tokens"]) == ("s1", 2340)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "rows.json").write_text('{"a": 1}')
+    (tmp_path / "broken.json").write_text("[")
+    (tmp_path / "broken.jsonl").write_text(json.dumps(TEXT) + "\n{\n")
+    for name, message in (
+        ("rows.json", "found a dict; expected a list"),
+        ("broken.json", "broken.json: this is not valid JSON"),
+        ("broken.jsonl", "broken.jsonl, row 1: this line is not valid JSON"),
+        ("missing.json", "expected a .json or .jsonl file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            list(tokens_command(str(tmp_path / name), "v1", str(folder)))
