@@ -1,0 +1,93 @@
+"""Whatever does not fit together is told before a process is started."""
+
+import json
+import shutil
+
+import pytest
+
+from schemas.errors import InputError
+from tests.trainer.conftest import RULE, sample_row, write_mix
+from trainer.config import load_recipe
+from trainer.preflight import check
+
+
+def refusal(path, processes=2):
+    with pytest.raises(InputError) as caught:
+        check(load_recipe(path), processes)
+    return str(caught.value)
+
+
+def test_a_fitting_job_passes(recipe_file):
+    job = check(load_recipe(recipe_file()), 2)
+    assert job.template == "mistral"
+    assert job.rule.tokens(16, 16) == 4
+
+
+def test_a_tokenizer_other_than_the_mixs(recipe_file, tiny, tmp_path):
+    shutil.copytree(tiny / "model", tmp_path / "other")
+    file = tmp_path / "other" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["merges"] = content["model"]["merges"][:-1]
+    file.write_text(json.dumps(content))
+    message = refusal(recipe_file(model__checkpoint=str(tmp_path / "other")))
+    assert "tokenizer" in message
+    assert "mix again" in message
+
+
+def test_a_missing_image_token(recipe_file, tiny, tmp_path):
+    shutil.copytree(tiny / "model", tmp_path / "other")
+    shutil.copyfile(tiny / "tokenizer" / "tokenizer.json", tmp_path / "other" / "tokenizer.json")
+    assert "<image>" in refusal(recipe_file(model__checkpoint=str(tmp_path / "other")))
+
+
+def test_a_row_longer_than_the_model(recipe_file, tiny, reader, tmp_path):
+    rows = [sample_row(0, reader, "mistral"), sample_row(1, reader, "mistral", tokens=129)]
+    write_mix(tmp_path / "long", rows, reader)
+    path = recipe_file(data__mix=str(tmp_path / "long"), plan__global_batch=2)
+    message = refusal(path)
+    assert "row-1" in message
+    assert "129" in message
+    assert "128" in message
+
+
+def test_a_dataset_of_another_schema(recipe_file, tmp_path):
+    import pyarrow as pa
+
+    from schemas.records import CONVERSATIONS
+    from schemas.writing import write_dataset
+
+    table = pa.Table.from_pylist([{"key": "a", "status": "ok"}], schema=CONVERSATIONS)
+    write_dataset(tmp_path / "talks", "conversations", [table])
+    message = refusal(recipe_file(data__mix=str(tmp_path / "talks")))
+    assert "conversations" in message
+    assert "samples" in message
+
+
+def test_a_mix_for_another_tower(recipe_file, reader, tmp_path):
+    from dataclasses import replace
+
+    rows = [sample_row(number, reader, "mistral") for number in range(8)]
+    write_mix(tmp_path / "bigger", rows, reader, rule=replace(RULE, image_size=32))
+    assert "image_size" in refusal(recipe_file(data__mix=str(tmp_path / "bigger")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model__checkpoint": "nowhere"}, ["nowhere", "no such folder"]),
+        ({"data__mix": "nowhere"}, ["nowhere"]),
+        ({"stage": "fintune"}, ["fintune", "finetune"]),
+        ({"train": ["projektor"]}, ["projektor", "projector"]),
+        ({"plan__strategy": "balansed"}, ["balansed"]),
+    ],
+)
+def test_names_that_do_not_exist(recipe_file, changes, words):
+    message = refusal(recipe_file(**changes))
+    for word in words:
+        assert word in message
+
+
+def test_a_folder_that_is_no_llava_checkpoint(recipe_file, tiny):
+    message = refusal(recipe_file(model__checkpoint=str(tiny / "llm")))
+    assert "model_type" in message
+    assert "llama" in message

@@ -1,0 +1,90 @@
+"""Weights of the original LLaVA code: its names as transformers' names, and its `mm_projector.bin` files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from schemas.errors import InputError
+
+TOWER = re.compile(r"^model\.vision_tower\.vision_tower\.(?:vision_model\.)?")
+PROJECTOR = re.compile(r"^(?:.*\.)?mm_projector(?:\.(?P<layer>[02]))?\.(?P<kind>weight|bias)$")
+"""`mm_projector.weight` is a linear one; layers 0 and 2 of a sequence (1 is the GELU) are mlp2x_gelu."""
+
+NUMBERS = {"0": "linear_1", "2": "linear_2", None: "linear_1"}
+
+
+def name_of(original: str) -> str:
+    """The original's parameter name inside transformers' LLaVA classes.
+
+    `model.mm_projector.0.weight` -> `model.multi_modal_projector.linear_1.weight`, `model.layers.0...` ->
+    `model.language_model.layers.0...` (as the tower's and the rest's names; llava/model/llava_arch.py).
+    """
+    found = PROJECTOR.match(original)
+    if found:
+        return f"model.multi_modal_projector.{NUMBERS[found['layer']]}.{found['kind']}"
+    if TOWER.match(original):
+        return TOWER.sub("model.vision_tower.", original)
+    if original in ("lm_head.weight", "model.image_newline"):
+        return original
+    return original.replace("model.", "model.language_model.", 1)
+
+
+def read_projector(path: str | Path, shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The projector in an original `mm_projector.bin` (or safetensors), by llava-hf name on disk.
+
+    shapes: what the model expects, by that name. Raises InputError when the file holds no projector, one of another
+    kind, or of other sizes.
+    """
+    path = Path(path)
+    tensors = {name_of(name).removeprefix("model."): tensor for name, tensor in _load(path).items() if _known(name)}
+    if not tensors:
+        raise InputError(
+            f"{path}: holds no mm_projector weights. Give the mm_projector.bin of a LLaVA pretraining run."
+        )
+    missing = sorted(set(shapes) - set(tensors) - _identity(tensors))
+    if missing:
+        raise InputError(f"{path}: lacks {missing[0]}. It holds {', '.join(sorted(tensors))}: another projector_type?")
+    for name, tensor in sorted(tensors.items()):
+        if name not in shapes or tensor.shape != shapes[name]:
+            expected = tuple(shapes[name]) if name in shapes else "nothing"
+            raise InputError(
+                f"{path}: {name} is {tuple(tensor.shape)}, the tower and llm need {expected}. It belongs to another model."
+            )
+        yield name, tensor
+
+
+def write_projector(weights: Mapping[str, torch.Tensor], path: Path, linear: bool = False) -> None:
+    """Write the projector out of transformers-named weights as the original's mm_projector.bin."""
+    layers = {"linear_1": "", "linear_2": None} if linear else {"linear_1": ".0", "linear_2": ".2"}
+    found = {}
+    for name, tensor in weights.items():
+        if "multi_modal_projector." not in name:
+            continue
+        layer, kind = name.rpartition("multi_modal_projector.")[2].split(".")
+        if layers[layer] is not None:
+            found[f"model.mm_projector{layers[layer]}.{kind}"] = tensor.detach().cpu()
+    torch.save(found, path)
+
+
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give the mm_projector.bin of a LLaVA pretraining run.")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _known(name: str) -> bool:
+    return PROJECTOR.match(name) is not None
+
+
+def _identity(tensors: Mapping[str, torch.Tensor]) -> set[str]:
+    """What a linear projector's file need not hold: the second layer, which stays the identity."""
+    straight = not any("linear_2" in name for name in tensors)
+    return {f"multi_modal_projector.linear_2.{kind}" for kind in ("weight", "bias")} if straight else set()
