@@ -34,11 +34,11 @@ class BaseSizes:
     key_value_heads: int = 2
     positions: int = 512
     vocabulary: int = 512
-    tower_steps: int = 1200
+    tower_steps: int = 900
     tower_batch: int = 64
     tower_rate: float = 3e-3
-    language_steps: int = 500
-    language_batch: int = 48
+    language_steps: int = 300
+    language_batch: int = 32
     language_rate: float = 3e-3
     seed: int = 0
 

@@ -61,7 +61,8 @@ class Answerer:
 
     def answer(self, prompts: Sequence[Prompt], max_tokens: int = 256, batch: int = 64) -> list[str]:
         """The greedy answer to each prompt, without control tokens or surrounding blanks."""
-        rows = [self._row(place, prompt) for place, prompt in enumerate(prompts)]
+        known: dict[str, np.ndarray] = {}
+        rows = [self._row(place, prompt, known) for place, prompt in enumerate(prompts)]
         rows.sort(key=lambda row: len(row.ids))
         answers = [""] * len(rows)
         for start in range(0, len(rows), batch):
@@ -76,14 +77,19 @@ class Answerer:
         known = {self.tokenizer.eos_id, *(self.tokenizer.token_id(text) for text in self.template.stop)}
         return sorted(token for token in known if token is not None)
 
-    def _row(self, place: int, prompt: Prompt) -> _Row:
+    def _row(self, place: int, prompt: Prompt, known: dict[str, np.ndarray]) -> _Row:
+        """`known` keeps the ids of prompts: an evaluation asks the same question about many pictures."""
         pictures = [self._picture(content) for content in prompt.images]
         sizes = [picture.size for picture in pictures]
         rule = self.folder.rule
-        encoded = encode(prompt.messages, sizes, self.template, self.tokenizer, rule, generate=True)
-        if encoded.tokens >= self.folder.positions:
-            raise InputError(f"prompt of {encoded.tokens} tokens: the model holds {self.folder.positions}. Shorten it.")
-        return _Row(place, encoded.ids, pictures)
+        key = repr((prompt.messages, sizes))
+        if key not in known:
+            encoded = encode(prompt.messages, sizes, self.template, self.tokenizer, rule, generate=True)
+            if encoded.tokens >= self.folder.positions:
+                limit = self.folder.positions
+                raise InputError(f"prompt of {encoded.tokens} tokens: the model holds {limit}. Shorten it.")
+            known[key] = encoded.ids
+        return _Row(place, known[key], pictures)
 
     def _picture(self, content: bytes) -> Picture:
         if content not in self._seen:

@@ -52,7 +52,7 @@ def read_projector(path: str | Path, shapes: Mapping[str, torch.Size]) -> Iterat
         if name not in shapes or tensor.shape != shapes[name]:
             expected = tuple(shapes[name]) if name in shapes else "nothing"
             raise InputError(
-                f"{path}: {name} is {tuple(tensor.shape)}, the tower and llm need {expected}. It belongs to another model."
+                f"{path}: {name} is {tuple(tensor.shape)}, tower and llm need {expected}: it is another model's."
             )
         yield name, tensor
 

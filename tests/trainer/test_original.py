@@ -24,8 +24,14 @@ PARTS = {"mm_mlp_adapter": "projector", "mm_language_model": "llm", "mm_vision_t
 
 def build(anyres=False):
     """The tiny model of the vectors in transformers' classes, with the original's weights."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+    )
 
     pinpoints = [[height, width] for width, height in FORWARD["image_grid_pinpoints_wh"]]
     config_kind, kind = (LlavaNextConfig, LlavaNextForConditionalGeneration) if anyres else (None, None)
@@ -48,7 +54,7 @@ def build(anyres=False):
 
 
 def expanded(case, counts, width):
-    """The case's rows with `counts` image tokens for each picture, right padded, labels as the original expanded them."""
+    """The case's rows, padded on the right, with `counts` image tokens a picture; labels as the original expanded."""
     ids = torch.zeros((len(case["input_ids"]), width), dtype=torch.long)
     mask = torch.zeros_like(ids)
     pictures = iter(counts)

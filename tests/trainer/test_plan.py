@@ -95,7 +95,7 @@ def test_steps_are_divided_alike_whichever_others_are_divided_with_them(strategy
     arguments = {"seed": 1, "global_batch": 32, "world_size": 4, "strategy": strategy, "padded": padded}
     together = make_plan(lengths, images, max_tokens=9000, **arguments)
     expected = [together.micro_batches(step, 2) for step in range(together.steps)]
-    monkeypatch.setattr(epoch_module, "BLOCK", 3)
+    monkeypatch.setattr(epoch_module, "BLOCK_ROWS", 100)
     alone = make_plan(lengths, images, max_tokens=9000, **arguments)
     for step, batches in enumerate(expected):
         assert [batch.tolist() for batch in alone.micro_batches(step, 2)] == [batch.tolist() for batch in batches]

@@ -1,0 +1,158 @@
+"""Whole runs on two CPU ranks: what they write, how they resume, and how they stop."""
+
+import json
+import multiprocessing
+import socket
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from schemas.errors import LavaBeamError
+from tests.trainer.conftest import sample_row, write_mix
+from trainer import launch
+from trainer.metrics import read_metrics
+
+
+def rank_main(folder, rank, count, port, kill_at):
+    """A rank in a forked process: torch and transformers are loaded already."""
+    import os
+
+    import torch
+
+    from trainer import loop, run
+
+    torch.set_num_threads(1)
+    os.environ.update({k: v for k, v in launch.rank_environment(rank, count, port).items() if k not in os.environ})
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_PORT=str(port))
+    if kill_at is not None:
+        step = loop.LlavaTrainer.training_step
+
+        def training_step(self, model, inputs, *rest):
+            if inputs.number == kill_at:
+                os._exit(9)
+            return step(self, model, inputs, *rest)
+
+        loop.LlavaTrainer.training_step = training_step
+    run._leave(run.main(folder))
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Replace the start of ranks by forks of this process; `forked["kill_at"]` ends them at a step."""
+    settings = {"kill_at": None, "started": 0}
+    # Loaded once here, not once in every fork.
+    import deepspeed  # noqa: F401
+    from transformers import LlavaForConditionalGeneration, Trainer  # noqa: F401
+
+    def start_ranks(folder, count):
+        settings["started"] += 1
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        context = multiprocessing.get_context("fork")
+        arguments = [(folder, rank, count, port, settings["kill_at"]) for rank in range(count)]
+        ranks = [context.Process(target=rank_main, args=one) for one in arguments]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(120)
+        failed = [(number, rank.exitcode) for number, rank in enumerate(ranks) if rank.exitcode]
+        if failed:
+            raise launch._failure(folder, *failed[0])
+
+    monkeypatch.setattr(launch, "start_ranks", start_ranks)
+    return settings
+
+
+def weights(folder):
+    return load_file(f"{folder}/model/model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_a_killed_run_resumes_to_the_very_same_weights(recipe_file, forked, tmp_path, zero):
+    """The mix has text-only rows: a rank without a picture must not leave the other waiting."""
+    path = recipe_file(deepspeed={"zero": zero}, checkpoints={"every": 2})
+    whole = launch.train(path, processes=2, overrides={"output": str(tmp_path / "whole")})
+    assert (whole["steps"], whole["reused"]) == (4, False)
+    forked["kill_at"] = 3
+    with pytest.raises(LavaBeamError):
+        launch.train(path, processes=2, overrides={"output": str(tmp_path / "killed")})
+    forked["kill_at"] = None
+    launch.train(path, processes=2, overrides={"output": str(tmp_path / "killed")})
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    losses = [[line["loss"] for line in read_metrics(tmp_path / n / "metrics.jsonl")] for n in ("whole", "killed")]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 4
+
+
+def test_the_number_of_ranks_changes_neither_rows_nor_loss(recipe_file, forked, tmp_path):
+    path = recipe_file(steps=2)
+    for count in (1, 2):
+        launch.train(path, processes=count, overrides={"output": str(tmp_path / str(count))})
+    losses = [[line["loss"] for line in read_metrics(tmp_path / n / "metrics.jsonl")] for n in ("1", "2")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_run_is_written_down_and_not_repeated(recipe_file, forked, tiny, tmp_path):
+    path = recipe_file(stage="pretrain", steps=2)
+    first = launch.train(path, processes=1)
+    inputs = json.loads((tmp_path / "run" / "inputs.json").read_text())
+    assert inputs["mix"]["rows"] == 24
+    assert {"torch", "transformers", "deepspeed"} <= inputs["versions"].keys()
+    before, after = load_file(tiny / "model" / "model.safetensors"), weights(tmp_path / "run")
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("multi_modal_projector.")}
+    again = launch.train(path, processes=1)
+    assert again["reused"]
+    assert again["last_loss"] == first["last_loss"]
+    assert forked["started"] == 1
+    assert json.loads((tmp_path / "run" / "model" / "lavabeam.json").read_text())["template"] == "mistral"
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_samples(recipe_file, forked, tiny, tmp_path):
+    import shutil
+
+    from safetensors.numpy import save_file
+
+    shutil.copytree(tiny / "model", tmp_path / "broken")
+    tensors = load_file(tmp_path / "broken" / "model.safetensors")
+    tensors["language_model.lm_head.weight"][7] = np.inf
+    save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LavaBeamError) as caught:
+        launch.train(recipe_file(model__checkpoint=str(tmp_path / "broken")), processes=1)
+    assert "row-" in str(caught.value)
+    assert "Nothing was updated" in str(caught.value)
+
+
+def test_a_bad_row_stops_the_run_unless_it_is_allowed(recipe_file, forked, reader, tmp_path):
+    rows = [sample_row(number, reader, "mistral") for number in range(8)]
+    rows[5]["images"] = [{"bytes": b"no picture", "path": None}]
+    write_mix(tmp_path / "bad", rows, reader)
+    path = recipe_file(data__mix=str(tmp_path / "bad"), steps=1)
+    with pytest.raises(LavaBeamError, match="row-5"):
+        launch.train(path, processes=1)
+    result = launch.train(path, processes=1, overrides={"data.max_bad": 1, "output": str(tmp_path / "tolerant")})
+    assert result["steps"] == 1
+    record = json.loads((tmp_path / "tolerant" / "bad-rows-0.jsonl").read_text())
+    assert (record["key"], record["row"]) == ("row-5", 5)
+
+
+def test_another_recipe_does_not_overwrite_a_run(recipe_file, forked, tmp_path):
+    launch.train(recipe_file(steps=1), processes=1)
+    with pytest.raises(LavaBeamError, match="another recipe"):
+        launch.train(recipe_file(steps=2), processes=1)
+    assert launch.train(recipe_file(steps=2), processes=1, replace=True)["steps"] == 2
+
+
+def test_the_launcher_starts_ranks_passes_on_their_error_and_leaves_none(recipe_file, tiny, reader, tmp_path):
+    rows = [sample_row(number, reader, "mistral") for number in range(8)]
+    rows[3]["images"] = [{"bytes": b"no picture", "path": None}]
+    write_mix(tmp_path / "bad", rows, reader)
+    with pytest.raises(LavaBeamError, match="row-3"):
+        launch.train(recipe_file(data__mix=str(tmp_path / "bad"), steps=1), processes=2)
+    assert not multiprocessing.active_children()
