@@ -36,6 +36,9 @@ COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 Question = tuple[str, str, int]
 """(question, answer, picture number), as in questions.json."""
 
+Hand = tuple[str, int, list[Question]]
+"""(key of the picture, number of the conversation about it, its questions)."""
+
 
 class EasyVqaConfig(Config):
     """Which split, and how its questions become turns."""
@@ -68,27 +71,28 @@ class EasyVqa(Importer):
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         made: list[Slice] = []
-        for rows in cut(self._conversations, known, self.config.rows_per_slice):
+        for hands in cut(self._hands, known, self.config.rows_per_slice):
             start = made[-1].start + made[-1].rows if made else 0
-            made.append(Slice(start, len(rows), digest(start, json.dumps(rows).encode())))
+            made.append(Slice(start, len(hands), digest(start, json.dumps(hands).encode())))
         return made
 
     def rows(self, slice: Slice) -> pa.Table:
-        return conversation_table(self._conversations[slice.start : slice.start + slice.rows])
+        hands = self._hands[slice.start : slice.start + slice.rows]
+        return conversation_table([_conversation(*hand) for hand in hands])
 
     @cached_property
-    def _conversations(self) -> list[dict[str, Any]]:
+    def _hands(self) -> list[Hand]:
         path = self.config.path or str(package_folder() / self.config.split / "questions.json")
         pictures: dict[int, list[Question]] = defaultdict(list)
         for question in read_questions(path):
             pictures[question[2]].append(question)
-        return [row for number in sorted(pictures) for row in self._deal(number, pictures[number])]
+        return [hand for number in sorted(pictures) for hand in self._deal(number, pictures[number])]
 
-    def _deal(self, number: int, questions: list[Question]) -> list[dict[str, Any]]:
+    def _deal(self, number: int, questions: list[Question]) -> list[Hand]:
         key = self.config.image_key.format(split=self.config.split, number=number)
         order = random.Random(f"{self.config.seed}/{key}").sample(questions, len(questions))
         hands = -(-len(order) // self.config.turns)
-        return [_conversation(key, place, order[place::hands]) for place in range(hands)]
+        return [(key, place, order[place::hands]) for place in range(hands)]
 
 
 def package_folder() -> Path:
