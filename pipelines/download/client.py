@@ -138,9 +138,7 @@ class Client:
         config = self.config
 
         def on_headers(headers: Any) -> None:
-            check_headers(
-                headers, config.user_agent_token, config.disallowed_header_directives, config.respect_tdm
-            )
+            check_headers(headers, config.user_agent_token, config.disallowed_header_directives, config.respect_tdm)
 
         def on_bytes(part: bytes, before: int) -> None:
             self.memory.take(row, len(part))

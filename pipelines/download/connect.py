@@ -53,9 +53,7 @@ class GuardedResolver(AbstractResolver):
         if self._resolved:
             self._resolved(host, sorted(allowed))
         return [
-            ResolveResult(
-                hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST
-            )
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
             for kind, address in found
             if address in allowed
         ]

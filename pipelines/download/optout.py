@@ -105,4 +105,3 @@ _NO_ROBOTS = frozenset(
 _SAME_FOR_THE_ROW = frozenset(
     {DownloadStatus.dns, DownloadStatus.connection, DownloadStatus.tls, DownloadStatus.private_address}
 )
-

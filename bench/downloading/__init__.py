@@ -1,0 +1,1 @@
+"""The parts of `bench/download.py`: pictures, a server, and one client process per engine."""
