@@ -35,11 +35,12 @@ def line_chart(values: Sequence[tuple[float, float]], unit: str) -> str:
     return _svg(f'{grid}{ends}<polyline points="{raw}" class="raw"/><polyline points="{smooth}" class="curve"/>')
 
 
-def histogram(values: Sequence[float], unit: str, bins: int = 32) -> str:
-    """How often values fall into equally wide bins; `unit` names the x axis."""
+def histogram(values: Sequence[int], unit: str, bins: int = 32) -> str:
+    """How often whole numbers fall into equally wide bins; `unit` names the x axis."""
     if not len(values):
         return ""
     low, high = float(min(values)), float(max(values))
+    bins = min(bins, int(high - low) + 1)  # one bar per whole number where there are few
     width = (high - low) / bins or 1.0
     counts = [0] * bins
     for value in values:

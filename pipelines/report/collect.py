@@ -122,7 +122,7 @@ def spread(rows: Sequence[int], count: int) -> list[int]:
 
 def _steps(dataset: Dataset) -> list[StepCounts]:
     statuses = dataset.manifest.statuses()
-    names = {"base": "import" if dataset.schema_name == "images" else "rows"}
+    names = {"base": {"images": "import", "samples": "selection"}.get(dataset.schema_name, "rows")}
     return [StepCounts(names.get(name, name), list(counts.items())) for name, counts in statuses.items()]
 
 

@@ -41,7 +41,7 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
         histogram=histogram,
         stages=list(stages(training.get("train") or {})),
         evaluation=training.get("evaluation"),
-        neutral=NEUTRAL,
+        tone=tone,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
@@ -51,8 +51,15 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
 HIDDEN = frozenset({"fingerprint", "model", "reused", "stage"})
 """Entries of a stage that are for machines."""
 
-NEUTRAL = frozenset({"not_asked", "no_image", "empty", "copy", "near_copy"})
+NEUTRAL = frozenset({"not_asked", "no_image", "no_context", "skipped_input", "empty", "copy", "near_copy"})
 """Statuses that are drawn neither as success nor as failure: nothing went wrong in that step."""
+
+
+def tone(status: str, schema: str) -> str:
+    """The style of a status: ok, bad, or neither. What a mix leaves out is its policy, not a failure."""
+    if status in ("ok", "taken"):
+        return "ok"
+    return "" if status in NEUTRAL or schema == "samples" else "bad"
 
 
 def stages(train: Mapping[str, Any]) -> Iterator[Stage]:

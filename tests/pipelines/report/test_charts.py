@@ -37,7 +37,7 @@ def test_every_point_is_inside_the_frame(values):
 @given(st.lists(st.integers(0, 4096), min_size=1, max_size=50))
 def test_bars_of_a_histogram_add_up(values):
     heights = [float(height) for height in re.findall(r'height="([\d.]+)" class="bar"', histogram(values, "tokens"))]
-    assert len(heights) == 32
+    assert len(heights) == min(32, max(values) - min(values) + 1)
     assert max(heights) == pytest.approx(HEIGHT - 38)
     shares = [round(height / max(heights), 2) for height in heights if height]
     assert len(shares) <= len(set(values))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines.report import write_report
 from pipelines.report.collect import spread
-from pipelines.report.page import curve_of, stages
+from pipelines.report.page import curve_of, stages, tone
 from pipelines.report.pictures import thumbnail
 from schemas.errors import InputError
 from schemas.records import BASE, STORED_IMAGE
@@ -179,3 +179,11 @@ def test_thumbnails():
     assert (large.width, large.height, large.tiny) == (800, 400, False)
     assert thumbnail({"bytes": b"junk"}).uri is None
     assert thumbnail(None) is None
+
+
+def test_statuses_are_success_failure_or_neither():
+    found = [
+        tone(*case) for case in [("ok", "images"), ("not_found", "images"), ("copy", "images"), ("taken", "samples")]
+    ]
+    assert found == ["ok", "bad", "", "ok"]
+    assert tone("weight", "samples") == ""
