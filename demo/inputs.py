@@ -71,10 +71,11 @@ def build_website() -> Website:
         site.add(f"/photographs/{file}", Page(_photograph(file)), "photographs", **columns)
     _add_faults(site)
     _add_copies(site, photographs)
-    facts = facts_of(read_questions(package_folder() / "train" / "questions.json"))
+    folder = package_folder() / "train"
+    facts = facts_of(read_questions(folder / "questions.json"))
     for number in facts:
         path = f"/easy-vqa/train/{number}.png"
-        content = Page(package_folder() / "train" / "images" / f"{number}.png")
+        content = Page(folder / "images" / f"{number}.png")
         site.add(path, content, "easy-vqa", facts=facts[number], license=EASY_VQA_LICENSE)
     return site
 

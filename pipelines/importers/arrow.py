@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -23,6 +24,11 @@ class ArrowSource:
             raise InputError(f"{path}: this is not an Arrow file, or it was cut ({error}).") from error
         self.rows: int = self._table.num_rows
         self.columns: list[str] = self._table.column_names
+
+    def values(self, column: str) -> Iterator[Any]:
+        """One column of the whole file."""
+        for batch in self._table.select([column]).to_batches():
+            yield from batch.column(0).to_pylist()
 
     def read(self, row: int, rows: int) -> list[dict[str, Any]]:
         """`rows` rows from number `row` on, as dictionaries."""

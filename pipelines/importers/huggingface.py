@@ -16,7 +16,7 @@ from pydantic import Field
 from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest
 from pipelines.importers.files import expand
-from pipelines.importers.mapping import image_row, match
+from pipelines.importers.mapping import check_key, image_row, match
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.stored import stored_row, stored_table
 from pipelines.step import Config, Runtime
@@ -56,6 +56,7 @@ class HuggingFace(Importer):
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
         made: list[Slice] = []
+        seen: set[str] = set()
         for path in self._files():
             source = _opened(path)
             if self.config.image not in source.columns:
@@ -63,6 +64,9 @@ class HuggingFace(Importer):
                     f"{path}: no column {self.config.image!r} with pictures. "
                     f"Columns found: {', '.join(source.columns)}. Say which one it is with `image`."
                 )
+            keys = match(self.config.columns, source.columns).get("key")
+            for number, key in enumerate(source.values(keys) if keys else ()):
+                check_key(key, f"{path}, row {number}", seen)
             row = 0
             for numbers in cut(range(source.rows), remaining[len(made) :], self.config.rows_per_slice):
                 start = made[-1].start + made[-1].rows if made else 0

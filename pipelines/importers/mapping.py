@@ -49,6 +49,18 @@ def resolve(columns: Mapping[Any, str], found: Iterable[str], where: str) -> dic
     return resolved
 
 
+def check_key(key: Any, where: str, seen: set[str]) -> None:
+    """Remember a key; raises InputError when it stands in an earlier row."""
+    if key in (None, ""):
+        return
+    if str(key) in seen:
+        raise InputError(
+            f"{where}: the key {str(key)!r} stands in an earlier row too. Keys must be unique: "
+            "remove one of the two rows, or map another column to `key`."
+        )
+    seen.add(str(key))
+
+
 def image_row(values: Mapping[str, Any], columns: Mapping[str, str], needs_url: bool = True) -> dict[str, Any]:
     """One row of the `images` schema with its import status. A cell of the wrong type is left empty and named."""
     row: dict[str, Any] = {"import_status": ImportStatus.ok, "import_detail": None}

@@ -11,11 +11,10 @@ from pydantic import Field
 
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, image_table
 from pipelines.importers.files import expand, format_of
-from pipelines.importers.mapping import image_row, match, resolve
+from pipelines.importers.mapping import check_key, image_row, match, resolve
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.records import TEXT_FORMATS, Span, TextSource, span_of
 from pipelines.step import Config, Runtime
-from schemas.errors import InputError
 
 Target = Literal["key", "url", "alt_text", "captions", "boxes", "facts", "source", "license"]
 
@@ -86,7 +85,7 @@ class UrlList(Importer):
             for raw in records:
                 values = source.parse(raw)
                 columns = columns or resolve(self.config.columns, values, path)
-                _check_key(values.get(columns.get("key", "")), f"{path}:{raw.line}", seen)
+                check_key(values.get(columns.get("key", "")), f"{path}:{raw.line}", seen)
             content = [",".join(source.header).encode(), *(raw.data.rstrip(b"\r\n") for raw in records)]
             location = {"path": path, "format": format, "span": asdict(span_of(records))}
             yield Slice(start, len(records), digest(start, *content), location)
@@ -98,20 +97,9 @@ class UrlList(Importer):
         source = ParquetSource(path)
         columns = resolve(self.config.columns, source.columns, path)
         for number, key in enumerate(source.values(columns["key"]) if "key" in columns else ()):
-            _check_key(key, f"{path}, row {number}", seen)
+            check_key(key, f"{path}, row {number}", seen)
         row = 0
         for group in cut(range(source.rows), known, self.config.rows_per_slice):
             content = source.digests(row, len(group))
             yield Slice(start, len(group), digest(start, *content), {"path": path, "format": format, "row": row})
             start, row = start + len(group), row + len(group)
-
-
-def _check_key(key: Any, where: str, seen: set[str]) -> None:
-    if key in (None, ""):
-        return
-    if str(key) in seen:
-        raise InputError(
-            f"{where}: the key {str(key)!r} stands in an earlier row too. Keys must be unique: "
-            "remove one of the two rows, or map another column to `key`."
-        )
-    seen.add(str(key))

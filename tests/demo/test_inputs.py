@@ -20,6 +20,12 @@ def site():
     return inputs.build_website()
 
 
+@pytest.fixture
+def built(site, monkeypatch):
+    """The website of this module, not built again."""
+    monkeypatch.setattr(inputs, "build_website", lambda: site)
+
+
 def test_the_list_holds_every_picture_and_the_faults(site):
     rows = [json.loads(line) for line in inputs.url_list(site, "http://127.0.0.1:1").splitlines()]
     assert Counter(row["source"] for row in rows) == {"easy-vqa": 4000, "photographs": 20, "faults": 7, "copies": 7}
@@ -67,14 +73,14 @@ def test_the_evaluation_split_is_the_published_one():
     assert all(question.image.is_file() for question in questions[::500])
 
 
-def test_a_second_preparation_keeps_port_and_list(tmp_path):
+def test_a_second_preparation_keeps_port_and_list(tmp_path, built):
     first = inputs.prepare(tmp_path / "work", tmp_path / "images")
     text = first.url_list.read_text()
     second = inputs.prepare(tmp_path / "work", tmp_path / "images")
     assert (second.server.port, second.url_list.read_text(), second.note) == (first.server.port, text, None)
 
 
-def test_no_server_is_needed_once_everything_is_downloaded(tmp_path, monkeypatch):
+def test_no_server_is_needed_once_everything_is_downloaded(tmp_path, monkeypatch, built):
     first = inputs.prepare(tmp_path / "work", tmp_path / "images")
     rows = pa.table({"key": ["a"], "url": ["http://a"]})
     dataset = write_dataset(tmp_path / "images", "images", [rows])
@@ -86,7 +92,7 @@ def test_no_server_is_needed_once_everything_is_downloaded(tmp_path, monkeypatch
         assert inputs.prepare(tmp_path / "work", tmp_path / "images").server is None
 
 
-def test_a_taken_port_makes_a_new_list_and_says_so(tmp_path):
+def test_a_taken_port_makes_a_new_list_and_says_so(tmp_path, built):
     first = inputs.prepare(tmp_path / "work", tmp_path / "images")
     with Server({}, first.server.port):
         second = inputs.prepare(tmp_path / "work", tmp_path / "images")
