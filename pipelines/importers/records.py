@@ -77,8 +77,9 @@ class TextSource:
             return self._parse_cells(text, raw.line)
         try:
             value = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{self.path}:{raw.line}: this is not JSON ({error}). Correct the line.") from error
+        except json.JSONDecodeError as error:
+            place = f"{error.msg}, character {error.pos + 1} of the record"
+            raise InputError(f"{self.path}:{raw.line}: this is not JSON ({place}). Correct it.") from error
         if not isinstance(value, dict):
             raise InputError(f"{self.path}:{raw.line}: expected a JSON object, found {type(value).__name__}.")
         return value
@@ -220,9 +221,9 @@ class _Window:
         while True:
             try:
                 end = self._scan(self._text, self._place)[1]
-            except ValueError as error:
+            except json.JSONDecodeError as error:
                 if not self._widen():
-                    raise InputError(f"{path}:{self.line}: this is not JSON ({error}).") from error
+                    raise InputError(f"{path}:{self.line}: this is not JSON ({error.msg}). Correct it.") from error
                 continue
             # A number may go on beyond the window; an object, a list or a string that parsed is complete.
             if end < len(self._text) or not self._widen():
