@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from yarl import URL
 
@@ -127,6 +128,7 @@ class Guard:
             self._names.add((text, port))
 
 
+@lru_cache(maxsize=65_536)
 def is_public(address: Address) -> bool:
     """Whether an address belongs to the public internet, also when it carries an IPv4 address inside."""
     if isinstance(address, ipaddress.IPv4Address):
@@ -145,6 +147,7 @@ def parse_address(host: str) -> Address | None:
         return None
 
 
+@lru_cache(maxsize=65_536)
 def _address(text: str) -> Address:
     return ipaddress.ip_address(text.strip("[]").split("%", 1)[0])
 

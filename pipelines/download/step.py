@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow as pa
 from pipelines.download.client import Client, Picture
 from pipelines.download.config import DownloadConfig
 from pipelines.download.hostclass import host_class
+from pipelines.download.img2dataset_engine import Img2datasetEngine
 from pipelines.download.loop import SHARED_LOOP, submit
 from pipelines.download.memory import Line, Row
 from pipelines.download.statuses import TRANSIENT, DownloadStatus, Failure
@@ -53,16 +55,27 @@ class Download(Step[DownloadConfig]):
 
     def setup(self, context: Context) -> None:
         self.context = context
+        if self.config.engine == "img2dataset":
+            self.peer = Img2datasetEngine(self.config)
+            return
         self.loop = SHARED_LOOP.acquire()
         self.client = Client(self.config, context)
         submit(self.loop, self.client.open()).result()
 
     def teardown(self) -> None:
+        if self.config.engine == "img2dataset":
+            return
         submit(self.loop, self.client.close()).result()
         SHARED_LOOP.release()
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Rows leave in their order; up to `_BATCHES_AHEAD` batches are fetched at a time."""
+        return self._by_img2dataset(batches) if self.config.engine == "img2dataset" else self._natively(batches)
+
+    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return next(self.process_fragment(iter([batch])))
+
+    def _natively(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         line = Line()
         ahead: deque[tuple[Future, list[Row]]] = deque()
         try:
@@ -77,15 +90,25 @@ class Download(Step[DownloadConfig]):
                 future.cancel()
         self.context.log({"event": "fragment", **self.client.counts, "memory_peak": self.client.memory.peak})
 
-    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return next(self.process_fragment(iter([batch])))
+    def _by_img2dataset(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        urls, expected = [], []
+        for batch in batches:
+            urls += batch.column("url").to_pylist()
+            expected += self._expected(batch)
+        rows = zip(urls, self.peer.download(urls, expected), strict=True)
+        while part := [{"download_host": host_class(url), **row} for url, row in islice(rows, self.batch_rows)]:
+            yield self.rows_to_batch(part)
+
+    def _expected(self, batch: pa.RecordBatch) -> list[str | None]:
+        """The hashes to verify, or None for each row."""
+        if not self.config.verify_hash:
+            return [None] * batch.num_rows
+        return batch.column(self.config.verify_hash[0]).to_pylist()
 
     def _start(self, batch: pa.RecordBatch, line: Line) -> tuple[Future, list[Row]]:
         keys, urls = batch.column("key").to_pylist(), batch.column("url").to_pylist()
-        column = self.config.verify_hash[0] if self.config.verify_hash else None
-        expected = batch.column(column).to_pylist() if column else [None] * len(keys)
         rows = [line.join() for _ in keys]
-        return submit(self.loop, self._download_all(keys, urls, expected, rows)), rows
+        return submit(self.loop, self._download_all(keys, urls, self._expected(batch), rows)), rows
 
     async def _download_all(self, keys: list, urls: list, expected: list, rows: list[Row]) -> list[dict[str, Any]]:
         one = self.client.download
