@@ -37,8 +37,8 @@ class BaseSizes:
     tower_steps: int = 900
     tower_batch: int = 64
     tower_rate: float = 3e-3
-    language_steps: int = 300
-    language_batch: int = 32
+    language_steps: int = 400
+    language_batch: int = 16
     language_rate: float = 3e-3
     seed: int = 0
 

@@ -11,6 +11,7 @@ import torch
 from schemas.chat import ImageRule, load_tokenizer
 from schemas.errors import InputError
 from trainer.folder import CLIP_MEAN, CLIP_STD, preprocessor, write_sidecar
+from trainer.original import read_projector
 from trainer.shards import ShardWriter, read_tensors
 
 PROJECTORS = ("linear", "mlp2x_gelu")
@@ -31,24 +32,30 @@ def assemble(
     tokenizer: str | Path | None = None,
     select_layer: int = -2,
     projector_type: str = "mlp2x_gelu",
+    projector: str | Path | None = None,
     dtype: torch.dtype | None = None,
     seed: int = 0,
 ) -> Path:
     """Write a llava-hf folder to `output`; peak memory is about one shard.
 
+    `projector`: an original mm_projector.bin to start from instead of a fresh one.
     The tokenizer gains `<image>` (and a pad token where it has none), the embeddings the rows for them: the mean of
     the old rows. Raises InputError when `rule` is not what the tower makes of a picture.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     processor_tokenizer, vocabulary = _write_tokenizer(Path(tokenizer or llm), output, rule, template)
-    config = _config(Path(tower), Path(llm), rule, select_layer, projector_type, processor_tokenizer, vocabulary)
+    image_id = int(processor_tokenizer.convert_tokens_to_ids("<image>"))
+    config = joined_config(tower, llm, rule, select_layer, projector_type, image_id, vocabulary)
     with ShardWriter(output, dtype) as writer:
         for name, tensor in _tower_tensors(Path(tower)):
             writer.put(name, tensor)
         for name, tensor in _llm_tensors(Path(llm), config.text_config.vocab_size, config.tie_word_embeddings):
             writer.put(name, tensor)
-        for name, tensor in fresh_projector(config, projector_type, seed):
+        fresh = dict(fresh_projector(config, projector_type, seed))
+        if projector is not None:
+            fresh.update(read_projector(projector, {name: tensor.shape for name, tensor in fresh.items()}))
+        for name, tensor in fresh.items():
             writer.put(name, tensor)
         config.dtype = writer.dtype
     config.save_pretrained(output)
@@ -81,15 +88,25 @@ def projector_config(projector_type: str) -> dict[str, Any]:
     return {"projector_hidden_act": "gelu" if projector_type == "mlp2x_gelu" else "linear"}
 
 
-def _config(
-    tower: Path, llm: Path, rule: ImageRule, select_layer: int, projector_type: str, tokenizer: Any, vocabulary: int
+def joined_config(
+    tower: str | Path,
+    llm: str | Path,
+    rule: ImageRule,
+    select_layer: int,
+    projector_type: str,
+    image_id: int,
+    vocabulary: int,
 ) -> Any:
+    """The LlavaConfig (LlavaNextConfig for anyres) of a tower and an llm whose tokenizer has `vocabulary` ids.
+
+    Raises InputError when `rule` is not what the tower makes of a picture.
+    """
     from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
 
     vision = AutoConfig.from_pretrained(tower)
     vision = getattr(vision, "vision_config", vision)
     text = AutoConfig.from_pretrained(llm)
-    _check_rule(rule, vision, tower)
+    _check_rule(rule, vision, Path(tower))
     text.vocab_size = max(text.vocab_size, vocabulary)
     kind: Any = LlavaConfig
     extra: dict[str, Any] = {}
@@ -99,7 +116,7 @@ def _config(
     config = kind(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=image_id,
         image_seq_length=rule.side**2 + (rule.class_token if rule.select == "full" else 0),
         vision_feature_layer=select_layer,
         vision_feature_select_strategy="default" if rule.select == "patch" and rule.class_token else "full",

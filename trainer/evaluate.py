@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-from trainer.answer import Answerer, Prompt, question
+
+if TYPE_CHECKING:
+    from trainer.answer import Prompt
 
 ANSWER_TOKENS = 16
 
@@ -55,10 +57,18 @@ def evaluate(
     asked = list(questions_of(questions) if isinstance(questions, str | Path) else questions)[:limit]
     if not asked:
         raise InputError(f"{questions}: there is no question to ask.")
-    answerer = Answerer(checkpoint, template)
+    return score(asked, answers_of(checkpoint, asked, template=template, batch=batch))
+
+
+def answers_of(
+    checkpoint: str | Path, asked: Sequence[Question], *, template: str | None = None, batch: int = 256
+) -> list[str]:
+    """The checkpoint's answer to each question, asked on its own."""
+    from trainer.answer import Answerer
+
     files: dict[Path, bytes] = {}
-    answers = answerer.answer([_prompt(one, files) for one in asked], ANSWER_TOKENS, batch)
-    return score(asked, answers)
+    prompts = [_prompt(one, files) for one in asked]
+    return Answerer(checkpoint, template).answer(prompts, ANSWER_TOKENS, batch)
 
 
 def score(asked: Sequence[Question], answers: Sequence[str]) -> dict[str, Any]:
@@ -107,6 +117,8 @@ def questions_of(path: str | Path) -> Iterable[Asked]:
 
 
 def _prompt(one: Question, files: dict[Path, bytes]) -> Prompt:
+    from trainer.answer import question
+
     if one.image is None:
         return question(one.question)
     if isinstance(one.image, bytes):

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from schemas.errors import InputError, LavaBeamError
 from trainer.config import Recipe, load_recipe
+from trainer.launchers import launcher_lines, slurm_script
 from trainer.preflight import Job, check
 from trainer.runfolder import RESULT, finished, run_fingerprint, write_inputs
 
@@ -35,32 +36,38 @@ def train(
     overrides: dict[str, Any] | None = None,
     dry_run: bool = False,
     replace: bool = False,
+    prepare_only: bool = False,
+    nodes: int = 1,
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Run one stage and return its result: steps, losses, seconds, the model's folder.
 
     A run that is finished already is not repeated (`"reused": True`); one that was interrupted goes on from its newest
     checkpoint. `overrides` replaces dotted keys of the recipe; `replace` deletes another run in the output
-    folder, which is refused otherwise. Raises InputError for anything wrong with recipe, mix or
-    checkpoint, before a process is started.
+    folder, which is refused otherwise. `prepare_only` writes the run folder and a Slurm script
+    for `nodes` machines, and leaves starting it to one of the `launch` lines. Raises InputError for anything wrong with
+    recipe, mix or checkpoint, before a process is started.
     """
     tell = report or (lambda text: print(text, file=sys.stderr, flush=True))
     settings = load_recipe(recipe, overrides)
     count = processes or default_processes()
-    job = prepare(settings, count, dry_run)
+    job = prepare(settings, count * nodes, dry_run)
     if dry_run:
         from trainer.dryrun import describe
 
-        return describe(job, count)
+        return describe(job, count * nodes)
     folder, mark = Path(settings.output), run_fingerprint(job)
     done = finished(folder, mark)
     if done is not None:
         tell(f"{settings.stage}: nothing to do, {folder} holds this very run ({done['steps']} steps).")
         return {**done, "model": str(folder / done["model"]), "reused": True}
     _check_output(folder, mark, replace)
-    write_inputs(folder, job, mark, count, {"length": settings.steps or settings.epochs or 1})
+    write_inputs(folder, job, mark, count * nodes, {"length": settings.steps or settings.epochs or 1})
     for stale in (RESULT, ERROR):
         (folder / stale).unlink(missing_ok=True)
+    if prepare_only:
+        (folder / "job.slurm").write_text(slurm_script(folder.resolve(), count, nodes), encoding="utf-8")
+        return {"stage": settings.stage, "prepared": str(folder), "launch": launcher_lines(folder, count)}
     began = time.perf_counter()
     start_ranks(folder, count)
     if not (folder / RESULT).is_file():

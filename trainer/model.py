@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from trainer.config import Recipe
+from trainer.folder import ModelFolder
 from trainer.preflight import Job
-from trainer.stages import freeze
+from trainer.stages import Stage, freeze
 
 
 def load_model(job: Job, kernel: str) -> Any:
@@ -25,6 +27,23 @@ def load_model(job: Job, kernel: str) -> Any:
         model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
         if "tower" in job.stage.trains:
             model.model.vision_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    return model
+
+
+def empty_shell(folder: ModelFolder) -> Any:
+    """The model of a folder's configuration, without storage: names and shapes only."""
+    import transformers
+
+    kind = getattr(transformers, folder.model_class)
+    config = kind.config_class.from_dict(folder.config)
+    with torch.device("meta"):
+        return kind._from_config(config)
+
+
+def empty_model(folder: ModelFolder, stage: Stage, recipe: Recipe) -> Any:
+    """`empty_shell` as a stage would train it."""
+    model = empty_shell(folder)
+    freeze(model, stage)
     return model
 
 

@@ -50,11 +50,11 @@ class Schedule:
         """(useful tokens, tokens with padding, rank balance) of a step; balance is the mean rank's work by the most."""
         ranks = [self.micro_batches(step, rank) for rank in range(self.world_size)]
         useful = sum(int(self.lengths[rows].sum()) for batches in ranks for rows in batches)
-        held = [[self._held(rows) for rows in batches] for batches in ranks]
+        held = [[self.held(rows) for rows in batches] for batches in ranks]
         totals = [sum(batches) for batches in held]
         return useful, sum(totals), float(np.mean(totals) / max(*totals, 1))
 
-    def _held(self, rows: np.ndarray) -> int:
+    def held(self, rows: np.ndarray) -> int:
         """Tokens that a micro-batch occupies, padding included."""
         lengths = self.lengths[rows]
         if len(lengths) == 0:

@@ -1,0 +1,80 @@
+"""A dry run tells everything and writes nothing; a model in parts is joined before training."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from schemas.errors import InputError
+from trainer import launch
+from trainer.config import load_recipe
+from trainer.parts import assembled
+from trainer.preflight import check
+
+
+@pytest.fixture
+def parts(recipe_values, recipe_file, tiny):
+    def write(**changes):
+        recipe_values["model"] = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm")}
+        return recipe_file(**changes)
+
+    return write
+
+
+def test_a_dry_run_of_a_checkpoint(recipe_file, tmp_path):
+    told = launch.train(recipe_file(stage="pretrain"), processes=2, dry_run=True)
+    assert told["steps"] == 4
+    assert told["trainable_parameters"] == 16 * 24 + 24 + 24 * 24 + 24
+    assert {group["name"] for group in told["groups"]} == {"projector", "projector_no_decay"}
+    assert "torchrun --nproc-per-node=2" in told["launch"]["torchrun"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_parts_knows_rates_and_writes_nothing(parts, tmp_path):
+    path = parts(stage="finetune_tower", optimizer={"rate": 1e-3, "rates": {"tower": 2e-6}})
+    told = launch.train(path, processes=1, dry_run=True)
+    assert {group["name"]: group["rate"] for group in told["groups"] if "no_decay" not in group["name"]} == {
+        "tower": 2e-6,
+        "projector": 1e-3,
+        "llm": 1e-3,
+    }
+    assert told["trainable_parameters"] < told["parameters"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_parts_are_joined_once(parts, tmp_path):
+    job = check(load_recipe(parts()), 1)
+    recipe = assembled(job)
+    assert recipe.model.checkpoint == str(tmp_path / "run" / "base")
+    weights = tmp_path / "run" / "base" / "model.safetensors"
+    made = weights.stat().st_mtime_ns
+    assert assembled(job) == recipe
+    assert weights.stat().st_mtime_ns == made
+    assert check(recipe, 1).folder is not None
+
+
+def test_a_projector_from_the_original_code_is_taken_over(parts, tmp_path):
+    from safetensors.torch import load_file
+
+    shapes = {"0.weight": (24, 16), "0.bias": (24,), "2.weight": (24, 24), "2.bias": (24,)}
+    kept = {f"model.mm_projector.{name}": torch.randn(shape) for name, shape in shapes.items()}
+    torch.save(kept, tmp_path / "mm_projector.bin")
+    assembled(check(load_recipe(parts(model__projector=str(tmp_path / "mm_projector.bin"))), 1))
+    weights = load_file(tmp_path / "run" / "base" / "model.safetensors")
+    assert torch.equal(weights["multi_modal_projector.linear_2.weight"], kept["model.mm_projector.2.weight"])
+
+
+def test_features_other_than_the_mixs_are_refused(parts):
+    job = check(load_recipe(parts(model__select_feature="full")), 1)
+    assert replace(job).rule.select == "patch"
+    with pytest.raises(InputError, match="select_feature"):
+        assembled(job)
+
+
+def test_preparing_writes_the_run_folder_and_a_job_script(recipe_file, tmp_path):
+    told = launch.train(recipe_file(), processes=4, nodes=2, prepare_only=True)
+    script = (tmp_path / "run" / "job.slurm").read_text()
+    assert "--nnodes=2 --nproc-per-node=4" in script
+    assert str(tmp_path / "run") in script
+    assert told["launch"]["deepspeed"].startswith("deepspeed --num_gpus=4")
+    assert load_recipe(tmp_path / "run" / "recipe.yaml").steps == 4

@@ -1,0 +1,111 @@
+"""What a run would do: parameters, groups and rates, steps, memory, and the lines that would start it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Recipe
+from trainer.folder import ModelFolder
+from trainer.launchers import launcher_lines
+from trainer.planning.memory import NF4_BYTES, ModelSizes, estimate_memory
+from trainer.preflight import Job
+from trainer.schedule import Schedule, language_parameters, transformer_parameters
+from trainer.stages import Stage
+
+STEPS_LOOKED_AT = 200
+
+
+def describe(job: Job, processes: int) -> dict[str, Any]:
+    """A dictionary that names everything a run of `job` on `processes` GPUs would use. Nothing is written."""
+    from trainer.parts import planned_folder
+
+    recipe = job.recipe
+    folder = job.folder or planned_folder(job)
+    schedule = Schedule(job.mix, recipe, folder, processes, packed=recipe.plan.rows == "packed")
+    groups = parameter_table(folder, job.stage, recipe)
+    trainable = sum(group["parameters"] for group in groups)
+    steps = range(min(schedule.steps, STEPS_LOOKED_AT))
+    loads = [schedule.load(step) for step in steps]
+    useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
+    batches = [rows for step in steps for rank in range(processes) for rows in schedule.micro_batches(step, rank)]
+    peak = max((schedule.held(rows) for rows in batches), default=0)
+    pictures = max((int(schedule.images[rows].sum()) for rows in batches), default=0)
+    memory = estimate_memory(
+        model_sizes(folder),
+        gpus=processes,
+        zero_stage=recipe.deepspeed.zero,
+        peak_tokens=peak,
+        peak_images=pictures,
+        trainable_parameters=float(trainable),
+        train_vision="tower" in job.stage.trains,
+        frozen_bytes=NF4_BYTES if job.stage.bits == 4 else 2.0,
+        offload_optimizer=recipe.deepspeed.offload != "none",
+        offload_parameters=recipe.deepspeed.offload == "all",
+        checkpointing=recipe.gradient_checkpointing,
+    )
+    return {
+        "stage": recipe.stage,
+        "mix": {"path": job.mix.path, "manifest": job.mix.manifest.number, "rows": job.mix.rows},
+        "model": str(folder.path),
+        "parameters": total_parameters(folder),
+        "trainable_parameters": trainable,
+        "groups": groups,
+        "steps": schedule.steps,
+        "warmup_steps": math.ceil(recipe.optimizer.warmup * schedule.steps),
+        "steps_per_epoch": schedule.steps_per_epoch,
+        "global_batch": recipe.plan.global_batch,
+        "processes": processes,
+        "padding": round(1 - useful / max(held, 1), 4),
+        "rank_balance": round(sum(load[2] for load in loads) / max(len(loads), 1), 4),
+        "peak_tokens": peak,
+        "memory_gib_per_gpu": round(memory.total / 2**30, 2),
+        "launch": launcher_lines(Path(recipe.output), processes),
+    }
+
+
+def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[dict[str, Any]]:
+    """Groups of the optimizer with their sizes, from a model without storage."""
+    from trainer.model import empty_model
+    from trainer.optimizer import parameter_groups
+
+    model = empty_model(folder, stage, recipe)
+    return [
+        {
+            "name": group["name"],
+            "parameters": sum(parameter.numel() for parameter in group["params"]),
+            "tensors": len(group["params"]),
+            "rate": group["lr"],
+            "weight_decay": group["weight_decay"],
+        }
+        for group in parameter_groups(model, recipe.optimizer)
+    ]
+
+
+def total_parameters(folder: ModelFolder) -> int:
+    """All parameters of the model, trained or not (adapters aside)."""
+    from trainer.model import empty_shell
+
+    return sum(parameter.numel() for parameter in empty_shell(folder).parameters())
+
+
+def model_sizes(folder: ModelFolder) -> ModelSizes:
+    """What the memory estimate wants to know of a model, from its configuration."""
+    text, vision = folder.text, folder.config["vision_config"]
+    width = int(text.get("hidden_size", 4096))
+    heads = int(text.get("num_attention_heads", 32))
+    tower = int(vision.get("hidden_size", 768))
+    return ModelSizes(
+        language_parameters=language_parameters(text),
+        vision_parameters=transformer_parameters(tower, vision.get("intermediate_size"), vision),
+        projector_parameters=float(tower * width + width * width),
+        hidden_size=width,
+        intermediate_size=int(text.get("intermediate_size", 11008)),
+        key_value_size=width // heads * int(text.get("num_key_value_heads") or heads),
+        layers=int(text.get("num_hidden_layers", 32)),
+        vocabulary=int(text.get("vocab_size", 32000)),
+        vision_hidden_size=tower,
+        vision_layers=int(vision.get("num_hidden_layers", 12)),
+        tokens_per_image=folder.rule.side**2 + folder.rule.class_token,
+    )
