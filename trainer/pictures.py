@@ -101,14 +101,15 @@ def normalise(tiles: np.ndarray, mean: Triple, std: Triple, fast: bool = True) -
     Exact: by a table of the 256 values, computed in the order and precision of the original. Fast: one multiplication
     and one addition per value, within 5e-7 of it.
     """
-    planes = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))
     if not fast:
         table = _table(tuple(mean), tuple(std))
-        return np.stack([table[channel][planes[:, channel]] for channel in range(3)], axis=1)
-    scale = (1 / (255 * np.asarray(std))).astype(np.float32)[:, None, None]
-    shift = (np.asarray(mean) / np.asarray(std)).astype(np.float32)[:, None, None]
-    pixels = np.multiply(planes, scale, dtype=np.float32)
-    pixels -= shift
+        return np.stack([table[channel][tiles[..., channel]] for channel in range(3)], axis=1)
+    pixels = np.empty((len(tiles), 3, *tiles.shape[1:3]), np.float32)
+    for tile, planes in zip(tiles, pixels, strict=True):
+        for channel, plane in enumerate(planes):  # plane by plane: each stays in the processor's cache
+            np.copyto(plane, tile[..., channel])
+            np.multiply(plane, np.float32(1 / (255 * std[channel])), out=plane)
+            np.subtract(plane, np.float32(mean[channel] / std[channel]), out=plane)
     return pixels
 
 

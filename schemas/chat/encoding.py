@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -143,12 +144,11 @@ def _supervised_spans(run: list[Segment]) -> list[tuple[int, int]]:
 
 def _labels(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[int]:
     """A token is learnt when any character of an answer lies in it; an empty token belongs to where it stands."""
-    labels, at = [], 0
-    for token, (start, end) in zip(ids, offsets, strict=True):
-        while at < len(spans) and spans[at][1] <= start:
-            at += 1
-        learnt = at < len(spans) and spans[at][0] < max(end, start + 1)
-        labels.append(token if learnt else IGNORE)
+    labels = [IGNORE] * len(ids)
+    for start, end in spans:
+        first = bisect_right(offsets, start, key=lambda offset: max(offset[1], offset[0] + 1))
+        last = bisect_left(offsets, end, key=lambda offset: offset[0])
+        labels[first:last] = ids[first:last]
     return labels
 
 

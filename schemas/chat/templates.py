@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from schemas.chat.tokenizer import Tokenizer
@@ -187,18 +188,20 @@ def _text(parts: list[Message]) -> str:
     return "".join(part.get("text") or "" for part in parts if part["type"] == "text")
 
 
-def _literal(text: str, supervised: bool = False) -> Iterator[Segment]:
+@lru_cache(maxsize=256)
+def _literal(text: str, supervised: bool = False) -> tuple[Segment, ...]:
     """A template's own text: control tokens stand alone."""
-    for piece in CONTROL.split(text):
-        yield Segment(piece, supervised, control=CONTROL.fullmatch(piece) is not None)
+    return tuple(
+        Segment(piece, supervised, control=CONTROL.fullmatch(piece) is not None) for piece in CONTROL.split(text)
+    )
 
 
-def _ending(text: str) -> Iterator[Segment]:
+@lru_cache(maxsize=256)
+def _ending(text: str) -> tuple[Segment, ...]:
     """The end of an answer, learnt up to its last control token: what follows is written by the template."""
-    pieces = list(_literal(text, supervised=True))
+    pieces = _literal(text, supervised=True)
     last = max((number for number, piece in enumerate(pieces) if piece.control), default=len(pieces))
-    for number, piece in enumerate(pieces):
-        yield piece if number <= last else Segment(piece.text)
+    return tuple(piece if number <= last else Segment(piece.text) for number, piece in enumerate(pieces))
 
 
 def _merged(segments: Sequence[Segment] | Iterator[Segment]) -> Iterator[Segment]:
