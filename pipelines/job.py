@@ -161,14 +161,15 @@ def _make(maker: Maker, task: Task, context: Context) -> FileEntry:
     """Write the task's file, or take over a finished one that a killed run left; either way log it."""
     store, started = Store(maker.target), time.time()
     kept: dict[str, Any] = {"fingerprint": task.fingerprint, "plan": task.plan, "inputs": task.inputs}
+    columns: dict[str, Any] = {"status_column": maker.status_column, "counted_by": maker.counted_by}
     entry = None
     if store.exists(task.path):
-        entry = describe_column_file(store, task.path, rows=task.rows, status_column=maker.status_column, **kept)
+        entry = describe_column_file(store, task.path, rows=task.rows, **columns, **kept)
     reused = entry is not None
     if entry is None:
         counts, batches = maker.open(task)
         batches = _counted(batches, maker.status_column, context.run, task)
-        kept |= {"status_column": maker.status_column, "counts": counts}
+        kept |= {**columns, "counts": counts}
         entry = write_column_file(store, task.path, batches, maker.schema, maker.schema_name, **kept)
     else:
         LIVE.add(context.run, entry.rows, entry.statuses)

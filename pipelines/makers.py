@@ -43,6 +43,7 @@ class Maker:
     schema_name: str
     schema: pa.Schema
     status_column: str | None
+    counted_by: str | None = None
 
     def setup(self, context: Context) -> None:
         """Once per worker process."""
@@ -63,6 +64,7 @@ class StepMaker(Maker):
 
     def __init__(self, step: Step, target: str, schema_name: str):
         self.step, self.target, self.schema_name = step, target, schema_name
+        self.counted_by = step.counted_by
         self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
 
     def setup(self, context: Context) -> None:

@@ -90,6 +90,8 @@ class Step(Generic[C]):
     """Statuses that `--retry transient` tries again."""
     unfinished: ClassVar[frozenset[str]] = frozenset()
     """Statuses that any later run tries again by itself (a spend cap was reached, ...)."""
+    counted_by: ClassVar[str | None] = None
+    """A column by whose values the manifest counts statuses too: which hosts fail, not only how many rows."""
     batch_rows: ClassVar[int] = 64
 
     def __init__(self, config: C):

@@ -39,16 +39,18 @@ def write_column_file(
     plan: str = "",
     inputs: dict[str, str] | None = None,
     status_column: str | None = None,
+    counted_by: str | None = None,
     counts: dict[str, int] | None = None,
 ) -> FileEntry:
     """Write `batches` as they come and return the entry for the manifest. Nothing appears when a batch raises.
 
-    Statuses are counted from `status_column`; a file without one may carry `counts` of its own.
+    Statuses are counted from `status_column`, all together and for each value of the column `counted_by`; a file
+    without a status column may carry `counts` of its own.
     """
     schema = file_schema(schema, schema_name)
     if counts is not None:
         schema = schema.with_metadata({**schema.metadata, COUNTS: json.dumps(counts, sort_keys=True)})
-    rows, statuses = 0, Counter[str]()
+    rows, statuses, groups = 0, Counter[str](), Groups()
     with store.write(path) as file:
         sink = _Hashing(file)
         with pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as writer:
@@ -57,6 +59,8 @@ def write_column_file(
                 rows += batch.num_rows
                 if status_column:
                     statuses.update(batch.column(status_column).to_pylist())
+                if status_column and counted_by:
+                    groups.add(batch.column(counted_by).to_pylist(), batch.column(status_column).to_pylist())
                 writer.write_batch(batch)
     return FileEntry(
         path=path,
@@ -69,6 +73,7 @@ def write_column_file(
         bytes=sink.size,
         sha256=sink.digest.hexdigest(),
         statuses=dict(sorted((counts or statuses).items())),
+        groups=groups.largest(),
     )
 
 
@@ -81,6 +86,7 @@ def describe_column_file(
     inputs: dict[str, str],
     rows: int | None,
     status_column: str | None,
+    counted_by: str | None = None,
 ) -> FileEntry | None:
     """The entry of a finished file that no manifest names yet (its run was killed); None when it must be made again."""
     table = pa.ipc.open_stream(store.open_arrow(path)).read_all()
@@ -88,6 +94,9 @@ def describe_column_file(
         store.remove(path)
         return None
     statuses = Counter(table.column(status_column).to_pylist()) if status_column else {}
+    groups = Groups()
+    if status_column and counted_by:
+        groups.add(table.column(counted_by).to_pylist(), table.column(status_column).to_pylist())
     statuses = statuses or json.loads((table.schema.metadata or {}).get(COUNTS, b"{}"))
     return FileEntry(
         path=path,
@@ -100,6 +109,7 @@ def describe_column_file(
         bytes=store.size(path),
         sha256=store.sha256(path),
         statuses=dict(sorted(statuses.items())),
+        groups=groups.largest(),
     )
 
 
@@ -155,6 +165,31 @@ def _conform(batch: pa.RecordBatch, schema: pa.Schema, path: str) -> pa.RecordBa
         if not field.nullable and column.null_count:
             raise SchemaError(f"{path}: column {field.name!r} must not be empty; {column.null_count} rows are.")
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+class Groups:
+    """Statuses counted for each value of another column; only the largest groups keep their name."""
+
+    NAMED = 10
+    OTHER = "other"
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[str]] = {}
+
+    def add(self, names: list[str | None], statuses: list[str]) -> None:
+        for name, status in zip(names, statuses, strict=True):
+            self._counts.setdefault(name or self.OTHER, Counter())[status] += 1
+
+    def largest(self) -> dict[str, dict[str, int]]:
+        """Name -> status -> rows of the `NAMED` largest groups, the rest added up: so a manifest stays small."""
+        order = sorted(self._counts, key=lambda name: (name == self.OTHER, -self._counts[name].total(), name))
+        named = [name for name in order if name != self.OTHER][: self.NAMED]
+        told = {name: dict(sorted(self._counts[name].items())) for name in named}
+        rest = Counter[str]()
+        for name in order:
+            if name not in told:
+                rest.update(self._counts[name])
+        return told | ({self.OTHER: dict(sorted(rest.items()))} if rest else {})
 
 
 class _Hashing:

@@ -42,6 +42,8 @@ class FileEntry(_Entry):
     bytes: int
     sha256: str
     statuses: dict[str, int] = {}
+    groups: dict[str, dict[str, int]] = {}
+    """Statuses by a column of the step's choice (`download`: by host), for the largest groups and the `other` rows."""
 
 
 class FragmentEntry(_Entry):
@@ -94,6 +96,18 @@ class Manifest(_Entry):
                 if file.statuses:
                     counts.setdefault(name, Counter()).update(file.statuses)
         return {name: dict(sorted(counter.items(), key=lambda item: -item[1])) for name, counter in counts.items()}
+
+    def groups(self, step: str) -> dict[str, dict[str, int]]:
+        """Group -> status -> rows of one step, added up over fragments; the largest group first.
+
+        A group that is small in a fragment is counted as `other` there.
+        """
+        counts: dict[str, Counter[str]] = {}
+        for fragment in self.fragments:
+            for name, statuses in (fragment.files[step].groups if step in fragment.files else {}).items():
+                counts.setdefault(name, Counter()).update(statuses)
+        order = sorted(counts, key=lambda name: (-counts[name].total(), name))
+        return {name: dict(counts[name].most_common()) for name in order}
 
     def to_bytes(self) -> bytes:
         return json.dumps(self.model_dump(), indent=1, ensure_ascii=False).encode()

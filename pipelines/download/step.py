@@ -44,6 +44,7 @@ class Download(Step[DownloadConfig]):
     )
     statuses = DownloadStatus
     transient = TRANSIENT
+    counted_by = "download_host"
 
     def __init__(self, config: DownloadConfig):
         super().__init__(config)

@@ -119,6 +119,19 @@ def test_the_same_answers_give_the_same_files(tmp_path):
     assert made[0] == made[1]
 
 
+def test_the_manifest_counts_statuses_by_host(tmp_path):
+    with Web({"*": numbered, "/3.jpg": body(b"", "404 Not Found")}) as web:
+        urls = [web.url(f"/{number}.jpg") for number in range(20)] + ["http://10.0.0.1/a.jpg", "http://10.0.0.2/b.jpg"]
+        urls += [f"http://host{number}.invalid:0/c.jpg" for number in range(12)]
+        dataset = photos(tmp_path / "photos", urls, rows=40)
+        run_step(step(), dataset, Runner("local", 1))
+    groups = Dataset.open(dataset).manifest.groups("download")
+    assert groups["localhost"] == {"ok": 19, "not_found": 1}
+    assert groups["address"] == {"private_address": 2}
+    assert groups["other"] == {"bad_url": 4}
+    assert sum(sum(statuses.values()) for statuses in groups.values()) == len(urls)
+
+
 def test_hashes_are_computed_and_verified(download):
     import hashlib
 
