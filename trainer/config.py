@@ -103,7 +103,7 @@ class CheckpointConfig(StrictModel):
 
 
 class Recipe(StrictModel):
-    """One stage of training."""
+    """One stage of training. `original_projector` also writes the original code's mm_projector.bin."""
 
     stage: str
     train: tuple[str, ...] | None = None
@@ -117,6 +117,7 @@ class Recipe(StrictModel):
     lora: LoraConfig = LoraConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     gradient_checkpointing: bool = False
+    original_projector: bool = False
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     output: str
 

@@ -39,6 +39,8 @@ class ModelFolder:
         path = Path(path)
         if not path.is_dir():
             raise InputError(f"{path}: no such folder. Give the folder of a LLaVA checkpoint (it holds config.json).")
+        if (path / "adapter_config.json").is_file():
+            raise InputError(f"{path}: holds a LoRA adapter alone. Merge it first: lavabeam merge {path} OUTPUT.")
         config = _json(path / "config.json")
         if config.get("model_type") not in MODEL_TYPES:
             raise InputError(

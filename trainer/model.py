@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trainer.adapter import add_lora, quantisation
 from trainer.config import Recipe
 from trainer.folder import ModelFolder
 from trainer.preflight import Job
@@ -19,14 +20,19 @@ def load_model(job: Job, kernel: str) -> Any:
 
     assert job.folder is not None
     kind = getattr(transformers, job.folder.model_class)
-    model = kind.from_pretrained(job.folder.path, dtype=torch.float32, attn_implementation=kernel)
-    freeze(model, job.stage)
+    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": kernel}
+    if job.stage.bits == 4:
+        options["quantization_config"] = quantisation()
+    model = kind.from_pretrained(job.folder.path, **options)
     if job.recipe.gradient_checkpointing:
         # On the model as a whole, transformers would also run backward through a frozen tower.
-        options = {"use_reentrant": False}
-        model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        how = {"use_reentrant": False}
+        model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
         if "tower" in job.stage.trains:
-            model.model.vision_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+            model.model.vision_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+    if job.stage.adapter:
+        model = add_lora(model, job.recipe.lora)
+    freeze(model, job.stage)
     return model
 
 
@@ -43,6 +49,8 @@ def empty_shell(folder: ModelFolder) -> Any:
 def empty_model(folder: ModelFolder, stage: Stage, recipe: Recipe) -> Any:
     """`empty_shell` as a stage would train it."""
     model = empty_shell(folder)
+    if stage.adapter:
+        model = add_lora(model, recipe.lora)
     freeze(model, stage)
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class Job:
 def check(recipe: Recipe, processes: int) -> Job:
     """Open and compare all inputs; raises one InputError for the first thing that does not fit."""
     stage = get_stage(recipe.stage, recipe.train)
+    if stage.bits == 4 and importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"stage {recipe.stage} needs bitsandbytes: pip install bitsandbytes, or use finetune_lora.")
     mix = open_mix(recipe.data.mix, recipe.data.at)
     information = mix.manifest.info
     rule = ImageRule.from_dict(information["image"]) if information.get("image") else None

@@ -125,14 +125,22 @@ def precision_of(recipe: Recipe, cuda: bool) -> str:
 
 
 def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> None:
+    from trainer.adapter import ADAPTER, write_adapter
     from trainer.export import export, gathered_weights
     from trainer.metrics import read_metrics
+    from trainer.original import write_projector
 
     weights = gathered_weights(trainer.deepspeed, trainer.model)
     if trainer.args.process_index != 0 or weights is None or job.folder is None:
         return
     training = {"stage": job.recipe.stage, "steps": trainer.state.global_step, "fingerprint": mark}
-    export(weights, trainer.model.config, job.folder, folder / MODEL, training)
+    if job.stage.adapter:
+        made = write_adapter(trainer.model, weights, job.folder, folder / ADAPTER)
+    else:
+        made = export(weights, trainer.model.config, job.folder, folder / MODEL, training)
+    if job.recipe.original_projector:
+        linear = trainer.model.config.projector_hidden_act == "linear"
+        write_projector(weights, folder / "mm_projector.bin", linear)
     losses = [line["loss"] for line in read_metrics(folder / METRICS)]
     result = {
         "fingerprint": mark,
@@ -143,7 +151,7 @@ def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> 
         "last_loss": losses[-1],
         "seconds": round(seconds, 2),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "model": MODEL,
+        "model": made.name,
     }
     write_json(folder / RESULT, result)
 

@@ -16,7 +16,7 @@ from trainer.preflight import Job, model_path
 RECIPE, INPUTS, RESULT, METRICS, MODEL = "recipe.yaml", "inputs.json", "result.json", "metrics.jsonl", "model"
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "pyarrow", "numpy", "pillow", "tokenizers")
 
-NOT_CONTENT = ("output", "trackers", "checkpoints")
+NOT_CONTENT = ("output", "trackers", "checkpoints", "original_projector")
 """Sections of a recipe that do not change what is trained."""
 
 BLOCKS, BLOCK_BYTES = 64, 1 << 16
@@ -78,10 +78,10 @@ def versions() -> dict[str, str]:
 
 def finished(folder: Path, mark: str) -> dict[str, Any] | None:
     """The result of a finished run with this fingerprint, or None."""
-    if not (folder / RESULT).is_file() or not (folder / MODEL / "config.json").is_file():
+    if not (folder / RESULT).is_file():
         return None
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    return result if result.get("fingerprint") == mark else None
+    return result if result.get("fingerprint") == mark and (folder / result["model"]).is_dir() else None
 
 
 def newest_checkpoint(folder: Path, mark: str) -> Path | None:

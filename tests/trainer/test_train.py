@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import socket
 
 import numpy as np
 import pytest
@@ -12,57 +11,6 @@ from schemas.errors import LavaBeamError
 from tests.trainer.conftest import sample_row, write_mix
 from trainer import launch
 from trainer.metrics import read_metrics
-
-
-def rank_main(folder, rank, count, port, kill_at):
-    """A rank in a forked process: torch and transformers are loaded already."""
-    import os
-
-    import torch
-
-    from trainer import loop, run
-
-    torch.set_num_threads(1)
-    os.environ.update({k: v for k, v in launch.rank_environment(rank, count, port).items() if k not in os.environ})
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_PORT=str(port))
-    if kill_at is not None:
-        step = loop.LlavaTrainer.training_step
-
-        def training_step(self, model, inputs, *rest):
-            if inputs.number == kill_at:
-                os._exit(9)
-            return step(self, model, inputs, *rest)
-
-        loop.LlavaTrainer.training_step = training_step
-    run._leave(run.main(folder))
-
-
-@pytest.fixture
-def forked(monkeypatch):
-    """Replace the start of ranks by forks of this process; `forked["kill_at"]` ends them at a step."""
-    settings = {"kill_at": None, "started": 0}
-    # Loaded once here, not once in every fork.
-    import deepspeed  # noqa: F401
-    from transformers import LlavaForConditionalGeneration, Trainer  # noqa: F401
-
-    def start_ranks(folder, count):
-        settings["started"] += 1
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        context = multiprocessing.get_context("fork")
-        arguments = [(folder, rank, count, port, settings["kill_at"]) for rank in range(count)]
-        ranks = [context.Process(target=rank_main, args=one) for one in arguments]
-        for rank in ranks:
-            rank.start()
-        for rank in ranks:
-            rank.join(120)
-        failed = [(number, rank.exitcode) for number, rank in enumerate(ranks) if rank.exitcode]
-        if failed:
-            raise launch._failure(folder, *failed[0])
-
-    monkeypatch.setattr(launch, "start_ranks", start_ranks)
-    return settings
 
 
 def weights(folder):

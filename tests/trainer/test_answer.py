@@ -1,0 +1,97 @@
+"""Asking a checkpoint: batches do not change answers, files of questions, accuracy beside the best constant."""
+
+import json
+
+import pytest
+import torch
+
+from schemas.errors import InputError
+from tests.trainer.conftest import picture
+from trainer.answer import Answerer, question
+from trainer.answers import answer_file
+from trainer.chat import chat, talk
+from trainer.evaluate import Asked, evaluate, plain, score
+
+
+@pytest.fixture(scope="module")
+def answerer(tiny):
+    return Answerer(tiny / "model", device="cpu")
+
+
+def test_a_batch_padded_on_the_left_answers_like_one_at_a_time(answerer):
+    texts = ("what color is it?", "is it red?", "red", "say something about the picture and then some more of it")
+    prompts = [question(text, (picture(number),) if number % 2 else ()) for number, text in enumerate(texts)]
+    together = answerer.answer(prompts, max_tokens=6)
+    assert together == [answerer.answer([prompt], max_tokens=6)[0] for prompt in prompts]
+
+
+def test_an_answer_ends_at_the_stop_token(answerer):
+    end = answerer.tokenizer.eos_id
+    word = answerer.tokenizer.encode(" red", first=False).ids
+    assert answerer._text([*word, end, *word]) == "red"
+
+
+def test_greedy_answers_are_the_models_likeliest_tokens(answerer):
+    prompt = question("is it red?", (picture(3),))
+    row = answerer._row(0, prompt, {})
+    inputs = {"input_ids": torch.tensor(row.ids[None].astype("int64")), **answerer._pixels([row])}
+    with torch.no_grad():
+        likeliest = int(answerer.model(**inputs).logits[0, -1].argmax())
+    assert answerer.answer([prompt], max_tokens=1) == [answerer._text([likeliest])]
+
+
+def test_a_conversation_goes_on_with_its_history(tiny):
+    answers = list(talk(tiny / "model", picture(1), ["what color is it?", "is it red?"], max_tokens=4))
+    assert answers[0] == chat(tiny / "model", picture(1), "what color is it?", max_tokens=4)
+    assert len(answers) == 2
+
+
+def test_a_missing_picture_is_told(tiny, tmp_path):
+    with pytest.raises(InputError, match="no such picture"):
+        chat(tiny / "model", tmp_path / "none.png", "is it red?")
+
+
+def test_a_questions_file_becomes_the_originals_answers_file(tiny, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    rows = [{"question_id": 7, "image": "a.png", "text": "is it red?"}, {"question_id": 8, "text": "is it red?"}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl", max_tokens=4) == 2
+    told = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [one["question_id"] for one in told] == [7, 8]
+    assert set(told[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
+    assert told[0]["text"] == chat(tiny / "model", picture(1), "is it red?", max_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"text": "a"}', "question_id"),
+        ("{", "line 1"),
+        ("", "no question"),
+        ('{"question_id": 1, "text": "a", "image": "no.png"}', "no.png"),
+    ],
+)
+def test_bad_questions_files_are_refused_whole(tiny, tmp_path, text, words):
+    (tmp_path / "q.jsonl").write_text(text)
+    with pytest.raises(InputError, match=words):
+        answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl")
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_score_counts_per_kind_beside_the_best_constant():
+    asked = [Asked(None, "q", answer, kind) for answer, kind in [("Yes", "y"), ("yes", "y"), ("no", "y"), ("red", "c")]]
+    told = score(asked, ["yes", "no", " No. ", "blue"])
+    assert (told["accuracy"], told["constant_baseline"]) == (0.5, 0.75)
+    assert told["kinds"]["y"] == {
+        "questions": 3,
+        "accuracy": 0.6667,
+        "constant_baseline": 0.6667,
+        "constant_answer": "yes",
+    }
+    assert plain("  A  Cat. ") == "a cat"
+
+
+def test_every_turn_of_a_mix_is_a_question(tiny, mix):
+    told = evaluate(tiny / "model", mix)
+    assert told["questions"] == 36
+    assert list(told["kinds"]) == ["test"]
