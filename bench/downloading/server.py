@@ -1,13 +1,15 @@
 """A picture server in a process of its own: HTTP and HTTPS, the same pictures under any number of URLs.
 
 `/7.jpg` is picture 7; `/2007.jpg` is it again when there are 2,000. Each answer ends its connection, as when every
-picture lies on another host, which is what lists of URLs from the web are like; under `/keep/` it stays open.
+picture lies on another host, which is what lists of URLs from the web are like; under `/keep/` it stays open. Under
+`/log/` the number goes to stderr.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import sys
 from pathlib import Path
@@ -29,6 +31,8 @@ class Pictures(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             self._transport.close()
             return
+        if path.startswith("/log/"):
+            os.write(2, b"%07d\n" % int(Path(path).stem))
         picture = self._pictures[int(Path(path).stem) % len(self._pictures)]
         stays = path.startswith("/keep/")
         connection = b"keep-alive" if stays else b"close"

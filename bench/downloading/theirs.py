@@ -1,8 +1,9 @@
 """img2dataset on a list of URLs, in a process of its own. Prints one JSON line: CPU ms per image, images ok.
 
-`python theirs.py keep|encode|unchecked URLS_FILE THREADS`. `keep` decodes each picture and keeps its bytes, which is
-what ours does; `unchecked` (its disable_all_reencoding) keeps whatever came, without a look at the picture. Needs img2dataset alone, so that it may live in an environment of
-its own. Its Downloader is called as its main function calls it, with reading EXIF switched off (ours does not).
+`python theirs.py keep|encode|unchecked URLS_FILE THREADS`. `encode` resizes and encodes again, as img2dataset does
+unless told otherwise; `keep` decodes each picture and keeps its bytes; `unchecked` (its disable_all_reencoding) keeps
+whatever came, without a look at it. Needs img2dataset alone, so that it may live in an environment of its own. Its
+Downloader is called as its main function calls it, with reading EXIF switched off (ours does not).
 """
 
 import contextlib

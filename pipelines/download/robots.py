@@ -35,6 +35,8 @@ class RobotsCache:
                 self._rules.popitem(last=False)
         else:
             self._rules.move_to_end(origin)
+        if pending.done():
+            return pending.result()
         # Shielded: a row that gives up must not take the answer from the others.
         return await asyncio.shield(pending)
 
