@@ -38,7 +38,7 @@ class BaseSizes:
     tower_batch: int = 64
     tower_rate: float = 3e-3
     language_steps: int = 400
-    language_batch: int = 16
+    language_batch: int = 48
     language_rate: float = 3e-3
     seed: int = 0
 

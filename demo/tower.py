@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 IGNORE = -100
 WARMUP_STEPS = 20
+POSITION_SCALE = 0.3
 LAST_RATE = 0.02
 """The cosine ends at this share of the learning rate."""
 
@@ -94,12 +95,13 @@ def widen_start(model: Any) -> None:
     """Draw weights with deviation 1/sqrt(inputs) (LeCun et al. 1998, Efficient BackProp, section 4.6).
 
     CLIP's own start assumes width 768; at width 64 it leaves the tower blind to shapes for hundreds of steps.
+    Positions, which are added and not multiplied, start at 0.3.
     """
     import torch
 
     for name, parameter in model.named_parameters():
         if parameter.dim() >= 2:
-            scale = 0.3 if "position" in name else parameter[0].numel() ** -0.5
+            scale = POSITION_SCALE if "position" in name else parameter[0].numel() ** -0.5
             torch.nn.init.normal_(parameter, std=scale)
 
 

@@ -17,7 +17,11 @@ __all__ = ["TALKS", "train_demo", "train_tokenizer"]
 RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "train"
 Say = Callable[[str], None]
 
-TALKS = (Talk("talks", "plain", ("describe",)), Talk("talks", "mistral"), Talk("questions", "mistral"))
+TALKS = (
+    Talk("talks", "plain", ("describe",)),
+    Talk("talks", "mistral", ("conversation", "detail", "reasoning")),
+    Talk("questions", "mistral"),
+)
 """What the tokenizer and the language model learn from, in the templates of the two mixes."""
 
 

@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+import signal
 import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -168,7 +169,7 @@ def recipe_file(recipe_values, tmp_path):
     return write
 
 
-def rank_main(folder, rank, count, port, kill_at):
+def rank_main(folder, rank, count, port, kill_at, stop_at):
     """A rank in a forked process: torch and transformers are loaded already."""
     import torch
 
@@ -177,22 +178,24 @@ def rank_main(folder, rank, count, port, kill_at):
     torch.set_num_threads(1)
     os.environ.update({k: v for k, v in launch.rank_environment(rank, count, port).items() if k not in os.environ})
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_PORT=str(port))
-    if kill_at is not None:
-        step = loop.LlavaTrainer.training_step
+    step = loop.LlavaTrainer.training_step
 
-        def training_step(self, model, inputs, *rest):
-            if inputs.number == kill_at:
-                os._exit(9)
-            return step(self, model, inputs, *rest)
+    def training_step(self, model, inputs, *rest):
+        if inputs.number == kill_at:
+            os._exit(9)
+        if inputs.number == stop_at and rank == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, model, inputs, *rest)
 
-        loop.LlavaTrainer.training_step = training_step
+    loop.LlavaTrainer.training_step = training_step
     run._leave(run.main(folder))
 
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Replace the start of ranks by forks of this process; `forked["kill_at"]` ends them at a step."""
-    settings = {"kill_at": None, "started": 0}
+    """Replace the start of ranks by forks of this process; `forked["kill_at"]` ends them at a step,
+    `forked["stop_at"]` sends rank 0 a SIGTERM at one."""
+    settings = {"kill_at": None, "stop_at": None, "started": 0}
     # Loaded once here, not once in every fork.
     import deepspeed  # noqa: F401
     from transformers import LlavaForConditionalGeneration, Trainer  # noqa: F401
@@ -205,7 +208,8 @@ def forked(monkeypatch):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         context = multiprocessing.get_context("fork")
-        arguments = [(folder, rank, count, port, settings["kill_at"]) for rank in range(count)]
+        at = settings["kill_at"], settings["stop_at"]
+        arguments = [(folder, rank, count, port, *at) for rank in range(count)]
         ranks = [context.Process(target=rank_main, args=one) for one in arguments]
         for rank in ranks:
             rank.start()

@@ -38,6 +38,16 @@ def test_a_killed_run_resumes_to_the_very_same_weights(recipe_file, forked, tmp_
     assert len(losses[0]) == 4
 
 
+def test_sigterm_on_one_rank_ends_all_with_a_checkpoint(recipe_file, forked, tmp_path):
+    path = recipe_file(stage="pretrain")
+    forked["stop_at"] = 1
+    assert launch.train(path, processes=2)["stopped"]
+    assert (tmp_path / "run" / "checkpoint-2" / "trainer_state.json").is_file()
+    forked["stop_at"] = None
+    assert launch.train(path, processes=2)["steps"] == 4
+    assert [line["step"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
 def test_the_number_of_ranks_changes_neither_rows_nor_loss(recipe_file, forked, tmp_path):
     path = recipe_file(steps=2)
     for count in (1, 2):
