@@ -35,6 +35,9 @@ def check(recipe: Recipe, processes: int) -> Job:
     stage = get_stage(recipe.stage, recipe.train)
     if stage.bits == 4 and importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(f"stage {recipe.stage} needs bitsandbytes: pip install bitsandbytes, or use finetune_lora.")
+    for tracker in recipe.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise InputError(f"trackers: {tracker} is not installed: pip install {tracker}, or leave it out.")
     mix = open_mix(recipe.data.mix, recipe.data.at)
     information = mix.manifest.info
     rule = ImageRule.from_dict(information["image"]) if information.get("image") else None

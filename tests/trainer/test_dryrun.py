@@ -42,6 +42,15 @@ def test_a_dry_run_of_parts_knows_rates_and_writes_nothing(parts, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_of_lora_counts_adapters_and_projector(recipe_file):
+    told = launch.train(recipe_file(stage="finetune_lora", lora={"rank": 2, "alpha": 4}), processes=1, dry_run=True)
+    sizes = {group["name"]: group["parameters"] for group in told["groups"]}
+    # Two layers; inputs plus outputs of q, k, v, o (width 24, one shared key and value head of 12) and of the three
+    # feed-forward matrices (24 and 48), times the rank.
+    assert sizes["llm"] == 2 * 2 * ((24 + 24) * 2 + (24 + 12) * 2 + (24 + 48) * 3)
+    assert sizes["projector"] == 16 * 24 + 24 * 24
+
+
 def test_parts_are_joined_once(parts, tmp_path):
     job = check(load_recipe(parts()), 1)
     recipe = assembled(job)
