@@ -6,12 +6,20 @@ costs a few hundred numpy calls instead of one Python loop per sample.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
+# How many pairs of rows are compared in one numpy call: 64 MB of differences.
+COMPARISONS = 2**23
 # A bin within this share of the mean is good enough: the collectives between ranks vary by more.
 TOLERANCE = 1e-3
 # Exchanges that gain less than this share of the mean are not worth their time.
 LEAST_GAIN = 2e-4
+# Rounds of trades between all heavy and light bins at once; trades of single heaviest bins after that.
+ROUNDS = 12
+TRIES = 400
 # How many of the lightest bins are tried before a heavy bin is given up.
 LIGHT_BINS = 8
 
@@ -28,10 +36,7 @@ def balance(
     assignment, loads, feasible = longest_first(costs, tokens, bins, max_tokens)
     counts = np.zeros(loads.shape, np.int64)
     np.add.at(counts, (np.arange(len(costs))[:, None], assignment), 1)
-    # Steps whose fullest bins are alike go together: one bin of fifty short rows must not widen every step's arrays.
-    width = np.ceil(np.log2(counts.max(1) + 1)).astype(np.int64)
-    for kind in np.unique(width):
-        some = np.flatnonzero(width == kind)
+    for some in _alike(counts):
         members = _members(assignment[some], counts[some])
         loads[some] = refine(members, loads[some], costs[some], tokens[some], ranks, max_tokens)
         placed = np.empty((len(some), costs.shape[1] + 1), np.int64)
@@ -66,6 +71,18 @@ def longest_first(
     return assignment, loads, feasible
 
 
+def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:
+    """Steps whose fullest bins are alike: one bin of fifty short rows must not widen the arrays of all steps.
+
+    Comparing all pairs of bins takes bins x the square of their rows, which bounds how many steps go together.
+    """
+    width = np.ceil(np.log2(counts.max(1) + 1)).astype(np.int64)
+    for kind in np.unique(width):
+        steps = np.flatnonzero(width == kind)
+        together = max(1, COMPARISONS // (counts.shape[1] * 4 ** int(kind)))
+        yield from (steps[start : start + together] for start in range(0, len(steps), together))
+
+
 def _members(assignment: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The rows of each bin, int64 (S, bins, C); unused places hold N. Every bin starts with at least one of them."""
     steps, rows = assignment.shape
@@ -78,77 +95,104 @@ def _members(assignment: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.where(used, filled.reshape(places.shape), rows)
 
 
+@dataclass(frozen=True)
+class _Bins:
+    """The bins of some steps while rows are exchanged between them: `members` and `loads` change in place."""
+
+    members: np.ndarray
+    loads: np.ndarray
+    costs: np.ndarray
+    tokens: np.ndarray
+    enough: np.ndarray
+    max_tokens: int | None
+
+    def alone(self, steps: np.ndarray, bins: np.ndarray) -> np.ndarray:
+        """Which bins hold one row at most: they are as light as they can be, no exchange helps."""
+        return (self.members[steps, bins] < self.costs.shape[1] - 1).sum(1) <= 1
+
+    def exchange(self, steps: np.ndarray, heavy: np.ndarray, light: np.ndarray) -> np.ndarray:
+        """The best exchange of each pair of bins, all pairs at once; returns which pairs found one.
+
+        The best one brings both loads closest together. An unused place in the light bin gives nothing in return.
+        """
+        given, taken = self.members[steps, heavy], self.members[steps, light]
+        here = steps[:, None]
+        change = self.costs[here, given][:, :, None] - self.costs[here, taken][:, None, :]
+        gap = (self.loads[steps, heavy] - self.loads[steps, light])[:, None, None]
+        least = LEAST_GAIN * self.enough[steps][:, None, None]
+        useful = (change > least) & (change < gap - least)
+        if self.max_tokens is not None:
+            give, take = self.tokens[here, given], self.tokens[here, taken]
+            shift = give[:, :, None] - take[:, None, :]
+            useful &= shift <= (self.max_tokens - take.sum(1))[:, None, None]
+            useful &= shift >= (give.sum(1) - self.max_tokens)[:, None, None]
+        score = np.where(useful, np.abs(change - gap / 2), np.inf).reshape(len(steps), -1)
+        best = score.argmin(1)
+        found = np.isfinite(score[np.arange(len(steps)), best])
+        give, take = np.divmod(best[found], taken.shape[1])
+        source, target = (steps[found], heavy[found], give), (steps[found], light[found], take)
+        self.members[source], self.members[target] = self.members[target], self.members[source]
+        amount = change.reshape(len(steps), -1)[found, best[found]]
+        self.loads[source[:2]] -= amount
+        self.loads[target[:2]] += amount
+        return found
+
+
 def refine(
     members: np.ndarray, loads: np.ndarray, costs: np.ndarray, tokens: np.ndarray, ranks: int, max_tokens: int | None
 ) -> np.ndarray:
-    """Exchange rows (or move one) between the heaviest bin and a light one while that lowers the heavier.
+    """Exchange rows (or move one) between heavy and light bins while that lowers the heavier.
 
     Changes `members` and returns the new loads.
-
-    A bin that no light bin can relieve is set aside, and the next heaviest is tried: with several micro-steps the time
-    is the sum of their maxima, so that one hopeless bin must not end the search for the others.
     """
-    steps, bins, _ = members.shape
-    rows = costs.shape[1]
-    limit = min(LIGHT_BINS, bins)
-    enough = loads.mean(1) * (1 + TOLERANCE)
-    costs = np.pad(costs, ((0, 0), (0, 1)))
-    tokens = np.pad(tokens, ((0, 0), (0, 1)))
-    tried = np.zeros((steps, bins), bool)
-    # One row alone is as light as its bin can be: no exchange helps.
-    aside = (members < rows).sum(2) <= 1
+    costs, tokens = np.pad(costs, ((0, 0), (0, 1))), np.pad(tokens, ((0, 0), (0, 1)))
+    bins = _Bins(members, loads, costs, tokens, loads.mean(1) * (1 + TOLERANCE), max_tokens)
+    _trade_in_pairs(bins)
+    _relieve_heaviest(bins, ranks)
+    return bins.loads
+
+
+def _trade_in_pairs(bins: _Bins) -> None:
+    """Rounds in which the heaviest bin trades with the lightest, the second with the second lightest, and so on."""
+    half = bins.loads.shape[1] // 2
+    active = np.arange(len(bins.loads))
+    for _ in range(ROUNDS):
+        order = np.argsort(bins.loads[active], axis=1, kind="stable")
+        steps = np.repeat(active, half)
+        heavy, light = order[:, ::-1][:, :half].reshape(-1), order[:, :half].reshape(-1)
+        open_pairs = (bins.loads[steps, heavy] > bins.enough[steps]) & ~bins.alone(steps, heavy)
+        steps, heavy, light = steps[open_pairs], heavy[open_pairs], light[open_pairs]
+        if len(steps) == 0:
+            return
+        active = np.unique(steps[bins.exchange(steps, heavy, light)])
+
+
+def _relieve_heaviest(bins: _Bins, ranks: int) -> None:
+    """The heaviest bin trades with the lightest ones until none of them relieves it; then the next heaviest.
+
+    With several micro-steps the time is the sum of their maxima, so that one hopeless bin must not end the search.
+    """
+    steps, count = bins.loads.shape
+    tried = np.zeros((steps, count), bool)
+    aside = (bins.members < bins.costs.shape[1] - 1).sum(2) <= 1
     active = np.arange(steps)
-    for _ in range(12 * bins):
-        heavy = np.where(aside[active], -np.inf, loads[active]).argmax(1)
-        top = loads[active, heavy]
+    for _ in range(TRIES):
+        loads = bins.loads[active]
+        heavy = np.where(aside[active], -np.inf, loads).argmax(1)
+        top = bins.loads[active, heavy]
         # A micro-step lasts as long as its heaviest bin. Bins set aside fill the first micro-steps; once all but the
         # last are full of heavier ones, this bin no longer counts.
-        heavier = (aside[active] & (loads[active] >= top[:, None])).sum(1)
-        going = ~aside[active, heavy] & (top > enough[active]) & (heavier <= bins - ranks)
+        heavier = (aside[active] & (loads >= top[:, None])).sum(1)
+        going = ~aside[active, heavy] & (top > bins.enough[active]) & (heavier <= count - ranks)
         active, heavy = active[going], heavy[going]
         if len(active) == 0:
-            break
-        light = np.where(tried[active], np.inf, loads[active]).argmin(1)
-        moved = _exchange(active, heavy, light, members, loads, costs, tokens, max_tokens)
+            return
+        light = np.where(tried[active], np.inf, bins.loads[active]).argmin(1)
+        found = bins.exchange(active, heavy, light)
         tried[active, light] = True
-        hopeless = ~moved & (tried[active].sum(1) >= limit) | ((members[active, heavy] < rows).sum(1) <= 1)
+        hopeless = ~found & (tried[active].sum(1) >= min(LIGHT_BINS, count)) | bins.alone(active, heavy)
         aside[active[hopeless], heavy[hopeless]] = True
-        tried[active[moved | hopeless]] = False
-    return loads
-
-
-def _exchange(
-    active: np.ndarray,
-    heavy: np.ndarray,
-    light: np.ndarray,
-    members: np.ndarray,
-    loads: np.ndarray,
-    costs: np.ndarray,
-    tokens: np.ndarray,
-    max_tokens: int | None,
-) -> np.ndarray:
-    """One best exchange per active step; returns which steps changed. An unused place gives nothing in return."""
-    given, taken = members[active, heavy], members[active, light]
-    here = active[:, None]
-    change = costs[here, given][:, :, None] - costs[here, taken][:, None, :]
-    gap = (loads[active, heavy] - loads[active, light])[:, None, None]
-    least = LEAST_GAIN * loads[active].mean(1)[:, None, None]
-    useful = (change > least) & (change < gap - least)
-    if max_tokens is not None:
-        shift = tokens[here, given][:, :, None] - tokens[here, taken][:, None, :]
-        free = max_tokens - tokens[here, taken].sum(1)
-        excess = tokens[here, given].sum(1) - max_tokens
-        useful &= (shift <= free[:, None, None]) & (shift >= excess[:, None, None])
-    score = np.where(useful, np.abs(change - gap / 2), np.inf).reshape(len(active), -1)
-    best = score.argmin(1)
-    moved = np.isfinite(score[np.arange(len(active)), best])
-    give, take = np.divmod(best[moved], taken.shape[1])
-    step, source, target = active[moved], heavy[moved], light[moved]
-    members[step, source, give], members[step, target, take] = members[step, target, take], members[step, source, give]
-    amount = change.reshape(len(active), -1)[moved, best[moved]]
-    loads[step, source] -= amount
-    loads[step, target] += amount
-    return moved
+        tried[active[found | hopeless]] = False
 
 
 def deal(loads: np.ndarray, ranks: int) -> np.ndarray:

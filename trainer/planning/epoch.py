@@ -11,8 +11,8 @@ import numpy as np
 from trainer.planning.division import Divider, Division, Workload
 from trainer.planning.figures import figures
 
-# Steps are divided this many at a time, when one of them is first asked for.
-BLOCK = 2048
+# Steps are divided this many rows at a time, when one of them is first asked for.
+BLOCK_ROWS = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +64,10 @@ class Plan:
     def division(self, step: int) -> Division:
         """How a step is divided among all ranks."""
         self._check(step)
-        block, offset = divmod(step, BLOCK)
+        size = max(1, BLOCK_ROWS // self.work.global_batch)
+        block, offset = divmod(step, size)
         if block not in self._blocks:
-            steps = range(block * BLOCK, min((block + 1) * BLOCK, self.steps))
+            steps = range(block * size, min((block + 1) * size, self.steps))
             self._blocks[block] = self.divider([self._rows(index) for index in steps], self.work)
         return self._blocks[block][offset]
 

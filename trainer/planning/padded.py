@@ -44,8 +44,9 @@ def partition(
         fits = _cut(row_cost, image_cost, most, middle, bins)[1]
         low, high = np.where(fits, low, middle), np.where(fits, middle, high)
     ends = _cut(row_cost, image_cost, most, high, bins)[0]
-    group = (np.arange(rows) >= ends[:, :, None]).sum(1)
-    group = np.minimum(group, bins - 1)
+    marks = np.zeros((len(ends), rows + 1), np.int64)
+    np.add.at(marks, (np.arange(len(ends))[:, None], ends), 1)
+    group = np.minimum(np.cumsum(marks, axis=1)[:, :rows], bins - 1)
     slots = deal(_group_costs(ends, row_cost, image_cost), ranks)
     return np.take_along_axis(slots, group, axis=1), feasible
 
