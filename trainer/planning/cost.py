@@ -43,7 +43,7 @@ class CostModel:
 
         - linear, per token: 2N forward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1: two operations per
           parameter), 2N backward to the activations, 2N more to the weights where they train, and 2N to recompute the
-          forward pass under gradient checkpointing (Narayanan et al. 2021, arXiv 2104.04473, section 5.1, counts the
+          forward pass under gradient checkpointing (Narayanan et al. 2021, arXiv 2104.04473, appendix, counts the
           same four passes).
         - attention, per token squared: a layer's two products of the score matrix cost 4 * hidden_size, half of it
           causally masked; backward is 2.5 times forward (Dao 2023, arXiv 2307.08691, section 4.1), plus the

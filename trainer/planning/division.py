@@ -30,7 +30,7 @@ class Workload:
         """The least that a step of these rows may need: `accumulation` (fewer for an incomplete last step), or more.
 
         A micro-batch of `max_tokens` holds at most k rows longer than max_tokens / (k + 1); that, and the sum of all
-        tokens, bound the number of micro-batches from below (Martello & Toth 1990, Knapsack Problems, section 8.3).
+        tokens, bound the number of micro-batches from below.
         """
         micro_steps = min(self.accumulation, math.ceil(len(rows) * self.accumulation / self.global_batch))
         if self.max_tokens is None:
