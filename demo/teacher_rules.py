@@ -125,7 +125,7 @@ def _judge(notes: Notes) -> str:
     said = _words(" ".join(line for line in notes.conversation if line.startswith("assistant")))
     share = len(known & said) / max(1, len(known))
     score = 1 + min(4, round(4 * share))
-    scores = {"relevance": score, "accuracy": score, "detail": score, "language": 5}
+    scores = {"relevance": score, "accuracy": score, "completeness": score, "language": 5}
     return json.dumps({**scores, "reason": f"{share:.0%} of the known words are used"})
 
 

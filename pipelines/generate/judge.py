@@ -1,0 +1,171 @@
+"""`judge`: an LLM scores conversations from 1 to 5 on four axes. In: `conversations` rows. Out: columns beside them.
+
+Scores, not deletions: a mix decides which scores are good enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.generate.context import Known, known_from
+from pipelines.generate.parsers import parse_json
+from pipelines.generate.statuses import TRANSIENT, UNFINISHED
+from pipelines.llm.answer import Answer
+from pipelines.llm.pool import Lease
+from pipelines.llm.request import AnswerSchema, ChatRequest
+from pipelines.llm.settings import EndpointConfig
+from pipelines.llm.structured import ask_for
+from pipelines.prompts import load_prompt
+from pipelines.step import Context, Step
+from schemas import Dataset
+
+AXES = ("relevance", "accuracy", "completeness", "language")
+_ROWS_AHEAD_PER_REQUEST = 4
+_CONTEXT_COLUMNS = ("key", "captions", "alt_text", "boxes", "facts")
+
+
+class Scores(BaseModel):
+    """What the judge answers: each axis from 1 (bad) to 5 (very good)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    relevance: int = Field(ge=1, le=5)
+    accuracy: int = Field(ge=1, le=5)
+    completeness: int = Field(ge=1, le=5)
+    language: int = Field(ge=1, le=5)
+    reason: str
+
+
+class JudgeStatus(StrEnum):
+    """Why a conversation has scores, or has none."""
+
+    ok = "ok"
+    not_asked = "not_asked"  # the conversation itself is not ok
+    wrong_schema = "wrong_schema"
+    truncated = "truncated"
+    refused = "refused"
+    content_policy = "content_policy"
+    context_length = "context_length"
+    bad_request = "bad_request"
+    unauthorized = "unauthorized"
+    unknown_model = "unknown_model"
+    unavailable = "unavailable"
+    malformed = "malformed"
+    budget_exhausted = "budget_exhausted"
+
+
+class JudgeConfig(EndpointConfig):
+    """The endpoint that judges, and where the pictures' context lies."""
+
+    images: str = Field(description="the images dataset that the conversations were made of")
+    images_manifest: int = Field(-1, description="filled in: its manifest when the run began")
+    prompt: str = "judge"
+    prompt_hash: str = Field("", description="filled in: what the prompt was")
+    repairs: int = Field(1, ge=0)
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_output_tokens: int = Field(200, ge=1)
+
+    @model_validator(mode="after")
+    def _fills_in(self) -> JudgeConfig:
+        object.__setattr__(self, "prompt_hash", load_prompt(self.prompt).hash)
+        if self.images_manifest < 0:
+            object.__setattr__(self, "images_manifest", Dataset.open(self.images).manifest.number)
+        return self
+
+
+class Judge(Step[JudgeConfig]):
+    """Adds a score per axis and the judge's reason. Only conversations with status ok are asked about."""
+
+    name = "judge"
+    version = 1
+    Config = JudgeConfig
+    reads = ("key", "image_keys", "messages", "status")
+    adds: ClassVar[tuple[pa.Field, ...]] = (
+        *(pa.field(f"judge_{axis}", pa.int8()) for axis in AXES),
+        pa.field("judge_reason", pa.string()),
+        pa.field("judge_model", pa.string()),
+        pa.field("judge_cost", pa.float64()),
+    )
+    statuses = JudgeStatus
+    transient = TRANSIENT
+    unfinished = UNFINISHED
+
+    def setup(self, context: Context) -> None:
+        self._lease = Lease(self.config, context.dataset, context.workers)
+        self._prompt = load_prompt(self.config.prompt)
+        self._schema = AnswerSchema("scores", Scores.model_json_schema())
+        self._images = Images(self.config.images, self.config.images_manifest)
+
+    def teardown(self) -> None:
+        self._lease.close()
+
+    def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        rows = (row for batch in batches for row in batch.to_pylist())
+        ahead = self.config.concurrency * _ROWS_AHEAD_PER_REQUEST
+        pending: list[dict[str, Any]] = []
+        for judged in self._lease.in_order(rows, self._judge, ahead):
+            pending.append(judged)
+            if len(pending) == self.batch_rows:
+                yield self.rows_to_batch(pending)
+                pending = []
+        if pending:
+            yield self.rows_to_batch(pending)
+
+    async def _judge(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        if row["status"] != "ok":
+            return {"status": str(JudgeStatus.not_asked), "detail": f"the conversation is {row['status']}"}
+        result = await ask_for(self._lease.client, self._request(row), _read_scores, self.config.repairs)
+        made = _paid(result.answer, self.config.model)
+        if result.value is not None:
+            scores = {f"judge_{axis}": getattr(result.value, axis) for axis in AXES}
+            return {**made, **scores, "judge_reason": result.value.reason, "status": str(JudgeStatus.ok)}
+        if result.answer.ok:
+            return {**made, "status": str(JudgeStatus.wrong_schema), "detail": result.problem}
+        return {**made, "status": str(result.answer.status), "detail": result.answer.detail}
+
+    def _request(self, row: Mapping[str, Any]) -> ChatRequest:
+        turns = [
+            {"role": turn["role"], "text": " ".join(part["text"] or "" for part in turn["content"]).strip()}
+            for turn in row["messages"]
+        ]
+        known = self._images.known(row["image_keys"][0])
+        return ChatRequest(
+            provider=self.config.provider,
+            model=self.config.model,
+            messages=self._prompt.messages({**known.values(), "turns": turns}),
+            max_output_tokens=self.config.max_output_tokens,
+            parameters=self.config.request_parameters(),
+            schema=self._schema,
+            prompt=f"{self._prompt.id}/{self._prompt.version}",
+        )
+
+
+class Images:
+    """The context of pictures by key; keeps keys and places, and reads a row when it is asked for."""
+
+    def __init__(self, path: str | Path, manifest: int):
+        self._dataset = Dataset.open(path, at=manifest)
+        self._columns = [name for name in _CONTEXT_COLUMNS if name in self._dataset.columns]
+        keys = [key for part in self._dataset.fragments for key in part.read(["key"]).column("key").to_pylist()]
+        self._rows = {key: row for row, key in enumerate(keys)}
+
+    def known(self, key: str) -> Known:
+        """What is known about a picture; nothing for a key that the dataset does not have."""
+        if key not in self._rows:
+            return Known(key)
+        (row,) = self._dataset.take([self._rows[key]], self._columns)
+        return known_from(row, ("captions", "alt_text"))
+
+
+def _read_scores(text: str) -> Scores:
+    return Scores.model_validate(parse_json(text))
+
+
+def _paid(answer: Answer, model: str) -> dict[str, Any]:
+    return {"judge_model": model, "judge_cost": answer.cost} if answer.request_id is not None else {}

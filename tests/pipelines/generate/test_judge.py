@@ -1,0 +1,69 @@
+import json
+
+import pyarrow as pa
+import pytest
+
+from demo.teacher import Teacher
+from pipelines.generate import Generate, GenerateConfig
+from pipelines.generate.judge import Judge, JudgeConfig
+from pipelines.run import run_derive, run_step
+from pipelines.runners import Runner
+from schemas import Dataset
+from schemas.records import IMAGES
+from schemas.writing import write_dataset
+from tests.pipelines.llm.faulty import FaultyServer
+
+RUNNER = Runner("local", 1)
+ROWS = [
+    {"key": "a", "captions": ["A brown dog runs over the wet grass."], "source": "s"},
+    {"key": "nothing", "source": "s"},
+    {"key": "b", "captions": ["Two cats."], "source": "s"},
+]
+
+
+@pytest.fixture
+def talks(tmp_path):
+    """The conversations about two pictures, and a row without any; the endpoint's settings."""
+    write_dataset(tmp_path / "images", "images", [pa.Table.from_pylist(ROWS, IMAGES)], {})
+    with Teacher() as teacher:
+        config = {"model": "m", "provider": "test", "base_url": teacher.base_url, "cache": str(tmp_path / "cache")}
+        run_derive(
+            Generate(GenerateConfig(**config, kinds=["detail"])), tmp_path / "images", tmp_path / "talks", RUNNER
+        )
+        yield tmp_path / "talks", {**config, "images": str(tmp_path / "images")}
+
+
+def scores_of(path):
+    columns = ["key", "judge_accuracy", "judge_language", "judge_reason", "judge_status", "judge_detail"]
+    return [row for part in Dataset.open(path).fragments for row in part.read(columns).to_pylist()]
+
+
+def test_conversations_get_scores_beside_them(talks):
+    path, config = talks
+    summary = run_step(Judge(JudgeConfig(**config)), path, RUNNER)
+    assert summary.statuses == {"ok": 2, "not_asked": 1}
+    first, without, _ = scores_of(path)
+    assert (first["key"], first["judge_accuracy"], first["judge_language"]) == ("a/detail", 5, 5)
+    assert first["judge_reason"]
+    assert (without["judge_accuracy"], without["judge_detail"]) == (None, "the conversation is no_context")
+    again = run_step(Judge(JudgeConfig(**config)), path, RUNNER)
+    assert (again.made, again.reused) == (0, 1)
+
+
+class Impossible(FaultyServer):
+    """A judge that gives six points."""
+
+    async def respond(self, request, body, answer):
+        scores = {"relevance": 6, "accuracy": 1, "completeness": 1, "language": 1, "reason": "."}
+        answer["choices"][0]["message"]["content"] = json.dumps(scores)
+        return await super().respond(request, body, answer)
+
+
+def test_scores_out_of_range_are_no_scores(talks):
+    path, config = talks
+    with Impossible() as server:
+        config = {**config, "base_url": server.base_url, "model": "generous", "repairs": 1}
+        summary = run_step(Judge(JudgeConfig(**config)), path, RUNNER)
+        assert len(server.requests) == 4
+    assert summary.statuses == {"wrong_schema": 2, "not_asked": 1}
+    assert "relevance: Input should be less than or equal to 5" in scores_of(path)[0]["judge_detail"]
