@@ -8,7 +8,6 @@ from typing import Any
 
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.context import known_from
-from pipelines.generate.step import Generate
 from pipelines.generate.writer import build_request, unusable
 from pipelines.llm.answer import Usage
 from pipelines.llm.cache import AnswerCache
@@ -51,10 +50,12 @@ def estimate(config: GenerateConfig, images: str | Path) -> dict[str, Any]:
 
 
 def _requests(config: GenerateConfig, images: str | Path) -> Iterator[tuple[Prompt, ChatRequest]]:
+    from pipelines.generate.step import Generate
+
     kinds, dataset = config.prompts(), Dataset.open(images)
     step = Generate(config)
+    present = [name for name in (*step.reads, *step.optional) if name in dataset.columns]
     for fragment in dataset.fragments:
-        present = [name for name in (*step.reads, *step.optional) if name in dataset.columns]
         for batch in fragment.batches(present):
             for row in batch.to_pylist():
                 yield from _asked(config, kinds, row)

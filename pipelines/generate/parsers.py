@@ -21,6 +21,11 @@ _LABEL = re.compile(
     rf"^[\s>#*_\-\d.)(]*(?:(?P<asker>{_ASKER})|(?P<answerer>{_ANSWERER}))\s*\d*[*_]*\s*(?:[:：]|\s[-–—]\s|[.)](?=\s))[*_]*\s*",
     re.IGNORECASE,
 )
+# A question without a question mark; only where nothing is labelled.
+_INSTRUCTION = re.compile(
+    r"(?:please )?(?:describe|explain|write|analy[sz]e|tell|give|list|name|summari[sz]e|compare|identify|say)\b[^\n]*$",
+    re.IGNORECASE,
+)
 _RULE = re.compile(r"^\s*(?:[=\-*_~#]\s*){3,}$")
 _FENCE = re.compile(r"^\s*```[\w-]*\s*\n(?P<inner>.*?)\n?\s*```\s*$", re.DOTALL)
 # "Sure! Here is the description:" before the answer itself.
@@ -115,9 +120,13 @@ def _labelled(text: str) -> list[Pair]:
 
 
 def _unlabelled(text: str) -> list[Pair]:
-    """Paragraphs in turn: a question ends with a question mark, what follows up to the next one is its answer."""
+    """Paragraphs in turn: a question ends with its mark or is an order, up to the next one is its answer."""
+    first, _, rest = text.partition("\n")
+    if _INSTRUCTION.match(first):
+        text = f"{first}\n\n{rest}"
     paragraphs = [_joined([part]) for part in re.split(r"\n\s*\n|\n(?=[^\n]*\?\s*\n)|(?<=\?)\s*\n", text)]
-    turns = [(part.endswith("?"), part) for part in paragraphs if part and not _RULE.match(part)]
+    asks = [part.endswith("?") or _INSTRUCTION.match(part) is not None for part in paragraphs]
+    turns = [(asking, part) for asking, part in zip(asks, paragraphs, strict=True) if part and not _RULE.match(part)]
     return _paired(turns) if turns and turns[0][0] else []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -60,6 +61,12 @@ class Generate(Derive[GenerateConfig]):
 
     def teardown(self) -> None:
         self._lease.close()
+
+    def estimate(self, images: str | Path) -> dict[str, Any]:
+        """What this step would ask and cost for the dataset `images` (see `estimate.py`); sends nothing."""
+        from pipelines.generate.estimate import estimate
+
+        return estimate(self.config, images)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = (row for batch in batches for row in batch.to_pylist())

@@ -56,6 +56,13 @@ def test_paragraphs_in_turn():
     ]
 
 
+@pytest.mark.parametrize("gap", ["\n", "\n\n"])
+def test_an_order_is_a_question_too(gap):
+    assert parse_turns(f"Describe the image in detail.{gap}A cat sleeps.") == [
+        ("Describe the image in detail.", "A cat sleeps.")
+    ]
+
+
 def test_a_question_left_without_an_answer_is_left_out():
     assert parse_turns("Question: One?\nAnswer: Yes.\nQuestion: Two?") == [("One?", "Yes.")]
 
