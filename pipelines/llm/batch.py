@@ -201,7 +201,7 @@ class BatchClient(LlmClient):
                 return await call()
             except EXPECTED as error:
                 failure, tries = explain(error), tries + 1
-                wait = self.settings.retry.delay(tries, failure.retry_after) if failure.retry else None
+                wait = self.settings.patience.delay(tries, failure.retry_after) if failure.retry else None
                 if wait is None:
                     raise
                 await asyncio.sleep(wait)

@@ -91,7 +91,7 @@ class LlmClient:
                 continue
             tries += 1
             self.counts[f"failed: {outcome.status}"] += 1
-            wait = self.settings.retry.delay(tries, outcome.retry_after) if outcome.retry else None
+            wait = self.settings.patience.delay(tries, outcome.retry_after) if outcome.retry else None
             if wait is None:
                 return Answer(outcome.status, detail=outcome.detail)
             await asyncio.sleep(wait)

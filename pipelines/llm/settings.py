@@ -12,7 +12,7 @@ from pipelines.retry import RetryPolicy
 from pipelines.step import Config, Runtime
 
 DEFAULT_CACHE = "~/.cache/lavabeam/llm"
-RETRY = RetryPolicy(attempts=8, base_s=0.5, cap_s=30.0, jitter=0.5)
+PATIENCE = RetryPolicy(attempts=8, base_s=0.5, cap_s=30.0, jitter=0.5)
 """About 45 s of patience with a server that is away, and far more with one that names its own waiting time."""
 
 
@@ -44,7 +44,8 @@ class EndpointConfig(Config):
     requests_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
     tokens_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
     timeout_s: Annotated[float, Runtime()] = Field(default=120.0, gt=0)
-    retry: Annotated[RetryPolicy, Runtime()] = RETRY
+    patience: Annotated[RetryPolicy, Runtime()] = PATIENCE
+    """How often and how long a failed request is tried again."""
 
     max_cost: Annotated[float | None, Runtime()] = Field(default=None, ge=0)
     """USD that this dataset may cost in all its runs: a hard stop. So are the next two."""

@@ -14,7 +14,7 @@ PICTURES = [Picture(f"p{number}", b"\xff\xd8\xff %d" % number, f"a dog, number {
 
 def captions(server, tmp_path, pictures=PICTURES, **changes):
     values = {"model": "m", "provider": "test", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
-    values |= {"retry": RetryPolicy(attempts=2, base_s=0.01), "concurrency": 2}
+    values |= {"patience": RetryPolicy(attempts=2, base_s=0.01), "concurrency": 2}
     engine = Endpoint(EndpointCaptionConfig(**{**values, **changes}))
     engine.setup(Context("run", str(tmp_path / "photos")))
     try:

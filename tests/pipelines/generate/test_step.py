@@ -158,7 +158,7 @@ def test_bad_answers_stay_as_rows_and_are_asked_again_as_another_sample(images, 
 def test_a_dead_server_leaves_a_reason_on_every_row(images, tmp_path):
     quick = {"attempts": 2, "base_s": 0.01}
     with FaultyServer(lambda question, arrival: "reset") as server:
-        summary, talks = generate(server, images, tmp_path / "talks", retry=quick)
+        summary, talks = generate(server, images, tmp_path / "talks", patience=quick)
     assert summary.statuses["unavailable"] == 6
     assert all(one["detail"] for one in rows_of(talks) if one["status"] != "ok")
 

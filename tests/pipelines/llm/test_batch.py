@@ -114,7 +114,7 @@ def no_lingering(monkeypatch):
 def settings(server, tmp_path, **changes):
     quick = RetryPolicy(attempts=3, base_s=0.01, cap_s=0.02)
     values = {"model": "m", "provider": "test", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
-    values |= {"retry": quick, "mode": "batch", "batch_poll_s": 0.02, "price": PRICE}
+    values |= {"patience": quick, "mode": "batch", "batch_poll_s": 0.02, "price": PRICE}
     return EndpointConfig(**{**values, **changes})
 
 

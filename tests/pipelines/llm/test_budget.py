@@ -28,7 +28,7 @@ PRICE = Price(input=1000.0, output=2000.0)
 def settings(server, tmp_path, **changes):
     values = {"model": "m", "provider": "test", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
     quick = RetryPolicy(attempts=4, base_s=0.01, cap_s=0.02)
-    return EndpointConfig(**{**values, "retry": quick, "concurrency": 8, "price": PRICE, "timeout_s": 5, **changes})
+    return EndpointConfig(**{**values, "patience": quick, "concurrency": 8, "price": PRICE, "timeout_s": 5, **changes})
 
 
 def ask(config, texts, budget="b"):

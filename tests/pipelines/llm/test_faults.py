@@ -17,7 +17,7 @@ PASSING = ["busy", "broken", "reset", "half", "not_json", "no_choices", "other_s
 
 def settings(server, tmp_path, **changes):
     values = {"model": "m", "provider": "test", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
-    return EndpointConfig(**{**values, "retry": QUICK, "concurrency": 8, "timeout_s": 5, **changes})
+    return EndpointConfig(**{**values, "patience": QUICK, "concurrency": 8, "timeout_s": 5, **changes})
 
 
 def request(text, **changes):
@@ -109,7 +109,7 @@ def test_a_storm_of_429_is_met_with_fewer_requests_at_once(tmp_path):
     calm_after = 150
     with FaultyServer() as server:
         server.script = lambda question, arrival: "busy" if server.arrivals.total() <= calm_after else OK
-        config = settings(server, tmp_path, concurrency=32, retry=RetryPolicy(attempts=40, base_s=0.01, cap_s=0.02))
+        config = settings(server, tmp_path, concurrency=32, patience=RetryPolicy(attempts=40, base_s=0.01, cap_s=0.02))
         answers, client = ask(config, [f"q{n}" for n in range(60)])
         assert all(answer.ok for answer in answers)
         assert client.counts["failed: unavailable"] == calm_after
@@ -117,7 +117,7 @@ def test_a_storm_of_429_is_met_with_fewer_requests_at_once(tmp_path):
 
 def test_a_server_that_is_away_for_a_while_costs_no_row(tmp_path):
     with FaultyServer() as server:
-        away = settings(server, tmp_path, retry=RetryPolicy(attempts=20, base_s=0.05, cap_s=0.1, jitter=0))
+        away = settings(server, tmp_path, patience=RetryPolicy(attempts=20, base_s=0.05, cap_s=0.1, jitter=0))
         server.stop()
 
         async def run():
