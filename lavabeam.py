@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import click
 
-from commands import data, look
+from commands import data, look, training
 from commands.options import LazyGroup
 from pipelines.catalog import STEPS
 
@@ -29,7 +29,7 @@ def app() -> None:
     """
 
 
-for command in (data.run, data.mix, data.report, look.show, look.log, look.verify):
+for command in (training.demo, data.run, data.mix, data.report, look.show, look.log, look.verify):
     app.add_command(command)
 app.add_command(data.ImportGroup("import", help="Bring URL lists, LLaVA JSON, archives and more into a dataset."))
 

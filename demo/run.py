@@ -27,9 +27,8 @@ def run_demo(folder: str | Path, runner: Runner, say: Say) -> dict[str, Any]:
     steps: rows per status of every step. train: losses and seconds per stage. evaluation: accuracy on Easy-VQA's own
     test split beside the best constant answer per question type. seconds: of each part, and in all.
     """
-    from pipelines.report import write_report
-
     from demo.training import train_demo
+    from pipelines.report import write_report
 
     folder, started = Path(folder), time.monotonic()
     data = run_data(folder / "work", runner, say)
