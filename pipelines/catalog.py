@@ -33,6 +33,11 @@ STEPS = {
 
 IMPORTERS = {
     "url_list": Entry("pipelines.importers.url_list:UrlList", "txt, csv, tsv, json, jsonl or parquet with URLs"),
+    "llava_json": Entry("pipelines.importers.llava_json:LlavaJson", "LLaVA's JSON lists of conversations"),
+    "image_folder": Entry("pipelines.importers.image_folder:ImageFolder", "a folder of pictures"),
+    "huggingface": Entry("pipelines.importers.huggingface:HuggingFace", "a saved Hugging Face dataset"),
+    "webdataset": Entry("pipelines.importers.webdataset:WebDataset", "webdataset tar files"),
+    "img2dataset": Entry("pipelines.importers.img2dataset:Img2dataset", "what img2dataset wrote, as it is"),
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
 }
 
