@@ -29,7 +29,11 @@ def app() -> None:
     """
 
 
-for command in (training.demo, data.run, data.mix, data.report, look.show, look.log, look.verify):
+for command in (data.run, data.mix, data.report, look.show, look.log, look.verify, look.cache):
+    app.add_command(command)
+for command in (training.demo, training.train, training.evaluate, training.answer, training.chat, training.merge):
+    app.add_command(command)
+for command in (training.plan, training.tokens):
     app.add_command(command)
 app.add_command(data.ImportGroup("import", help="Bring URL lists, LLaVA JSON, archives and more into a dataset."))
 

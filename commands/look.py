@@ -153,3 +153,41 @@ def _readable(value: Any) -> Any:
     if isinstance(value, list):
         return [_readable(inner) for inner in value]
     return value
+
+
+@click.group()
+def cache() -> None:
+    """Answers that were paid for once: what they cost, what they saved, and moving them."""
+
+
+@cache.command("show")
+@click.argument("folder")
+@json_option
+def cache_show(folder: str, as_json: bool) -> None:
+    """Size, hits, cost and money saved of the answer cache in FOLDER."""
+    from pipelines.llm.cache import summary
+
+    told = summary(folder)
+    if as_json:
+        return print_json(told)
+    return print_table(("what", "value"), [(name, str(value)) for name, value in told.items()])
+
+
+@cache.command("export")
+@click.argument("folder")
+@click.argument("target")
+def cache_export(folder: str, target: str) -> None:
+    """Write the answers of FOLDER into the file TARGET."""
+    from pipelines.llm.cache import export_answers
+
+    click.echo(f"{export_answers(folder, target)} answers exported")
+
+
+@cache.command("import")
+@click.argument("folder")
+@click.argument("source")
+def cache_import(folder: str, source: str) -> None:
+    """Add the answers of the file SOURCE to FOLDER."""
+    from pipelines.llm.cache import import_answers
+
+    click.echo(f"{import_answers(folder, source)} answers added")

@@ -55,5 +55,5 @@ def told_statuses(statuses: dict[str, int]) -> str:
 
 def _shown(cell: Any) -> str:
     if isinstance(cell, float):
-        return f"{cell:.2f}"
+        return f"{cell:.2f}" if abs(cell) >= 0.01 or cell == 0 else f"{cell:.1e}"
     return "" if cell is None else str(cell)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from commands.data import pairs
 from commands.look import json_option
 from commands.output import print_json, print_table, told_statuses
 
@@ -50,3 +51,147 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
         click.echo("Everything was there already: nothing was recomputed.")
     click.echo(f"figures: {folder / 'summary.json'}\nreport:  {summary['report']}")
     click.echo(f"model:   {summary['model']}\nask it:  lavabeam chat {summary['model']} PICTURE")
+
+
+@click.command()
+@click.argument("recipe", type=Path)
+@click.option(
+    "--set", "settings", multiple=True, help="key=value for a dotted key of the recipe: plan.global_batch=64."
+)
+@click.option("--processes", type=int, help="One per GPU; two on a machine without.")
+@click.option("--nodes", default=1, help="Machines: --dry-run prints the launcher's lines for them.", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Show parameters, rates, steps, memory and the launcher; train nothing.")
+@click.option("--prepare", is_flag=True, help="Check and write the run folder for a cluster's launcher; train nothing.")
+@click.option("--replace", is_flag=True, help="Replace another run in the output folder.")
+@json_option
+def train(
+    recipe: Path,
+    settings: tuple[str, ...],
+    processes: int | None,
+    nodes: int,
+    dry_run: bool,
+    prepare: bool,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Run one stage of training: a RECIPE of recipes/train. An interrupted run goes on from its newest checkpoint."""
+    import yaml
+
+    from trainer.launch import train as run
+
+    overrides = {key: yaml.safe_load(value) for key, value in pairs(settings).items()}
+    result = run(
+        recipe,
+        processes=processes,
+        overrides=overrides,
+        dry_run=dry_run,
+        replace=replace,
+        prepare_only=prepare,
+        nodes=nodes,
+    )
+    return print_json(result) if as_json else _print_tree(result)
+
+
+@click.command()
+@click.argument("checkpoint", type=Path)
+@click.argument("picture", type=Path, required=False)
+@click.argument("question", required=False)
+@click.option("--max-tokens", default=512, help="Tokens of an answer at most.", show_default=True)
+def chat(checkpoint: Path, picture: Path | None, question: str | None, max_tokens: int) -> None:
+    """Ask the LLaVA in folder CHECKPOINT about a PICTURE: one QUESTION, or a conversation on the terminal."""
+    from trainer.chat import talk
+
+    asked = iter([question]) if question else _typed()
+    for answer in talk(checkpoint, picture, asked, max_tokens=max_tokens):
+        click.echo(answer)
+
+
+@click.command()
+@click.argument("checkpoint", type=Path)
+@click.argument("questions")
+@click.option("--limit", type=int, help="Only the first questions.")
+@click.option("--batch", default=256, help="Questions at a time.", show_default=True)
+@json_option
+def evaluate(checkpoint: Path, questions: str, limit: int | None, batch: int, as_json: bool) -> None:
+    """Share of QUESTIONS (a samples dataset, or JSON lines with answers) that CHECKPOINT answers right."""
+    from trainer.evaluate import evaluate as run
+
+    result = run(checkpoint, questions, limit=limit, batch=batch)
+    return print_json(result) if as_json else _print_tree(result)
+
+
+@click.command()
+@click.argument("checkpoint", type=Path)
+@click.argument("questions", type=Path)
+@click.argument("output", type=Path)
+@click.option("--images", type=Path, help="The folder of the pictures that the questions name.")
+@click.option("--batch", default=16, help="Questions at a time.", show_default=True)
+@click.option("--max-tokens", default=1024, help="Tokens of an answer at most.", show_default=True)
+def answer(checkpoint: Path, questions: Path, output: Path, images: Path | None, batch: int, max_tokens: int) -> None:
+    """Answer a file of QUESTIONS in batches, greedily, into LLaVA's answers format (JSON lines)."""
+    from trainer.answers import answer_file
+
+    count = answer_file(checkpoint, questions, output, images=images, batch=batch, max_tokens=max_tokens)
+    click.echo(f"{count} answers in {output}")
+
+
+@click.command()
+@click.argument("adapter", type=Path)
+@click.argument("output", type=Path)
+@click.option("--model", type=Path, help="Where the base checkpoint is now, if it moved.")
+def merge(adapter: Path, output: Path, model: Path | None) -> None:
+    """Merge a LoRA ADAPTER into its model; logits are compared before anything is written."""
+    from trainer.adapter import merge as run
+
+    click.echo(str(run(adapter, output, model)))
+
+
+@click.command()
+@click.option("--lengths", type=Path, required=True, help="JSON list of row lengths; negative ones have no picture.")
+@click.option("--strategy", default="balanced", help="balanced, modality_length, length_window, random, ...")
+@click.option("--world-size", default=1, show_default=True)
+@click.option("--batch-size", default=16, help="Rows per rank and micro-step.", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@json_option
+def plan(lengths: Path, strategy: str, world_size: int, batch_size: int, seed: int, as_json: bool) -> None:
+    """The row numbers of every step and rank."""
+    from trainer.plan import plan_command
+
+    click.echo(plan_command(lengths, strategy, world_size, batch_size, seed, as_json))
+
+
+@click.command()
+@click.argument("file")
+@click.option("--template", default="v1", help="Chat template.", show_default=True)
+@click.option("--tokenizer", required=True, help="A folder with tokenizer.json.")
+@click.option("--compat", type=click.Choice(["llava", "llava_next"]), help="The original's ids and labels.")
+@click.option("--max-length", type=int, help="Cut rows at this many tokens.")
+@click.option("--limit", type=int, help="Only the first rows.")
+@json_option
+def tokens(file: str, as_json: bool, **given: Any) -> None:
+    """See what the model sees: prompt, ids, labels and the learnt text of LLaVA rows or of a dataset."""
+    from schemas.chat.show import tokens_command
+
+    template, tokenizer = given.pop("template"), given.pop("tokenizer")
+    for line in tokens_command(file, template, tokenizer, as_json=as_json, **given):
+        click.echo(line)
+
+
+def _typed() -> Any:
+    while True:
+        try:
+            yield click.prompt("you", prompt_suffix="> ")
+        except click.Abort:
+            return
+
+
+def _print_tree(value: dict[str, Any], indent: str = "") -> None:
+    """Nested results as indented lines."""
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            click.echo(f"{indent}{key}:")
+            _print_tree(inner, indent + "  ")
+        elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
+            print_table(list(inner[0]), [list(one.values()) for one in inner], title=f"{indent}{key}")
+        else:
+            click.echo(f"{indent}{key}: {inner}")
