@@ -1,0 +1,90 @@
+"""The command line as a user meets it: exit codes, messages, JSON."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+import lavabeam
+from schemas.errors import LavaBeamError
+
+
+@pytest.fixture
+def photos(tmp_path):
+    urls = tmp_path / "urls.csv"
+    urls.write_text("url,alt_text\nhttp://127.0.0.1:9/a.png,a cat\nftp://nowhere/b.png,b\n")
+    assert call("import", "url_list", str(tmp_path / "photos"), "--path", str(urls)).exit_code == 0
+    return str(tmp_path / "photos")
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(lavabeam.app, list(arguments))
+
+
+def refused(*arguments: str) -> str:
+    """The message of the LavaBeamError that the command ends with (exit code 2 in `main`)."""
+    error = call(*arguments).exception
+    assert isinstance(error, LavaBeamError)
+    assert error.exit_code == 2
+    return str(error)
+
+
+def test_help_lists_every_command_in_the_order_of_use():
+    listed = call("--help").output.split("Commands:")[1]
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
+    wanted = ["demo", "run", "import", "download", "dedupe", "caption", "generate", "judge", "mix", "train"]
+    assert names[: len(wanted)] == wanted
+    assert {"chat", "show", "log", "verify", "report", "cache", "plan", "tokens"} <= set(names)
+
+
+def test_a_step_documents_its_options():
+    told = call("download", "--help").output
+    assert "--thread-count" in told and "--image-size" in told and "--retry " in told
+
+
+def test_import_then_show_log_and_verify(photos):
+    told = json.loads(call("show", photos, "--json").output)
+    assert (told["rows"], told["schema"], told["manifest"]) == (2, "images/1.0", 1)
+    assert json.loads(call("show", photos, "--row", "0", "--json").output)["alt_text"] == "a cat"
+    assert json.loads(call("log", photos, "--json").output)[0]["what"] == "import"
+    assert json.loads(call("verify", photos, "--json").output)["problems"] == []
+
+
+def test_verify_exits_with_2_when_a_file_was_damaged(photos, tmp_path):
+    (file,) = (tmp_path / "photos").rglob("base.*.arrow")
+    file.write_bytes(file.read_bytes()[:-10])
+    done = call("verify", photos)
+    assert done.exit_code == 2
+    assert str(file) in done.output
+
+
+def test_a_guarded_address_is_a_status_and_rows_stay(photos):
+    done = json.loads(call("download", photos, "--retries", "0", "--json").output)
+    assert sum(done[0]["statuses"].values()) == 2
+    assert "ok" not in done[0]["statuses"]
+
+
+def test_bad_input_is_one_clear_error(tmp_path, photos):
+    assert "no such file" in refused("import", "url_list", str(tmp_path / "x"), "--path", str(tmp_path / "no.csv"))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("steps:\n  - download: {dataset: photos, thread_cuont: 4}\n")
+    assert "r.yaml: step 1 (download): unknown key 'thread_cuont'. Did you mean 'thread_count'?" in refused(
+        "run", str(recipe), "--folder", str(tmp_path)
+    )
+    recipe.write_text("steps:\n  - downlod: {dataset: photos}\n")
+    assert "Did you mean 'download'?" in refused("run", str(recipe))
+    recipe.write_text("steps:\n  - import: {importer: url_list, to: p, path: '${urls}'}\n")
+    assert "no variable ${urls}" in refused("run", str(recipe))
+    other = tmp_path / "other.csv"
+    other.write_text("picture,alt_text\nx,y\n")
+    assert "picture" in refused("import", "url_list", str(tmp_path / "x"), "--path", str(other))
+    assert not (tmp_path / "x").exists()
+    assert "no dataset here" in refused("show", str(tmp_path / "nowhere"))
+    assert "no such status" in refused("download", photos, "--retry", "lost")
+
+
+def test_a_plan_is_printed_as_json(tmp_path):
+    lengths = tmp_path / "lengths.json"
+    lengths.write_text("[100, -50, 200, 30, -20, 60, 70, 80]")
+    done = call("plan", "--lengths", str(lengths), "--strategy", "modality_length", "--world-size", "2", "--json")
+    assert sorted(json.loads(done.output)["indices"]) == list(range(8))
