@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-WORK = Path(__file__).parent / "work" / "dataset_open"
+WORK = Path(__file__).parent / "output" / "dataset_open"
 FRAGMENT_ROWS = 1024
 WORDS_PER_ROW = 180
 """About 1.2 KB of text per row, as in llava_v1_5_mix665k.json (1.03 GB, 665k rows)."""

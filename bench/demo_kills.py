@@ -19,7 +19,7 @@ from pathlib import Path
 
 from schemas import Dataset
 
-WORK = Path(__file__).parent / "work" / "demo_kills"
+WORK = Path(__file__).parent / "output" / "demo_kills"
 NAMES = ("photos", "talks", "questions", "pretrain", "finetune")
 RUN = (
     "import sys; from demo.run import run_data; from pathlib import Path; from pipelines.runners import Runner\n"

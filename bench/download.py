@@ -4,7 +4,7 @@
 serves distinct JPEGs of about 50 KB over HTTP and HTTPS, a connection each. Both engines run in this order, in a
 process each, with as many threads. The peer is img2dataset as it comes, which decodes, resizes and encodes again; what
 it takes when told to keep the bytes is printed too. Without img2dataset here, an environment for it is made once under
-bench/work. Goals: HTTPS keeping bytes 1/10 and 2.5 ms, HTTPS re-encoding 1/5, HTTP keeping bytes 1/2; memory flat.
+bench/output. Goals: HTTPS keeping bytes 1/10 and 2.5 ms, HTTPS re-encoding 1/5, HTTP keeping bytes 1/2; memory flat.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from bench.downloading import materials
 
-WORK = Path(__file__).parent / "work" / "download"
+WORK = Path(__file__).parent / "output" / "download"
 ROOT = Path(__file__).parents[1]
 PEER = "img2dataset==1.47"
 CASES = (("https", "keep", 1 / 10), ("https", "encode", 1 / 5), ("http", "keep", 1 / 2))

@@ -26,7 +26,7 @@ from schemas import Dataset
 from schemas.records import BASE
 from schemas.writing import write_dataset
 
-WORK = Path(__file__).parent / "work" / "download_kills"
+WORK = Path(__file__).parent / "output" / "download_kills"
 ROOT = Path(__file__).parents[1]
 ROWS, THREADS = 100, 2
 RUN = """

@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-WORK = Path(__file__).parent / "work" / "generate"
+WORK = Path(__file__).parent / "output" / "generate"
 LATENCY_S, CONCURRENCY = 0.2, 64
 IDEAL = CONCURRENCY / LATENCY_S
 BUSY_SHARE = 0.1

@@ -30,7 +30,7 @@ from schemas.records import SAMPLES
 from schemas.writing import write_dataset
 from trainer.pictures import CLIP_MEAN, prepare
 
-WORK = Path(__file__).parent / "work" / "loader"
+WORK = Path(__file__).parent / "output" / "loader"
 SMALL_TOKENIZER = Path("tests/schemas/chat/vectors/tokenizers/llama2.json")
 COLUMNS = ("key", "images", "widths", "heights", "messages", "tokens")
 SMALL = {"pad": (336, 252), "square": (448, 336)}

@@ -26,7 +26,7 @@ from pipelines.step import Config, Step
 from schemas.records import BASE, STORED_IMAGE
 from schemas.writing import write_dataset
 
-WORK = Path(__file__).parent / "work" / "run_memory"
+WORK = Path(__file__).parent / "output" / "run_memory"
 IMAGE_BYTES = 60_000
 FRAGMENT_ROWS = 512
 

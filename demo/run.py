@@ -31,13 +31,13 @@ def run_demo(folder: str | Path, runner: Runner, say: Say) -> dict[str, Any]:
     from pipelines.report import write_report
 
     folder, started = Path(folder), time.monotonic()
-    data = run_data(folder / "work", runner, say)
+    data = run_data(folder / "output", runner, say)
     seconds = {"data": round(time.monotonic() - started, 1)}
-    trained = train_demo(folder / "work", say)
+    trained = train_demo(folder / "output", say)
     seconds["total"] = round(time.monotonic() - started, 1)
     summary = {**data, **trained, "seconds": seconds}
     summary["recomputed"] = bool(data["made"] or not trained["train"].get("reused"))
-    datasets = [str(folder / "work" / name) for name in ("photos", "talks", "questions", "pretrain", "finetune")]
+    datasets = [str(folder / "output" / name) for name in ("photos", "talks", "questions", "pretrain", "finetune")]
     report = folder / "report.html"
     write_report(datasets, report, trained)
     summary["report"] = str(report)
