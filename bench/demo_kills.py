@@ -43,8 +43,8 @@ def main() -> None:
     chosen = random.Random(0)
     for number in range(kills):
         process = start(WORK / "killed")
-        # Short lives: the ten of them together are about two calm runs, so that most end in the middle of work.
-        time.sleep(chosen.uniform(0.1, 0.3) * seconds)
+        # Short lives: together about three calm runs, so that they end in every step and not only after the last.
+        time.sleep(chosen.uniform(0.15, 0.5) * seconds)
         process.send_signal(signal.SIGKILL)
         process.wait()
         print(f"kill {number + 1}: {len(column_files(WORK / 'killed'))} column files committed", flush=True)
