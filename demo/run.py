@@ -14,7 +14,6 @@ from demo.teacher import Teacher
 from pipelines.recipe import Action, load_recipe
 from pipelines.run import RunSummary
 from pipelines.runners import Runner
-from schemas.dataset import Dataset
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -90,8 +89,3 @@ def _told(name: str, summary: RunSummary) -> str:
     statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
     done = f"{summary.seconds:.1f} s" if summary.made else "nothing to do"
     return f"{name}: {summary.rows} rows ({statuses}), {done}"
-
-
-def opened(work: str | Path, name: str) -> Dataset:
-    """One of the demo's datasets."""
-    return Dataset.open(Path(work) / name)
