@@ -56,8 +56,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 class Tokenizer:
     """Text to ids and back.
 
-    `hash` (sha256, hex) covers what decides ids and counts, and neither `<image>` nor the padding token: a checkpoint
-    that had these added counts as its parent did.
+    `hash` (sha256, hex) covers what decides ids and counts, and neither `<image>` nor a padding token of its own: a
+    checkpoint that had these added counts as its parent did.
     """
 
     def __init__(self, content: dict[str, Any], settings: dict[str, Any], where: str = "tokenizer") -> None:
@@ -123,9 +123,10 @@ class Tokenizer:
         model = {key: value for key, value in self.content["model"].items() if key not in ("vocab", "merges")}
         vocabulary = self.content["model"].get("vocab")
         merges = [_joined(merge) for merge in self.content["model"].get("merges", [])]
-        pad = _text_of(self.settings.get("pad_token"))
+        # A padding token that is the unknown or the last one too was there before it was named so.
+        pad = None if self.pad_id in (self.bos_id, self.eos_id, self.unk_id) else self.pad_id
         tokens = ((token["id"], token["content"]) for token in self.content["added_tokens"])
-        added = sorted({(i, token) for i, token in tokens if token not in (IMAGE_TOKEN, pad)})
+        added = sorted({(i, token) for i, token in tokens if token != IMAGE_TOKEN and i != pad})
         parts = [model, vocabulary, merges, added, self.content["normalizer"], self.content["pre_tokenizer"]]
         parts += [self.adds_bos, self.bos_id, self.eos_id]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -51,6 +51,14 @@ def test_the_hash_knows_what_changes_ids_and_ignores_what_does_not(folder: Path)
     assert changed(model=model) != first
 
 
+@pytest.mark.parametrize("name", ["llama2", "mistral", "llama3", "qwen2", "mpt"])
+def test_naming_a_padding_token_that_was_there_leaves_the_hash(name: str) -> None:
+    """Checkpoints name one (`<unk>` for Llama-2), their language model's folder often does not."""
+    bare = load(name)
+    settings = {**bare.settings, "pad_token": bare.backend.id_to_token(bare.pad_id)}
+    assert Tokenizer(bare.content, settings).hash == bare.hash
+
+
 def test_a_tokenizer_travels_to_other_processes(qwen: Tokenizer) -> None:
     again = pickle.loads(pickle.dumps(qwen))
     assert (again.hash, again.encode("Yes").ids) == (qwen.hash, qwen.encode("Yes").ids)
