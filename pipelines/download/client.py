@@ -6,8 +6,11 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -107,7 +110,8 @@ class Client:
         while True:
             try:
                 await self._obey_robots(url)
-                return await self._try(url, row, tries)
+                tries[0] += 1
+                return await self._fetch(url, row)
             except MemoryFull:
                 self.counts["given_up_for_memory"] += 1
                 tries[0] -= 1
@@ -122,19 +126,20 @@ class Client:
                     self._limits.pause(url.raw_host or "", wait)
                 await asyncio.sleep(wait)
 
-    async def _try(self, url: URL, row: Row, tries: list[int]) -> bytes:
+    @asynccontextmanager
+    async def _turn(self, row: Row, url: URL) -> AsyncIterator[None]:
+        """A place at the URL's host, when there is room for what may come."""
         while True:
             await self.memory.room(row)
             async with self._limits.slot(url.raw_host or ""):
-                if not self.memory.may_start(row):
-                    continue  # others filled the memory while this row stood in line
-                tries[0] += 1
-                self.counts["requests"] += 1
-                body = await self._fetch(url, row)
-                self.counts["bytes"] += len(body)
-                return body
+                if self.memory.may_start(row):
+                    self.counts["requests"] += 1
+                    yield
+                    return
+            # Others filled the memory while this row stood in line.
 
     async def _fetch(self, url: URL, row: Row) -> bytes:
+        """One try, redirects and all."""
         config = self.config
 
         def on_headers(headers: Any) -> None:
@@ -145,17 +150,20 @@ class Client:
             if not before and len(part) >= picture_headers.MAGIC_BYTES:
                 picture_headers.check_magic(part)
 
-        return await fetch(
+        body = await fetch(
             self._session,
             self._guard,
             url,
             max_bytes=config.max_bytes,
             max_redirects=config.max_redirects,
             deadline=config.deadline,
+            turn=partial(self._turn, row),
             before_hop=self._obey_robots,
             on_headers=on_headers,
             on_bytes=on_bytes,
         )
+        self.counts["bytes"] += len(body)
+        return body
 
     async def _obey_robots(self, url: URL) -> None:
         if not self.config.respect_robots_txt:
@@ -179,17 +187,17 @@ class Client:
             try:
                 tried += 1
                 start.clear()
-                async with self._limits.slot(url.raw_host or ""):
-                    self.counts["robots"] += 1
-                    return await fetch(
-                        self._session,
-                        self._guard,
-                        url,
-                        max_bytes=self.config.max_bytes,
-                        max_redirects=5,  # RFC 9309 section 2.3.1.2: at least five
-                        deadline=self.config.deadline,
-                        on_bytes=on_bytes,
-                    )
+                self.counts["robots"] += 1
+                return await fetch(
+                    self._session,
+                    self._guard,
+                    url,
+                    max_bytes=self.config.max_bytes,
+                    max_redirects=5,  # RFC 9309 section 2.3.1.2: at least five
+                    deadline=self.config.deadline,
+                    turn=lambda hop: self._limits.slot(hop.raw_host or ""),
+                    on_bytes=on_bytes,
+                )
             except _Enough:
                 return b"".join(start)
             except Failure as failure:

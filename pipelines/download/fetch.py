@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ from pipelines.retry import parse_retry_after
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK = 2**16
 
+Turn = Callable[[URL], AbstractAsyncContextManager[None]]
 BeforeHop = Callable[[URL], Awaitable[None]]
 OnHeaders = Callable[[Any], None]
 OnBytes = Callable[[bytes, int], None]
@@ -32,25 +34,46 @@ async def fetch(
     max_bytes: int,
     max_redirects: int,
     deadline: float,
+    turn: Turn,
     before_hop: BeforeHop | None = None,
     on_headers: OnHeaders | None = None,
     on_bytes: OnBytes | None = None,
 ) -> bytes:
     """The body at `url`, content-decoded, from an answer of 200.
 
-    `before_hop` may refuse each redirect's target, `on_headers` the answer, `on_bytes` the body as it arrives: it gets
-    each chunk and the bytes before it. They raise what they like. `deadline` is in seconds, for everything together.
+    Each hop waits for its `turn` at its own host. `before_hop` may refuse each redirect's target, `on_headers` the
+    answer, `on_bytes` the body as it arrives: it gets each chunk and the bytes before it. They raise what they like.
+    `deadline` is in seconds, for all hops together, without the waiting for turns.
     """
+    left = deadline
+    for hop in range(max_redirects + 1):
+        if hop and before_hop:
+            await before_hop(url)
+        async with turn(url):
+            started = asyncio.get_running_loop().time()
+            answer = await _hop(session, guard, url, max(left, 0.0), max_bytes, on_headers, on_bytes)
+            left -= asyncio.get_running_loop().time() - started
+        if isinstance(answer, bytes):
+            return answer
+        url = answer
+    raise Failure(DownloadStatus.too_many_redirects, f"more than {max_redirects} redirects")
+
+
+async def _hop(
+    session: aiohttp.ClientSession,
+    guard: Guard,
+    url: URL,
+    deadline: float,
+    max_bytes: int,
+    on_headers: OnHeaders | None,
+    on_bytes: OnBytes | None,
+) -> bytes | URL:
+    """The body, or where a redirect leads."""
     try:
-        async with asyncio.timeout(deadline):
-            for _ in range(max_redirects + 1):
-                async with session.get(url, allow_redirects=False) as response:
-                    if response.status not in _REDIRECTS:
-                        return await _body(response, max_bytes, on_headers, on_bytes)
-                    url = _target(response, url, guard)
-                if before_hop:
-                    await before_hop(url)
-            raise Failure(DownloadStatus.too_many_redirects, f"more than {max_redirects} redirects")
+        async with asyncio.timeout(deadline), session.get(url, allow_redirects=False) as response:
+            if response.status in _REDIRECTS:
+                return _target(response, url, guard)
+            return await _body(response, max_bytes, on_headers, on_bytes)
     except TimeoutError as error:
         # aiohttp's own timeouts (connecting, silence) are TimeoutErrors as well.
         quiet = isinstance(error, aiohttp.ServerTimeoutError)

@@ -19,8 +19,9 @@ def hash_grey(grey: Any) -> str:
     import numpy as np
 
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:LOW, :LOW]
-    return np.packbits(low > np.median(low)).tobytes().hex()
+    low = cv2.dct(small)[:LOW, :LOW].ravel()
+    middle = np.sort(low)[LOW * LOW // 2 - 1 : LOW * LOW // 2 + 1]
+    return np.packbits(low > middle.mean()).tobytes().hex()
 
 
 def perceptual_hash(data: bytes, width: int, height: int) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from multidict import CIMultiDict
 
@@ -92,6 +94,23 @@ def test_a_redirect_target_is_asked_for_its_own_robots(download):
             rows = download([web.url("/a.jpg")])
     assert rows[0]["download_status"] == "robots_disallowed"
     assert target.hits["/a.jpg"] == 0
+
+
+def test_a_redirect_waits_for_its_turn_at_the_new_host(download):
+    async def slow(request):
+        await asyncio.sleep(0.02)
+        await request.send(jpeg())
+
+    target = Web({"*": slow, "/robots.txt": body(b"")})
+    with target, Web({"/robots.txt": body(b"")}, host="0.0.0.0") as web:
+        web.handlers["*"] = body(b"", "302 Found", Location=target.url("/picture.jpg"))
+        urls = [web.url("/a.jpg", host=f"127.0.0.{number}") for number in range(2, 10)]
+        options = {"allow_private_hosts": ["localhost", "127.0.0.0/8"], "retries": 0, "host_limit": 2}
+        assert {row["download_status"] for row in download(urls, **options)} == {"ok"}
+        assert target.most_at_a_time <= 2
+        # A row keeps no place while it waits for the next one, nor while it asks for robots.txt.
+        rows = download(urls[:2], **options | {"thread_count": 1})
+    assert {row["download_status"] for row in rows} == {"ok"}
 
 
 def test_robots_after_a_failure_that_passes(download):
