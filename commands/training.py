@@ -61,6 +61,8 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
 @click.option("--processes", type=int, help="One per GPU; two on a machine without.")
 @click.option("--nodes", default=1, help="Machines: --dry-run prints the launcher's lines for them.", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Show parameters, rates, steps, memory and the launcher; train nothing.")
+@click.option("--plan-only", is_flag=True, help="Compare all orders of data: padding, balance, time, memory.")
+@click.option("--gpus", help="For --plan-only: numbers of GPUs, such as 8,16,64.  [default: 1,2,4,8]")
 @click.option("--prepare", is_flag=True, help="Check and write the run folder for a cluster's launcher; train nothing.")
 @click.option("--replace", is_flag=True, help="Replace another run in the output folder.")
 @json_option
@@ -70,6 +72,8 @@ def train(
     processes: int | None,
     nodes: int,
     dry_run: bool,
+    plan_only: bool,
+    gpus: str | None,
     prepare: bool,
     replace: bool,
     as_json: bool,
@@ -80,6 +84,10 @@ def train(
     from trainer.launch import train as run
 
     overrides = {key: yaml.safe_load(value) for key, value in pairs(settings).items()}
+    if plan_only:
+        return _compare(recipe, _gpu_counts(gpus, processes, nodes), overrides, as_json)
+    if gpus is not None:
+        raise click.UsageError("--gpus is for --plan-only; a run takes --processes and --nodes.")
     result = run(
         recipe,
         processes=processes,
@@ -90,6 +98,23 @@ def train(
         nodes=nodes,
     )
     return print_json(result) if as_json else _print_tree(result)
+
+
+def _gpu_counts(gpus: str | None, processes: int | None, nodes: int) -> list[int] | None:
+    """What --gpus lists, or the one number that --processes and --nodes give."""
+    if gpus is None:
+        return [processes * nodes] if processes else None
+    try:
+        return [int(count) for count in gpus.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--gpus {gpus!r}: expected numbers such as 8,16,64.") from None
+
+
+def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as_json: bool) -> None:
+    from trainer.comparison import compare_plans, render_comparison
+
+    told = compare_plans(recipe, gpus, overrides)
+    return print_json(told) if as_json else click.echo(render_comparison(told))
 
 
 @click.command()

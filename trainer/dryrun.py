@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainer.config import Recipe
 from trainer.folder import ModelFolder
 from trainer.launchers import launcher_lines
-from trainer.planning.memory import NF4_BYTES, ModelSizes, estimate_memory
+from trainer.planning.memory import NF4_BYTES, MemoryEstimate, ModelSizes, estimate_memory
 from trainer.preflight import Job
-from trainer.schedule import Schedule, language_parameters, transformer_parameters
+from trainer.schedule import Schedule, language_parameters, projector_parameters, transformer_parameters
 from trainer.stages import Stage
 
 STEPS_LOOKED_AT = 200
@@ -31,20 +33,8 @@ def describe(job: Job, processes: int) -> dict[str, Any]:
     useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
     batches = [rows for step in steps for rank in range(processes) for rows in schedule.micro_batches(step, rank)]
     peak = max((schedule.held(rows) for rows in batches), default=0)
-    pictures = max((int(schedule.images[rows].sum()) for rows in batches), default=0)
-    memory = estimate_memory(
-        model_sizes(folder),
-        gpus=processes,
-        zero_stage=recipe.deepspeed.zero,
-        peak_tokens=peak,
-        peak_images=pictures,
-        trainable_parameters=float(trainable),
-        train_vision="tower" in job.stage.trains,
-        frozen_bytes=NF4_BYTES if job.stage.bits == 4 else 2.0,
-        offload_optimizer=recipe.deepspeed.offload != "none",
-        offload_parameters=recipe.deepspeed.offload == "all",
-        checkpointing=recipe.gradient_checkpointing,
-    )
+    pictures = max((int(schedule.tiles[rows].sum()) for rows in batches), default=0)
+    memory = memory_of(job, folder, processes, trainable)(peak_tokens=peak, peak_images=pictures)
     return {
         "stage": recipe.stage,
         "mix": {"path": job.mix.path, "manifest": job.mix.manifest.number, "rows": job.mix.rows},
@@ -63,6 +53,23 @@ def describe(job: Job, processes: int) -> dict[str, Any]:
         "memory_gib_per_gpu": round(memory.total / 2**30, 2),
         "launch": launcher_lines(Path(recipe.output), processes),
     }
+
+
+def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Callable[..., MemoryEstimate]:
+    """`estimate_memory` of this job on `gpus` GPUs, but for peak_tokens and peak_images."""
+    recipe = job.recipe
+    return partial(
+        estimate_memory,
+        model_sizes(folder),
+        gpus=gpus,
+        zero_stage=recipe.deepspeed.zero,
+        trainable_parameters=float(trainable),
+        train_vision="tower" in job.stage.trains,
+        frozen_bytes=NF4_BYTES if job.stage.bits == 4 else 2.0,
+        offload_optimizer=recipe.deepspeed.offload != "none",
+        offload_parameters=recipe.deepspeed.offload == "all",
+        checkpointing=recipe.gradient_checkpointing,
+    )
 
 
 def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[dict[str, Any]]:
@@ -99,7 +106,7 @@ def model_sizes(folder: ModelFolder) -> ModelSizes:
     return ModelSizes(
         language_parameters=language_parameters(text),
         vision_parameters=transformer_parameters(tower, vision.get("intermediate_size"), vision),
-        projector_parameters=float(tower * width + width * width),
+        projector_parameters=projector_parameters(folder),
         hidden_size=width,
         intermediate_size=int(text.get("intermediate_size", 11008)),
         key_value_size=width // heads * int(text.get("num_key_value_heads") or heads),

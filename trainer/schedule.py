@@ -12,26 +12,26 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.folder import ModelFolder
-from trainer.plan import Plan, make_plan
+from trainer.plan import ORIGINAL_STRATEGIES, Plan, make_plan
 from trainer.planning.cost import CostModel
+from trainer.rows import Rows, original_lengths
 from trainer.stages import Stage, get_stage
 
 KEPT_EPOCHS = 2
 
 
 class Schedule:
-    """Which rows a rank trains on in which step, over all epochs."""
+    """Which rows a rank trains on in which step, over all epochs. `lengths`, `images`, `tiles`: of each row."""
 
     def __init__(self, mix: Dataset, recipe: Recipe, folder: ModelFolder, world_size: int, packed: bool):
-        stage = get_stage(recipe.stage, recipe.train)
-        self.lengths = np.minimum(
-            mix.numpy("tokens").astype(np.int64), recipe.data.max_length or np.iinfo(np.int64).max
-        )
-        self.images = mix.numpy("image_count").astype(np.int64)
+        rows = Rows.of(mix, folder.rule, recipe.data.max_length or folder.positions)
+        self.lengths, self.images, self.tiles = rows.lengths, rows.images, rows.tiles
         self.recipe, self.world_size, self.packed = recipe, world_size, packed
-        self.cost = cost_model(folder, stage, recipe.gradient_checkpointing)
+        self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.gradient_checkpointing)
         if len(self.lengths) == 0:
             raise InputError(f"{mix.path}: the mix has no rows. Look at its manifest for why rows were left out.")
+        original = recipe.plan.strategy in ORIGINAL_STRATEGIES
+        self.grouping_lengths = original_lengths(mix, recipe.plan.strategy) if original else None
         self.plan = lru_cache(KEPT_EPOCHS)(self._plan)
         self.steps_per_epoch = self.plan(0).steps
         self.steps = recipe.steps or math.ceil((recipe.epochs or 1) * self.steps_per_epoch)
@@ -65,7 +65,7 @@ class Schedule:
         plan = self.recipe.plan
         return make_plan(
             self.lengths,
-            self.images,
+            self.tiles,
             seed=plan.seed,
             epoch=epoch,
             global_batch=plan.global_batch,
@@ -75,11 +75,12 @@ class Schedule:
             max_tokens=plan.max_tokens,
             padded=not self.packed,
             cost=self.cost,
+            grouping_lengths=self.grouping_lengths,
         )
 
 
 def cost_model(folder: ModelFolder, stage: Stage, checkpointing: bool) -> CostModel:
-    """What a token and a picture cost with the sizes of this model."""
+    """What a token and a tile cost with the sizes of this model."""
     text, vision, rule = folder.text, folder.config["vision_config"], folder.rule
     return CostModel.from_sizes(
         language_parameters=language_parameters(text),
@@ -88,11 +89,20 @@ def cost_model(folder: ModelFolder, stage: Stage, checkpointing: bool) -> CostMo
         vision_parameters=transformer_parameters(
             vision.get("hidden_size", 768), vision.get("intermediate_size"), vision
         ),
+        projector_parameters=projector_parameters(folder),
         tokens_per_image=rule.side**2 + rule.class_token,
         train_language="llm" in stage.trains,
         train_vision="tower" in stage.trains,
         checkpointing=checkpointing,
     )
+
+
+def projector_parameters(folder: ModelFolder) -> float:
+    """Weights of the projector: two matrices, or one where it is linear."""
+    tower = int(folder.config["vision_config"].get("hidden_size", 768))
+    width = int(folder.text.get("hidden_size", 4096))
+    linear = folder.config.get("projector_hidden_act") == "linear"
+    return float(tower * width + (0 if linear else width * width))
 
 
 def language_parameters(text: dict) -> float:

@@ -86,12 +86,14 @@ def _parts(value: str, has_image: bool) -> list[Message]:
 
 
 def _value(parts: list[Message]) -> str:
-    """Parts as one text. A picture without a neighbouring blank stands on its own line, as LLaVA's data have it."""
+    """Parts as one text. Behind pictures that open a turn a new line starts, as LLaVA's data have it."""
     value = ""
-    for number, part in enumerate(parts):
-        text = PLACEHOLDER if part["type"] == "image" else part.get("text") or ""
-        meets_picture = number > 0 and "image" in (part["type"], parts[number - 1]["type"])
-        if value and text and meets_picture and not value[-1].isspace() and not text[0].isspace():
+    only_pictures = True
+    for part in parts:
+        is_picture = part["type"] == "image"
+        text = PLACEHOLDER if is_picture else part.get("text") or ""
+        if value and only_pictures and text and not text[0].isspace():
             value += "\n"
         value += text
+        only_pictures &= is_picture or not text
     return value

@@ -38,9 +38,10 @@ def test_cost_from_sizes_counts_the_passes():
     assert CostModel.from_sizes(**sizes, train_language=False).linear == 6e9
     assert CostModel.from_sizes(**sizes, checkpointing=False).linear == 6e9
     assert CostModel.from_sizes(**sizes).attention == 4 * 1000 / 2 * 10 * 4.5
-    frozen = CostModel.from_sizes(vision_parameters=3e8, tokens_per_image=577).vision
-    assert frozen == 2 * 3e8 * 577
-    assert CostModel.from_sizes(vision_parameters=3e8, tokens_per_image=577, train_vision=True).vision == 3 * frozen
+    vision = {"vision_parameters": 3e8, "tokens_per_image": 577}
+    assert CostModel.from_sizes(**vision, projector_parameters=0).vision == 2 * 3e8 * 577
+    assert CostModel.from_sizes(**vision, projector_parameters=0, train_vision=True).vision == 6 * 3e8 * 577
+    assert CostModel.from_sizes(**vision, projector_parameters=1e7).vision == (2 * 3e8 + 6 * 1e7) * 577
 
 
 def test_a_free_token_is_refused():

@@ -13,8 +13,8 @@ from schemas.errors import InputError
 class CostModel:
     """Operations of one forward and backward pass, as a polynomial of a sample's length.
 
-    cost = linear * tokens + attention * tokens^2 + vision * images, each coefficient in floating point operations
-    (attention in operations of equal duration: see `from_sizes`). Only ratios matter to a plan.
+    cost = linear * tokens + attention * tokens^2 + vision * images (tiles with anyres), each coefficient in floating
+    point operations (attention in operations of equal duration: see `from_sizes`). Only ratios matter to a plan.
     """
 
     linear: float
@@ -33,13 +33,14 @@ class CostModel:
         hidden_size: int = 4096,
         layers: int = 32,
         vision_parameters: float = 0.304e9,
+        projector_parameters: float = 21e6,
         tokens_per_image: int = 577,
         train_language: bool = True,
         train_vision: bool = False,
         checkpointing: bool = True,
         attention_efficiency: float = 0.6,
     ) -> CostModel:
-        """The cost model of a decoder behind a vision tower; the defaults are Llama-2-7B behind CLIP-L/336.
+        """The cost model of a decoder behind projector and tower; the defaults: Llama-2-7B, mlp2x_gelu, CLIP-L/336.
 
         - linear, per token: 2N forward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1: two operations per
           parameter), 2N backward to the activations, 2N more to the weights where they train, and 2N to recompute the
@@ -49,15 +50,15 @@ class CostModel:
           causally masked; backward is 2.5 times forward (Dao 2023, arXiv 2307.08691, section 4.1), plus the
           recomputation. `attention_efficiency` is the rate of a fused attention kernel relative to that of the matrix
           products around it; 0.6 is an assumption between the 50 % and 73 % of peak reported there.
-        - vision, per image (per tile for anyres): 2 operations per tower parameter and token, three times that where
-          the tower trains.
+        - vision, per image (per tile for anyres, before unpadding): 2 operations per tower parameter and token, three
+          times that where the tower trains; 6 per projector parameter and token, which always trains.
         """
         passes = 2 + (2 if train_language else 0) + 2 + (2 if checkpointing else 0)
         attention_passes = 1 + 2.5 + (1 if checkpointing else 0)
         return cls(
             linear=passes * language_parameters,
             attention=4 * hidden_size / 2 * layers * attention_passes / attention_efficiency,
-            vision=2 * vision_parameters * tokens_per_image * (3 if train_vision else 1),
+            vision=tokens_per_image * (2 * vision_parameters * (3 if train_vision else 1) + 6 * projector_parameters),
         )
 
     def cost(self, lengths: np.ndarray, image_counts: np.ndarray) -> np.ndarray:

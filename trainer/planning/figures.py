@@ -16,7 +16,8 @@ def figures(plan: Plan) -> dict[str, Any]:
     - padding_share: padded positions that hold no token, of all.
     - rank_balance: time of the slowest rank over that of the mean rank, summed over micro-steps; 1.0 when nobody waits.
       Ranks are taken to wait for each other in every micro-step, as ZeRO-3 makes them.
-    - time_ratio: modelled time over the ideal, where no position is padded and no rank waits.
+    - time_ratio: modelled time over the ideal, where no position is padded and no rank waits. step_operations and
+      ideal_operations: both for a mean step, in floating point operations of one rank.
     - peak_tokens, peak_images: the most that a rank holds in one micro-step (padding included in the tokens).
     - samples_per_step, tokens_per_step: means; micro_steps: the most of any step.
     - unused, repeated: rows that the epoch leaves out, and rows that it trains twice.
@@ -45,6 +46,8 @@ def figures(plan: Plan) -> dict[str, Any]:
         "padding_share": float(1 - tokens.sum() / held.sum()),
         "rank_balance": float(time / by_rank.mean(1).sum()),
         "time_ratio": float(time / (costs.sum() / work.world_size)),
+        "step_operations": float(time / plan.steps),
+        "ideal_operations": float(costs.sum() / work.world_size / plan.steps),
         "peak_tokens": int(held.max()),
         "peak_images": int(images.max()),
         "unused": int((seen == 0).sum()),

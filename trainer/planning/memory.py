@@ -68,7 +68,8 @@ def estimate_memory(
       among the GPUs, stage 2 the gradients, stage 3 the parameters (section 5).
     - trainable_parameters: default language model and projector; give the adapters' own for LoRA, and
       frozen_bytes=NF4_BYTES for QLoRA.
-    - Activations: see `_activations`; logits in bf16, their float32 copy and its gradient: 10 bytes each.
+    - peak_images: tiles with anyres. Activations: see `_activations`; logits in bf16, their float32 copy and its
+      gradient: 10 bytes each.
 
     Raises InputError for a stage that is not 0 to 3 or sizes below one.
     """
@@ -101,9 +102,13 @@ def _activations(sizes: ModelSizes, tokens: int, images: int, checkpointing: boo
     A Llama layer with fused attention keeps, in bf16 per token: both norms' inputs and outputs (4 h), queries and the
     attention's output (2 h), keys and values, and the gate, up and product of the feed-forward (3 i). Checkpointing
     keeps each layer's input (h) and one layer's activations at a time. The tower keeps 34 h per token and layer in all
-    (the paper's count), of all layers where it trains and of one where it does not.
+    (the paper's count), of all layers where it trains and of one where it does not. The projector keeps its input, what
+    goes into and comes out of its bend, and its output. Tower and projector see every tile whole; what unpadding leaves
+    of them are the language model's tokens.
     """
     layer = 2.0 * tokens * (6 * sizes.hidden_size + 2 * sizes.key_value_size + 3 * sizes.intermediate_size)
     language = 2.0 * tokens * sizes.hidden_size * sizes.layers + layer if checkpointing else layer * sizes.layers
-    tower = 34.0 * images * sizes.tokens_per_image * sizes.vision_hidden_size
-    return language + tower * (sizes.vision_layers if train_vision else 1)
+    features = images * sizes.tokens_per_image
+    tower = 34.0 * features * sizes.vision_hidden_size * (sizes.vision_layers if train_vision else 1)
+    projector = 2.0 * features * (sizes.vision_hidden_size + 3 * sizes.hidden_size)
+    return language + tower + projector

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -11,10 +12,10 @@ import numpy as np
 from schemas.errors import InputError
 from trainer.planning.cost import CostModel
 from trainer.planning.figures import figures, rows_name
-from trainer.planning.make import make_plan
+from trainer.planning.make import ORIGINAL_STRATEGIES, make_plan
 from trainer.planning.memory import MemoryEstimate
 
-# What `compare` lays side by side. The original and `random` pad in every trainer that uses them.
+# What `compare` lays side by side. The original's groupings and `random` pad in every trainer that uses them.
 COMPARED = (
     ("balanced", False),
     ("balanced", True),
@@ -23,6 +24,8 @@ COMPARED = (
     ("modality_length", True),
     ("random", True),
 )
+WIDTH = 100
+"""Characters of a line of a table at most."""
 
 
 def compare(
@@ -37,16 +40,21 @@ def compare(
     cost: CostModel | None = None,
     grouping_lengths: np.ndarray | None = None,
     memory: Callable[..., MemoryEstimate] | None = None,
+    chosen: str | None = None,
 ) -> list[dict[str, Any]]:
     """`figures` of every strategy on the same rows; one that cannot plan them has `error` instead of figures.
 
-    max_tokens does not apply to `modality_length`; `grouping_lengths` applies to it alone (LLaVA sorts by words).
-    memory: `estimate_memory` with everything but peak_tokens and peak_images given (functools.partial); adds the bytes
-    on one GPU as `memory`, by what holds them, and as `memory_total`.
+    max_tokens does not apply to the original's groupings; `grouping_lengths` applies to them alone (LLaVA sorts by
+    words). memory: `estimate_memory` with everything but peak_tokens and peak_images given (functools.partial); adds
+    the bytes on one GPU as `memory`, by what holds them, and as `memory_total`. chosen: a strategy to mark, and to add
+    where it is none of the usual ones.
     """
     found: list[dict[str, Any]] = []
-    for strategy, padded in COMPARED:
-        original = strategy == "modality_length"
+    usual = {strategy for strategy, _ in COMPARED}
+    for strategy, padded in COMPARED if chosen in (None, *usual) else (*COMPARED, (str(chosen), True)):
+        original = strategy in ORIGINAL_STRATEGIES
+        entry: dict[str, Any] = {"strategy": strategy, "rows": rows_name(padded), "chosen": strategy == chosen}
+        found.append(entry)
         try:
             plan = make_plan(
                 lengths,
@@ -61,30 +69,45 @@ def compare(
                 cost=cost,
                 grouping_lengths=grouping_lengths if original else None,
             )
+            entry |= figures(plan)
         except InputError as error:
-            found.append({"strategy": strategy, "rows": rows_name(padded), "error": str(error)})
+            entry["error"] = str(error)
             continue
-        entry = figures(plan)
         if memory is not None:
             estimate = memory(peak_tokens=entry["peak_tokens"], peak_images=entry["peak_images"])
             entry |= {"memory": asdict(estimate), "memory_total": estimate.total}
-        found.append(entry)
     return found
 
 
 def render(found: list[dict[str, Any]]) -> str:
-    """The figures of `compare` as a table of text."""
+    """The figures of `compare` as a table of text, at most WIDTH characters wide; `*` marks what was chosen."""
     head = ["steps", "padding", "balance", "time/ideal", "peak tokens"]
     head += ["memory/GPU"] if any("memory" in entry for entry in found) else []
-    lines = [f"{'strategy':16} {'rows':13} " + " ".join(f"{name:>{max(len(name), 8)}}" for name in head)]
+    width = name_width(found)
+    lines = [f"{'strategy':{width}}{'rows':13}" + " ".join(f"{name:>{max(len(name), 8)}}" for name in head)]
     for entry in found:
-        name = f"{entry['strategy']:16} {entry['rows']:13}"
+        name = f"{marked(entry):{width}}{entry['rows']:13}"
         if "error" in entry:
-            lines.append(f"{name} {entry['error']}")
+            lines += textwrap.wrap(entry["error"], WIDTH, initial_indent=name, subsequent_indent=" " * len(name))
             continue
         lines.append(
-            f"{name} {entry['steps']:8d} {entry['padding_share']:8.1%} {entry['rank_balance']:8.3f} "
+            f"{name}{entry['steps']:8,d} {entry['padding_share']:8.1%} {entry['rank_balance']:8.3f} "
             f"{entry['time_ratio']:10.3f} {entry['peak_tokens']:11,d}"
-            + (f" {entry['memory_total'] / 2**30:6.1f} GiB" if "memory" in entry else "")
+            + (f" {gibibytes(entry['memory_total']):>10}" if "memory" in entry else "")
         )
     return "\n".join(lines)
+
+
+def gibibytes(size: float) -> str:
+    """Bytes for people, in GiB; small models in MiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def marked(entry: dict[str, Any]) -> str:
+    """The strategy's name, with a star where it is the chosen one."""
+    return entry["strategy"] + (" *" if entry["chosen"] else "")
+
+
+def name_width(found: list[dict[str, Any]]) -> int:
+    """Characters of the column of names."""
+    return max(len(marked(entry)) for entry in found) + 1

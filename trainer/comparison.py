@@ -1,0 +1,113 @@
+"""All orders of data for a recipe's mix and model, side by side and for several numbers of GPUs, without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import InputError
+from trainer.config import load_recipe
+from trainer.dryrun import memory_of, parameter_table
+from trainer.plan import ORIGINAL_STRATEGIES, compare, render
+from trainer.planning.report import gibibytes, marked, name_width
+from trainer.preflight import check
+from trainer.rows import Rows, original_lengths
+from trainer.schedule import cost_model
+
+USUAL_GPUS = (1, 2, 4, 8)
+
+LEGEND = """
+*            the recipe's strategy
+padding      share of all positions that hold no token
+balance      the slowest rank's work over the mean rank's: 1 when nobody waits
+time/ideal   modelled time of a step over that without padding and waiting
+peak tokens  the most that one GPU holds in a micro-step, padding included
+memory/GPU   estimate for that peak, without the CUDA context and fragmentation
+""".strip()
+
+
+def compare_plans(
+    recipe: str | Path, gpus: Sequence[int] | None = None, overrides: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Figures of every strategy for each number of GPUs, one epoch each; see `trainer.plan.compare`.
+
+    gpus: by default those of USUAL_GPUS that the global batch can feed. Nothing is written and nothing trained. Raises
+    InputError for anything wrong with recipe, mix or model, and for numbers of GPUs below one.
+    """
+    from trainer.parts import planned_folder
+
+    settings = load_recipe(recipe, overrides)
+    plan = settings.plan
+    counts = list(gpus or [count for count in USUAL_GPUS if count <= plan.global_batch])
+    if min(counts) < 1:
+        raise InputError(f"{min(counts)} GPUs: the least is 1.")
+    job = check(settings, min(counts))
+    folder = job.folder or planned_folder(job)
+    rows = Rows.of(job.mix, folder.rule, settings.data.max_length or folder.positions)
+    original = plan.strategy if plan.strategy in ORIGINAL_STRATEGIES else "modality_length"
+    words = original_lengths(job.mix, original)
+    cost = cost_model(folder, job.stage, settings.gradient_checkpointing)
+    trainable = sum(group["parameters"] for group in parameter_table(folder, job.stage, settings))
+    worlds = []
+    for count in counts:
+        found = compare(
+            rows.lengths,
+            rows.tiles,
+            seed=plan.seed,
+            global_batch=plan.global_batch,
+            world_size=count,
+            accumulation=plan.accumulation,
+            max_tokens=plan.max_tokens,
+            cost=cost,
+            grouping_lengths=words,
+            memory=memory_of(job, folder, count, trainable),
+            chosen=plan.strategy,
+        )
+        worlds.append({"gpus": count, "strategies": found})
+    return {
+        "mix": {"path": job.mix.path, "manifest": job.mix.manifest.number, "rows": job.mix.rows},
+        "model": str(folder.path),
+        "stage": settings.stage,
+        "zero": settings.deepspeed.zero,
+        "mean_tokens": float(rows.lengths.mean()),
+        "longest": int(rows.lengths.max()),
+        "tiles": int(rows.tiles.sum()),
+        "global_batch": plan.global_batch,
+        "accumulation": plan.accumulation,
+        "max_tokens": plan.max_tokens,
+        "trainable_parameters": trainable,
+        "worlds": worlds,
+    }
+
+
+def render_comparison(told: dict[str, Any]) -> str:
+    """`compare_plans` for a terminal: a table per number of GPUs, the memory of all of them, and a legend."""
+    mix, bound = told["mix"], told["max_tokens"]
+    micro_steps = "1 micro-step" if told["accumulation"] == 1 else f"{told['accumulation']} micro-steps"
+    lines = [
+        f"mix    {mix['path']}, manifest {mix['manifest']}",
+        f"rows   {mix['rows']:,} of {told['mean_tokens']:,.0f} tokens (longest {told['longest']:,}) and "
+        f"{told['tiles'] / mix['rows']:.1f} pictures or tiles",
+        f"model  {told['model']}",
+        f"stage  {told['stage']}, {told['trainable_parameters']:,} parameters learn, ZeRO-{told['zero']}",
+        f"step   {told['global_batch']} rows in all, {micro_steps}"
+        + (f", {bound:,} tokens a micro-step at most" if bound else ""),
+    ]
+    for world in told["worlds"]:
+        each = told["global_batch"] / world["gpus"] / told["accumulation"]
+        plural = "s" if world["gpus"] > 1 else ""
+        lines += ["", f"{world['gpus']} GPU{plural}, {each:g} rows each in a micro-step", render(world["strategies"])]
+    if len(told["worlds"]) > 1:
+        lines += ["", _memory_table(told["worlds"])]
+    return "\n".join([*lines, "", LEGEND])
+
+
+def _memory_table(worlds: list[dict[str, Any]]) -> str:
+    """Memory per GPU: a line per strategy, a column per number of GPUs."""
+    width = name_width(worlds[0]["strategies"])
+    lines = [f"{'memory/GPU':{width}}{'rows':13}" + "".join(f"{world['gpus']:>6} GPUs" for world in worlds)]
+    for entries in zip(*(world["strategies"] for world in worlds), strict=True):
+        cells = [gibibytes(entry["memory_total"]) if "memory" in entry else "-" for entry in entries]
+        lines.append(f"{marked(entries[0]):{width}}{entries[0]['rows']:13}" + "".join(f"{cell:>11}" for cell in cells))
+    return "\n".join(lines)

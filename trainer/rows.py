@@ -1,0 +1,64 @@
+"""What a plan wants to know of the rows of a mix, read from a few columns without touching a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.chat import ImageRule
+from schemas.chat.words import word_counts
+from schemas.dataset import Dataset
+
+LENGTHS_WITH_IMAGE = 128
+"""What LLaVA's `lengths` adds to the words of a row with a picture (llava/train/train.py); `modality_lengths` not."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """lengths: tokens of each row, pictures included, after the cut. images: its pictures. tiles: what the tower sees
+    of them: one each, or with anyres the overview and its tiles. All int64 (rows,)."""
+
+    lengths: np.ndarray
+    images: np.ndarray
+    tiles: np.ndarray
+
+    @classmethod
+    def of(cls, mix: Dataset, rule: ImageRule, max_length: int | None) -> Rows:
+        """Read the columns of `mix`; rows longer than `max_length` tokens count as cut."""
+        lengths = np.minimum(mix.numpy("tokens").astype(np.int64), max_length or np.iinfo(np.int64).max)
+        return cls(lengths, mix.numpy("image_count").astype(np.int64), tile_counts(mix, rule))
+
+
+def tile_counts(mix: Dataset, rule: ImageRule) -> np.ndarray:
+    """Pictures that the tower sees of each row, int64 (rows,)."""
+    if rule.mode != "anyres":
+        return mix.numpy("image_count").astype(np.int64)
+    parts = [np.empty(0, np.int64)]
+    for fragment in mix.fragments:
+        table = fragment.read(["widths", "heights"]).combine_chunks()
+        widths, heights = (_lists(table.column(name)) for name in ("widths", "heights"))
+        sizes = np.stack([widths.flatten().to_numpy(), heights.flatten().to_numpy()], axis=1)
+        known, which = np.unique(sizes, axis=0, return_inverse=True)
+        tiles = np.array([rule.tiles(int(width), int(height)) for width, height in known], np.int64)
+        counts = np.asarray(widths.value_lengths().fill_null(0))
+        row = np.repeat(np.arange(fragment.rows), counts)
+        parts.append(np.bincount(row, tiles[which.reshape(-1)], fragment.rows).astype(np.int64))
+    return np.concatenate(parts)
+
+
+def original_lengths(mix: Dataset, strategy: str) -> np.ndarray:
+    """What the original's sampler of this name sorts by, int64 (rows,): words, not tokens.
+
+    LLaVA's `modality_lengths` are the words of all turns, `<image>` being one; its `lengths`, which the samplers
+    without modality take, add LENGTHS_WITH_IMAGE where a row has a picture.
+    """
+    parts = [word_counts(_lists(fragment.read(["messages"]).column(0))) for fragment in mix.fragments]
+    words = np.concatenate([np.empty(0, np.int64), *parts])
+    return words if "modality" in strategy else words + LENGTHS_WITH_IMAGE * (mix.numpy("image_count") > 0)
+
+
+def _lists(column: pa.ChunkedArray) -> pa.ListArray:
+    found = column.combine_chunks()
+    return found if isinstance(found, pa.Array) else pa.concat_arrays(found.chunks)
