@@ -1,0 +1,105 @@
+"""What a plan reads of a mix: tokens, tiles, and for the original's samplers words."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from schemas.chat import ImageRule
+from schemas.dataset import Dataset
+from schemas.records import SAMPLES
+from schemas.writing import write_dataset
+from trainer.config import Recipe
+from trainer.folder import ModelFolder
+from trainer.rows import original_lengths
+from trainer.schedule import Schedule
+
+SAMPLERS = Path(__file__).parent / "vectors" / "sampler.jsonl"
+LLAMA = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 11008}
+CLIP = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+
+
+def mix_of(path, words, tokens, sizes):
+    """A mix of rows of so many words; `sizes` of the pictures of each."""
+    rows = []
+    for number, (count, length, pictures) in enumerate(zip(words, tokens, sizes, strict=True)):
+        content = [{"type": "image", "text": None}] * len(pictures)
+        content += [{"type": "text", "text": "\n" + "word " * (count - len(pictures))}]
+        rows.append(
+            {
+                "key": str(number),
+                "images": [{"bytes": b"", "path": None}] * len(pictures),
+                "widths": [width for width, _ in pictures],
+                "heights": [height for _, height in pictures],
+                "messages": [{"role": "user", "content": content}],
+                "image_count": len(pictures),
+                "tokens": length,
+                **dict.fromkeys(("kind", "source"), "test"),
+                **dict.fromkeys(("image_tokens", "supervised_tokens"), 1),
+            }
+        )
+    half = len(rows) // 2
+    tables = [pa.Table.from_pylist(part, schema=SAMPLES) for part in (rows[:half], rows[half:]) if part]
+    write_dataset(path, "samples", tables, info={})
+    return Dataset.open(path)
+
+
+def schedule_of(mix, world_size, rule=None, **plan):
+    recipe = Recipe.model_validate(
+        {
+            "stage": "finetune",
+            "model": {"checkpoint": "none"},
+            "data": {"mix": "none", "max_length": 4096},
+            "plan": plan,
+            "optimizer": {"rate": 1e-3},
+            "output": "none",
+        }
+    )
+    rule = rule or ImageRule()
+    config = {"text_config": LLAMA, "vision_config": CLIP}
+    folder = ModelFolder(Path("none"), config, rule, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Schedule(mix, recipe, folder, world_size, packed=False)
+
+
+ORIGINALS = {
+    "get_modality_length_grouped_indices": "modality_length",
+    "get_length_grouped_indices": "length_grouped",
+    "get_modality_length_grouped_indices_auto": "modality_length_auto",
+    "get_length_grouped_indices_auto_single": "length_grouped_auto",
+    "get_variable_length_grouped_indices": "variable_length",
+}
+
+
+def sampler_cases():
+    """Vectors whose rows make a whole step and whose sampler draws from the seed alone."""
+    cases = [json.loads(line) for line in SAMPLERS.read_text("utf-8").splitlines()]
+    usable = [case for case in cases if not case["error"] and case["global_seed"] == 42]
+    return [
+        pytest.param(case, ORIGINALS[case["fn"]], id=f"{case['case']}-{ORIGINALS[case['fn']]}")
+        for case in usable
+        if len(case["indices"]) >= case["world_size"] * case["batch_size"]
+    ]
+
+
+@pytest.mark.parametrize(("case", "strategy"), sampler_cases())
+def test_a_mix_trains_in_the_originals_order(case, strategy, tmp_path):
+    """The rows' words are the lengths that the original was given; their tokens are in another order altogether."""
+    lengths = np.array(case["lengths"])
+    pictures = (lengths > 0) if "modality" in strategy else np.zeros(len(lengths), bool)
+    tokens = np.random.default_rng(0).integers(20, 900, len(lengths))
+    sizes = [[(640, 480)] if shown else [] for shown in pictures]
+    mix = mix_of(tmp_path / "mix", np.abs(lengths).tolist(), tokens.tolist(), sizes)
+    world, batch = case["world_size"], case["batch_size"]
+    schedule = schedule_of(mix, world, strategy=strategy, global_batch=world * batch, seed=case["global_seed"])
+    rounds = len(case["indices"]) // (world * batch)
+    found = [[schedule.micro_batches(step, rank)[0].tolist() for rank in range(world)] for step in range(rounds)]
+    order = [row for step in found for rank in step for row in rank]
+    assert order == case["indices"][: rounds * world * batch]
+
+
+def test_lengths_without_modality_count_a_picture_as_128_words_more(tmp_path):
+    mix = mix_of(tmp_path / "mix", [7, 9], [50, 60], [[(64, 64)], []])
+    assert original_lengths(mix, "modality_length").tolist() == [7, 9]
+    assert original_lengths(mix, "length_grouped").tolist() == [7 + 128, 9]
