@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from schemas.chat import ImageRule, load_tokenizer
+from schemas.chat import ImageRule
 from schemas.errors import InputError
 from trainer.folder import CLIP_MEAN, CLIP_STD, preprocessor, write_sidecar
 from trainer.original import read_projector
+from trainer.processor import select_strategy, write_processor, write_tokenizer
 from trainer.shards import ShardWriter, read_tensors
 
 PROJECTORS = ("linear", "mlp2x_gelu")
@@ -44,9 +45,8 @@ def assemble(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    processor_tokenizer, vocabulary = _write_tokenizer(Path(tokenizer or llm), output, rule, template)
-    image_id = int(processor_tokenizer.convert_tokens_to_ids("<image>"))
-    config = joined_config(tower, llm, rule, select_layer, projector_type, image_id, vocabulary)
+    made = write_tokenizer(tokenizer or llm, output)
+    config = joined_config(tower, llm, rule, select_layer, projector_type, made.image_id, made.vocab_size)
     with ShardWriter(output, dtype) as writer:
         for name, tensor in _tower_tensors(Path(tower)):
             writer.put(name, tensor)
@@ -59,7 +59,9 @@ def assemble(
             writer.put(name, tensor)
         config.dtype = writer.dtype
     config.save_pretrained(output)
-    _write_processor(Path(tower), output, processor_tokenizer, config, rule)
+    known = preprocessor(Path(tower))
+    mean, std = known.get("image_mean", CLIP_MEAN), known.get("image_std", CLIP_STD)
+    write_processor(output, made, config.model_type, rule, mean, std, template)
     write_sidecar(output, rule, template, {"tower": Path(tower).name, "llm": Path(llm).name})
     return output
 
@@ -119,7 +121,7 @@ def joined_config(
         image_token_index=image_id,
         image_seq_length=rule.side**2 + (rule.class_token if rule.select == "full" else 0),
         vision_feature_layer=select_layer,
-        vision_feature_select_strategy="default" if rule.select == "patch" and rule.class_token else "full",
+        vision_feature_select_strategy=select_strategy(rule),
         tie_word_embeddings=bool(text.tie_word_embeddings),
         **projector_config(projector_type),
         **extra,
@@ -162,47 +164,3 @@ def _grown(table: torch.Tensor, rows: int) -> torch.Tensor:
         return table
     mean = table.float().mean(0, keepdim=True).to(table.dtype)
     return torch.cat([table, mean.expand(rows - table.shape[0], -1)])
-
-
-def _write_tokenizer(source: Path, output: Path, rule: ImageRule, template: str | None) -> tuple[Any, int]:
-    """Save the tokenizer with `<image>`, a pad token and the template; also its size in tokens."""
-    from transformers import PreTrainedTokenizerFast
-
-    from schemas.chat import get_template
-
-    ours = load_tokenizer(source)
-    names = {role: ours.settings.get(role) for role in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    known = {role: name["content"] if isinstance(name, dict) else name for role, name in names.items() if name}
-    if "pad_token" not in known:
-        known["pad_token"] = ours.backend.id_to_token(ours.pad_id)
-    extra = {"image_token": "<image>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(_file(source)), extra_special_tokens=extra, **known)
-    if template is not None:
-        tokenizer.chat_template = get_template(template).jinja(ours)
-    tokenizer.save_pretrained(output)
-    return tokenizer, len(tokenizer)
-
-
-def _file(source: Path) -> Path:
-    return source / "tokenizer.json" if source.is_dir() else source
-
-
-def _write_processor(tower: Path, output: Path, tokenizer: Any, config: Any, rule: ImageRule) -> None:
-    """What AutoProcessor needs to give other programs the same pictures and the same number of tokens."""
-    from transformers import CLIPImageProcessorPil, LlavaProcessor
-
-    known = preprocessor(tower)
-    mean, std = known.get("image_mean", CLIP_MEAN), known.get("image_std", CLIP_STD)
-    side = {"height": rule.image_size, "width": rule.image_size}
-    pictures = CLIPImageProcessorPil(
-        size={"shortest_edge": rule.image_size}, crop_size=side, image_mean=list(mean), image_std=list(std)
-    )
-    processor = LlavaProcessor(
-        image_processor=pictures,
-        tokenizer=tokenizer,
-        patch_size=rule.patch_size,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=rule.class_token,
-        chat_template=tokenizer.chat_template,
-    )
-    processor.save_pretrained(output)

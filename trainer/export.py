@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from trainer.folder import SIDECAR, ModelFolder, write_sidecar
+from trainer.folder import ModelFolder, write_sidecar
+from trainer.processor import write_processor, write_tokenizer
 from trainer.shards import ShardWriter
-
-COPIED = ("*.json", "*.jinja", "*.model", "*.txt")
 
 PREFIXES = (
     ("lm_head.", "language_model.lm_head."),
@@ -33,17 +32,16 @@ def export(
     draft = output.with_name(output.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    for pattern in COPIED:
-        for file in origin.path.glob(pattern):
-            if "index" not in file.name and file.name not in (SIDECAR, "config.json"):
-                shutil.copyfile(file, draft / file.name)
     inner = tower_prefix(config.vision_config.model_type)
     tied = bool(config.tie_word_embeddings)
     with ShardWriter(draft) as writer:
         for name, tensor in weights.items():
             if not (tied and name.startswith("lm_head.")):
                 writer.put(disk_name(name, inner), tensor)
+    config.architectures = [origin.model_class]
     config.save_pretrained(draft)
+    tokenizer = write_tokenizer(origin.path, draft)
+    write_processor(draft, tokenizer, config.model_type, origin.rule, origin.mean, origin.std, origin.template)
     write_sidecar(draft, origin.rule, origin.template, {"training": training})
     shutil.rmtree(output, ignore_errors=True)
     draft.rename(output)
