@@ -11,9 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from schemas.chat import ImageRule
+
 # Tokens of a system prompt, role names and separators around a conversation.
 FRAME = 40
 PATCHES = 576
+# Picture sizes (width, height) and how often they come, an estimate: COCO's and other photographs, wide pictures and
+# strips of text (two or three tiles beside the overview), and small ones.
+SHAPES = {(640, 480): 0.45, (480, 640): 0.15, (500, 333): 0.15, (800, 800): 0.08, (1200, 400): 0.09, (300, 700): 0.08}
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,13 @@ def instructions(scale: float, seed: int = 0) -> Mix:
 
 
 def anyres(scale: float, seed: int = 0) -> Mix:
-    """The same rows with LLaVA-NeXT tiles: the whole image and 1 to 4 tiles, padding rows cut, 4096 tokens at most."""
+    """The same rows with LLaVA-NeXT's anyres pictures, 4096 tokens at most; tiles and unpadded tokens as in training."""
     random = np.random.default_rng(seed)
     text, images, words = _text(INSTRUCTIONS, scale, random)
-    # Token counts of common photo shapes on the five grids of LLaVA-1.6: 4:3, 3:2, 16:9 landscape, portrait, square.
-    shape = random.choice(4, len(text), p=[0.6, 0.2, 0.1, 0.1])
-    tokens = np.array([2340, 2144, 1968, 2928])[shape]
-    tiles = np.where(images > 0, 5, 0)
-    return Mix("anyres", np.minimum(text + tokens * images, 4096), tiles, words)
+    rule = ImageRule("anyres")
+    tokens, tiles = (np.array([count(*size) for size in SHAPES]) for count in (rule.tokens, rule.tiles))
+    shape = random.choice(len(SHAPES), len(text), p=list(SHAPES.values()))
+    return Mix("anyres", np.minimum(text + tokens[shape] * images, 4096), tiles[shape] * images, words)
 
 
 def captions(scale: float, seed: int = 0) -> Mix:

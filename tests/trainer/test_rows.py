@@ -13,7 +13,8 @@ from schemas.records import SAMPLES
 from schemas.writing import write_dataset
 from trainer.config import Recipe
 from trainer.folder import ModelFolder
-from trainer.rows import original_lengths
+from trainer.plan import ModelSizes, estimate_memory
+from trainer.rows import Rows, original_lengths, tile_counts
 from trainer.schedule import Schedule
 
 SAMPLERS = Path(__file__).parent / "vectors" / "sampler.jsonl"
@@ -46,7 +47,7 @@ def mix_of(path, words, tokens, sizes):
     return Dataset.open(path)
 
 
-def schedule_of(mix, world_size, rule=None, **plan):
+def schedule_of(mix, world_size, rule=None, packed=False, **plan):
     recipe = Recipe.model_validate(
         {
             "stage": "finetune",
@@ -60,7 +61,7 @@ def schedule_of(mix, world_size, rule=None, **plan):
     rule = rule or ImageRule()
     config = {"text_config": LLAMA, "vision_config": CLIP}
     folder = ModelFolder(Path("none"), config, rule, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return Schedule(mix, recipe, folder, world_size, packed=False)
+    return Schedule(mix, recipe, folder, world_size, packed)
 
 
 ORIGINALS = {
@@ -97,6 +98,43 @@ def test_a_mix_trains_in_the_originals_order(case, strategy, tmp_path):
     found = [[schedule.micro_batches(step, rank)[0].tolist() for rank in range(world)] for step in range(rounds)]
     order = [row for step in found for rank in step for row in rank]
     assert order == case["indices"][: rounds * world * batch]
+
+
+ANYRES = ImageRule("anyres")
+SIZES = [[(640, 480)], [], [(500, 333), (300, 700)], [(64, 64)], [(640, 480)]]
+
+
+def test_tiles_are_counted_by_the_rule_that_cuts_pictures(tmp_path):
+    mix = mix_of(tmp_path / "mix", [9] * 5, [50] * 5, SIZES)
+    expected = [sum(ANYRES.tiles(*size) for size in sizes) for sizes in SIZES]
+    assert expected == [5, 0, 3 + 4, 3, 5]
+    assert tile_counts(mix, ANYRES).tolist() == expected
+    assert tile_counts(mix, ImageRule("pad")).tolist() == [1, 0, 2, 1, 1]
+    rows = Rows.of(mix, ANYRES, max_length=40)
+    assert (rows.images.tolist(), rows.tiles.tolist(), rows.lengths.tolist()) == ([1, 0, 2, 1, 1], expected, [40] * 5)
+
+
+def test_a_schedule_weighs_tiles_not_pictures(tmp_path):
+    """Equal tokens, a picture each: only tiles tell the dear rows (5 tiles) from the cheap ones (3)."""
+    sizes = [[(640, 480)]] * 4 + [[(64, 64)]] * 4
+    mix = mix_of(tmp_path / "mix", [9] * 8, [300] * 8, sizes)
+    schedule = schedule_of(mix, 2, ANYRES, packed=True, global_batch=8)
+    ranks = [schedule.micro_batches(0, rank)[0] for rank in (0, 1)]
+    assert [int(schedule.tiles[rows].sum()) for rows in ranks] == [16, 16]
+    cost = schedule.cost
+    assert cost.cost(np.array([0]), np.array([5])) == 5 * cost.vision
+    assert schedule.plan(0).summary()["peak_images"] == 16
+
+
+def test_memory_of_the_tower_grows_with_tiles():
+    sizes = {"gpus": 8, "zero_stage": 3, "peak_tokens": 4096}
+    few, many = (estimate_memory(ModelSizes(), **sizes, peak_images=tiles) for tiles in (4, 20))
+    trained = estimate_memory(ModelSizes(), **sizes, peak_images=20, train_vision=True)
+    # Per tile of 577 features: 34 bytes x 1024 in one layer of a frozen tower (24 where it trains), and the projector's
+    # input, both sides of its bend and its output in bf16.
+    tile = 577 * (34 * 1024 + 2 * (1024 + 3 * 4096))
+    assert many.activations - few.activations == pytest.approx(16 * tile)
+    assert trained.activations - many.activations == pytest.approx(20 * 577 * 34 * 1024 * 23)
 
 
 def test_lengths_without_modality_count_a_picture_as_128_words_more(tmp_path):
