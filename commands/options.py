@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import click
 import yaml
@@ -56,26 +57,32 @@ class LazyGroup(click.Group):
 def _option(name: str, field: Any) -> click.Option:
     """One field as an option. Values that are no plain words are written as YAML: `--kinds '[detail, reasoning]'`."""
     flag = "--" + name.replace("_", "-")
-    kind = field.annotation
+    kind, *others = _kinds(field.annotation)
     told = " ".join((field.description or "").split())
     shown = "required" if field.is_required() else f"default: {_default(field)}"
     told = f"{told}  [{shown}]" if told else f"[{shown}]"
+    if others:
+        return click.Option([flag, name], help=told, metavar="TEXT" if str in (kind, *others) else "YAML")
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], help=told, default=None)
     if get_origin(kind) is Literal:
         return click.Option([flag, name], help=told, type=click.Choice([str(arg) for arg in get_args(kind)]))
-    return click.Option([flag, name], help=told, metavar=_metavar(kind))
+    metavar = {int: "NUMBER", float: "NUMBER", str: "TEXT"}.get(kind, "YAML")
+    return click.Option([flag, name], help=told, metavar=metavar)
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a field takes, without None; an Annotated type as what it annotates."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part) if kind is not type(None)]
+    return [annotation]
 
 
 def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     return str(getattr(value, "value", value))
-
-
-def _metavar(kind: Any) -> str:
-    names = {int: "NUMBER", float: "NUMBER", str: "TEXT"}
-    found = {names[part] for part in (kind, *get_args(kind)) if part in names}
-    return found.pop() if len(found) == 1 else "YAML"
 
 
 def _parsed(value: Any) -> Any:
