@@ -122,19 +122,23 @@ class Client:
                 if not failure.transient or wait is None or not tries[0]:
                     raise
                 self.counts["retries"] += 1
-                if failure.status is DownloadStatus.rate_limited:
-                    self._limits.pause(url.raw_host or "", wait)
                 await asyncio.sleep(wait)
 
     @asynccontextmanager
     async def _turn(self, row: Row, url: URL) -> AsyncIterator[None]:
-        """A place at the URL's host, when there is room for what may come."""
+        """A place at the URL's host, when there is room for what may come. A host that says "too many" is paused."""
+        host = url.raw_host or ""
         while True:
             await self.memory.room(row)
-            async with self._limits.slot(url.raw_host or ""):
+            async with self._limits.slot(host):
                 if self.memory.may_start(row):
                     self.counts["requests"] += 1
-                    yield
+                    try:
+                        yield
+                    except Failure as failure:
+                        if failure.status is DownloadStatus.rate_limited:
+                            self._limits.pause(host, self._retry.delay(1, failure.retry_after, random.random) or 0.0)
+                        raise
                     return
             # Others filled the memory while this row stood in line.
 

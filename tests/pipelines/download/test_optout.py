@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from multidict import CIMultiDict
@@ -111,6 +112,25 @@ def test_a_redirect_waits_for_its_turn_at_the_new_host(download):
         # A row keeps no place while it waits for the next one, nor while it asks for robots.txt.
         rows = download(urls[:2], **options | {"thread_count": 1})
     assert {row["download_status"] for row in rows} == {"ok"}
+
+
+def test_the_host_that_says_too_many_is_the_one_that_rests(download):
+    times = []
+
+    async def picture(request):
+        times.append(time.monotonic())
+        if len(times) == 1:
+            await request.send(b"", "429 Too Many Requests", Retry_After="0.5")
+        else:
+            await request.send(jpeg())
+
+    target = Web({"*": picture, "/robots.txt": body(b"")})
+    with target, Web({"/robots.txt": body(b"")}, host="0.0.0.0") as web:
+        web.handlers["*"] = body(b"", "302 Found", Location=target.url("/picture.jpg"))
+        urls = [web.url("/a.jpg", host=f"127.0.0.{number}") for number in range(2, 6)]
+        rows = download(urls, allow_private_hosts=["localhost", "127.0.0.0/8"], host_limit=1)
+    assert {row["download_status"] for row in rows} == {"ok"}
+    assert len(times) == 5 and times[1] - times[0] >= 0.5
 
 
 def test_robots_after_a_failure_that_passes(download):
