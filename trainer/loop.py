@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -13,10 +17,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from schemas.chat import IGNORE
 from schemas.errors import LavaBeamError
+from trainer import checkpoint
 from trainer.collate import Collator
 from trainer.data import BadRows, Refused, Samples
-from trainer.optimizer import parameter_groups, repair_after_load
+from trainer.optimizer import parameter_groups
+from trainer.runfolder import checkpoint_step, write_json
 from trainer.schedule import Schedule
+
+SCHEDULER = "scheduler.json"
 
 
 class NonFiniteLoss(LavaBeamError):
@@ -85,6 +93,7 @@ class LlavaTrainer(Trainer):
         super().__init__(train_dataset=steps, **kwargs)
         self.steps, self.bad_rows, self.workers, self.recipe = steps, bad_rows, workers, recipe
         self.stop_requested = self.stopping = False
+        self._order = lru_cache(1)(lambda epoch: checkpoint.order_digest(steps.schedule.plan(epoch)))
         self.remove_callback(PrinterCallback)
         stop = StopCallback()
         stop.trainer = self
@@ -110,6 +119,7 @@ class LlavaTrainer(Trainer):
         before the optimizer's step.
         """
         self.bad_rows.add(inputs.refused)
+        self._seed(inputs.number)
         model.train()
         learnt = self._agree(inputs)
         share = torch.tensor(learnt / self.args.world_size, device=self.args.device)
@@ -133,32 +143,47 @@ class LlavaTrainer(Trainer):
             settings = self.recipe.optimizer
             groups = parameter_groups(self.model if model is None else model, settings)
             self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=settings.betas, eps=settings.epsilon)
-            self._settings = [
-                {k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups
-            ]
         return self.optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Checkpoints hold DeepSpeed's state only; the finished model is written by `trainer.export`."""
+        """Checkpoints hold what learns only; the finished model is written by `trainer.export`."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """`checkpoint-N`, which is one from the moment that its last file is written, and then the older ones go."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoint.begin(folder)
+        dist.barrier()
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            order = self._order(self.state.global_step // self.steps.schedule.steps_per_epoch)
+            checkpoint.commit(folder, self.deepspeed, order, self.recipe.checkpoints.keep)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """DeepSpeed's checkpoint, without weights that never change, and the scheduler."""
-        self.deepspeed.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        checkpoint.write_share(Path(output_dir), self.deepspeed)
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), f"{output_dir}/scheduler.pt")
+            write_json(Path(output_dir) / SCHEDULER, self.lr_scheduler.state_dict())
 
     def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        # trainer_state.json, written next by rank 0, says that the checkpoint is complete.
+        """Nothing: every step seeds anew. The next thing that rank 0 writes says that all ranks have written."""
         dist.barrier()
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         if resume_from_checkpoint is not None:
-            self.deepspeed.load_checkpoint(resume_from_checkpoint, load_module_strict=False)
-            self.lr_scheduler.load_state_dict(torch.load(f"{resume_from_checkpoint}/scheduler.pt", weights_only=True))
-            repair_after_load(self.optimizer, self._settings, self.lr_scheduler.get_last_lr())
+            folder = Path(resume_from_checkpoint)
+            checkpoint.load(folder, self.deepspeed)
+            self.deepspeed.global_steps = checkpoint_step(folder)
+            self.lr_scheduler.load_state_dict(json.loads((folder / SCHEDULER).read_text(encoding="utf-8")))
+            optimizer: Any = self.optimizer
+            for group, rate in zip(optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
         return prepared
+
+    def _seed(self, step: int) -> None:
+        """Dropout of a step is a function of the seed, the step and the rank: resuming needs no generator's state."""
+        words = np.random.SeedSequence([self.recipe.plan.seed, step, self.args.process_index]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
     def _agree(self, step: Step) -> int:
         """Learnt tokens of the step on all ranks; any rank's wish to stop becomes everyone's."""

@@ -1,10 +1,9 @@
-"""Parameter groups with a learning rate per module, and the repair of two faults of DeepSpeed's loading."""
+"""Parameter groups with a learning rate per module."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from trainer.config import OptimizerConfig
@@ -43,20 +42,3 @@ def decaying_parameters(model: nn.Module) -> set[str]:
             if "bias" not in name:
                 kept.add(f"{path}.{name}" if path else name)
     return kept
-
-
-def repair_after_load(optimizer: Any, settings: list[dict[str, Any]], rates: list[float]) -> None:
-    """Give each group its own settings back, and each parameter its own step counter.
-
-    DeepSpeed 0.19.8, loading ZeRO-3 state, copies the first group's settings into all groups and lets all parameters
-    share one `step` tensor, so that every one of them advances it.
-    """
-    for group, own, rate in zip(optimizer.param_groups, settings, rates, strict=True):
-        group.update(own)
-        group["lr"] = rate
-    inner = optimizer
-    while hasattr(inner, "optimizer"):
-        inner = inner.optimizer
-    for state in inner.state.values():
-        if torch.is_tensor(state.get("step")):
-            state["step"] = state["step"].clone()

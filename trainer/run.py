@@ -47,17 +47,18 @@ def train(folder: Path, rank: int, world: int) -> None:
     recipe = load_yaml(folder / RECIPE, Recipe)
     mark = json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"]
     job = check(recipe, world)
-    trainer = build_trainer(job, folder, rank, world, cuda)
-    signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stop_requested", True))
     checkpoint = newest_checkpoint(folder, mark)
+    trainer = build_trainer(job, folder, rank, world, cuda, checkpoint)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stop_requested", True))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < trainer.steps.schedule.steps:
         return
     _finish(trainer, job, folder, mark, time.perf_counter() - began)
 
 
-def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool) -> Any:
-    """The trainer of one rank: model, plan, collator, callbacks."""
+def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool, checkpoint: Path | None) -> Any:
+    """The trainer of one rank: model, plan, collator, callbacks. `checkpoint`: where it is going to go on from."""
+    from trainer.checkpoint import check_order
     from trainer.collate import Collator
     from trainer.data import BadRows, Samples
     from trainer.loop import LlavaTrainer, Steps
@@ -69,7 +70,10 @@ def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool) -> 
     assert source is not None
     kernel, packed = attention(recipe.plan.rows, cuda)
     schedule = Schedule(job.mix, recipe, source, world, packed)
+    if checkpoint is not None:
+        check_order(checkpoint, schedule)
     arguments = training_arguments(recipe, folder, schedule.steps, cuda)
+    torch.manual_seed(recipe.plan.seed)  # adapters start at random
     model = load_model(job, kernel)
     limit = recipe.data.max_length or source.positions
     samples = Samples(job.mix, source, max_length=limit, cut=recipe.data.too_long == "cut")
@@ -107,7 +111,6 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> 
         seed=recipe.plan.seed,
         save_strategy="steps" if recipe.checkpoints.every else "no",
         save_steps=recipe.checkpoints.every or 1,
-        save_total_limit=recipe.checkpoints.keep,
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to=list(recipe.trackers),

@@ -14,17 +14,22 @@ from trainer.config import save_recipe
 from trainer.preflight import Job, model_path
 
 RECIPE, INPUTS, RESULT, METRICS, MODEL = "recipe.yaml", "inputs.json", "result.json", "metrics.jsonl", "model"
+CHECKPOINT = "checkpoint.json"
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "pyarrow", "numpy", "pillow", "tokenizers")
 
-NOT_CONTENT = ("output", "trackers", "checkpoints", "original_projector")
-"""Sections of a recipe that do not change what is trained."""
+NOT_CONTENT: dict[str, Any] = {
+    **dict.fromkeys(("output", "trackers", "checkpoints", "original_projector"), True),
+    "plan": {"accumulation", "max_tokens"},
+    "deepspeed": {"zero", "offload"},
+}
+"""What does not change what is trained, like the number of processes: a run may go on with other values."""
 
 BLOCKS, BLOCK_BYTES = 64, 1 << 16
 
 
 def run_fingerprint(job: Job) -> str:
     """What the result is a function of: the recipe, the mix's manifest, and the weights that training starts from."""
-    settings = job.recipe.model_dump(mode="json", exclude=set(NOT_CONTENT))
+    settings = job.recipe.model_dump(mode="json", exclude=NOT_CONTENT)
     settings["data"] = {key: settings["data"][key] for key in ("max_length", "too_long")}
     names = ("checkpoint", "tower", "llm", "tokenizer", "projector")
     sources = {name: getattr(job.recipe.model, name) for name in names if getattr(job.recipe.model, name)}
@@ -90,9 +95,24 @@ def newest_checkpoint(folder: Path, mark: str) -> Path | None:
         return None
     if json.loads((folder / INPUTS).read_text(encoding="utf-8")).get("fingerprint") != mark:
         return None
-    # transformers writes trainer_state.json last.
-    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return max(checkpoints(folder), key=checkpoint_step, default=None)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run folder, oldest first: checkpoint.json is there, and every file that it lists."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{CHECKPOINT}")]
+    return sorted((path for path in found if _whole(path)), key=checkpoint_step)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """How many optimizer steps were done when `checkpoint-N` was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _whole(checkpoint: Path) -> bool:
+    files = json.loads((checkpoint / CHECKPOINT).read_text(encoding="utf-8"))["files"]
+    paths = {checkpoint / name: size for name, size in files.items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
 def write_json(path: Path, content: Any) -> None:

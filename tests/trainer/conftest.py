@@ -169,7 +169,7 @@ def recipe_file(recipe_values, tmp_path):
     return write
 
 
-def rank_main(folder, rank, count, port, kill_at, stop_at):
+def rank_main(folder, rank, count, port, kill_at, stop_at, observe):
     """A rank in a forked process: torch and transformers are loaded already."""
     import torch
 
@@ -185,6 +185,8 @@ def rank_main(folder, rank, count, port, kill_at, stop_at):
             os._exit(9)
         if inputs.number == stop_at and rank == 0:
             os.kill(os.getpid(), signal.SIGTERM)
+        if observe is not None:
+            observe(self, inputs)
         return step(self, model, inputs, *rest)
 
     loop.LlavaTrainer.training_step = training_step
@@ -194,8 +196,9 @@ def rank_main(folder, rank, count, port, kill_at, stop_at):
 @pytest.fixture
 def forked(monkeypatch):
     """Replace the start of ranks by forks of this process; `forked["kill_at"]` ends them at a step,
-    `forked["stop_at"]` sends rank 0 a SIGTERM at one."""
-    settings = {"kill_at": None, "stop_at": None, "started": 0}
+    `forked["stop_at"]` sends rank 0 a SIGTERM at one, `forked["observe"]` is called with trainer and step on every rank
+    before each step."""
+    settings = {"kill_at": None, "stop_at": None, "observe": None, "started": 0}
     # Loaded once here, not once in every fork.
     import deepspeed  # noqa: F401
     from transformers import LlavaForConditionalGeneration, Trainer  # noqa: F401
@@ -208,7 +211,7 @@ def forked(monkeypatch):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         context = multiprocessing.get_context("fork")
-        at = settings["kill_at"], settings["stop_at"]
+        at = settings["kill_at"], settings["stop_at"], settings["observe"]
         arguments = [(folder, rank, count, port, *at) for rank in range(count)]
         ranks = [context.Process(target=rank_main, args=one) for one in arguments]
         for rank in ranks:

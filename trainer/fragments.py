@@ -1,0 +1,120 @@
+"""What this rank holds of the optimizer's state: pieces of parameters, wherever DeepSpeed keeps them.
+
+ZeRO 1 and 2 cut one flat row of all parameters of a group into equal shares, ZeRO 3 every parameter on its own, and
+ZeRO 0 keeps all of it on every rank. Here all of them are a list of `Fragment`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's running means of the gradient and of its square (torch.optim.AdamW's names)."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """Elements `start` to `start + count` of a parameter (flattened): `count` of them from `offset` on in `flat`.
+
+    flat: the float32 tensor that torch's AdamW updates, 1-D, and the key of its state.
+    """
+
+    name: str
+    start: int
+    count: int
+    flat: torch.Tensor
+    offset: int
+
+    def weights(self) -> torch.Tensor:
+        """The float32 weights, 1-D, a view."""
+        return self.flat.detach().view(-1).narrow(0, self.offset, self.count)
+
+    def moment(self, optimizer: torch.optim.Optimizer, key: str) -> torch.Tensor:
+        """One of `MOMENTS`, float32, 1-D, a view."""
+        return optimizer.state[self.flat][key].view(-1).narrow(0, self.offset, self.count)
+
+
+def fragments(engine: Any) -> list[Fragment]:
+    """This rank's fragments of all parameters that learn, of a DeepSpeed engine with any ZeRO stage."""
+    stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
+    if stage == 3:
+        return _of_stage_3(engine, optimizer)
+    if stage > 0:
+        return _of_stages_1_and_2(engine, optimizer)
+    return [Fragment(name, 0, master.numel(), master, 0) for name, _, master in _whole(engine)]
+
+
+def parameter_sizes(engine: Any) -> dict[str, int]:
+    """Elements of every parameter that learns, by name."""
+    return {
+        name: int(getattr(parameter, "ds_numel", parameter.numel()))
+        for parameter, name in engine.param_names.items()
+        if parameter.requires_grad
+    }
+
+
+def prepare_state(engine: Any, held: list[Fragment], step: float) -> None:
+    """Give every tensor that AdamW updates a state after `step` steps; its moments are zero until they are filled."""
+    state = engine.basic_optimizer.state
+    for flat in {id(fragment.flat): fragment.flat for fragment in held}.values():
+        # Its own step counter each: AdamW advances the counter of every tensor.
+        moments = {key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
+        state[flat] = {"step": torch.tensor(float(step)), **{key: value.detach() for key, value in moments.items()}}
+
+
+@torch.no_grad()
+def publish(engine: Any) -> None:
+    """Copy the float32 weights into those that the model computes with, on all ranks. Every rank has to call this."""
+    stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
+    if stage == 3:
+        optimizer._partition_all_parameters()
+        for number in range(len(optimizer.fp32_partitioned_groups_flat)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(number)
+        # Small parameters stay gathered on every rank.
+        optimizer.checkpoint_event_epilogue()
+    elif stage > 0:
+        optimizer.update_lp_params()
+    else:
+        for _, parameter, master in _whole(engine):
+            parameter.data.copy_(master.data)
+
+
+def _of_stages_1_and_2(engine: Any, optimizer: Any) -> list[Fragment]:
+    """DeepSpeed links each parameter with its place in this rank's share; most have none on a given rank."""
+    flats = optimizer.single_partition_of_fp32_groups
+    found = []
+    for flat, parameters in zip(flats, optimizer.bit16_groups, strict=True):
+        for parameter in parameters:
+            mapping = parameter._hp_mapping
+            if mapping is not None:
+                part, place = mapping.lp_fragment_address, mapping.hp_fragment_address
+                found.append(Fragment(engine.param_names[parameter], part.start, part.numel, flat, place.start))
+    return found
+
+
+def _of_stage_3(engine: Any, optimizer: Any) -> list[Fragment]:
+    """Each parameter is cut into as many equal parts as there are ranks, the last ones filled up."""
+    found = []
+    for parameters in optimizer.fp16_groups:
+        for parameter in parameters:
+            group, offset, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
+            start = size * optimizer._get_param_partition_rank(parameter)
+            count = min(size, parameter.ds_numel - start)
+            if count > 0:
+                flat = optimizer.fp32_partitioned_groups_flat[group]
+                found.append(Fragment(engine.param_names[parameter], start, count, flat, offset))
+    return found
+
+
+def _whole(engine: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+    """(name, the model's parameter, the float32 one that AdamW updates) without ZeRO; in float32 they are the same."""
+    optimizer = engine.optimizer
+    if optimizer is engine.basic_optimizer:
+        pairs = [(parameter, parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    else:
+        groups = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+        pairs = [pair for models, masters in groups for pair in zip(models, masters, strict=True)]
+    return [(engine.param_names[parameter], parameter, master) for parameter, master in pairs]
