@@ -103,7 +103,8 @@ class CheckpointConfig(StrictModel):
 
 
 class Recipe(StrictModel):
-    """One stage of training. `original_projector` also writes the original code's mm_projector.bin."""
+    """One stage of training. `original_projector` also writes the original code's mm_projector.bin. `compile`:
+    torch.compile on every layer; `liger`: Liger's kernels (GPU). Both change rounding alone."""
 
     stage: str
     train: tuple[str, ...] | None = None
@@ -117,6 +118,8 @@ class Recipe(StrictModel):
     lora: LoraConfig = LoraConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     gradient_checkpointing: bool = False
+    compile: bool = False
+    liger: bool = False
     original_projector: bool = False
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     output: str

@@ -10,20 +10,23 @@ import torch
 from trainer.adapter import add_lora, quantisation
 from trainer.config import Recipe
 from trainer.folder import ModelFolder
+from trainer.kernels import compile_layers, use_liger
 from trainer.preflight import Job
 from trainer.stages import Stage, freeze
 
 
-def load_model(job: Job, kernel: str) -> Any:
-    """The model of a job's folder with the stage's modules learning."""
+def load_model(job: Job, kernel: str, dtype: torch.dtype = torch.float32) -> Any:
+    """The model of a job's folder, loaded as `dtype`, with the stage's modules learning."""
     import transformers
 
     assert job.folder is not None
     kind = getattr(transformers, job.folder.model_class)
-    options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": kernel}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
     if job.stage.bits == 4:
         options["quantization_config"] = quantisation()
-    model = kind.from_pretrained(job.folder.path, **options)
+    llava = model = kind.from_pretrained(job.folder.path, **options)
+    if job.recipe.liger:
+        use_liger(llava)
     if job.recipe.gradient_checkpointing:
         # On the model as a whole, transformers would also run backward through a frozen tower.
         how = {"use_reentrant": False}
@@ -33,6 +36,8 @@ def load_model(job: Job, kernel: str) -> Any:
     if job.stage.adapter:
         model = add_lora(model, job.recipe.lora)
     freeze(model, job.stage)
+    if job.recipe.compile:
+        compile_layers(llava)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from trainer.config import Recipe
 from trainer.folder import ModelFolder
 from trainer.plan import make_plan
 from trainer.stages import Stage, get_stage
+
+COMPILERS = ("g++", "gcc", "clang", "cc")
+"""torch.compile's backends call one: for the kernels themselves on a CPU, for launching them on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,7 @@ class Job:
 def check(recipe: Recipe, processes: int) -> Job:
     """Open and compare all inputs; raises one InputError for the first thing that does not fit."""
     stage = get_stage(recipe.stage, recipe.train)
-    if stage.bits == 4 and importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"stage {recipe.stage} needs bitsandbytes: pip install bitsandbytes, or use finetune_lora.")
-    for tracker in recipe.trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise InputError(f"trackers: {tracker} is not installed: pip install {tracker}, or leave it out.")
+    check_installed(recipe, stage)
     mix = open_mix(recipe.data.mix, recipe.data.at)
     information = mix.manifest.info
     rule = ImageRule.from_dict(information["image"]) if information.get("image") else None
@@ -65,6 +65,22 @@ def check(recipe: Recipe, processes: int) -> Job:
         max_tokens=plan.max_tokens,
     )
     return Job(recipe, stage, mix, folder, rule, information["template"])
+
+
+def check_installed(recipe: Recipe, stage: Stage) -> None:
+    """Raise InputError for a package or compiler that the recipe needs and this machine lacks."""
+    wanted = [(tracker, f"trackers: {tracker}", tracker, "leave it out") for tracker in recipe.trackers]
+    if stage.adapter:
+        wanted.append(("peft", f"stage {recipe.stage}", "'lavabeam[train]'", "use finetune"))
+    if stage.bits == 4:
+        wanted.append(("bitsandbytes", f"stage {recipe.stage}", "'lavabeam[qlora]'", "use finetune_lora"))
+    if recipe.liger:
+        wanted.append(("liger_kernel", "liger: true", "'lavabeam[liger]'", "leave it out"))
+    for module, what, package, otherwise in wanted:
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f"{what} needs {module}, which is not installed: pip install {package}, or {otherwise}.")
+    if recipe.compile and not any(shutil.which(name) for name in COMPILERS):
+        raise InputError("compile: true needs a C compiler (gcc, g++ or clang), and none is found. Leave it out.")
 
 
 def open_mix(path: str, at: int | None) -> Dataset:
