@@ -74,7 +74,7 @@ def instructions(scale: float, seed: int = 0) -> Mix:
 
 
 def anyres(scale: float, seed: int = 0) -> Mix:
-    """The same rows with LLaVA-NeXT's anyres pictures, 4096 tokens at most; tiles and unpadded tokens as in training."""
+    """The same rows with LLaVA-NeXT's anyres pictures, 4096 tokens at most; tiles, unpadded tokens as in training."""
     random = np.random.default_rng(seed)
     text, images, words = _text(INSTRUCTIONS, scale, random)
     rule = ImageRule("anyres")

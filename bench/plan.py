@@ -39,6 +39,7 @@ class Setting:
     accumulation: int
     cost: CostModel
     trainable: float | None = None
+    train_vision: bool = False
 
     @property
     def global_batch(self) -> int:
@@ -81,7 +82,7 @@ def settings(scale: float) -> list[Setting]:
         Setting(mix, 64, 2, 1, full),
         Setting(captions(scale), 8, 32, 1, CostModel.from_sizes(train_language=False), PROJECTOR),
         # LLaVA-NeXT trains the tower as well.
-        Setting(anyres(scale), 8, 4, 4, CostModel.from_sizes(train_vision=True)),
+        Setting(anyres(scale), 8, 4, 4, CostModel.from_sizes(train_vision=True), train_vision=True),
         Setting(long_multi_image(scale * 0.5), 8, 2, 8, siglip),
     ]
 
@@ -90,7 +91,12 @@ def ratios(setting: Setting, seeds: int) -> dict[tuple[str, str], float]:
     """The mean time ratio of every strategy over some seeds; prints the first seed's table."""
     times: dict[tuple[str, str], list[float]] = {}
     memory = partial(
-        estimate_memory, ModelSizes(), gpus=setting.world_size, zero_stage=3, trainable_parameters=setting.trainable
+        estimate_memory,
+        ModelSizes(),
+        gpus=setting.world_size,
+        zero_stage=3,
+        trainable_parameters=setting.trainable,
+        train_vision=setting.train_vision,
     )
     for seed in range(seeds):
         table = compare(
