@@ -102,9 +102,18 @@ class CheckpointConfig(StrictModel):
     keep: int = Field(default=1, gt=0)
 
 
+class WandbConfig(StrictModel):
+    """Weights & Biases: figures go to `project` of `entity` (default: yours), under `name` (default: the folder's)."""
+
+    project: str
+    entity: str | None = None
+    name: str | None = None
+
+
 class Recipe(StrictModel):
     """One stage of training. `original_projector` also writes the original code's mm_projector.bin. `compile`:
-    torch.compile on every layer; `liger`: Liger's kernels (GPU). Both change rounding alone."""
+    torch.compile on every layer; `liger`: Liger's kernels (GPU). Both change rounding alone. `trackers: []` turns
+    TensorBoard off; `peak_tflops` is what MFU is measured against, of one device (see trainer/flops.py)."""
 
     stage: str
     train: tuple[str, ...] | None = None
@@ -121,7 +130,9 @@ class Recipe(StrictModel):
     compile: bool = False
     liger: bool = False
     original_projector: bool = False
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+    wandb: WandbConfig | None = None
+    peak_tflops: float | None = Field(default=None, gt=0)
     output: str
 
     @model_validator(mode="after")

@@ -69,7 +69,7 @@ def check(recipe: Recipe, processes: int) -> Job:
 
 def check_installed(recipe: Recipe, stage: Stage) -> None:
     """Raise InputError for a package or compiler that the recipe needs and this machine lacks."""
-    wanted = [(tracker, f"trackers: {tracker}", tracker, "leave it out") for tracker in recipe.trackers]
+    wanted = [("wandb", "`wandb`", "wandb", "leave it out")] if recipe.wandb is not None else []
     if stage.adapter:
         wanted.append(("peft", f"stage {recipe.stage}", "'lavabeam[train]'", "use finetune"))
     if stage.bits == 4:

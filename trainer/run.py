@@ -62,7 +62,6 @@ def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool, che
     from trainer.collate import Collator
     from trainer.data import BadRows, Samples
     from trainer.loop import LlavaTrainer, Steps
-    from trainer.metrics import Recorder
     from trainer.model import attention, load_model
     from trainer.schedule import Schedule
 
@@ -86,7 +85,27 @@ def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool, che
         bad_rows=BadRows(folder / f"bad-rows-{rank}.jsonl", recipe.data.max_bad),
         workers=recipe.data.workers,
         recipe=recipe,
-        callbacks=[Recorder(folder / METRICS, schedule, recipe.stage)],
+        callbacks=[recorder(job, folder, schedule, cuda)],
+    )
+
+
+def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Any:
+    """What writes the run's figures: metrics.jsonl, the bar and the trackers."""
+    from trainer.flops import model_flops, peak_flops
+    from trainer.metrics import Recorder
+    from trainer.trackers import open_trackers
+
+    recipe = job.recipe
+    assert job.folder is not None
+    device = torch.cuda.get_device_name() if cuda else None
+    mark = json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"]
+    return Recorder(
+        folder / METRICS,
+        schedule,
+        recipe.stage,
+        flops=model_flops(job.folder, job.stage, recipe.lora.rank),
+        peak=peak_flops(recipe.peak_tflops, precision_of(recipe, cuda), device),
+        trackers=lambda step: open_trackers(recipe, folder, step, mark),
     )
 
 
@@ -113,7 +132,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> 
         save_steps=recipe.checkpoints.every or 1,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=list(recipe.trackers),
+        report_to=[],
         ignore_data_skip=True,
         remove_unused_columns=False,
         disable_tqdm=True,
@@ -130,7 +149,7 @@ def precision_of(recipe: Recipe, cuda: bool) -> str:
 def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> None:
     from trainer.adapter import ADAPTER, write_adapter
     from trainer.export import export, gathered_weights
-    from trainer.metrics import read_metrics
+    from trainer.metrics import read_metrics, summary
     from trainer.original import write_projector
 
     weights = gathered_weights(trainer.deepspeed, trainer.model)
@@ -144,14 +163,15 @@ def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> 
     if job.recipe.original_projector:
         linear = trainer.model.config.projector_hidden_act == "linear"
         write_projector(weights, folder / "mm_projector.bin", linear)
-    losses = [line["loss"] for line in read_metrics(folder / METRICS)]
+    lines = read_metrics(folder / METRICS)
     result = {
         "fingerprint": mark,
         "stage": job.recipe.stage,
         "steps": trainer.state.global_step,
         "rows": job.mix.rows,
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
+        "first_loss": lines[0]["loss"],
+        "last_loss": lines[-1]["loss"],
+        **summary(lines),
         "seconds": round(seconds, 2),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "model": made.name,

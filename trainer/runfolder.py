@@ -18,7 +18,7 @@ CHECKPOINT = "checkpoint.json"
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "pyarrow", "numpy", "pillow", "tokenizers")
 
 NOT_CONTENT: dict[str, Any] = {
-    **dict.fromkeys(("output", "trackers", "checkpoints", "original_projector"), True),
+    **dict.fromkeys(("output", "trackers", "wandb", "peak_tflops", "checkpoints", "original_projector"), True),
     "plan": {"accumulation", "max_tokens"},
     "deepspeed": {"zero", "offload"},
 }

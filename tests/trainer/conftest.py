@@ -146,6 +146,7 @@ def recipe_values(tiny, mix, tmp_path):
         "plan": {"global_batch": 8},
         "optimizer": {"rate": 1e-3, "schedule": "linear"},
         "steps": 4,
+        "trackers": [],
         "output": str(tmp_path / "run"),
     }
 
