@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +87,11 @@ def _bad_request(signs: str, detail: str) -> Failure:
 
 
 def _told(error: openai.APIStatusError) -> str:
-    """Code and message of the error body, as far as it has them."""
+    """Code and message of the error body, as far as it has them; else what it has (FastAPI servers say `detail`)."""
     body: Any = error.body
-    if not isinstance(body, dict):
-        return " ".join(str(error.message).split())
-    parts = [body.get("code"), body.get("type"), body.get("message")]
-    return " ".join(str(part) for part in parts if part) or " ".join(str(error.message).split())
+    if isinstance(body, dict):
+        parts = [body.get("code"), body.get("type"), body.get("message")]
+        if not any(parts):
+            parts = [told if isinstance(told, str) else json.dumps(told) for told in body.values() if told]
+        body = " ".join(str(part) for part in parts if part)
+    return " ".join(str(body or error.message).split())

@@ -45,6 +45,21 @@ def test_every_error_has_one_meaning(error, status, retry):
     assert failure.detail
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"code": "invalid_value", "message": "no such field"}, "HTTP 400: invalid_value no such field"),
+        ({"detail": "the server is pinned to another model"}, "HTTP 400: the server is pinned to another model"),
+        ({"detail": [{"loc": ["body", "n"]}]}, 'HTTP 400: [{"loc": ["body", "n"]}]'),
+        ("busy\n  today", "HTTP 400: busy today"),
+        (None, "HTTP 400: failed"),
+    ],
+)
+def test_the_servers_own_words_are_kept_whatever_their_form(body, told):
+    error = openai.APIStatusError("failed", response=httpx2.Response(400, request=REQUEST), body=body)
+    assert explain(error).detail == told
+
+
 def test_the_servers_waiting_time_is_kept():
     assert explain(http(429, headers={"retry-after": "7"})).retry_after == 7
     assert explain(http(503, headers={"retry-after-ms": "250"})).retry_after == 0.25
