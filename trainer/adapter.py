@@ -19,6 +19,10 @@ ADAPTER, PROJECTOR, ORIGIN = "adapter", "projector.safetensors", "origin.json"
 TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """All linear layers of the decoder, not lm_head: what LLaVA's `find_all_linear_names` finds (llava/train/train.py)."""
 
+KEPT = ("vision_tower", "multi_modal_projector")
+"""What stays in full precision beside a 4-bit language model. transformers 5 compares whole names from their start,
+transformers 4 their parts: both forms are given."""
+
 TOLERANCE = 1e-4
 """Largest change of a logit by merging in float32, relative to the largest logit: rounding alone is below 1e-5."""
 
@@ -41,7 +45,7 @@ def quantisation() -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
+        llm_int8_skip_modules=[*KEPT, *(f"model.{name}" for name in KEPT), "lm_head"],
     )
 
 

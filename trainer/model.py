@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from schemas.errors import LavaBeamError
 from trainer.adapter import add_lora, quantisation
 from trainer.config import Recipe
 from trainer.folder import ModelFolder
 from trainer.kernels import compile_layers, use_liger
 from trainer.preflight import Job
-from trainer.stages import Stage, freeze
+from trainer.stages import Stage, freeze, module_of
 
 
 def load_model(job: Job, kernel: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -36,9 +37,20 @@ def load_model(job: Job, kernel: str, dtype: torch.dtype = torch.float32) -> Any
     if job.stage.adapter:
         model = add_lora(model, job.recipe.lora)
     freeze(model, job.stage)
+    check_learning(model, job.stage)
     if job.recipe.compile:
         compile_layers(llava)
     return model
+
+
+def check_learning(model: Any, stage: Stage) -> None:
+    """Raise LavaBeamError when a module that the stage trains was quantised: its weights would silently stay."""
+    for name, parameter in model.named_parameters():
+        if module_of(name) in stage.trains and not parameter.is_floating_point():
+            raise LavaBeamError(
+                f"{name} was loaded as {parameter.dtype} and cannot learn: this transformers or bitsandbytes "
+                "quantises more than the language model: use finetune_lora, or the versions in constraints.txt."
+            )
 
 
 def empty_shell(folder: ModelFolder) -> Any:

@@ -68,7 +68,8 @@ def check(recipe: Recipe, processes: int) -> Job:
 
 
 def check_installed(recipe: Recipe, stage: Stage) -> None:
-    """Raise InputError for a package or compiler that the recipe needs and this machine lacks."""
+    """Raise InputError for a package or compiler that the recipe needs and this machine lacks, or parts that exclude
+    each other."""
     wanted = [("wandb", "`wandb`", "wandb", "leave it out")] if recipe.wandb is not None else []
     if stage.adapter:
         wanted.append(("peft", f"stage {recipe.stage}", "'lavabeam[train]'", "use finetune"))
@@ -79,6 +80,8 @@ def check_installed(recipe: Recipe, stage: Stage) -> None:
     for module, what, package, otherwise in wanted:
         if importlib.util.find_spec(module) is None:
             raise InputError(f"{what} needs {module}, which is not installed: pip install {package}, or {otherwise}.")
+    if stage.bits == 4 and recipe.deepspeed.zero == 3:
+        raise InputError(f"stage {recipe.stage}: ZeRO-3 cannot shard 4-bit weights. Set `deepspeed: {{zero: 2}}`.")
     if recipe.compile and not any(shutil.which(name) for name in COMPILERS):
         raise InputError("compile: true needs a C compiler (gcc, g++ or clang), and none is found. Leave it out.")
 
