@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import click
 
-from commands import data, look, training
+from commands import data, look, talking, training
 from commands.options import LazyGroup
 from pipelines.catalog import STEPS
 
@@ -31,7 +31,7 @@ def app() -> None:
 
 for command in (data.run, data.mix, data.report, look.show, look.log, look.verify, look.cache):
     app.add_command(command)
-for command in (training.demo, training.train, training.evaluate, training.answer, training.chat, training.merge):
+for command in (training.demo, training.train, training.evaluate, training.answer, talking.chat, training.merge):
     app.add_command(command)
 for command in (training.plan, training.tokens):
     app.add_command(command)

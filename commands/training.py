@@ -1,4 +1,4 @@
-"""Training, asking and the demo: train, evaluate, chat, demo."""
+"""Training, asking and the demo: train, evaluate, answer, merge, plan, tokens, demo."""
 
 from __future__ import annotations
 
@@ -119,20 +119,6 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
 
 @click.command()
 @click.argument("checkpoint", type=Path)
-@click.argument("picture", type=Path, required=False)
-@click.argument("question", required=False)
-@click.option("--max-tokens", default=512, help="Tokens of an answer at most.", show_default=True)
-def chat(checkpoint: Path, picture: Path | None, question: str | None, max_tokens: int) -> None:
-    """Ask the LLaVA in folder CHECKPOINT about a PICTURE: one QUESTION, or a conversation on the terminal."""
-    from trainer.chat import talk
-
-    asked = iter([question]) if question else _typed()
-    for answer in talk(checkpoint, picture, asked, max_tokens=max_tokens):
-        click.echo(answer)
-
-
-@click.command()
-@click.argument("checkpoint", type=Path)
 @click.argument("questions")
 @click.option("--limit", type=int, help="Only the first questions.")
 @click.option("--batch", default=256, help="Questions at a time.", show_default=True)
@@ -200,14 +186,6 @@ def tokens(file: str, as_json: bool, **given: Any) -> None:
     template, tokenizer = given.pop("template"), given.pop("tokenizer")
     for line in tokens_command(file, template, tokenizer, as_json=as_json, **given):
         click.echo(line)
-
-
-def _typed() -> Any:
-    while True:
-        try:
-            yield click.prompt("you", prompt_suffix="> ")
-        except click.Abort:
-            return
 
 
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:

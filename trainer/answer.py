@@ -71,6 +71,10 @@ class Answerer:
                 answers[row.place] = text
         return answers
 
+    def check_picture(self, content: bytes) -> None:
+        """Raise InputError when `content` is no picture that can be decoded."""
+        self._picture(content)
+
     @property
     def stops(self) -> list[int]:
         """Tokens that end an answer: the tokenizer's own and the template's."""

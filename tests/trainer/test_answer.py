@@ -7,9 +7,9 @@ import torch
 
 from schemas.errors import InputError
 from tests.trainer.conftest import picture
-from trainer.answer import Answerer, question
+from trainer.answer import Answerer, Prompt, question
 from trainer.answers import answer_file
-from trainer.chat import chat, talk
+from trainer.chat import Conversation
 from trainer.evaluate import Asked, evaluate, plain, score
 
 
@@ -40,18 +40,41 @@ def test_greedy_answers_are_the_models_likeliest_tokens(answerer):
     assert answerer.answer([prompt], max_tokens=1) == [answerer._text([likeliest])]
 
 
-def test_a_conversation_goes_on_with_its_history(tiny):
-    answers = list(talk(tiny / "model", picture(1), ["what color is it?", "is it red?"], max_tokens=4))
-    assert answers[0] == chat(tiny / "model", picture(1), "what color is it?", max_tokens=4)
-    assert len(answers) == 2
+@pytest.fixture
+def conversation(tiny):
+    return Conversation(tiny / "model")
 
 
-def test_a_missing_picture_is_told(tiny, tmp_path):
-    with pytest.raises(InputError, match="no such picture"):
-        chat(tiny / "model", tmp_path / "none.png", "is it red?")
+def test_a_conversation_goes_on_with_its_history_and_its_pictures(conversation, answerer):
+    conversation.show(picture(1))
+    first = conversation.ask("what color is it?", max_tokens=4)
+    assert first == answerer.answer([question("what color is it?", (picture(1),))], max_tokens=4)[0]
+    conversation.show(picture(2))
+    second = conversation.ask("is it red?", max_tokens=4)
+    asked, again = question("what color is it?", (picture(1),)), question("is it red?", (picture(2),))
+    said = {"role": "assistant", "content": [{"type": "text", "text": first}]}
+    whole = Prompt([*asked.messages, said, *again.messages], (picture(1), picture(2)))
+    assert second == answerer.answer([whole], max_tokens=4)[0]
+    conversation.forget()
+    text_only = answerer.answer([question("is it red?")], max_tokens=4)[0]
+    assert conversation.ask("is it red?", max_tokens=4) == text_only
 
 
-def test_a_questions_file_becomes_the_originals_answers_file(tiny, tmp_path):
+def test_what_goes_wrong_is_told_and_leaves_the_conversation_as_it_was(conversation, tmp_path):
+    conversation.show(picture(1))
+    expected = conversation.ask("is it red?", max_tokens=4)
+    conversation.forget()
+    with pytest.raises(InputError, match=r"none\.png: no such picture"):
+        conversation.show(tmp_path / "none.png")
+    with pytest.raises(InputError, match="letter: picture of 5 bytes cannot be decoded"):
+        conversation.show(b"hello", "letter")
+    conversation.show(picture(1))
+    with pytest.raises(InputError, match="Shorten it"):
+        conversation.ask("is it red? " * 200)
+    assert conversation.ask("is it red?", max_tokens=4) == expected
+
+
+def test_a_questions_file_becomes_the_originals_answers_file(tiny, answerer, tmp_path):
     (tmp_path / "a.png").write_bytes(picture(1))
     rows = [{"question_id": 7, "image": "a.png", "text": "is it red?"}, {"question_id": 8, "text": "is it red?"}]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -59,7 +82,7 @@ def test_a_questions_file_becomes_the_originals_answers_file(tiny, tmp_path):
     told = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [one["question_id"] for one in told] == [7, 8]
     assert set(told[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
-    assert told[0]["text"] == chat(tiny / "model", picture(1), "is it red?", max_tokens=4)
+    assert told[0]["text"] == answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
 
 
 @pytest.mark.parametrize(

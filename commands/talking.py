@@ -1,0 +1,82 @@
+"""`lavabeam chat`: a conversation on the terminal, in which an error ends one line and not the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+HELP = "/image PATH-OR-URL shows a picture, /new begins anew, /quit (or Ctrl-D) ends."
+
+
+@click.command()
+@click.argument("checkpoint", type=Path)
+@click.argument("picture", required=False)
+@click.argument("question", required=False)
+@click.option("--max-tokens", default=512, help="Tokens of an answer at most.", show_default=True)
+@click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
+@click.option("--allow-private-hosts", multiple=True, help="A host, address or network that may be private.")
+def chat(
+    checkpoint: Path,
+    picture: str | None,
+    question: str | None,
+    max_tokens: int,
+    template: str | None,
+    allow_private_hosts: tuple[str, ...],
+) -> None:
+    """Ask the LLaVA in folder CHECKPOINT about a PICTURE (a path or a URL): one QUESTION, or a conversation.
+
+    On the terminal, /image PATH-OR-URL shows another picture, /new begins anew, /quit ends.
+    """
+    from schemas.errors import InputError
+    from trainer.chat import Conversation
+
+    conversation = Conversation(checkpoint, template)
+    if question is not None:
+        if picture is not None:
+            _show(conversation, picture, allow_private_hosts)
+        return click.echo(conversation.ask(question, max_tokens))
+    click.echo(HELP, err=True)
+    for line in _lines(picture):
+        try:
+            _answer(conversation, line, max_tokens, allow_private_hosts)
+        except InputError as error:
+            click.echo(str(error), err=True)
+    return None
+
+
+def _lines(picture: str | None) -> Iterator[str]:
+    """What is typed until the end, after the command that shows the first picture."""
+    if picture is not None:
+        yield f"/image {picture}"
+    while True:
+        try:
+            line = click.prompt("you", prompt_suffix="> ").strip()
+        except click.Abort:
+            return
+        if line == "/quit":
+            return
+        yield line
+
+
+def _answer(conversation: Any, line: str, max_tokens: int, allow_private_hosts: tuple[str, ...]) -> None:
+    command, _, rest = line.partition(" ")
+    if command == "/new":
+        conversation.forget()
+    elif command == "/image":
+        _show(conversation, rest.strip(), allow_private_hosts)
+    elif command.startswith("/"):
+        click.echo(f"{command}: no such command. {HELP}", err=True)
+    else:
+        click.echo(conversation.ask(line, max_tokens))
+
+
+def _show(conversation: Any, picture: str, allow_private_hosts: tuple[str, ...]) -> None:
+    """Show a file, or what is at an address: that goes through the guard of the download step."""
+    if "://" not in picture:
+        return conversation.show(Path(picture))
+    from pipelines.download.single import fetch_picture
+
+    return conversation.show(fetch_picture(picture, allow_private_hosts), picture)
