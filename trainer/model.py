@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import torch
@@ -72,9 +71,21 @@ def empty_model(folder: ModelFolder, stage: Stage, recipe: Recipe) -> Any:
     return model
 
 
-def attention(rows: str, cuda: bool) -> tuple[str, bool]:
-    """(attention kernel, whether rows are packed). Packed rows need variable-length attention to be worth it."""
-    flash = cuda and importlib.util.find_spec("flash_attn") is not None
-    if rows == "packed" or (rows == "auto" and flash):
-        return ("flash_attention_2" if flash else "sdpa"), True
-    return ("flash_attention_2" if flash else "sdpa"), False
+def attention(rows: str, gpu: bool) -> tuple[str, bool]:
+    """(attention kernel, whether rows are packed). Packed rows need variable-length attention to be worth it.
+
+    gpu: the model runs on one, in bf16, without which no flash-attn works.
+    """
+    flash = flash_kernel() if gpu else None
+    return flash or "sdpa", rows == "packed" or (rows == "auto" and flash is not None)
+
+
+def flash_kernel() -> str | None:
+    """transformers' name of the newest flash-attn that is installed; 2 and 4 share the module `flash_attn`."""
+    from transformers.utils import import_utils
+
+    for version in (4, 3, 2):
+        available = getattr(import_utils, f"is_flash_attn_{version}_available", None)
+        if available is not None and available():
+            return f"flash_attention_{version}"
+    return None

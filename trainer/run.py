@@ -67,7 +67,7 @@ def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool, che
 
     recipe, source = job.recipe, job.folder
     assert source is not None
-    kernel, packed = attention(recipe.plan.rows, cuda)
+    kernel, packed = attention(recipe.plan.rows, cuda and precision_of(recipe, cuda) == "bf16")
     schedule = Schedule(job.mix, recipe, source, world, packed)
     if checkpoint is not None:
         check_order(checkpoint, schedule)

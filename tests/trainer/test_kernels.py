@@ -10,6 +10,7 @@ from trainer import kernels, preflight
 from trainer.config import load_recipe
 from trainer.folder import ModelFolder
 from trainer.kernels import compile_layers, transformer_layers, use_liger
+from trainer.model import attention, flash_kernel
 
 
 @pytest.fixture
@@ -76,6 +77,23 @@ def test_liger_is_given_the_model_itself(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", stand_in)
     kernels.use_liger(model)
     assert given == [model]
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [((4, 2), "flash_attention_4"), ((3,), "flash_attention_3"), ((2,), "flash_attention_2"), ((), None)],
+)
+def test_the_newest_flash_attn_makes_rows_packed(monkeypatch, installed, expected):
+    from transformers.utils import import_utils
+
+    for version in (2, 3, 4):
+        found = version in installed
+        monkeypatch.setattr(import_utils, f"is_flash_attn_{version}_available", lambda found=found: found)
+    assert flash_kernel() == expected
+    assert attention("auto", gpu=True) == (expected or "sdpa", expected is not None)
+    assert attention("padded", gpu=True) == (expected or "sdpa", False)
+    assert attention("auto", gpu=False) == ("sdpa", False)
+    assert attention("packed", gpu=False) == ("sdpa", True)
 
 
 @pytest.mark.parametrize(
