@@ -108,7 +108,7 @@ def original_job(
     """The row as the original prepares it; its `prompt` is what it tokenises."""
     if compat not in MODES:
         raise InputError(f"compat {compat!r}: expected one of {', '.join(MODES)}.")
-    turns = original_turns(messages)
+    turns = original_turns(messages, template)
     if has_image is None:
         has_image = any(part["type"] == "image" for message in messages for part in content_parts(message))
     is_next = compat == "llava_next" or template.name in NEXT_ONLY

@@ -15,11 +15,15 @@ Turn = tuple[str, str]
 """(role, text), `<image>` standing in the text."""
 
 
-def original_turns(messages: Sequence[Message]) -> list[Turn]:
-    """Messages as the original's JSON has them. Raises InputError for a system turn, which it cannot train on."""
+def original_turns(messages: Sequence[Message], template: Template) -> list[Turn]:
+    """Messages as the original's JSON has them.
+
+    Raises InputError for a system turn where the original does: the block-wise templates take one behind the first.
+    """
     turns = []
     for number, message in enumerate(messages):
-        if message["role"] not in ("user", "assistant"):
+        taken = message["role"] == "system" and number > 0 and template.family in ("qwen", "llama_3")
+        if message["role"] not in ("user", "assistant") and not taken:
             raise _stops(f"turn {number} is from {message['role']!r}, and it only knows human and gpt")
         parts = content_parts(message, number)
         turns.append((message["role"], "".join(IMAGE if p["type"] == "image" else p.get("text") or "" for p in parts)))
@@ -65,7 +69,7 @@ def _role_prompt(turns: list[Turn], template: Template) -> str:
 
 
 def _inst_prompt(turns: list[Turn], template: Template) -> str:
-    if not turns or not turns[0][1]:
+    if turns and not turns[0][1]:
         raise _stops("the first message is empty")
     text = ""
     system = template.system[0] + template.default_system + template.system[1] if template.default_system else ""

@@ -70,6 +70,24 @@ def test_several_pictures_in_a_turn_become_one_in_the_first_code_and_stay_in_the
     assert counts == [1, 2]
 
 
+def test_a_row_of_one_assistant_turn_is_an_empty_prompt_in_inst_templates() -> None:
+    messages = [{"role": "assistant", "content": "No"}]
+    row = encode(messages, None, get_template("llava_llama_2"), load("llama2"), compat="llava")
+    assert (row.ids.tolist(), row.labels.tolist(), row.warning) == ([1], [IGNORE], None)
+
+
+def test_block_wise_templates_take_a_system_turn_behind_the_first() -> None:
+    messages = [{"role": role, "content": "No"} for role in ("user", "system", "assistant")]
+    tokenizer, template = load("qwen2"), get_template("qwen")
+    prompt = original_job(messages, template, tokenizer, "llava_next").prompt
+    assert "<|im_start|>user\nNo<|im_end|>\n<|im_start|>system\nNo<|im_end|>\n<|im_start|>assistant" in prompt
+    row = encode(messages, None, template, tokenizer, compat="llava_next")
+    said = int(tokenizer.encode_parsed("No")[0])
+    assert [label for token, label in zip(row.ids, row.labels, strict=True) if token == said] == [IGNORE, IGNORE, said]
+    with pytest.raises(InputError, match="turn 1 is from 'system'"):
+        encode(messages, None, get_template("v1"), load("llama2"), compat="llava")
+
+
 def test_a_system_turn_and_an_unknown_mode_are_refused(tmp_path: Path) -> None:
     messages = [{"role": "system", "content": "No"}, {"role": "user", "content": "No"}]
     with pytest.raises(InputError, match="turn 0 is from 'system'"):
