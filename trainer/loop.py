@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,15 +21,17 @@ from schemas.errors import LavaBeamError
 from trainer import checkpoint
 from trainer.collate import Collator
 from trainer.data import BadRows, Refused, Samples
-from trainer.optimizer import parameter_groups
+from trainer.optimizer import forget_first_step, parameter_groups
 from trainer.runfolder import checkpoint_step, write_json
 from trainer.schedule import Schedule
 
 SCHEDULER = "scheduler.json"
+NAMED = 32
+"""How many samples an error lists."""
 
 
 class NonFiniteLoss(LavaBeamError):
-    """The loss is not a number; nothing was updated."""
+    """The loss, or its gradient, is not a number; nothing was updated."""
 
 
 @dataclass
@@ -129,7 +132,7 @@ class LlavaTrainer(Trainer):
             loss = model(**tensors, use_cache=False, num_items_in_batch=share).loss
             if not torch.isfinite(loss):
                 raise self._not_finite(inputs, number, float(loss))
-            self._backward(loss, last=number == len(inputs.batches) - 1)
+            self._backward(loss, inputs, last=number == len(inputs.batches) - 1)
             total += loss.detach()
         return total
 
@@ -170,6 +173,7 @@ class LlavaTrainer(Trainer):
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        forget_first_step(self.deepspeed)
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
             checkpoint.load(folder, self.deepspeed)
@@ -195,8 +199,33 @@ class LlavaTrainer(Trainer):
             raise LavaBeamError(f"step {step.number}: none of its rows can be learnt from; see bad-rows-*.jsonl.")
         return int(numbers[0])
 
-    def _backward(self, loss: torch.Tensor, last: bool) -> None:
-        self.accelerator.deepspeed_engine_wrapped.backward(loss, sync_gradients=last, scale_wrt_gas=False)
+    def _backward(self, loss: torch.Tensor, step: Step, last: bool) -> None:
+        """Gradients, and after the last micro-batch the update, unless the gradient is not finite.
+
+        DeepSpeed skips such an update without a word, and the schedule with it; without ZeRO, in float32, it does not.
+        """
+        engine = self.deepspeed
+        engine.set_gradient_accumulation_boundary(last)
+        engine.backward(loss, scale_wrt_gas=False)
+        if not last:
+            return
+        if engine.optimizer is engine.basic_optimizer:
+            grown = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            self._check_gradient(step, torch.nn.utils.get_total_norm(grown))
+        engine.step()
+        norm = engine.get_global_grad_norm()
+        if norm is not None:
+            self._check_gradient(step, norm)
+
+    def _check_gradient(self, step: Step, norm: Any) -> None:
+        if not math.isfinite(norm):
+            keys = [key for batch in step.keys for key in batch]
+            more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+            raise NonFiniteLoss(
+                f"step {step.number}, rank {self.args.process_index}: the norm of the gradient is {float(norm)}. "
+                f"Nothing was updated. This rank's samples: {', '.join(keys[:NAMED])}{more}. Look at them, lower the "
+                "learning rate, or use fp32."
+            )
 
     def _not_finite(self, step: Step, number: int, loss: float) -> NonFiniteLoss:
         names = ", ".join(step.keys[number]) or "none"

@@ -1,4 +1,4 @@
-"""Parameter groups with a learning rate per module."""
+"""Parameter groups with a learning rate per module, and AdamW as it is before the first step."""
 
 from __future__ import annotations
 
@@ -42,3 +42,13 @@ def decaying_parameters(model: nn.Module) -> set[str]:
             if "bias" not in name:
                 kept.add(f"{path}.{name}" if path else name)
     return kept
+
+
+def forget_first_step(engine: Any) -> None:
+    """Undo the step with a gradient of zero that DeepSpeed 0.19.8 makes in advance without ZeRO in bf16.
+
+    It decays the weights, and AdamW would correct its young moments for one step too many.
+    """
+    if engine.optimizer is not engine.basic_optimizer and engine.zero_optimization_stage() == 0:
+        engine.optimizer.refresh_fp32_params()
+        engine.basic_optimizer.state.clear()

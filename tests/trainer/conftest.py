@@ -1,5 +1,6 @@
 """A tiny tower, a tiny Llama and a tiny mix, made once: what the training tests train."""
 
+import gc
 import io
 import multiprocessing
 import os
@@ -172,6 +173,7 @@ def recipe_file(recipe_values, tmp_path):
 
 def rank_main(folder, rank, count, port, kill_at, stop_at, observe):
     """A rank in a forked process: torch and transformers are loaded already."""
+    gc.freeze()  # looking for garbage in all that was loaded takes longer than the training
     import torch
 
     from trainer import launch, loop, run
