@@ -1,0 +1,263 @@
+"""Training steps at real sizes on one GPU: our balanced, padding-free rows against the original's padded grouping.
+
+    python -m bench.gpu [--models 1b,7b] [--stages finetune,pretrain] [--steps 6] [--zero 2]
+    python -m bench.gpu --tiny        # the same code with a tiny model, on a CPU
+
+Weights and pictures are random, rows have the lengths of bench.mixes.instructions, and everything behind the loader is
+the trainer's own: plan, collator, DeepSpeed configuration, optimizer groups. Prints a table row per run for
+docs/performance.md and, last, a JSON list of figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import resource
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.gpu_rows import IMAGE, WAYS, Run, collate, made_up_mix, order
+from schemas.chat import IGNORE, ImageRule
+from trainer.config import Recipe
+from trainer.folder import CLIP_MEAN, CLIP_STD, ModelFolder
+
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+LANGUAGE = {
+    # TinyLlama-1.1B, Llama-3.2-3B, Llama-2-7B: SIZES, key-value heads and vocabulary of their published config.json.
+    "1b": (2048, 5632, 22, 32, 4, 32000),
+    "3b": (3072, 8192, 28, 24, 8, 128256),
+    "7b": (4096, 11008, 32, 32, 32, 32000),
+    "tiny": (32, 64, 2, 2, 2, 300),
+}
+CLIP_L, TINY_CLIP = (1024, 4096, 24, 16), (16, 32, 2, 2)
+"""SIZES of openai/clip-vit-large-patch14-336, and of a tower for a CPU."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """seconds of a step (median), useful tokens/s, MFU (None where the device's peak is unknown), peak bytes."""
+
+    seconds: float
+    useful: float
+    mfu: float | None
+    peak: int
+    kernel: str
+    loss: float
+
+
+def main() -> None:
+    arguments = _arguments()
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if not cuda and not arguments.tiny:
+        print(
+            "bench.gpu: torch sees no GPU; real sizes need one. `--tiny` runs the same code on a CPU.", file=sys.stderr
+        )
+        sys.exit(2)
+    device = torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+    print(f"{device}, torch {torch.__version__}, ZeRO-{arguments.zero}, {arguments.rows} rows a step")
+    print("| device | model | stage | rows | attention | step s | useful tokens/s | MFU | peak GiB | loss |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    figures = []
+    for model in ["tiny"] if arguments.tiny else arguments.models.split(","):
+        for stage in arguments.stages.split(","):
+            found = {way: measure(_run(arguments, model, stage, way), arguments.steps, cuda) for way in WAYS}
+            for way, one in found.items():
+                print(_row(device, model, stage, way, one), flush=True)
+            figures += _figures(device, model, stage, found)
+    print(json.dumps(figures))
+
+
+def measure(run: Run, steps: int, cuda: bool) -> Measured | None:
+    """Train `steps` steps after a warm-up of two; None where the device's memory does not hold it."""
+    import torch
+
+    from trainer.flops import model_flops, peak_flops
+    from trainer.stages import get_stage
+
+    try:
+        folder, engine, kernel = build(run, cuda)
+    except torch.OutOfMemoryError:
+        return None
+    mix = made_up_mix(run)
+    plan = order(run, folder, mix)
+    seconds, losses, flops, useful = [], [], [], []
+    stage = get_stage(run.stage)
+    count = model_flops(folder, stage, run.recipe.lora.rank if stage.adapter else 0)
+    try:
+        for number in range(steps + 2):
+            rows = [part for part in plan.micro_batches(number % plan.steps, 0) if len(part)]
+            batches = [collate(run, folder, mix, part) for part in rows]
+            began = time.perf_counter()
+            losses.append(train_step(engine, batches, cuda))
+            seconds.append(time.perf_counter() - began)
+            every = np.concatenate(rows)
+            flops.append(count.of(mix.tokens[every], mix.images[every]))
+            useful.append(int(mix.tokens[every].sum()))
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        peak = _peak_memory(cuda)
+        engine.destroy()
+        del engine
+        gc.collect()
+    total, arithmetic = sum(seconds[2:]), peak_flops(None, "bf16" if cuda else "fp32", _name(cuda))
+    mfu = sum(flops[2:]) / total / arithmetic if arithmetic else None
+    return Measured(float(np.median(seconds[2:])), sum(useful[2:]) / total, mfu, peak, kernel, losses[0])
+
+
+def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
+    """A model with random weights on the device, in the trainer's DeepSpeed engine."""
+    import torch
+    from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    from trainer.adapter import add_lora
+    from trainer.kernels import compile_layers, use_liger
+    from trainer.model import attention
+    from trainer.optimizer import parameter_groups
+    from trainer.stages import freeze, get_stage
+    from trainer.zero import deepspeed_config, prepare_deepspeed
+
+    prepare_deepspeed(cuda)
+    import deepspeed
+
+    tiny = run.model == "tiny"
+    rule = ImageRule(image_size=32, patch_size=8) if tiny else ImageRule()
+    torch.manual_seed(0)
+    names = (*SIZES, "num_key_value_heads", "vocab_size")
+    text = dict(zip(names, LANGUAGE[run.model], strict=True)) | {"max_position_embeddings": 4096}
+    vision = dict(zip(SIZES, TINY_CLIP if tiny else CLIP_L, strict=True))
+    vision |= {"image_size": rule.image_size, "patch_size": rule.patch_size}
+    parts = AutoConfig.for_model("clip_vision_model", **vision), AutoConfig.for_model("llama", **text)
+    config = LlavaConfig(vision_config=parts[0], text_config=parts[1], image_token_index=IMAGE)
+    folder = ModelFolder(Path("random"), config.to_dict(), rule, CLIP_MEAN, CLIP_STD)
+    kernel, _ = attention("packed", cuda)
+    with torch.device("cuda" if cuda else "cpu"):
+        how = {"dtype": torch.bfloat16 if cuda else torch.float32, "attn_implementation": kernel}
+        model: Any = LlavaForConditionalGeneration._from_config(config, **how)
+    model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if run.recipe.liger:
+        use_liger(model)
+    llava, stage = model, get_stage(run.stage)
+    if stage.adapter:
+        model = add_lora(model, run.recipe.lora)
+    freeze(model, stage)
+    if run.recipe.compile:
+        compile_layers(llava)
+    settings = run.recipe.optimizer
+    optimizer = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.rate, betas=settings.betas)
+    engine = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=deepspeed_config(run.recipe, "bf16" if cuda else "fp32")
+    )[0]
+    return folder, engine, kernel
+
+
+def train_step(engine: Any, batches: list[dict[str, Any]], cuda: bool) -> float:
+    """Forward, backward and update, as trainer.loop does them; the loss."""
+    import torch
+
+    engine.train()
+    learnt = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
+    share = torch.tensor(float(learnt), device=engine.device)
+    total = torch.zeros((), device=engine.device)
+    for number, batch in enumerate(batches):
+        tensors = {name: tensor.to(engine.device) for name, tensor in batch.items()}
+        if cuda:
+            tensors["pixel_values"] = tensors["pixel_values"].to(torch.bfloat16)
+        loss = engine(**tensors, use_cache=False, num_items_in_batch=share).loss
+        engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
+        engine.backward(loss, scale_wrt_gas=False)
+        total += loss.detach()
+    engine.step()
+    if cuda:
+        torch.cuda.synchronize()
+    return float(total)
+
+
+def _run(arguments: argparse.Namespace, model: str, stage: str, way: str) -> Run:
+    recipe = Recipe.model_validate(
+        {
+            "stage": stage,
+            "model": {"checkpoint": "random"},
+            "data": {"mix": "random"},
+            "plan": {"global_batch": arguments.rows},
+            "optimizer": {"rate": 1e-5},
+            "deepspeed": {"zero": arguments.zero},
+            "compile": arguments.compile,
+            "liger": arguments.liger,
+            "output": "random",
+        }
+    )
+    longest = 256 if model == "tiny" else 2048
+    return Run(model, stage, way, arguments.rows, arguments.batch, longest, recipe)
+
+
+def _row(device: str, model: str, stage: str, way: str, one: Measured | None) -> str:
+    head = f"| {device} | {model} | {stage} | {way} | "
+    if one is None:
+        return head + "out of memory | | | | | |"
+    mfu = "" if one.mfu is None else f"{one.mfu:.1%}"
+    figures = f"{one.seconds:.3f} | {one.useful:,.0f} | {mfu} | {one.peak / 2**30:.1f} | {one.loss:.4f} |"
+    return head + f"{one.kernel} | {figures}"
+
+
+def _figures(device: str, model: str, stage: str, found: dict[str, Measured | None]) -> list[dict[str, Any]]:
+    ours, original = (found[way] for way in WAYS)
+    if ours is None or original is None:
+        return []
+    name = f"{device}: useful tokens/s, {model} {stage}, balanced padding-free against the original's grouping"
+    value, peer = round(ours.useful, 1), round(original.useful, 1)
+    # A tiny model on a CPU proves that the code runs, and nothing about speed.
+    goal, ok = ("it runs", value > 0) if model == "tiny" else ("> peer", value > peer)
+    return [{"figure": name, "value": value, "peer": peer, "ratio": round(value / peer, 3), "goal": goal, "ok": ok}]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="1b,7b", help=", ".join(LANGUAGE))
+    parser.add_argument("--stages", default="finetune,pretrain")
+    parser.add_argument("--steps", type=int, default=6, help="measured, after two that are not")
+    parser.add_argument("--rows", type=int, default=64, help="of a step")
+    parser.add_argument("--batch", type=int, default=8, help="rows of the original's micro-step")
+    parser.add_argument("--zero", type=int, default=2, help="ZeRO stage")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--liger", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="a tiny model, on a CPU as well")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(probe.getsockname()[1]))
+    return parser.parse_args()
+
+
+def _peak_memory(cuda: bool) -> int:
+    """Bytes; starts to count anew on a GPU, which a CPU's process cannot."""
+    import torch
+
+    if not cuda:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak
+
+
+def _name(cuda: bool) -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if cuda else None
+
+
+if __name__ == "__main__":
+    main()

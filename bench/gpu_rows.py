@@ -1,0 +1,84 @@
+"""Made-up rows for bench.gpu: their order in the two ways that are compared, and their tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bench.mixes import Mix, instructions
+from schemas.chat import IGNORE
+from trainer.config import Recipe
+from trainer.folder import ModelFolder
+
+IMAGE = 0
+"""The id that stands for a piece of picture here: no tokenizer takes part."""
+
+WAYS = {"balanced, padding-free": ("balanced", "packed"), "original's grouping, padded": ("modality_length", "padded")}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model, stage and way of making steps. `rows`: of a step; `batch`: of a padded micro-step."""
+
+    model: str
+    stage: str
+    way: str
+    rows: int
+    batch: int
+    longest: int
+    recipe: Recipe
+
+
+def made_up_mix(run: Run) -> Mix:
+    """Lengths like mix665k's; for the tiny model, of a tower of 16 patches and short texts."""
+    if run.model != "tiny":
+        mix = instructions(0.01)
+        return replace(mix, tokens=np.minimum(mix.tokens, run.longest))
+    mix = instructions(0.0005)
+    text = np.maximum((mix.tokens - 576 * mix.images) // 16, 4)
+    return replace(mix, tokens=np.minimum(text + 16 * mix.images, run.longest))
+
+
+def order(run: Run, folder: ModelFolder, mix: Mix) -> Any:
+    """The plan of the run's steps: ours is bounded by the tokens that the original's micro-step may hold."""
+    from trainer.plan import make_plan
+    from trainer.schedule import cost_model
+    from trainer.stages import get_stage
+
+    strategy, rows = WAYS[run.way]
+    ours = rows == "packed"
+    bound = max(run.batch * run.longest, int(mix.tokens.max()))
+    return make_plan(
+        mix.tokens,
+        mix.images,
+        seed=0,
+        global_batch=run.rows,
+        world_size=1,
+        accumulation=1 if ours else run.rows // run.batch,
+        strategy=strategy,
+        max_tokens=bound if ours else None,
+        padded=not ours,
+        cost=cost_model(folder, get_stage(run.stage), checkpointing=True),
+        grouping_lengths=None if ours else mix.words,
+    )
+
+
+def collate(run: Run, folder: ModelFolder, mix: Mix, rows: np.ndarray) -> dict[str, Any]:
+    """A micro-batch of made-up rows: a picture where the row has one, then text of which half is learnt."""
+    from trainer.collate import Collator
+    from trainer.data import Item
+
+    side, vocabulary = folder.rule.image_size, int(folder.text["vocab_size"])
+    patches = folder.rule.tokens(side, side)
+    items = []
+    for row in rows.tolist():
+        random = np.random.default_rng(row)
+        images, length = int(mix.images[row]), int(mix.tokens[row])
+        ids = random.integers(1, vocabulary, length).astype(np.int32)
+        ids[: patches * images] = IMAGE
+        labels = np.where(np.arange(length) < (length + patches * images) // 2, IGNORE, ids).astype(np.int32)
+        pictures = [random.standard_normal((1, 3, side, side), np.float32) for _ in range(images)]
+        items.append(Item(str(row), ids, labels, pictures, [(side, side)] * images))
+    return Collator(folder.rule, IMAGE, 1, packed=WAYS[run.way][1] == "packed")(items)
