@@ -20,6 +20,7 @@ class CaptionStatus(StrEnum):
     no_image = "no_image"  # an earlier step left the row without image bytes
     undecodable = "undecodable"  # the bytes are there and no decoder reads them
     empty = "empty"  # the engine answered with no words
+    low_score = "low_score"  # no candidate matches the picture well enough; the detail has the best one
     refused = "refused"  # the model declined to describe the picture
     failed = "failed"  # the engine raised on this picture; the detail says what
     unavailable = "unavailable"  # an endpoint did not answer (busy, down, timed out): worth another run
@@ -41,11 +42,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Caption:
-    """What an engine says about one picture: words when `status` is ok, a reason otherwise."""
+    """What an engine says about one picture: words when `status` is ok, a reason otherwise.
+
+    `score` is how well they match the picture, where `scorer` (a model and its version) was asked. `writer` is who
+    wrote them when it was not the engine's model.
+    """
 
     status: CaptionStatus
     text: str | None = None
     detail: str | None = None
+    score: float | None = None
+    scorer: str | None = None
+    writer: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from pipelines.caption.candidates import best_captions
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
-from pipelines.caption.local import captions_in_batches, weights_version
+from pipelines.caption.local import Opened, captions_in_batches, model_version
+from pipelines.caption.matching import Matcher
 from pipelines.step import Config, Runtime
 from schemas.errors import InputError
 
@@ -24,7 +26,7 @@ DESCRIBE = "Describe this picture in one sentence."
 
 
 class TransformersConfig(Config):
-    """Which model, and how it chooses words."""
+    """Which model, how it chooses words, and which of several captions is kept."""
 
     name: Literal["transformers"] = "transformers"
     model: str = Field(description="a model folder, or a name on the hub together with `revision`")
@@ -34,13 +36,32 @@ class TransformersConfig(Config):
     decoding: Literal["greedy", "nucleus"] = Field("greedy", description="nucleus draws from the likeliest top_p")
     top_p: float = Field(0.9, gt=0, le=1)
     temperature: float = Field(1.0, gt=0)
-    seed: int = Field(0, description="of nucleus: the same batch of pictures gets the same words")
+    seed: int = Field(0, description="of nucleus: a row's draws depend on it and on the row's key alone")
+    candidates: int = Field(1, ge=1, description="captions drawn per picture, of which score_model's best is kept")
+    score_model: str | None = Field(None, description="a BLIP with matching head, a CLIP or a SigLIP that scores them")
+    score_revision: str | None = Field(None, description="the commit, when score_model is a name on the hub")
+    score_alt_text: bool = Field(False, description="the picture's own alt text is a candidate too")
+    min_score: float | None = Field(None, description="below it no caption is kept; on score_model's own scale")
     batch_pictures: int = Field(8, ge=1, description="pictures of one forward pass")
     device: Annotated[str | None, Runtime()] = Field(None, description="cpu, cuda...; by default cuda if there is one")
 
+    @model_validator(mode="after")
+    def _choice_has_a_judge(self) -> TransformersConfig:
+        scored = {
+            "candidates": self.candidates > 1,
+            "score_alt_text": self.score_alt_text,
+            "min_score": self.min_score is not None,
+        }
+        for name, wanted in scored.items():
+            if wanted and self.score_model is None:
+                raise ValueError(f"{name} needs score_model: the model that says how well words match the picture")
+        if self.candidates > 1 and self.decoding == "greedy":
+            raise ValueError("several candidates need `decoding: nucleus`: greedy decoding says the same each time")
+        return self
+
 
 class Transformers:
-    """One model per worker process. Its calls take turns: the random state is the process's."""
+    """One model per worker process. Its calls take turns: a second batch would only take the first one's cores."""
 
     def __init__(self, config: TransformersConfig):
         self.config = config
@@ -51,7 +72,7 @@ class Transformers:
         from transformers import AutoModelForImageTextToText
 
         options = {"revision": self.config.revision} if self.config.revision else {}
-        self._version = self.source_version
+        self._version = model_version(self.config.model, self.config.revision)
         try:
             self._load_processors(options)
             model: Any = AutoModelForImageTextToText.from_pretrained(self.config.model, **options)
@@ -62,6 +83,7 @@ class Transformers:
             ) from error
         self._device = self.config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.to(self._device).eval()
+        self._matcher = self._load_matcher()
         self._lock = threading.Lock()
 
     @property
@@ -70,24 +92,17 @@ class Transformers:
 
     @property
     def source_version(self) -> str:
-        """A hash of the model folder, or the hub commit: part of the step's fingerprint.
-
-        Raises InputError for what is neither a folder nor has a revision.
-        """
-        folder = Path(self.config.model)
-        if folder.is_dir():
-            return weights_version(folder)
-        if self.config.revision is None:
-            raise InputError(
-                f"{self.config.model}: no such folder. Give a model folder, or set `revision` to a hub model's commit."
-            )
-        return self.config.revision
+        """The versions of both models: part of the step's fingerprint. Raises InputError for what has none."""
+        version = model_version(self.config.model, self.config.revision)
+        if self.config.score_model is None:
+            return version
+        return f"{version} {model_version(self.config.score_model, self.config.score_revision, 'score_model')}"
 
     def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
         return captions_in_batches(pictures, self.config.batch_pictures, self._describe)
 
     def close(self) -> None:
-        del self._model, self._processor
+        del self._model, self._processor, self._matcher
 
     def _load_processors(self, options: dict[str, str]) -> None:
         """Most models have one processor for pictures and words; an encoder with a decoder has two."""
@@ -101,16 +116,29 @@ class Transformers:
         else:
             self._processor.tokenizer.padding_side = "left"  # answers of different prompts begin at one place
 
-    def _describe(self, images: list[Image.Image]) -> list[Caption]:
+    def _load_matcher(self) -> Matcher | None:
+        if self.config.score_model is None:
+            return None
+        return Matcher(self.config.score_model, self.config.score_revision, self._device, self.config.batch_pictures)
+
+    def _describe(self, pictures: list[Opened]) -> list[Caption]:
         import torch
 
-        with self._lock, torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            inputs, answers_only = self._inputs(images)
-            tokens = self._model.generate(**inputs.to(self._device), **self._generation())
+        config = self.config
+        with self._lock, torch.inference_mode():
+            inputs, answers_only = self._inputs([opened.image for opened in pictures])
+            drawn = [self._drawn(inputs.to(self._device), answers_only, pictures, n) for n in range(config.candidates)]
+            written = list(zip(*drawn, strict=True))
+            if self._matcher is None:
+                return [_caption(texts[0]) for texts in written]
+            return best_captions(pictures, written, self._matcher, config.score_alt_text, config.min_score)
+
+    def _drawn(self, inputs: Any, answers_only: bool, pictures: list[Opened], number: int) -> list[str]:
+        """The `number`-th candidate of each picture."""
+        tokens = self._model.generate(**inputs, **self._generation(pictures, number))
         if answers_only:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
-        return [_caption(text) for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
+        return [" ".join(text.split()) for text in self._processor.batch_decode(tokens, skip_special_tokens=True)]
 
     def _inputs(self, images: list[Image.Image]) -> tuple[Any, bool]:
         """What `generate` takes, and whether its output repeats a question that is no part of the caption."""
@@ -124,18 +152,16 @@ class Transformers:
         inputs = self._processor(images=images, text=[text] * len(images), padding=True, return_tensors="pt")
         return inputs, True
 
-    def _generation(self) -> dict[str, Any]:
-        if self.config.decoding == "greedy":
-            return {"max_new_tokens": self.config.max_new_tokens, "do_sample": False, "num_beams": 1}
-        return {
-            "max_new_tokens": self.config.max_new_tokens,
-            "do_sample": True,
-            "top_p": self.config.top_p,
-            "top_k": 0,
-            "temperature": self.config.temperature,
-        }
+    def _generation(self, pictures: list[Opened], number: int) -> dict[str, Any]:
+        how: dict[str, Any] = {"max_new_tokens": self.config.max_new_tokens, "do_sample": False, "num_beams": 1}
+        if self.config.decoding == "nucleus":
+            from pipelines.caption.nucleus import NucleusSampling
+
+            keys = [f"{opened.picture.key}/{number}" for opened in pictures]
+            sampling = NucleusSampling(keys, self.config.seed, self.config.top_p, self.config.temperature)
+            how["logits_processor"] = [sampling]
+        return how
 
 
-def _caption(text: str) -> Caption:
-    words = " ".join(text.split())
+def _caption(words: str) -> Caption:
     return Caption(CaptionStatus.ok, words) if words else Caption(CaptionStatus.empty, detail="the model said nothing")

@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import Field
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
-from pipelines.caption.local import captions_in_batches, weights_version
+from pipelines.caption.local import Opened, captions_in_batches, weights_version
 from pipelines.step import Config, Runtime
 from schemas.errors import InputError
 
@@ -82,8 +82,8 @@ class Labels:
         rows = zip(found.indices.tolist(), found.values.tolist(), strict=True)
         return [[(self._names[label], p) for label, p in zip(*row, strict=True)] for row in rows]
 
-    def _describe(self, images: list[Image.Image]) -> list[Caption]:
-        return [self._caption(found) for found in self.classify(images)]
+    def _describe(self, pictures: list[Opened]) -> list[Caption]:
+        return [self._caption(found) for found in self.classify([opened.image for opened in pictures])]
 
     def _caption(self, found: list[tuple[str, float]]) -> Caption:
         sure = [name for name, probability in found if probability >= self.config.threshold]

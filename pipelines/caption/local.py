@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,19 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from pipelines.caption.engine import Caption, CaptionStatus, Picture
+from schemas.errors import InputError
 
-Describe = Callable[[list[Image.Image]], list[Caption]]
-"""A model: some RGB pictures -> one caption each, in order."""
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture, and what it shows: RGB, turned the way its EXIF data says."""
+
+    picture: Picture
+    image: Image.Image
+
+
+Describe = Callable[[list[Opened]], list[Caption]]
+"""A model: some pictures -> one caption each, in order."""
 
 
 def captions_in_batches(pictures: Iterator[Picture], batch_pictures: int, describe: Describe) -> Iterator[Caption]:
@@ -26,9 +37,21 @@ def captions_in_batches(pictures: Iterator[Picture], batch_pictures: int, descri
     """
     while batch := list(islice(pictures, batch_pictures)):
         opened = [_open(picture) for picture in batch]
-        images = [image for image in opened if isinstance(image, Image.Image)]
-        answers = iter(_describe(images, describe))
-        yield from (next(answers) if isinstance(image, Image.Image) else image for image in opened)
+        answers = iter(_describe([one for one in opened if isinstance(one, Opened)], describe))
+        yield from (next(answers) if isinstance(one, Opened) else one for one in opened)
+
+
+def model_version(model: str, revision: str | None, field: str = "model") -> str:
+    """A hash of the model folder, or the hub commit; raises InputError for what has neither."""
+    folder = Path(model)
+    if folder.is_dir():
+        return weights_version(folder)
+    if revision is None:
+        raise InputError(
+            f"{field} {model}: no such folder. Give a model folder, or set "
+            f"`{field.replace('model', 'revision')}` to a hub model's commit."
+        )
+    return revision
 
 
 def weights_version(path: Path) -> str:
@@ -42,25 +65,25 @@ def weights_version(path: Path) -> str:
     return content.hexdigest()[:12]
 
 
-def _open(picture: Picture) -> Image.Image | Caption:
-    """The picture as RGB, turned the way its EXIF data says; a caption with a status when it is none."""
+def _open(picture: Picture) -> Opened | Caption:
+    """The decoded picture; a caption with a status when it is none."""
     try:
         with Image.open(io.BytesIO(picture.data)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return Opened(picture, ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return Caption(CaptionStatus.undecodable, detail=_one_line(error))
 
 
-def _describe(images: list[Image.Image], describe: Describe) -> list[Caption]:
-    if not images:
+def _describe(pictures: list[Opened], describe: Describe) -> list[Caption]:
+    if not pictures:
         return []
     try:
-        return describe(images)
+        return describe(pictures)
     except Exception as error:
         # Whatever a model library raises: it is told in the row, and the other pictures go on.
-        if len(images) == 1:
+        if len(pictures) == 1:
             return [Caption(CaptionStatus.failed, detail=_one_line(error))]
-        return [caption for image in images for caption in _describe([image], describe)]
+        return [caption for picture in pictures for caption in _describe([picture], describe)]
 
 
 def _one_line(error: Any) -> str:

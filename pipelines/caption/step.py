@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
-from pipelines.caption.engine import TRANSIENT, Caption, CaptionStatus, Engine, Picture
+from pipelines.caption.engine import TRANSIENT, Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
 from pipelines.step import Config, Context, Step
 from schemas.fingerprint import fingerprint
@@ -51,7 +51,7 @@ class CaptionStep(Step[CaptionConfig]):
     """Adds `caption`, and who wrote it: engine, model and version. Rows left out say why in `caption_status`."""
 
     name = "caption"
-    version = 1
+    version = 2
     Config = CaptionConfig
     reads: tuple[str, ...] = ("key", "image")  # type: ignore[misc]
     optional = ("alt_text",)
@@ -60,6 +60,8 @@ class CaptionStep(Step[CaptionConfig]):
         pa.field("caption_engine", pa.string()),
         pa.field("caption_model", pa.string()),
         pa.field("caption_version", pa.string()),
+        pa.field("caption_score", pa.float64()),
+        pa.field("caption_scorer", pa.string()),
     )
     statuses = CaptionStatus
     transient = TRANSIENT
@@ -125,11 +127,18 @@ class CaptionStep(Step[CaptionConfig]):
                 yield None, Caption(CaptionStatus.no_image)
 
     def _output(self, pending: _Pending) -> pa.RecordBatch:
-        who = self._engine.identity
-        written_by = {"caption_engine": who.engine, "caption_model": who.model, "caption_version": who.version}
         rows: list[dict[str, Any]] = []
         for caption in pending.captions:
             assert caption is not None, "the engine returned fewer captions than it got pictures"
-            row = {"caption": caption.text, "status": caption.status.value, "detail": caption.detail}
-            rows.append({**row, **written_by} if caption.status == CaptionStatus.ok else row)
+            rows.append(_row(caption, self._engine.identity))
         return self.rows_to_batch(rows)
+
+
+def _row(caption: Caption, who: Identity) -> dict[str, Any]:
+    row: dict[str, Any] = {"caption": caption.text, "status": caption.status.value, "detail": caption.detail}
+    row |= {"caption_score": caption.score, "caption_scorer": caption.scorer}
+    if caption.status != CaptionStatus.ok:
+        return row
+    if caption.writer is not None:
+        return {**row, "caption_engine": caption.writer}
+    return {**row, "caption_engine": who.engine, "caption_model": who.model, "caption_version": who.version}

@@ -14,6 +14,7 @@ from pipelines.caption.huggingface import Transformers, TransformersConfig
 from schemas.errors import InputError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "<image>", "a", "cat", "dog", "red", "blue", "photo"]
+SIZE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 transformers.logging.set_verbosity_error()
 
 
@@ -38,11 +39,10 @@ def blip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny-blip"
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(WORDS))
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     ids = {"bos_token_id": 5, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
     text = {"vocab_size": len(WORDS), "encoder_hidden_size": 16, "max_position_embeddings": 40, **ids}
     vision = {"image_size": 16, "patch_size": 8, "projection_dim": 8}
-    config = BlipConfig(text_config={**size, **text}, vision_config={**size, **vision}, projection_dim=8)
+    config = BlipConfig(text_config={**SIZE, **text}, vision_config={**SIZE, **vision}, projection_dim=8)
     BlipForConditionalGeneration(config).save_pretrained(folder)
     processor = BlipImageProcessor(size={"height": 16, "width": 16})
     words = BertTokenizerFast(str(folder / "vocab.txt"), bos_token="[DEC]")

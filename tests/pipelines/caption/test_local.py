@@ -15,9 +15,9 @@ def picture(color, size=(4, 3), **options):
     return Picture(color, buffer.getvalue())
 
 
-def name_colors(images):
+def name_colors(pictures):
     """A model that fails on black pictures, and takes its batch down with it."""
-    colors = [image.getpixel((0, 0)) for image in images]
+    colors = [opened.image.getpixel((0, 0)) for opened in pictures]
     if (0, 0, 0) in colors:
         raise RuntimeError("too dark at <Image object at 0x7f00>")
     return [Caption(CaptionStatus.ok, str(color)) for color in colors]
@@ -46,9 +46,9 @@ def test_a_cut_file_is_undecodable():
 def test_pictures_arrive_as_rgb_and_upright():
     seen = []
 
-    def look(images):
-        seen.extend((image.mode, image.size) for image in images)
-        return [Caption(CaptionStatus.ok, "x") for _ in images]
+    def look(pictures):
+        seen.extend((opened.image.mode, opened.image.size) for opened in pictures)
+        return [Caption(CaptionStatus.ok, "x") for _ in pictures]
 
     exif = Image.Exif()
     exif[0x0112] = 6  # turned a quarter (TIFF 6.0, Orientation)
@@ -63,9 +63,9 @@ def test_pictures_arrive_as_rgb_and_upright():
 def test_batches_are_no_larger_than_asked(count, sizes):
     seen = []
 
-    def look(images):
-        seen.append(len(images))
-        return [Caption(CaptionStatus.ok, "x") for _ in images]
+    def look(pictures):
+        seen.append(len(pictures))
+        return [Caption(CaptionStatus.ok, "x") for _ in pictures]
 
     assert len(list(captions_in_batches(iter([picture("red")] * count), 2, look))) == count
     assert seen == sizes

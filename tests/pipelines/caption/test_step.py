@@ -67,6 +67,8 @@ def test_captions_name_their_writer_and_the_rest_says_why_not():
         "caption_engine": "echo",
         "caption_model": "mirror",
         "caption_version": "7",
+        "caption_score": None,
+        "caption_scorer": None,
         "caption_status": "ok",
         "caption_detail": None,
     }
