@@ -202,7 +202,7 @@ def _llava_rows(path: Path, images: str | None) -> Iterator[Row | InputError]:
 
 def _json_rows(path: Path) -> Iterator[Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
             found = json.loads(text)
             if not isinstance(found, list):

@@ -36,6 +36,12 @@ def test_json_lines_tell_ids_labels_and_what_is_learnt(name: str, tmp_path: Path
     assert (second["supervised_text"], second["truncated"], second["all_masked"]) == (["Hello</s>"], False, False)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_rows(tmp_path: Path, folder: Path) -> None:
+    path = write(tmp_path / "rows.json", [TEXT])
+    Path(path).write_bytes(b"\xef\xbb\xbf" + Path(path).read_bytes())
+    assert len(list(tokens_command(path, "v1", str(folder), as_json=True))) == 1
+
+
 def test_compat_shows_the_placeholder_and_max_length_cuts(tmp_path: Path, folder: Path) -> None:
     path = write(tmp_path / "rows.json", [GOOD, TEXT])
     first, second = map(
