@@ -95,7 +95,7 @@ class BatchClient(LlmClient):
         name = uuid.uuid4().hex
         granted = {}
         for line, text in lines:
-            if self.ledger.claim(line.key, line.most, owner=BATCH_OWNER + name):
+            if self.ledger.claim(line.key, line.most, line.request.prompt, BATCH_OWNER + name):
                 granted[line.key] = (line, text)
             else:
                 line.outcome.set_result(None)
@@ -181,9 +181,9 @@ class BatchClient(LlmClient):
             self.counts[f"failed: {explain(error).status}"] += 1
             return
         missing = Failure(AnswerStatus.unavailable, "the batch ended without an answer to it", retry=True)
-        for key, most in self.ledger.claims_of(BATCH_OWNER + name).items():
-            asked = ChatRequest(self.settings.provider, self.settings.model, (), 0)
-            self._settled(asked, key, most, results.get(key, missing))
+        for key, claim in self.ledger.claims_of(BATCH_OWNER + name).items():
+            asked = ChatRequest(self.settings.provider, self.settings.model, (), 0, prompt=claim.prompt)
+            self._settled(asked, key, claim.most, results.get(key, missing))
         self._forget(name)
 
     async def _find(self, name: str) -> str | None:

@@ -103,7 +103,7 @@ class LlmClient:
         await self._window.enter()
         overload: bool | None = None
         try:
-            if self._stopped is not None or not self.ledger.claim(key, most):
+            if self._stopped is not None or not self.ledger.claim(key, most, request.prompt):
                 self._requests.give_back(1)
                 self._tokens.give_back(most.tokens)
                 return self._stopped

@@ -32,6 +32,14 @@ class Spend:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What an open request reserves, and the name of the prompt that it asks."""
+
+    most: Spend
+    prompt: str
+
+
+@dataclass(frozen=True)
 class Caps:
     """Hard stops of a budget; None is no cap."""
 
@@ -62,7 +70,7 @@ class Ledger:
         cap = self._caps.reached(spent + most)
         return cap and f"{cap}: {_amount(spent)} spent, this request could take {_amount(most)}"
 
-    def claim(self, key: str, most: Spend, owner: str | None = None) -> bool:
+    def claim(self, key: str, most: Spend, prompt: str = "", owner: str | None = None) -> bool:
         """Whether the request `key`, which can cost at most `most`, may be sent now; reserves it then.
 
         False when its answer has arrived meanwhile, when another process is asking it, or when what is left of a
@@ -73,8 +81,9 @@ class Ledger:
                 return False
             if self._held(connection, key) or not self._fits(connection, most):
                 return False
-            row = (key, self._budget, owner or self._store.owner.name, most.tokens, most.cost)
-            connection.execute("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", row)
+            row = (key, self._budget, owner or self._store.owner.name, most.tokens, most.cost, prompt)
+            columns = "key, budget, owner, tokens, cost, prompt"
+            connection.execute(f"INSERT INTO claims ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
             return True
 
     def settle(self, connection: sqlite3.Connection, key: str, paid: Spend) -> None:
@@ -111,10 +120,10 @@ class Ledger:
             spent, lost = self._spent(connection), Spend(*(row or (0, 0, 0.0)))
             return {"spent": spent, "lost": lost, "reserved": self._reserved(connection)}
 
-    def claims_of(self, owner: str) -> dict[str, Spend]:
-        """The open claims of an owner: what each request reserved, by key."""
-        rows = self._store.connection.execute("SELECT key, tokens, cost FROM claims WHERE owner = ?", (owner,))
-        return {key: Spend(1, tokens, cost) for key, tokens, cost in rows.fetchall()}
+    def claims_of(self, owner: str) -> dict[str, Claim]:
+        """The open claims of an owner, by request key."""
+        rows = self._store.connection.execute("SELECT key, tokens, cost, prompt FROM claims WHERE owner = ?", (owner,))
+        return {key: Claim(Spend(1, tokens, cost), prompt) for key, tokens, cost, prompt in rows.fetchall()}
 
     def _held(self, connection: sqlite3.Connection, key: str) -> bool:
         row = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()

@@ -17,7 +17,7 @@ from pathlib import Path
 from schemas.errors import InputError
 
 FILE = "answers.sqlite"
-_LAYOUT = 1
+_LAYOUT = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, prompt TEXT NOT NULL, response TEXT NOT NULL,
@@ -28,12 +28,15 @@ CREATE TABLE IF NOT EXISTS spend (
     lost_requests INTEGER NOT NULL, lost_tokens INTEGER NOT NULL, lost_cost REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
-    key TEXT PRIMARY KEY, budget TEXT NOT NULL, owner TEXT NOT NULL, tokens INTEGER NOT NULL, cost REAL NOT NULL
+    key TEXT PRIMARY KEY, budget TEXT NOT NULL, owner TEXT NOT NULL, tokens INTEGER NOT NULL, cost REAL NOT NULL,
+    prompt TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (
     name TEXT PRIMARY KEY, model TEXT NOT NULL, owner TEXT NOT NULL, batch TEXT
 ) WITHOUT ROWID;
 """
+# From the layout before: what makes it this one.
+_UPGRADES = {1: "ALTER TABLE claims ADD COLUMN prompt TEXT NOT NULL DEFAULT ''"}
 # How long a process waits for another one's transaction; they last well under a millisecond.
 _BUSY_S = 60.0
 
@@ -73,15 +76,24 @@ class CacheStore:
         self.owner.close()
 
     def _create_tables(self, path: Path) -> None:
-        layout = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        layout = self._layout()
         if layout > _LAYOUT:
             raise InputError(
                 f"{path}: written by a newer LavaBeam (layout {layout}, this code reads {_LAYOUT}). "
                 "Upgrade lavabeam, or choose another `cache`."
             )
-        if layout < _LAYOUT:
-            self.connection.executescript(_TABLES)
-            self.connection.execute(f"PRAGMA user_version={_LAYOUT}")
+        if layout == _LAYOUT:
+            return
+        with self.transaction() as connection:
+            # Read again: another process may have done it meanwhile.
+            layout = self._layout()
+            statements = _TABLES.split(";") if layout == 0 else [_UPGRADES[old] for old in range(layout, _LAYOUT)]
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={_LAYOUT}")
+
+    def _layout(self) -> int:
+        return self.connection.execute("PRAGMA user_version").fetchone()[0]
 
 
 class Owner:

@@ -9,6 +9,7 @@ from aiohttp import web
 from demo.teacher import complete
 from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.batch import BatchClient
+from pipelines.llm.cache import summary
 from pipelines.llm.prices import Price
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
@@ -119,7 +120,7 @@ def settings(server, tmp_path, **changes):
 
 
 def requests(texts):
-    return [ChatRequest("test", "m", (Message("user", text),), max_output_tokens=40) for text in texts]
+    return [ChatRequest("test", "m", (Message("user", text),), max_output_tokens=40, prompt="q/1") for text in texts]
 
 
 def ask(config, texts):
@@ -201,6 +202,8 @@ def test_a_killed_run_finds_its_batch_again(tmp_path):
         assert len(server.batches) == 1
         assert set(server.answered.values()) == {1}
         assert (report["spent"].requests, report["lost"].requests) == (12, 0)
+        (told,) = summary(config.cache)["by_prompt"]
+        assert (told["prompt"], told["answers"]) == ("q/1", 12)
 
 
 def test_a_run_killed_before_it_knew_its_batch_finds_it_by_name(tmp_path):

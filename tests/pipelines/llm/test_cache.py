@@ -5,6 +5,7 @@ import pytest
 
 from pipelines.llm.answer import read_response
 from pipelines.llm.cache import AnswerCache, export_answers, import_answers, summary
+from pipelines.llm.ledger import Caps, Ledger
 from pipelines.llm.store import FILE, CacheStore
 from schemas.errors import InputError
 
@@ -54,6 +55,18 @@ def test_the_summary_counts_hits_and_what_they_saved(tmp_path):
     assert (told["input_tokens"], told["output_tokens"]) == (20, 8)
     assert told["by_prompt"][0]["prompt"] == "detail/1"
     assert told["file_bytes"] > 0
+
+
+def test_a_cache_of_the_first_layout_is_taken_over(tmp_path):
+    store, _ = fill(tmp_path, {"k": "A house."})
+    store.connection.execute("ALTER TABLE claims DROP COLUMN prompt")
+    store.connection.execute("INSERT INTO claims VALUES ('open', 'b', 'batch:x', 5, 0.1)")
+    store.connection.execute("PRAGMA user_version=1")
+    store.close()
+    again = CacheStore(tmp_path)
+    assert Ledger(again, "b", Caps()).claims_of("batch:x")["open"].prompt == ""
+    assert AnswerCache(again).get("k").text == "A house."
+    again.close()
 
 
 def test_answers_can_be_carried_to_another_folder(tmp_path):
