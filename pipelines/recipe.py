@@ -120,18 +120,26 @@ def _import_action(order: ImportOrder, where: str, folder: str | Path) -> Action
 
 
 def _step_action(kind: type[Step], order: StepOrder, where: str, folder: str | Path) -> Action:
-    step = kind(parse(order.config, kind.Config, where))
+    named = {
+        name: place(order.config[name], folder) for name in kind.datasets if isinstance(order.config.get(name), str)
+    }
+
+    def step() -> Any:
+        """Made for the check, and again when its turn comes: it may look at what earlier lines have made."""
+        return kind(parse({**order.config, **named}, kind.Config, where))
+
+    step()
     source = place(order.dataset, folder)
-    if not isinstance(step, Derive):
+    if not issubclass(kind, Derive):
         if order.to is not None:
             raise InputError(f"{where}: `to` belongs to steps that make another dataset; {kind.name} adds columns.")
-        return Action(f"{kind.name} {order.dataset}", lambda runner, retry: run_step(step, source, runner, retry))
+        return Action(f"{kind.name} {order.dataset}", lambda runner, retry: run_step(step(), source, runner, retry))
     if order.to is None:
         raise InputError(f"{where}: the key 'to' is missing: {kind.name} makes another dataset.")
     target = place(order.to, folder)
     return Action(
         f"{kind.name} {order.dataset} -> {order.to}",
-        lambda runner, retry: run_derive(step, source, target, runner, retry),
+        lambda runner, retry: run_derive(step(), source, target, runner, retry),
     )
 
 

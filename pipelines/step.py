@@ -92,6 +92,8 @@ class Step(Generic[C]):
     """Statuses that any later run tries again by itself (a spend cap was reached, ...)."""
     counted_by: ClassVar[str | None] = None
     """A column by whose values the manifest counts statuses too: which hosts fail, not only how many rows."""
+    datasets: ClassVar[tuple[str, ...]] = ()
+    """Config fields that name another dataset: a recipe looks for them where its datasets lie."""
     batch_rows: ClassVar[int] = 64
 
     def __init__(self, config: C):

@@ -74,7 +74,7 @@ class JudgeConfig(EndpointConfig):
     @model_validator(mode="after")
     def _fills_in(self) -> JudgeConfig:
         object.__setattr__(self, "prompt_hash", load_prompt(self.prompt).hash)
-        if self.images_manifest < 0:
+        if self.images_manifest < 0 and Dataset.exists(self.images):
             object.__setattr__(self, "images_manifest", Dataset.open(self.images).manifest.number)
         return self
 
@@ -95,6 +95,13 @@ class Judge(Step[JudgeConfig]):
     statuses = JudgeStatus
     transient = TRANSIENT
     unfinished = UNFINISHED
+    datasets = ("images",)
+
+    def fingerprint(self, inputs: dict[str, str]) -> str:
+        """Raises InputError when there is no dataset `images` (a recipe may make it after it was checked)."""
+        if self.config.images_manifest < 0:
+            Dataset.open(self.config.images)
+        return super().fingerprint(inputs)
 
     def setup(self, context: Context) -> None:
         self._lease = Lease(self.config, context.dataset, context.workers)

@@ -5,10 +5,14 @@ import pytest
 
 from demo.teacher import Teacher
 from pipelines.generate import Generate, GenerateConfig
-from pipelines.generate.judge import Judge, JudgeConfig
+from pipelines.generate.judge import Judge, JudgeConfig, JudgeStatus
+from pipelines.generate.statuses import GenerateStatus
+from pipelines.llm.answer import AnswerStatus
+from pipelines.recipe import load_recipe, run_recipe
 from pipelines.run import run_derive, run_step
 from pipelines.runners import Runner
 from schemas import Dataset
+from schemas.errors import InputError
 from schemas.records import IMAGES
 from schemas.writing import write_dataset
 from tests.pipelines.llm.faulty import FaultyServer
@@ -67,3 +71,33 @@ def test_scores_out_of_range_are_no_scores(talks):
         assert len(server.requests) == 4
     assert summary.statuses == {"wrong_schema": 2, "not_asked": 1}
     assert "relevance: Input should be less than or equal to 5" in scores_of(path)[0]["judge_detail"]
+
+
+def test_a_recipe_makes_conversations_and_judges_them_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Datasets are named as everywhere in a recipe, and may not exist before it runs."""
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "data/images", "images", [pa.Table.from_pylist(ROWS, IMAGES)], {})
+    with Teacher() as teacher:
+        asked = {"model": "m", "provider": "test", "base_url": teacher.base_url, "cache": str(tmp_path / "cache")}
+        steps = [
+            {"generate": {"dataset": "images", "to": "talks", "kinds": ["detail"], **asked}},
+            {"judge": {"dataset": "talks", "images": "images", **asked}},
+        ]
+        (tmp_path / "recipe.yaml").write_text(json.dumps({"steps": steps}))
+        *_, judged = run_recipe(load_recipe("recipe.yaml", "data"), RUNNER)
+        *_, again = run_recipe(load_recipe("recipe.yaml", "data"), RUNNER)
+    assert judged.statuses == {"ok": 2, "not_asked": 1}
+    assert (again.made, again.reused) == (0, 1)
+
+
+def test_a_recipe_whose_pictures_are_nowhere_says_so_when_it_comes_to_the_judge(talks, tmp_path):
+    path, config = talks
+    steps = [{"judge": {**config, "dataset": str(path), "images": "imagse"}}]
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"steps": steps}))
+    with pytest.raises(InputError, match=r"imagse: no dataset here"):
+        list(run_recipe(load_recipe(tmp_path / "recipe.yaml", tmp_path), RUNNER))
+
+
+@pytest.mark.parametrize("statuses", [GenerateStatus, JudgeStatus])
+def test_every_reason_of_the_request_layer_is_a_status(statuses):
+    assert {str(reason) for reason in AnswerStatus} <= {str(status) for status in statuses}
