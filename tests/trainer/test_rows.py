@@ -126,6 +126,25 @@ def test_a_schedule_weighs_tiles_not_pictures(tmp_path):
     assert schedule.plan(0).summary()["peak_images"] == 16
 
 
+@pytest.mark.parametrize("strategy", ["balanced", "length_window", "random", "modality_length"])
+def test_any_number_of_ranks_goes_on_with_the_same_rows(strategy, tmp_path):
+    """From every step on, over the end of an epoch, in bins of another shape; packed or padded."""
+    words = np.random.default_rng(1).integers(2, 60, 24)
+    tokens = np.random.default_rng(2).integers(20, 900, 24).tolist()
+    mix = mix_of(tmp_path / "mix", words.tolist(), tokens, [SIZES[number % 5] for number in range(24)])
+    lists = []
+    for world, accumulation, packed in ((1, 1, True), (2, 1, False), (4, 1, True), (2, 2, True)):
+        plan = {"strategy": strategy, "global_batch": 4, "accumulation": accumulation, "seed": 3}
+        schedule = schedule_of(mix, world, ANYRES, packed=packed, **plan)
+        steps = range(2 * schedule.steps_per_epoch)
+        batches = [[schedule.micro_batches(step, rank) for rank in range(world)] for step in steps]
+        lists.append([sorted(int(row) for rank in step for rows in rank for row in rows) for step in batches])
+    assert lists[0] == lists[1] == lists[2] == lists[3]
+    epochs = [sorted(row for step in part for row in step) for part in (lists[0][:6], lists[0][6:])]
+    assert epochs == [list(range(24))] * 2
+    assert lists[0][:6] != lists[0][6:]
+
+
 def test_memory_of_the_tower_grows_with_tiles():
     sizes = {"gpus": 8, "zero_stage": 3, "peak_tokens": 4096}
     few, many = (estimate_memory(ModelSizes(), **sizes, peak_images=tiles) for tiles in (4, 20))
