@@ -5,7 +5,6 @@ The folder holds recipe.yaml and inputs.json, which `trainer.launch` writes afte
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -21,7 +20,7 @@ from schemas.config import load_yaml
 from schemas.errors import LavaBeamError
 from trainer.config import Recipe
 from trainer.preflight import Job, check
-from trainer.runfolder import INPUTS, METRICS, MODEL, RECIPE, RESULT, newest_checkpoint, write_json
+from trainer.runfolder import METRICS, MODEL, RECIPE, RESULT, newest_checkpoint, read_mark, write_json
 from trainer.zero import deepspeed_config, prepare_deepspeed
 
 ERROR = "error.json"
@@ -45,7 +44,7 @@ def train(folder: Path, rank: int, world: int) -> None:
     cuda = torch.cuda.is_available()
     prepare_deepspeed(cuda)
     recipe = load_yaml(folder / RECIPE, Recipe)
-    mark = json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"]
+    mark = read_mark(folder)
     job = check(recipe, world)
     checkpoint = newest_checkpoint(folder, mark)
     trainer = build_trainer(job, folder, rank, world, cuda, checkpoint)
@@ -98,7 +97,7 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Any:
     recipe = job.recipe
     assert job.folder is not None
     device = torch.cuda.get_device_name() if cuda else None
-    mark = json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"]
+    mark = read_mark(folder)
     return Recorder(
         folder / METRICS,
         schedule,

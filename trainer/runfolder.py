@@ -91,11 +91,14 @@ def finished(folder: Path, mark: str) -> dict[str, Any] | None:
 
 def newest_checkpoint(folder: Path, mark: str) -> Path | None:
     """The newest complete checkpoint of a run with this fingerprint, to resume from."""
-    if not (folder / INPUTS).is_file():
-        return None
-    if json.loads((folder / INPUTS).read_text(encoding="utf-8")).get("fingerprint") != mark:
+    if not (folder / INPUTS).is_file() or read_mark(folder) != mark:
         return None
     return max(checkpoints(folder), key=checkpoint_step, default=None)
+
+
+def read_mark(folder: Path) -> str:
+    """The fingerprint of the run that a folder was prepared for."""
+    return str(json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"])
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -40,8 +40,8 @@ def deepspeed_config(recipe: Recipe, precision: str) -> dict[str, Any]:
 
 def prepare_deepspeed(cuda: bool) -> None:
     """Without a GPU, keep DeepSpeed from compiling its shared-memory collectives, which takes over half a minute and
-    needs a compiler; gloo does the same work."""
+    needs a compiler; gloo does the same work. Nor does it then try compiler and linker on every operator it knows."""
     if not cuda:
         import deepspeed
 
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.ops.__compatible_ops__ = {}

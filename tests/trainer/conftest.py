@@ -204,9 +204,10 @@ def forked(monkeypatch):
     settings = {"kill_at": None, "stop_at": None, "observe": None, "started": 0}
     # Loaded once here, not once in every fork.
     import deepspeed  # noqa: F401
+    import peft  # noqa: F401
     from transformers import LlavaForConditionalGeneration, Trainer  # noqa: F401
 
-    from trainer import launch
+    from trainer import launch, loop, metrics, run  # noqa: F401
 
     def start_ranks(folder, count):
         settings["started"] += 1
