@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -98,18 +99,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def normalise(tiles: np.ndarray, mean: Triple, std: Triple, fast: bool = True) -> np.ndarray:
     """uint8 (tiles, height, width, 3) to float32 (tiles, 3, height, width): (value / 255 - mean) / std.
 
-    Exact: by a table of the 256 values, computed in the order and precision of the original. Fast: one multiplication
-    and one addition per value, within 5e-7 of it.
+    Exact: by a table of the 256 values, computed in the order and precision of the original. Fast: the planes split,
+    and each scaled and shifted in one pass by OpenCV, within 5e-7 of it.
     """
     if not fast:
         table = _table(tuple(mean), tuple(std))
         return np.stack([table[channel][tiles[..., channel]] for channel in range(3)], axis=1)
     pixels = np.empty((len(tiles), 3, *tiles.shape[1:3]), np.float32)
-    for tile, planes in zip(tiles, pixels, strict=True):
-        for channel, plane in enumerate(planes):  # plane by plane: each stays in the processor's cache
-            np.copyto(plane, tile[..., channel])
-            np.multiply(plane, np.float32(1 / (255 * std[channel])), out=plane)
-            np.subtract(plane, np.float32(mean[channel] / std[channel]), out=plane)
+    for tile, planes in zip(np.ascontiguousarray(tiles), pixels, strict=True):
+        for channel, plane in enumerate(cv2.split(tile)):
+            scale, shift = 1 / (255 * std[channel]), -mean[channel] / std[channel]
+            cv2.addWeighted(plane, scale, plane, 0, shift, dst=planes[channel], dtype=cv2.CV_32F)
     return pixels
 
 
@@ -148,12 +148,10 @@ def _to_square(pixels: np.ndarray, mean: Triple) -> np.ndarray:
     if height == width:
         return pixels
     side = max(height, width)
-    line = np.tile(np.asarray([int(value * 255) for value in mean], np.uint8), (side, 1))
-    square = np.empty((side, side, 3), np.uint8)
-    square[:] = line  # whole lines: filling three values at a time is slow
     top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = pixels
-    return square
+    edges = top, side - height - top, left, side - width - left
+    colour = [int(value * 255) for value in mean]
+    return cv2.copyMakeBorder(pixels, *edges, cv2.BORDER_CONSTANT, value=colour)
 
 
 def _fitted(pixels: np.ndarray, rule: ImageRule, resize: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.chat.tokenizer import Tokenizer
 from schemas.config import nearest
@@ -20,8 +20,7 @@ BOS, EOS = "<s>", "</s>"
 CONTROL = re.compile(r"(<s>|</s>|<\|[a-z_]+\|>)")
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A stretch of a rendered conversation.
 
     supervised: the model learns to write it. image: it stands for one picture (its text is `<image>`). control: its
