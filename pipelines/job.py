@@ -168,28 +168,31 @@ def _make(maker: Maker, task: Task, context: Context) -> FileEntry:
     reused = entry is not None
     if entry is None:
         counts, batches = maker.open(task)
-        batches = _counted(batches, maker.status_column, context.run, task)
+        batches = _counted(batches, maker, context.run, task)
         kept |= {**columns, "counts": counts}
         entry = write_column_file(store, task.path, batches, maker.schema, maker.schema_name, **kept)
     else:
-        LIVE.add(context.run, entry.rows, entry.statuses)
+        LIVE.add(context.run, task.source_rows, entry.statuses)
     record = {"fragment": task.fragment, "file": task.path, "rows": entry.rows, "statuses": entry.statuses}
-    record |= {"reused": reused, "seconds": round(time.time() - started, 3), "host": socket.gethostname()}
+    record |= {
+        "source_rows": task.source_rows,
+        "reused": reused,
+        "seconds": round(time.time() - started, 3),
+        "host": socket.gethostname(),
+    }
     record |= {"process": os.getpid(), "events": context.take_events()}
     with store.write(f"runs/{context.run}/{maker.name}-{task.fragment}.json") as file:
         file.write(json.dumps(record, default=str).encode())
     return entry
 
 
-def _counted(
-    batches: Iterator[pa.RecordBatch], status_column: str | None, run: str, task: Task
-) -> Iterator[pa.RecordBatch]:
+def _counted(batches: Iterator[pa.RecordBatch], maker: Maker, run: str, task: Task) -> Iterator[pa.RecordBatch]:
     """Pass batches on, show them as progress, and refuse a step that lost or invented rows."""
-    rows = 0
+    rows, named = 0, maker.status_column
     for batch in batches:
         rows += batch.num_rows
-        statuses = batch.column(status_column).to_pylist() if status_column in batch.schema.names else []
-        LIVE.add(run, batch.num_rows, {status: statuses.count(status) for status in set(statuses)})
+        statuses = batch.column(named).to_pylist() if named in batch.schema.names else []
+        LIVE.add(run, maker.source_rows(batch), {status: statuses.count(status) for status in set(statuses)})
         yield batch
     if task.rows is not None and rows != task.rows:
         raise SchemaError(f"{task.path}: the step returned {rows} rows for {task.rows}. Rows in must be rows out.")

@@ -34,6 +34,11 @@ class Task:
     """The file whose rows with a status in `retry` are made again; its other rows are kept as they are."""
     retry: tuple[str, ...] = ()
 
+    @property
+    def source_rows(self) -> int:
+        """How many rows are worked on: what progress counts, whatever is made of them."""
+        return self.rows if self.rows is not None else getattr(self.source, "rows", 0)
+
 
 class Maker:
     """`batches(task)` for one kind of work; `target` is the dataset that the files go to."""
@@ -54,6 +59,10 @@ class Maker:
     def open(self, task: Task) -> tuple[dict[str, int] | None, Iterator[pa.RecordBatch]]:
         """The batches, and counts to keep beside them where no status column tells what became of the input."""
         return None, self.batches(task)
+
+    def source_rows(self, batch: pa.RecordBatch) -> int:
+        """How many of the task's `source_rows` a batch that was made comes from."""
+        return batch.num_rows
 
     def teardown(self) -> None:
         """Once per worker process, at its end."""
@@ -110,9 +119,15 @@ class DeriveMaker(Maker):
     def teardown(self) -> None:
         self.step.teardown()
 
+    def source_rows(self, batch: pa.RecordBatch) -> int:
+        return self.step.source_rows(batch)
+
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
         table = _input_table(self.step, Fragment(Store(self.source), task.source))
-        return self.step.process_fragment(_batches(table, self.step.batch_rows))
+        given = _batches(table, self.step.batch_rows)
+        if task.previous is None:
+            return self.step.process_fragment(given)
+        return self.step.process_again(given, read_column_file(Store(self.target), task.previous), task.retry)
 
 
 class ImportMaker(Maker):

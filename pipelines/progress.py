@@ -19,7 +19,7 @@ PLAIN_EVERY_S = 10.0
 
 
 class LiveCounts:
-    """Rows and statuses of the runs of this process, by run."""
+    """Rows worked on, and statuses of the rows made of them, of the runs of this process, by run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class Progress:
         self._thread.join()
 
     def counts(self) -> tuple[int, Counter[str]]:
-        """Rows done and rows per status, so far."""
+        """Rows worked on, of `rows`, and statuses of what was made of them, so far."""
         if self.live:
             return LIVE.of(self.run)
         folder = f"runs/{self.run}"
@@ -67,7 +67,7 @@ class Progress:
         statuses: Counter[str] = Counter()
         for record in self._seen.values():
             statuses.update(record["statuses"])
-        return sum(record["rows"] for record in self._seen.values()), statuses
+        return sum(record["source_rows"] for record in self._seen.values()), statuses
 
     def _watch(self) -> None:
         if sys.stderr.isatty():

@@ -186,7 +186,7 @@ class Work:
             manifest = commit(self.store, change).number
         else:
             context = Context(run=self.run_id, dataset=self.target, workers=1 if runner.live else runner.count)
-            rows = sum(task.rows or getattr(task.source, "rows", 0) for task in self.tasks)
+            rows = sum(task.source_rows for task in self.tasks)
             try:
                 with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
                     build(pipeline, self.tasks, maker, context, change)

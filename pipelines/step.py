@@ -145,6 +145,19 @@ class Derive(Step[C]):
     makes: ClassVar[str] = "conversations"
     schema: ClassVar[pa.Schema]
 
+    def process_again(
+        self, batches: Iterator[pa.RecordBatch], previous: pa.Table, retry: tuple[str, ...]
+    ) -> Iterator[pa.RecordBatch]:
+        """`process_fragment` of a fragment of which `previous` was made, because some of it ended as one of `retry`.
+
+        By default everything is made again: right where what was good comes back the same, from a cache.
+        """
+        return self.process_fragment(batches)
+
+    def source_rows(self, batch: pa.RecordBatch) -> int:
+        """How many source rows a batch was made of, for the progress of a run."""
+        return batch.num_rows
+
     @property
     def output_schema(self) -> pa.Schema:
         return self.schema

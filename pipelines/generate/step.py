@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.statuses import TRANSIENT, UNFINISHED, GenerateStatus
-from pipelines.generate.writer import Writer, Written
+from pipelines.generate.statuses import REJECTED, TRANSIENT, UNFINISHED, GenerateStatus
+from pipelines.generate.writer import Writer, Written, split_key
 from pipelines.llm.pool import Lease
 from pipelines.step import Context, Derive
 from schemas.records import CONVERSATIONS
@@ -69,13 +70,26 @@ class Generate(Derive[GenerateConfig]):
         return estimate(self.config, images)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return self._written(batches, {})
+
+    def process_again(
+        self, batches: Iterator[pa.RecordBatch], previous: pa.Table, retry: tuple[str, ...]
+    ) -> Iterator[pa.RecordBatch]:
+        """Answers come from the cache again; a rejected one with a status of `retry` gets one more sample."""
+        return self._written(batches, samples_wanted(previous, retry))
+
+    def source_rows(self, batch: pa.RecordBatch) -> int:
+        """As many as there are pictures: all that is made of one lies in one batch."""
+        return len({keys[0] for keys in batch.column("image_keys").to_pylist()})
+
+    def _written(self, batches: Iterator[pa.RecordBatch], samples: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
         rows = (row for batch in batches for row in batch.to_pylist())
         ahead = self.config.concurrency * _ROWS_AHEAD_PER_REQUEST
         if self.config.mode == "batch":
             ahead = _ROWS_AHEAD_IN_BATCH_MODE
         tally = Tally()
         pending: list[dict[str, Any]] = []
-        for written in self._lease.in_order(rows, self._writer.write, ahead):
+        for written in self._lease.in_order(rows, partial(self._writer.write, samples=samples), ahead):
             pending += [tally.counted(one) for one in written]
             if len(pending) >= self.batch_rows:
                 yield self.rows_to_batch(pending)
@@ -84,6 +98,19 @@ class Generate(Derive[GenerateConfig]):
             yield self.rows_to_batch(pending)
         for event in tally.events():
             self._context.log(event)
+
+
+def samples_wanted(previous: pa.Table, retry: Collection[str]) -> dict[str, int]:
+    """Samples by conversation (its key without `~2`): as many as `previous` has, and one more for a rejected last one.
+
+    So an answer that an earlier retry brought is not forgotten by the next.
+    """
+    last: dict[str, tuple[int, str]] = {}
+    for key, status in zip(previous["key"].to_pylist(), previous["status"].to_pylist(), strict=True):
+        conversation, sample = split_key(key)
+        last[conversation] = max(last.get(conversation, (-1, "")), (sample, status))
+    again = REJECTED.intersection(retry)
+    return {conversation: sample + 1 + (status in again) for conversation, (sample, status) in last.items()}
 
 
 class Tally:

@@ -48,8 +48,11 @@ class Writer:
         self._config, self._client = config, client
         self._kinds = config.prompts()
 
-    async def write(self, row: Mapping[str, Any]) -> list[Written]:
-        """All conversation rows of an `images` row: at least one, also when nothing was asked."""
+    async def write(self, row: Mapping[str, Any], samples: Mapping[str, int]) -> list[Written]:
+        """All conversation rows of an `images` row: at least one, also when nothing was asked.
+
+        `samples`: where a conversation may have more than the configured number, by its key.
+        """
         skipped = unusable(row, self._config.skip_duplicates)
         if skipped:
             return [Written(_bare_row(row, None, GenerateStatus.skipped_input, skipped))]
@@ -57,10 +60,12 @@ class Writer:
         if not asked:
             return [Written(_bare_row(row, None, GenerateStatus.not_asked, f"source {row.get('source')!r}"))]
         known = known_from(row, self._config.caption_columns)
-        written = await asyncio.gather(*(self._samples(row, known, prompt) for prompt in asked))
+        written = await asyncio.gather(*(self._samples(row, known, prompt, samples) for prompt in asked))
         return [one for several in written for one in several]
 
-    async def _samples(self, row: Mapping[str, Any], known: Known, prompt: Prompt) -> list[Written]:
+    async def _samples(
+        self, row: Mapping[str, Any], known: Known, prompt: Prompt, samples: Mapping[str, int]
+    ) -> list[Written]:
         """One row per answer that was asked for: rejected ones stay, the last may be the good one."""
         image = (row.get("image") or {}).get("bytes") if prompt.image else None
         if not known.has(prompt.needs) or (prompt.image and not image):
@@ -69,7 +74,8 @@ class Writer:
                 Written(_bare_row(row, prompt.kind, GenerateStatus.no_context, f"prompt {prompt.id} needs {needs}"))
             ]
         written: list[Written] = []
-        for sample in range(self._config.samples):
+        most = max(self._config.samples, samples.get(_key(row["key"], prompt.kind, 0), 0))
+        for sample in range(most):
             request = build_request(self._config, prompt, known, image, sample)
             written.append(await self._written(row, known, prompt, request))
             if written[-1].row["status"] not in REJECTED:
@@ -166,6 +172,12 @@ def _bare_row(row: Mapping[str, Any], kind: str | None, status: GenerateStatus, 
 def _key(key: str, kind: str | None, sample: int) -> str:
     """`photo-7/detail`, and `photo-7/detail~1` for the second sample; unique within the dataset."""
     return "/".join(filter(None, (key, kind))) + (f"~{sample}" if sample else "")
+
+
+def split_key(key: str) -> tuple[str, int]:
+    """`photo-7/detail~1` -> (`photo-7/detail`, 1)."""
+    conversation, mark, sample = key.rpartition("~")
+    return (conversation, int(sample)) if mark and sample.isdecimal() else (key, 0)
 
 
 def _messages(pairs: list[Pair], suffix: str) -> list[dict[str, Any]]:

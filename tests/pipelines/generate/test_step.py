@@ -8,12 +8,15 @@ import pytest
 
 from demo.teacher import Teacher
 from pipelines.generate import Generate, GenerateConfig
+from pipelines.generate.step import samples_wanted
+from pipelines.progress import LIVE, Progress
 from pipelines.run import run_derive
 from pipelines.runners import Runner
 from schemas import Dataset
 from schemas.config import parse
 from schemas.errors import InputError
 from schemas.records import IMAGE, IMAGES
+from schemas.store import Store
 from schemas.writing import write_dataset
 from tests.pipelines.llm.faulty import OK, FaultyServer
 
@@ -49,12 +52,12 @@ def images(tmp_path):
     return write_dataset(tmp_path / "images", "images", tables, {})
 
 
-def generate(server, images, target, **changes):
+def generate(server, images, target, retry="", **changes):
     folder = Path(target).parent
     values = {"model": "scripted-teacher", "provider": "test", "base_url": server.base_url, "kinds": KINDS}
     values |= {"cache": str(folder / "cache"), "temperature": 0, "timeout_s": 5}
     config = GenerateConfig(**{**values, **changes})
-    summary = run_derive(Generate(config), folder / "images", target, RUNNER)
+    summary = run_derive(Generate(config), folder / "images", target, RUNNER, retry)
     return summary, Dataset.open(target)
 
 
@@ -153,6 +156,48 @@ def test_bad_answers_stay_as_rows_and_are_asked_again_as_another_sample(images, 
     assert [one["key"] for one in made][:2] == ["shape/describe", "shape/describe~1"]
     assert '"seed": 1' in made[1]["generator"]["parameters"]
     assert made[0]["generator"]["output_tokens"] == 2
+
+
+class SecondThoughts(FaultyServer):
+    """Declines the first time; answers when asked for another sample."""
+
+    async def respond(self, request, body, answer):
+        if "seed" not in body:
+            answer["choices"][0]["message"]["content"] = "I'm sorry, I cannot see pictures."
+        return await super().respond(request, body, answer)
+
+
+def test_retrying_a_rejected_answer_asks_for_another_sample_and_nothing_else(images, tmp_path):
+    with SecondThoughts() as server:
+        first, _ = generate(server, images, tmp_path / "talks", kinds=["describe"])
+        assert first.statuses == {"refused": 3, "skipped_input": 2, "no_context": 1}
+        other, _ = generate(server, images, tmp_path / "talks", retry="transient", kinds=["describe"])
+        assert (other.made, len(server.requests)) == (0, 3)
+        again, talks = generate(server, images, tmp_path / "talks", retry="refused", kinds=["describe"])
+        assert again.statuses == {"ok": 3, "refused": 3, "skipped_input": 2, "no_context": 1}
+        assert len(server.requests) == 6
+        keys = [one["key"] for one in rows_of(talks) if one["status"] == "ok"]
+        assert keys == ["shape/describe~1", "photo/describe~1", "other/describe~1"]
+        # What the retry brought stays, whatever is retried next: nothing is forgotten, nothing asked.
+        third, _ = generate(server, images, tmp_path / "talks", retry="refused,no_context", kinds=["describe"])
+        assert (third.statuses, len(server.requests)) == (again.statuses, 6)
+
+
+def test_samples_are_those_there_are_and_one_more_for_a_rejected_last_one():
+    rows = [("a/d", "refused"), ("a/d~1", "ok"), ("b/d", "refused"), ("c/d", "unavailable"), ("d~x/d", "refused")]
+    previous = pa.Table.from_pylist([{"key": key, "status": status} for key, status in rows])
+    assert samples_wanted(previous, ["refused"]) == {"a/d": 2, "b/d": 2, "c/d": 1, "d~x/d": 2}
+    assert samples_wanted(previous, ["unavailable"]) == {"a/d": 2, "b/d": 1, "c/d": 1, "d~x/d": 1}
+
+
+def test_progress_counts_source_rows_however_many_are_made_of_them(images, tmp_path):
+    with Teacher() as teacher:
+        summary, talks = generate(teacher, images, tmp_path / "talks")
+    assert talks.rows == 14
+    done, statuses = LIVE.of(summary.run)
+    assert (done, statuses.total()) == (6, 14)
+    elsewhere = Progress("generate", 6, Store(tmp_path / "talks"), summary.run, live=False)
+    assert elsewhere.counts()[0] == 6
 
 
 def test_a_dead_server_leaves_a_reason_on_every_row(images, tmp_path):
