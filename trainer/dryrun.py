@@ -103,15 +103,17 @@ def model_sizes(folder: ModelFolder) -> ModelSizes:
     width = int(text.get("hidden_size", 4096))
     heads = int(text.get("num_attention_heads", 32))
     tower = int(vision.get("hidden_size", 768))
+    vocabulary = int(text.get("vocab_size", 32000))
+    tied = bool(text.get("tie_word_embeddings") or folder.config.get("tie_word_embeddings"))
     return ModelSizes(
-        language_parameters=language_parameters(text),
+        language_parameters=language_parameters(text) + (0 if tied else width * vocabulary),
         vision_parameters=transformer_parameters(tower, vision.get("intermediate_size"), vision),
         projector_parameters=projector_parameters(folder),
         hidden_size=width,
         intermediate_size=int(text.get("intermediate_size", 11008)),
         key_value_size=width // heads * int(text.get("num_key_value_heads") or heads),
         layers=int(text.get("num_hidden_layers", 32)),
-        vocabulary=int(text.get("vocab_size", 32000)),
+        vocabulary=vocabulary,
         vision_hidden_size=tower,
         vision_layers=int(vision.get("num_hidden_layers", 12)),
         tokens_per_image=folder.rule.side**2 + folder.rule.class_token,

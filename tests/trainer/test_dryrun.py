@@ -8,6 +8,8 @@ import torch
 from schemas.errors import InputError
 from trainer import launch
 from trainer.config import load_recipe
+from trainer.dryrun import model_sizes, total_parameters
+from trainer.folder import ModelFolder
 from trainer.parts import assembled
 from trainer.preflight import check
 
@@ -28,6 +30,14 @@ def test_a_dry_run_of_a_checkpoint(recipe_file, tmp_path):
     assert {group["name"] for group in told["groups"]} == {"projector", "projector_no_decay"}
     assert "torchrun --nproc-per-node=2" in told["launch"]["torchrun"]
     assert not (tmp_path / "run").exists()
+
+
+def test_the_memory_estimate_counts_every_parameter(tiny):
+    """What the formula leaves out (norms, biases, the tower's patch and position tables) weighs only at this size."""
+    folder = ModelFolder.open(tiny / "model")
+    sizes = model_sizes(folder)
+    counted = sizes.language_parameters + sizes.vision_parameters + sizes.projector_parameters
+    assert counted == pytest.approx(total_parameters(folder), rel=0.15)
 
 
 def test_a_dry_run_of_parts_knows_rates_and_writes_nothing(parts, tmp_path):

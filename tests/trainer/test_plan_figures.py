@@ -169,6 +169,9 @@ def test_memory_of_adapters_and_offload():
     estimate = partial(estimate_memory, ModelSizes(), gpus=1, peak_tokens=2048, peak_images=2)
     lora = estimate(zero_stage=0, trainable_parameters=160e6, frozen_bytes=NF4_BYTES)
     assert 3e9 < lora.parameters < 5e9
+    # 4-bit layers; 16 bits for adapters, tower and both tables of the vocabulary.
+    whole = 0.304e9 + 2 * 4096 * 32000
+    assert lora.parameters == pytest.approx(2 * 160e6 + 2 * whole + NF4_BYTES * (7.065e9 - 160e6 - whole))
     assert lora.optimizer == 12 * 160e6
     assert lora.total < 24e9 < estimate(zero_stage=0).total
     offloaded = estimate(zero_stage=3, offload_optimizer=True, offload_parameters=True)

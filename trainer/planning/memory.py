@@ -67,7 +67,8 @@ def estimate_memory(
       bytes of float32 weights, momentum and variance, the last two only for what trains. Stage 1 divides the optimizer
       among the GPUs, stage 2 the gradients, stage 3 the parameters (section 5).
     - trainable_parameters: default language model and projector; give the adapters' own for LoRA, and
-      frozen_bytes=NF4_BYTES for QLoRA.
+      frozen_bytes=NF4_BYTES for QLoRA: of the language model's layers, while its two tables of the vocabulary and the
+      tower keep 16 bits.
     - peak_images: tiles with anyres. Activations: see `_activations`; logits in bf16, their float32 copy and its
       gradient: 10 bytes each.
 
@@ -79,7 +80,8 @@ def estimate_memory(
     if trainable_parameters is None:
         trainable_parameters = sizes.language_parameters + sizes.projector_parameters
     frozen = max(total - trainable_parameters, 0.0)
-    parameters = 2 * trainable_parameters + frozen_bytes * frozen
+    whole = 2.0 * sizes.hidden_size * sizes.vocabulary + (0.0 if train_vision else sizes.vision_parameters)
+    parameters = 2 * trainable_parameters + 2 * min(whole, frozen) + frozen_bytes * max(frozen - whole, 0.0)
     buffers = 2 * min(BUCKET, trainable_parameters) if zero_stage in (1, 2) and gpus > 1 else 0.0
     if zero_stage == 3:
         buffers = 2 * (min(LIVE_PARAMETERS, total) + min(BUCKET, trainable_parameters))
