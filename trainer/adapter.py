@@ -16,7 +16,7 @@ from trainer.folder import ModelFolder
 from trainer.stages import module_of
 
 ADAPTER, PROJECTOR, ORIGIN = "adapter", "projector.safetensors", "origin.json"
-TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|qkv_proj|o_proj|gate_proj|up_proj|gate_up_proj|down_proj)"
 """All linear layers of the decoder, not lm_head: what LLaVA's `find_all_linear_names` finds (llava/train/train.py)."""
 
 KEPT = ("vision_tower", "multi_modal_projector")

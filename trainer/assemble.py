@@ -12,6 +12,7 @@ from schemas.chat import ImageRule
 from schemas.errors import InputError
 from trainer.folder import CLIP_MEAN, CLIP_STD, preprocessor, write_sidecar
 from trainer.original import read_projector
+from trainer.partcheck import check_llm, check_tower
 from trainer.processor import select_strategy, write_processor, write_tokenizer
 from trainer.shards import ShardWriter, read_tensors
 
@@ -55,7 +56,7 @@ def assemble(
         fresh = dict(fresh_projector(config, projector_type, seed))
         if projector is not None:
             fresh.update(read_projector(projector, {name: tensor.shape for name, tensor in fresh.items()}))
-        for name, tensor in fresh.items():
+        for name, tensor in (*fresh.items(), *fresh_newline(config, seed)):
             writer.put(name, tensor)
         config.dtype = writer.dtype
     config.save_pretrained(output)
@@ -83,6 +84,14 @@ def fresh_projector(config: Any, projector_type: str, seed: int) -> Iterator[tup
         yield "multi_modal_projector.linear_2.bias", torch.zeros(deep)
 
 
+def fresh_newline(config: Any, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """For anyres, the embedding that ends a line of patches: normal, of deviation 1/sqrt(its size), drawn from `seed`
+    (LLaVA-NeXT, llava/model/llava_arch.py)."""
+    if config.model_type == "llava_next":
+        deep = config.text_config.hidden_size
+        yield "image_newline", torch.randn(deep, generator=torch.Generator().manual_seed(seed + 1)) / deep**0.5
+
+
 def projector_config(projector_type: str) -> dict[str, Any]:
     """LlavaConfig's words for a projector: LLaVA's GELU is the exact one (torch.nn.GELU)."""
     if projector_type not in PROJECTORS:
@@ -105,10 +114,14 @@ def joined_config(
     """
     from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
 
+    check_tower(str(tower), rule)
+    check_llm(str(llm))
     vision = AutoConfig.from_pretrained(tower)
     vision = getattr(vision, "vision_config", vision)
     text = AutoConfig.from_pretrained(llm)
     _check_rule(rule, vision, Path(tower))
+    if not -vision.num_hidden_layers - 1 <= select_layer <= vision.num_hidden_layers:
+        raise InputError(f"select_layer {select_layer}: {tower} has {vision.num_hidden_layers} layers.")
     text.vocab_size = max(text.vocab_size, vocabulary)
     kind: Any = LlavaConfig
     extra: dict[str, Any] = {}
@@ -131,6 +144,7 @@ def joined_config(
 
 
 def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
+    # As in check_tower, with what config.json leaves to its class's defaults.
     found = (vision.image_size, vision.patch_size)
     if found != (rule.image_size, rule.patch_size):
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,17 @@ PREFIXES = (
 )
 """transformers 5's names inside LLaVA classes -> names on disk."""
 
+DINOV2 = (
+    (".attention.q_proj.", ".attention.attention.query."),
+    (".attention.k_proj.", ".attention.attention.key."),
+    (".attention.v_proj.", ".attention.attention.value."),
+    (".attention.o_proj.", ".attention.output.dense."),
+    (".mlp.down_proj.", ".mlp.weights_out."),
+)
+"""The same for a DINOv2 tower, whose layers are `layer.N` where CLIP's and SigLIP's are `layers.N`."""
+
+GATE = ".mlp.gate_proj."
+
 
 def export(
     weights: Mapping[str, torch.Tensor], config: Any, origin: ModelFolder, output: Path, training: dict[str, Any]
@@ -35,7 +46,7 @@ def export(
     inner = tower_prefix(config.vision_config.model_type)
     tied = bool(config.tie_word_embeddings)
     with ShardWriter(draft) as writer:
-        for name, tensor in weights.items():
+        for name, tensor in joined_gates(weights):
             if not (tied and name.startswith("lm_head.")):
                 writer.put(disk_name(name, inner), tensor)
     config.architectures = [origin.model_class]
@@ -53,9 +64,23 @@ def disk_name(name: str, tower: str) -> str:
     for inside, outside in PREFIXES:
         if name.startswith(inside):
             return outside + name.removeprefix(inside)
-    if name.startswith("model.vision_tower."):
-        return tower + name.removeprefix("model.vision_tower.").removeprefix("vision_model.")
-    return name
+    if not name.startswith("model.vision_tower."):
+        return name
+    name = name.removeprefix("model.vision_tower.").removeprefix("vision_model.")
+    if ".layer." in name:
+        for inside, outside in DINOV2:
+            name = name.replace(inside, outside)
+    return tower + name
+
+
+def joined_gates(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights, with the two halves of a large DINOv2's gated layers in one, as they are on disk."""
+    for name, tensor in weights.items():
+        if GATE in name and "vision_tower" in name:
+            other = weights[name.replace(GATE, ".mlp.up_proj.")]
+            yield name.replace(GATE, ".mlp.weights_in."), torch.cat([tensor.cpu(), other.cpu()])
+        elif ".mlp.up_proj." not in name or "vision_tower" not in name:
+            yield name, tensor
 
 
 def tower_prefix(model_type: str) -> str:

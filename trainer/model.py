@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from schemas.errors import LavaBeamError
+from schemas.errors import InputError, LavaBeamError
 from trainer.adapter import add_lora, quantisation
 from trainer.config import Recipe
 from trainer.folder import ModelFolder
 from trainer.kernels import compile_layers, use_liger
 from trainer.preflight import Job
-from trainer.stages import Stage, freeze, module_of
+from trainer.stages import Stage, freeze, module_of, unreached_parameters
 
 
 def load_model(job: Job, kernel: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -24,7 +25,9 @@ def load_model(job: Job, kernel: str, dtype: torch.dtype = torch.float32) -> Any
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
     if job.stage.bits == 4:
         options["quantization_config"] = quantisation()
-    llava = model = kind.from_pretrained(job.folder.path, **options)
+    llava, told = kind.from_pretrained(job.folder.path, output_loading_info=True, **options)
+    check_complete(llava, told["missing_keys"], job.folder)
+    model = llava
     if job.recipe.liger:
         use_liger(llava)
     if job.recipe.gradient_checkpointing:
@@ -40,6 +43,16 @@ def load_model(job: Job, kernel: str, dtype: torch.dtype = torch.float32) -> Any
     if job.recipe.compile:
         compile_layers(llava)
     return model
+
+
+def check_complete(model: Any, missing: Iterable[str], folder: ModelFolder) -> None:
+    """Raise InputError when the checkpoint lacks weights that the model reads: they would start at random."""
+    needed = sorted(set(missing) - set(unreached_parameters(model)))
+    if needed:
+        raise InputError(
+            f"{folder.path}: {len(needed)} weights are missing, among them {needed[0]}. Fetch the checkpoint again, or "
+            "assemble it from its tower and llm."
+        )
 
 
 def check_learning(model: Any, stage: Stage) -> None:

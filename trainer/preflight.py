@@ -6,15 +6,15 @@ import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from schemas.chat import ImageRule, get_template, load_tokenizer
+from schemas.chat import ImageRule, Tokenizer, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.folder import ModelFolder
+from trainer.partcheck import check_checkpoint, check_llm, check_tower
 from trainer.plan import make_plan
 from trainer.stages import Stage, get_stage
 
@@ -48,7 +48,7 @@ def check(recipe: Recipe, processes: int) -> Job:
         check_agreement(folder, mix, rule)
         folder = folder.with_training(rule, information["template"])
     else:
-        _check_parts(recipe, mix)
+        _check_parts(recipe, mix, rule)
     if rule is None:
         raise InputError(f"{mix.path}: the mix has no image rule. Give `image` in its recipe and make it again.")
     limit = recipe.data.max_length or (folder.positions if folder else None)
@@ -120,7 +120,9 @@ def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
             f"{folder.path}: config.json calls token {folder.image_id} the picture's, the tokenizer's <image> is "
             f"{'missing' if known is None else known}. Assemble the checkpoint again from its tower and llm."
         )
+    check_template(folder.tokenizer, mix.manifest.info["template"])
     _check_rule(folder, rule, mix)
+    check_checkpoint(folder.path, folder.text)
 
 
 def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
@@ -166,14 +168,21 @@ def model_path(path: str) -> Path:
     return inner if (inner / "config.json").is_file() else Path(path)
 
 
-def _check_parts(recipe: Recipe, mix: Dataset) -> None:
-    tokenizer: Any = load_tokenizer(recipe.model.tokenizer or str(recipe.model.llm))
+def _check_parts(recipe: Recipe, mix: Dataset, rule: ImageRule | None) -> None:
+    tokenizer = load_tokenizer(recipe.model.tokenizer or str(recipe.model.llm))
     counted = mix.manifest.info["tokenizer"]["hash"]
     if tokenizer.hash != counted:
         raise InputError(
             f"{tokenizer.where}: this tokenizer ({tokenizer.hash[:12]}) is not the one that {mix.path} was "
             f"counted with ({counted[:12]}). Make the mix again with it."
         )
-    for part in (recipe.model.tower, recipe.model.llm):
-        if not (Path(str(part)) / "config.json").is_file():
-            raise InputError(f"{part}: no config.json here. Give the folder of a Hugging Face model.")
+    check_template(tokenizer, mix.manifest.info["template"])
+    check_llm(str(recipe.model.llm))
+    if rule is not None:
+        check_tower(str(recipe.model.tower), rule)
+
+
+def check_template(tokenizer: Tokenizer, template: str) -> None:
+    """Raise InputError when the tokenizer lacks a control token of the template."""
+    turns = [{"role": role, "content": [{"type": "text", "text": "a"}]} for role in ("system", "user", "assistant")]
+    encode(turns, [], get_template(template), tokenizer)

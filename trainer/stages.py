@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,13 @@ STAGES: dict[str, Stage] = {
 }
 """LLaVA (Liu et al. 2023, arXiv 2304.08485, section 4.2) trains the projector, then projector and llm; LLaVA-NeXT the
 tower as well; the LoRA stages keep training the projector in full, as LLaVA v1.5 does."""
+
+
+TOWER_LAYER = re.compile(r"\.layers?\.(\d+)\.")
+"""`encoder.layers.3.` of CLIP and SigLIP, `encoder.layer.3.` of DINOv2."""
+
+TOWER_END = ("post_layernorm", ".head.", "vision_tower.layernorm.", "mask_token")
+"""What comes behind a tower's last layer, and what DINOv2's own training puts in place of hidden patches."""
 
 
 def get_stage(name: str, train: tuple[str, ...] | None = None) -> Stage:
@@ -89,6 +97,6 @@ def unreached_parameters(model: nn.Module) -> Iterable[str]:
             yield name
         if "vision_tower" not in name:
             continue
-        behind = any(f".layers.{number}." in name for number in range(read, depth))
-        if behind or "post_layernorm" in name or ".head." in name:
+        found = TOWER_LAYER.search(name)
+        if (found and int(found[1]) >= read) or any(part in name for part in TOWER_END):
             yield name

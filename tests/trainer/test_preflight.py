@@ -91,3 +91,62 @@ def test_a_folder_that_is_no_llava_checkpoint(recipe_file, tiny):
     message = refusal(recipe_file(model__checkpoint=str(tiny / "llm")))
     assert "model_type" in message
     assert "llama" in message
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def swap_weights(folder):
+    """The config.json of a model that is wider."""
+    content = json.loads((folder / "config.json").read_text())
+    content["text_config"]["hidden_size"] *= 2
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def lose_shard(folder):
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def spoil(folder):
+    (folder / "model.safetensors").write_bytes(b"<html>not found</html>")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut, "its header promises"),
+        (swap_weights, "another model's"),
+        (lose_shard, "model-00002-of-00002.safetensors: this part of the weights is missing"),
+        (spoil, "no safetensors file"),
+    ],
+)
+def test_weights_that_are_not_the_checkpoints(recipe_file, tiny, tmp_path, damage, words):
+    shutil.copytree(tiny / "model", tmp_path / "other")
+    damage(tmp_path / "other")
+    assert words in refusal(recipe_file(model__checkpoint=str(tmp_path / "other")))
+
+
+def test_a_template_whose_control_tokens_the_tokenizer_lacks(recipe_file, reader, tmp_path):
+    rows = [sample_row(number, reader, "mistral") for number in range(8)]
+    write_mix(tmp_path / "llama3", rows, reader, template="llama_3")
+    message = refusal(recipe_file(data__mix=str(tmp_path / "llama3")))
+    assert "<|start_header_id|>" in message
+    assert "llama_3" in message
+
+
+@pytest.mark.parametrize(
+    ("tower", "llm", "words"),
+    [
+        ("llm", "llm", "'llama' model is no vision tower"),
+        ("model", "llm", "'llava' model is no vision tower"),
+        ("tower", "model", "'llava' model is no language model"),
+        ("nowhere", "llm", "no config.json"),
+    ],
+)
+def test_parts_that_are_something_else(recipe_file, tiny, tower, llm, words):
+    model = {"tower": str(tiny / tower), "llm": str(tiny / llm)}
+    assert words in refusal(recipe_file(model=model))
