@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from schemas.errors import InputError, LavaBeamError
 from trainer import checkpoint, launch
@@ -105,6 +106,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(recipe_file, forked, tmp_pat
     for number in (1, 2):
         saved, loaded = state_of(moved / f"checkpoint-{number}"), state_of(moved / f"loaded-{number}")
         assert all(np.array_equal(saved[name], loaded[name]) for name in saved | loaded)
+    finished = "adapter/adapter_model.safetensors" if stage == "finetune_lora" else "model/model.safetensors"
+    assert_close(load_file(whole / finished), load_file(moved / finished), 1e-4)
     for number in (2, 3):
         assert_close(state_of(whole / f"checkpoint-{number}"), state_of(moved / f"checkpoint-{number}"), 1e-4)
 
