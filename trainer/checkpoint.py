@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -50,9 +51,15 @@ def commit(folder: Path, engine: Any, order: str, keep: int) -> None:
     steps = {float(state["step"]) for state in engine.basic_optimizer.state.values()}
     if len(steps) > 1:
         raise LavaBeamError(f"{folder}: parameters were updated {sorted(steps)} times; a checkpoint holds one number.")
+    ranks, zero = engine.world_size, engine.zero_optimization_stage()
+    written = len(list(folder.glob("rank-*.safetensors")))
+    if written != (ranks if zero else 1):
+        raise LavaBeamError(
+            f"{folder}: {written} of {ranks} ranks' files are here. Several machines need an `output` that all see."
+        )
     content = {
-        "ranks": engine.world_size,
-        "zero": engine.zero_optimization_stage(),
+        "ranks": ranks,
+        "zero": zero,
         "updates": steps.pop() if steps else 0.0,
         "order": order,
         "parameters": parameter_sizes(engine),
@@ -119,7 +126,9 @@ def write_tensors(path: Path, tensors: Iterable[tuple[str, torch.Tensor]], metad
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in listed:
-            file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+            file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _compare(folder: Path, saved: dict[str, int], wanted: dict[str, int]) -> None:

@@ -20,7 +20,7 @@ from schemas.config import load_yaml
 from schemas.errors import LavaBeamError
 from trainer.config import Recipe
 from trainer.preflight import Job, check
-from trainer.runfolder import METRICS, MODEL, RECIPE, RESULT, newest_checkpoint, read_mark, write_json
+from trainer.runfolder import METRICS, MODEL, RECIPE, RESULT, checkpoints, newest_checkpoint, read_mark, write_json
 from trainer.zero import deepspeed_config, prepare_deepspeed
 
 ERROR = "error.json"
@@ -47,6 +47,8 @@ def train(folder: Path, rank: int, world: int) -> None:
     mark = read_mark(folder)
     job = check(recipe, world)
     checkpoint = newest_checkpoint(folder, mark)
+    if rank == 0:
+        _tell_where_from(folder, checkpoint)
     trainer = build_trainer(job, folder, rank, world, cuda, checkpoint)
     signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stop_requested", True))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -143,6 +145,15 @@ def precision_of(recipe: Recipe, cuda: bool) -> str:
     if recipe.deepspeed.precision != "auto":
         return recipe.deepspeed.precision
     return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def _tell_where_from(folder: Path, checkpoint: Path | None) -> None:
+    """Say which checkpoint is used, and which are not because a run was killed while it wrote them."""
+    whole = checkpoints(folder)
+    for path in sorted(set(folder.glob("checkpoint-*")) - set(whole)):
+        print(f"{path}: was not written to its end and is not used.", file=sys.stderr, flush=True)
+    if checkpoint is not None:
+        print(f"{folder}: going on from {checkpoint.name}.", file=sys.stderr, flush=True)
 
 
 def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> None:

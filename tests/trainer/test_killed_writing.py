@@ -48,7 +48,7 @@ MOMENTS = {
 """What is replaced while the second checkpoint is written, and which one a run goes on from."""
 
 
-def test_the_last_whole_checkpoint_is_used_and_half_a_one_never(recipe_file, forked, tmp_path):
+def test_the_last_whole_checkpoint_is_used_and_half_a_one_never(recipe_file, forked, tmp_path, capfd):
     path = recipe_file(stage="pretrain", deepspeed={"zero": 3}, checkpoints={"every": 1, "keep": 1}, steps=3)
     launch.train(path, processes=2, overrides={"output": str(tmp_path / "calm")})
     folder = tmp_path / "run"
@@ -66,6 +66,9 @@ def test_the_last_whole_checkpoint_is_used_and_half_a_one_never(recipe_file, for
         assert [found.name for found in checkpoints(folder)] == [left]
     forked["observe"] = None
     launch.train(path, processes=2)
+    told = capfd.readouterr().err
+    assert f"{folder / 'checkpoint-2'}: was not written to its end and is not used." in told
+    assert f"{folder}: going on from checkpoint-2." in told
     assert [found.name for found in folder.glob("checkpoint-*")] == ["checkpoint-3"]
     calm, killed = state_of(tmp_path / "calm" / "checkpoint-3"), state_of(folder / "checkpoint-3")
     assert all(np.array_equal(calm[name], killed[name]) for name in calm | killed)

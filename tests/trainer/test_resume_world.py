@@ -141,6 +141,14 @@ def test_our_strategies_go_on_with_any_number_of_ranks(recipe_file, tmp_path, st
         checkpoint.check_order(written, schedule_of(recipe_file, world, **plan))
 
 
+def test_dropout_after_a_break_is_what_it_would_have_been(recipe_file, forked, tmp_path):
+    path = recipe_file(stage="finetune_lora", lora={**LORA, "dropout": 0.5}, checkpoints={"every": 1}, steps=3)
+    run_in_pieces(path, forked, tmp_path / "whole", [(1, None, 2)])
+    run_in_pieces(path, forked, tmp_path / "killed", [(1, 2, 2), (1, None, 2)])
+    losses = [[line["loss"] for line in read_metrics(tmp_path / n / "metrics.jsonl")] for n in ("whole", "killed")]
+    assert losses[0] == losses[1]
+
+
 class Engine:
     """As much of a DeepSpeed engine without ZeRO as a checkpoint needs."""
 
@@ -157,6 +165,13 @@ class Engine:
         return 0
 
 
+class TwoRanks(Engine):
+    world_size = 2
+
+    def zero_optimization_stage(self):
+        return 2
+
+
 def test_other_parameters_and_missing_pieces_are_named(tmp_path):
     folder = tmp_path / "checkpoint-1"
     checkpoint.begin(folder)
@@ -164,6 +179,8 @@ def test_other_parameters_and_missing_pieces_are_named(tmp_path):
     checkpoint.commit(folder, Engine(3), "order", keep=1)
     with pytest.raises(InputError, match="weight: 6 elements in the checkpoint, 8 in the model"):
         checkpoint.load(folder, Engine(4))
+    with pytest.raises(LavaBeamError, match="1 of 2 ranks' files are here"):
+        checkpoint.commit(folder, TwoRanks(3), "order", keep=1)
     file = folder / "rank-0-of-1.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"rank-0-of-1.safetensors: cannot be read"):
