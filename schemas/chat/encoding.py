@@ -11,7 +11,8 @@ import numpy as np
 
 from schemas.chat.images import ImageRule, Size
 from schemas.chat.templates import BOS, EOS, Message, Segment, Template
-from schemas.chat.tokenizer import Pieces, Tokenizer
+from schemas.chat.tokenizer import Tokenizer
+from schemas.chat.wordcache import Pieces
 from schemas.errors import InputError
 
 IGNORE = -100

@@ -7,10 +7,11 @@ import json
 import re
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
+from schemas.chat.wordcache import Pieces, WordCache
 from schemas.errors import InputError
 
 IMAGE_TOKEN = "<image>"
@@ -25,13 +26,6 @@ USUAL_NAMES = {
     "unk_token": ("<unk>", "[UNK]"),
 }
 """Looked for where no tokenizer_config.json says which token plays the part."""
-
-
-class Pieces(NamedTuple):
-    """Token ids of a text and, for each, its [start, end) in characters of that text."""
-
-    ids: list[int]
-    offsets: list[tuple[int, int]]
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
@@ -100,6 +94,9 @@ class Tokenizer:
         `first` tells whether the text opens the sequence: some tokenizers put a blank in front of that alone.
         Called as `encode`, which remembers the last texts: what a template writes comes again in every row.
         """
+        if self._words is not None:
+            prefixed = self.prefix == "always" or (first and self.prefix == "first")
+            return self._words.encode(text, self._text_first if prefixed else None)
         encoding = (self._text_first if first else self._text_rest).encode(text, add_special_tokens=False)
         return Pieces(encoding.ids, encoding.offsets)
 
@@ -148,6 +145,10 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         return backend
+
+    @cached_property
+    def _words(self) -> WordCache | None:
+        return WordCache.of(text_only(self.content))
 
     @cached_property
     def _text_first(self) -> Backend:
