@@ -122,12 +122,26 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
 @click.argument("questions")
 @click.option("--limit", type=int, help="Only the first questions.")
 @click.option("--batch", default=256, help="Questions at a time.", show_default=True)
+@click.option("--images", type=Path, help="The folder of the pictures that a file of questions names.")
+@click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
 @json_option
-def evaluate(checkpoint: Path, questions: str, limit: int | None, batch: int, as_json: bool) -> None:
-    """Share of QUESTIONS (a samples dataset, or JSON lines with answers) that CHECKPOINT answers right."""
+def evaluate(
+    checkpoint: Path,
+    questions: str,
+    limit: int | None,
+    batch: int,
+    images: Path | None,
+    template: str | None,
+    as_json: bool,
+) -> None:
+    """Share of QUESTIONS that CHECKPOINT answers right.
+
+    QUESTIONS: a samples dataset, or a .json or .jsonl file of LLaVA rows (ScienceQA's test file) or of lines with text,
+    answer and image. An answer that is an option's letter is compared by its letter.
+    """
     from trainer.evaluate import evaluate as run
 
-    result = run(checkpoint, questions, limit=limit, batch=batch)
+    result = run(checkpoint, questions, limit=limit, batch=batch, images=images, template=template)
     return print_json(result) if as_json else _print_tree(result)
 
 
@@ -138,11 +152,12 @@ def evaluate(checkpoint: Path, questions: str, limit: int | None, batch: int, as
 @click.option("--images", type=Path, help="The folder of the pictures that the questions name.")
 @click.option("--batch", default=16, help="Questions at a time.", show_default=True)
 @click.option("--max-tokens", default=1024, help="Tokens of an answer at most.", show_default=True)
-def answer(checkpoint: Path, questions: Path, output: Path, images: Path | None, batch: int, max_tokens: int) -> None:
+@click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
+def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
     """Answer a file of QUESTIONS in batches, greedily, into LLaVA's answers format (JSON lines)."""
     from trainer.answers import answer_file
 
-    count = answer_file(checkpoint, questions, output, images=images, batch=batch, max_tokens=max_tokens)
+    count = answer_file(checkpoint, questions, output, **given)
     click.echo(f"{count} answers in {output}")
 
 

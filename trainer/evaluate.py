@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from schemas.dataset import Dataset
 from schemas.errors import InputError
+from trainer.asked import questions_of
 
 if TYPE_CHECKING:
     from trainer.answer import Prompt
@@ -31,14 +30,14 @@ class Question(Protocol):
     def kind(self) -> str: ...
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A question out of a samples dataset: one turn, asked on its own."""
-
-    image: bytes | None
-    question: str
-    answer: str
-    kind: str
+LETTER = r"\(?([A-Z])\)?"
+CHOICES = (
+    re.compile(rf"{LETTER}[.:]?$"),
+    re.compile(r"\(?([A-Z])[).:]\s"),
+    re.compile(rf".*?[Tt]he answer is {LETTER}\b", re.DOTALL),
+)
+"""An option by its letter, as LLaVA's ScienceQA evaluation finds it (llava/eval/eval_science_qa.py): alone, in front of
+the option's text, or in a sentence."""
 
 
 def evaluate(
@@ -48,13 +47,16 @@ def evaluate(
     template: str | None = None,
     batch: int = 256,
     limit: int | None = None,
+    images: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Ask every question on its own, greedily, and count exact matches (case, blanks and a final stop aside).
+    """Ask every question on its own, greedily, and count exact matches (case, blanks and a final stop aside; where the
+    answer is an option's letter, the letter counts).
 
-    questions: objects, or the path of a `samples` dataset, whose every answered turn is asked. Returns `accuracy`,
-    `constant_baseline` (always giving each kind's commonest answer), `questions`, and the same per kind in `kinds`.
+    questions: objects, or a path as `trainer.asked.questions_of` reads it, with the pictures in `images`. Returns
+    `accuracy`, `constant_baseline` (always giving each kind's commonest answer), `questions`, and the same per kind in
+    `kinds`.
     """
-    asked = list(questions_of(questions) if isinstance(questions, str | Path) else questions)[:limit]
+    asked = list(questions_of(questions, images) if isinstance(questions, str | Path) else questions)[:limit]
     if not asked:
         raise InputError(f"{questions}: there is no question to ask.")
     return score(asked, answers_of(checkpoint, asked, template=template, batch=batch))
@@ -76,8 +78,8 @@ def score(asked: Sequence[Question], answers: Sequence[str]) -> dict[str, Any]:
     right: Counter[str] = Counter()
     truths: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for one, answer in zip(asked, answers, strict=True):
-        truths[one.kind][plain(one.answer)] += 1
-        right[one.kind] += plain(answer) == plain(one.answer)
+        truths[one.kind][choice(one.answer) or plain(one.answer)] += 1
+        right[one.kind] += agrees(answer, one.answer)
     kinds = {}
     for kind, counts in sorted(truths.items()):
         constant, often = min(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -102,18 +104,16 @@ def plain(answer: str) -> str:
     return " ".join(answer.lower().split()).removesuffix(".").strip()
 
 
-def questions_of(path: str | Path) -> Iterable[Asked]:
-    """Every turn of a samples dataset as a question of its own about the row's picture."""
-    dataset = Dataset.open(path)
-    if dataset.schema_name != "samples":
-        raise InputError(f"{path}: holds {dataset.schema_version}; evaluation reads samples, or a list of questions.")
-    for batch in dataset.batches(["images", "messages", "kind"]):
-        for row in batch.to_pylist():
-            image = row["images"][0]["bytes"] if row["images"] else None
-            texts = [(m["role"], "".join(p["text"] or "" for p in m["content"])) for m in row["messages"]]
-            for (role, text), (next_role, answer) in pairwise(texts):
-                if (role, next_role) == ("user", "assistant"):
-                    yield Asked(image, text, answer, row["kind"] or "all")
+def agrees(answer: str, truth: str) -> bool:
+    """Whether an answer is the true one: the same words, or the same option where the truth is an option's letter."""
+    wanted = choice(truth)
+    return plain(answer) == plain(truth) or (wanted is not None and choice(answer) == wanted)
+
+
+def choice(text: str) -> str | None:
+    """The letter of the option that a text names, or None."""
+    found = (pattern.match(text.strip()) for pattern in CHOICES)
+    return next((match[1] for match in found if match), None)
 
 
 def _prompt(one: Question, files: dict[Path, bytes]) -> Prompt:

@@ -9,8 +9,9 @@ from schemas.errors import InputError
 from tests.trainer.conftest import picture
 from trainer.answer import Answerer, Prompt, question
 from trainer.answers import answer_file
+from trainer.asked import Asked, questions_of
 from trainer.chat import Conversation
-from trainer.evaluate import Asked, evaluate, plain, score
+from trainer.evaluate import choice, evaluate, plain, score
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,74 @@ def test_every_turn_of_a_mix_is_a_question(tiny, mix):
     told = evaluate(tiny / "model", mix)
     assert told["questions"] == 36
     assert list(told["kinds"]) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("(C)", "C"),
+        (" B. ", "B"),
+        ("B. the red one", "B"),
+        ("It shines, so the answer is D. Because", "D"),
+        ("The answer is (A).", "A"),
+        ("A cat", None),
+        ("Both", None),
+        ("b", None),
+        ("", None),
+    ],
+)
+def test_an_option_is_known_by_its_letter(text, letter):
+    assert choice(text) == letter
+
+
+def test_letters_are_compared_where_the_answer_is_one():
+    asked = [Asked(None, "q", "The answer is B.", "sqa")] * 3 + [Asked(None, "q", "A cat", "vqa")]
+    told = score(asked, ["B. the red one", "The answer is A.", "blue", "A. A cat"])
+    assert (told["kinds"]["sqa"]["accuracy"], told["kinds"]["sqa"]["constant_answer"]) == (0.3333, "B")
+    assert told["kinds"]["vqa"]["accuracy"] == 0
+
+
+SCIENCE = [
+    {"id": "1", "conversations": [{"from": "human", "value": "Which? Options: (A) red (B) blue"}]},
+    {"id": "2", "image": "a.png", "conversations": [{"from": "human", "value": "<image>\nWhich? (A) red (B) blue"}]},
+]
+
+
+def test_rows_of_llava_and_lines_with_answers_are_questions(tiny, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    rows = [
+        {**row, "conversations": [*row["conversations"], {"from": "gpt", "value": "The answer is A."}]}
+        for row in SCIENCE
+    ]
+    (tmp_path / "sqa.json").write_text(json.dumps(rows))
+    found = list(questions_of(tmp_path / "sqa.json"))
+    assert [(one.image, one.question) for one in found] == [
+        (None, "Which? Options: (A) red (B) blue"),
+        (tmp_path / "a.png", "Which? (A) red (B) blue"),
+    ]
+    lines = [
+        {"text": "is it red?", "answer": "no", "image": "a.png", "category": "yes/no"},
+        {"text": "q", "answer": "B"},
+    ]
+    (tmp_path / "vqa.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [one.kind for one in questions_of(tmp_path / "vqa.jsonl")] == ["yes/no", "all"]
+    assert evaluate(tiny / "model", tmp_path / "sqa.json")["questions"] == 2
+    assert list(evaluate(tiny / "model", tmp_path / "vqa.jsonl", images=tmp_path)["kinds"]) == ["all", "yes/no"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[{"text": "a"}]', "neither `conversations` nor"),
+        ("{", "not JSON"),
+        ('{"a": 1}', "expected a list"),
+        ("[3]", "expected an object"),
+        ('[{"text": "a", "answer": "b", "image": "no.png"}]', "no such picture"),
+        ("[]", "no question"),
+    ],
+)
+def test_bad_evaluation_files_are_told(tiny, tmp_path, text, words):
+    (tmp_path / "q.json").write_text(text)
+    with pytest.raises(InputError, match=words):
+        evaluate(tiny / "model", tmp_path / "q.json")

@@ -1,0 +1,96 @@
+"""Questions with known answers: out of a samples dataset, LLaVA's JSON rows, or lines with a text and an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from schemas.chat.llava_json import from_llava
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+
+PARTS = (("user", "text"), ("assistant", "answer"))
+"""Who says what in a row with `text` and `answer`."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its answer: one turn, asked on its own. `image`: a file, or its bytes."""
+
+    image: Path | bytes | None
+    question: str
+    answer: str
+    kind: str
+
+
+def questions_of(path: str | Path, images: str | Path | None = None) -> Iterator[Asked]:
+    """Every answered turn at `path` as a question of its own.
+
+    path: a samples dataset; or a .json list or .jsonl file whose rows are LLaVA's (`id`, `image`, `conversations`, as
+    its ScienceQA test file) or have `text` and `answer`; `image` then names a file in the folder `images` (default:
+    where the questions lie), `kind` or `category` what figures are split by. Raises InputError for anything else.
+    """
+    path = Path(path)
+    if path.suffix in (".json", ".jsonl"):
+        yield from _of_file(path, Path(images or path.parent))
+    else:
+        yield from _of_dataset(path)
+
+
+def _of_dataset(path: Path) -> Iterator[Asked]:
+    dataset = Dataset.open(path)
+    if dataset.schema_name != "samples":
+        raise InputError(f"{path}: holds {dataset.schema_version}; evaluation reads samples, or a file of questions.")
+    for batch in dataset.batches(["images", "messages", "kind"]):
+        for row in batch.to_pylist():
+            image = row["images"][0]["bytes"] if row["images"] else None
+            yield from _turns(row["messages"], image, row["kind"] or "all")
+
+
+def _of_file(path: Path, images: Path) -> Iterator[Asked]:
+    for where, row in _rows(path):
+        kind = str(row.get("kind") or row.get("category") or "all")
+        if "conversations" in row:
+            messages, names = from_llava(row, where)
+        elif isinstance(row.get("text"), str) and isinstance(row.get("answer"), str):
+            messages = [{"role": role, "content": [{"type": "text", "text": row[name]}]} for role, name in PARTS]
+            names = [row["image"]] if row.get("image") else []
+        else:
+            raise InputError(f"{where}: has neither `conversations` nor `text` and `answer`. Found {sorted(row)}.")
+        if len(names) > 1:
+            raise InputError(f"{where}: {len(names)} images; a question is asked about one at most.")
+        yield from _turns(messages, _file(images / names[0], where) if names else None, kind)
+
+
+def _turns(messages: list[dict[str, Any]], image: Path | bytes | None, kind: str) -> Iterator[Asked]:
+    texts = [(m["role"], "".join(p["text"] or "" for p in m["content"]).strip()) for m in messages]
+    for (role, text), (next_role, answer) in pairwise(texts):
+        if (role, next_role) == ("user", "assistant"):
+            yield Asked(image, text, answer, kind)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) of a JSON list or JSON lines."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give a samples dataset, or a .json or .jsonl file of questions.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        rows = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines() if line]
+    except ValueError as error:
+        raise InputError(f"{path}: this is not JSON: {error}") from error
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: holds a {type(rows).__name__}; expected a list of questions.")
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, question {number}: is {row!r:.60}; expected an object.")
+        yield f"{path}, question {number}", row
+
+
+def _file(path: Path, where: str) -> Path:
+    if not path.is_file():
+        raise InputError(f"{where}: no such picture: {path}. Give the folder of the pictures with --images.")
+    return path
