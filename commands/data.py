@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import click
 
 from commands.options import EXTRA_ARGUMENTS, LazyGroup, ModelCommand
-from commands.output import print_json, print_summaries, told_summary
+from commands.output import print_json, print_summaries, print_table, told_summary
 from pipelines import catalog  # names and one-line helps only: no step is imported
 
 AS_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table.")
@@ -140,13 +140,24 @@ def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_js
     kind = catalog.step(name)
     step = kind(parse(config, kind.Config, f"lavabeam {name}"))
     if given.get("dry_run"):
-        return print_json(step.estimate(dataset))
+        return _print_estimate(step.estimate(dataset), as_json)
     beam = _runner(given["runner"], given["workers"], arguments)
     if "target" in given:
         done = run_derive(step, dataset, given["target"], beam, given["retry"])
     else:
         done = run_step(step, dataset, beam, given["retry"])
     return print_summaries([done], as_json)
+
+
+def _print_estimate(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        return print_json(told)
+    names = ("requests", "cached", "input_tokens", "output_tokens", "cost", "most")
+    prompts = {**told["by_prompt"], "all": told}
+    rows = [(prompt, *(sums[name] for name in names)) for prompt, sums in prompts.items()]
+    columns = ("prompt", "requests", "cached", "tokens in", "tokens out", "USD", "most USD")
+    title = f"{told['provider']}/{told['model']}: what a run would send; most: every answer at its limit"
+    return print_table(columns, rows, title=title)
 
 
 def _run_import(name: str, config: dict, arguments: list[str], target: str, as_json: bool, **given: Any) -> None:

@@ -170,7 +170,15 @@ def cache_show(folder: str, as_json: bool) -> None:
     told = summary(folder)
     if as_json:
         return print_json(told)
-    return print_table(("what", "value"), [(name, str(value)) for name, value in told.items()])
+    groups, budgets = told.pop("by_prompt"), told.pop("budgets")
+    print_table(("what", "value"), list(told.items()))
+    names = ("answers", "hits", "input_tokens", "output_tokens", "cost", "saved")
+    rows = [(f"{one['provider']}/{one['model']}", one["prompt"], *(one[name] for name in names)) for one in groups]
+    columns = ("model", "prompt", "answers", "hits", "tokens in", "tokens out", "USD", "USD saved")
+    print_table(columns, rows, title="\nBy model and prompt")
+    spent = [(dataset, *amounts.values()) for dataset, amounts in budgets.items()]
+    kept = ("dataset", "requests", "tokens", "USD", "lost requests", "lost tokens", "lost USD")
+    return print_table(kept, spent, title="\nSpent by dataset; lost is what failed on its way and may be billed")
 
 
 @cache.command("export")

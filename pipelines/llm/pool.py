@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -14,6 +16,9 @@ from pipelines.llm.settings import EndpointConfig
 
 if TYPE_CHECKING:
     from pipelines.llm.client import LlmClient
+
+# At the end of a process nobody waits long for a server to say goodbye.
+_CLOSING_S = 2.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -79,8 +84,16 @@ class _Pool:
             else:
                 self._call(client.close())
 
-    def _call(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
+    def close_all(self) -> None:
+        """Close what is still held at the end of the process: a cluster's worker gets no other sign."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+            for client, _ in clients.values():
+                with contextlib.suppress(TimeoutError):
+                    self._call(client.close(), timeout=_CLOSING_S)
+
+    def _call(self, coroutine: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result(timeout)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -103,3 +116,4 @@ async def _made(make: Callable[[], LlmClient]) -> LlmClient:
 
 
 _POOL = _Pool()
+atexit.register(_POOL.close_all)

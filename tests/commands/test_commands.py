@@ -2,11 +2,14 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 import lavabeam
+from pipelines.llm.store import CacheStore
 from schemas.errors import LavaBeamError
+from schemas.writing import write_dataset
 
 
 @pytest.fixture
@@ -88,3 +91,17 @@ def test_a_plan_is_printed_as_json(tmp_path):
     lengths.write_text("[100, -50, 200, 30, -20, 60, 70, 80]")
     done = call("plan", "--lengths", str(lengths), "--strategy", "modality_length", "--world-size", "2", "--json")
     assert sorted(json.loads(done.output)["indices"]) == list(range(8))
+
+
+def test_an_estimate_and_a_cache_are_tables_or_json(tmp_path):
+    schema = {"key": ["a", "b"], "captions": [["A red house."], ["A cat."]]}
+    write_dataset(tmp_path / "photos", "images", [pa.Table.from_pydict(schema)], {})
+    given = ["--model", "m", "--provider", "own", "--base-url", "http://127.0.0.1:9/v1", "--kinds", "[describe]"]
+    asked = ["generate", str(tmp_path / "photos"), str(tmp_path / "talks"), *given, "--cache", str(tmp_path / "cache")]
+    told = json.loads(call(*asked, "--dry-run", "--json").output)
+    assert (told["requests"], told["cached"], told["cost"]) == (2, 0, None)
+    table = call(*asked, "--dry-run", "--price", "{input: 1000000, output: 0}").output
+    assert f"{float(told['input_tokens']):.2f}" in table
+    CacheStore(tmp_path / "cache").close()
+    assert json.loads(call("cache", "show", str(tmp_path / "cache"), "--json").output)["answers"] == 0
+    assert "By model and prompt" in call("cache", "show", str(tmp_path / "cache")).output

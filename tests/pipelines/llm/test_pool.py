@@ -1,9 +1,12 @@
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
+from pipelines.llm.cache import summary
 from pipelines.llm.pool import Lease
 from pipelines.llm.settings import EndpointConfig
 
@@ -81,3 +84,20 @@ def test_threads_share_one_loop_and_one_client(lease, tmp_path):
     assert len(set(loops)) == 1
     other.close()
     assert list(lease.in_order([1], work, 1)) == [loops[0]]
+
+
+def test_a_process_that_ends_without_giving_back_closes_its_clients(tmp_path):
+    """A cluster's worker is not told that a run is over: hits would stay uncounted, connections open."""
+    code = f"""
+from pipelines.llm.pool import Lease
+from pipelines.llm.settings import EndpointConfig
+config = EndpointConfig(model="m", provider="p", base_url="http://127.0.0.1:9/v1", cache={str(tmp_path)!r})
+lease = Lease(config, "b", 1)
+lease.client.cache._hits["k"] += 1
+lease.client.store.connection.execute(
+    "INSERT INTO answers VALUES ('k', 'p', 'm', 'q/1', '{{}}', 1, 1, 0.5, 0.0, 0)")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Unclosed" not in ended.stderr
+    assert summary(tmp_path)["hits"] == 1
+    assert not list(tmp_path.glob("worker-*.lock"))
