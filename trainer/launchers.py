@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 SLURM = """#!/bin/bash
 #SBATCH --job-name=lavabeam
 #SBATCH --nodes={nodes}
-#SBATCH --ntasks-per-node=1
+#SBATCH --ntasks-per-node={processes}
 #SBATCH --gpus-per-node={processes}
-#SBATCH --signal=TERM@120
-# Two minutes before the time limit every rank writes a checkpoint and ends; the same job submitted again goes on.
-# {folder}/recipe.yaml and inputs.json must exist: `lavabeam train RECIPE --prepare` checks and writes them.
-export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun torchrun --nnodes={nodes} --nproc-per-node={processes} \\
-  --rdzv-backend=c10d --rdzv-endpoint="$MASTER_ADDR:29500" --rdzv-id="$SLURM_JOB_ID" \\
-  -m trainer.run {folder}
+#SBATCH --signal=TERM@{grace}
+# {grace} seconds before the time limit every rank writes a checkpoint and ends. The same job submitted again goes on,
+# also with other numbers of nodes and tasks. All nodes must see the folder (with its recipe.yaml and inputs.json).
+export RUN_FOLDER={folder}
+export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500
+# Ranks are Slurm's own tasks: torchrun would end them 30 seconds after the signal, checkpoint or not.
+srun --kill-on-bad-exit=1 bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS \\
+  LOCAL_WORLD_SIZE={processes} exec python -m trainer.run "$RUN_FOLDER"'
 """
+GRACE_SECONDS = 300
+"""Between Slurm's signal and its time limit: a step, and a checkpoint of a large model."""
 
 
 def launcher_lines(folder: Path, processes: int, nodes: int = 1) -> dict[str, str]:
@@ -34,4 +38,4 @@ def launcher_lines(folder: Path, processes: int, nodes: int = 1) -> dict[str, st
 
 def slurm_script(folder: Path, processes: int, nodes: int) -> str:
     """A job script for `sbatch`: `nodes` machines of `processes` GPUs."""
-    return SLURM.format(folder=folder, processes=processes, nodes=nodes)
+    return SLURM.format(folder=shlex.quote(str(folder)), processes=processes, nodes=nodes, grace=GRACE_SECONDS)

@@ -38,6 +38,12 @@ def main(folder: Path) -> int:
         return error.exit_code
 
 
+def run_folder(arguments: list[str]) -> Path:
+    """The folder among a rank's arguments; deepspeed's launcher puts `--local_rank=N` before it, which the environment
+    says as well."""
+    return Path(next(argument for argument in arguments if not argument.startswith("--local_rank")))
+
+
 def train(folder: Path, rank: int, world: int) -> None:
     """One rank's whole run: load, train, export, and on rank 0 write result.json."""
     began = time.perf_counter()
@@ -213,4 +219,4 @@ def _leave(code: int) -> None:
 
 if __name__ == "__main__":
     _follow_parent()
-    _leave(main(Path(sys.argv[1])))
+    _leave(main(run_folder(sys.argv[1:])))

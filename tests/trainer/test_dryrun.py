@@ -93,7 +93,7 @@ def test_features_other_than_the_mixs_are_refused(parts):
 def test_preparing_writes_the_run_folder_and_a_job_script(recipe_file, tmp_path):
     told = launch.train(recipe_file(), processes=4, nodes=2, prepare_only=True)
     script = (tmp_path / "run" / "job.slurm").read_text()
-    assert "--nnodes=2 --nproc-per-node=4" in script
+    assert "--nodes=2\n#SBATCH --ntasks-per-node=4" in script
     assert str(tmp_path / "run") in script
     assert told["launch"]["deepspeed"].startswith("deepspeed --num_gpus=4")
     assert load_recipe(tmp_path / "run" / "recipe.yaml").steps == 4

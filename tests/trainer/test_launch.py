@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
-from trainer import launch
+import pytest
+
+from trainer import launch, run
+from trainer.launchers import slurm_script
 
 RANK = """#!{python}
 import os, pathlib, signal, sys, time
@@ -20,6 +25,40 @@ signal.signal(signal.SIGTERM, stop)
 (folder / f"ready-{{rank}}").touch()
 time.sleep(60)
 """
+
+
+@pytest.mark.parametrize("arguments", [["work/run"], ["--local_rank=1", "work/run"]])
+def test_a_rank_finds_its_folder_under_every_launcher(arguments):
+    """torchrun and our own launcher give the folder alone, deepspeed's its option first."""
+    assert run.run_folder(arguments) == Path("work/run")
+
+
+TOOLS = {
+    "scontrol": "echo node-a; echo node-b",
+    "srun": """shift
+for task in 0 1 2 3; do
+  SLURM_PROCID=$task SLURM_LOCALID=$((task % 2)) SLURM_NTASKS=4 "$@"
+done""",
+    "python": 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT|$*" >> "$TOLD"',
+}
+"""Stand-ins for Slurm's commands, and for a rank."""
+
+
+def test_the_slurm_script_starts_each_task_as_a_rank(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name, body in TOOLS.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    script = tmp_path / "job.slurm"
+    script.write_text(slurm_script(Path("a run/folder"), processes=2, nodes=2))
+    told = tmp_path / "told"
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TOLD": str(told)}
+    subprocess.run(["bash", str(script)], env={**environment, "SLURM_JOB_NODELIST": "node-[a-b]"}, check=True)
+    ranks = ["0/4 0/2", "1/4 1/2", "2/4 0/2", "3/4 1/2"]
+    assert told.read_text().splitlines() == [f"{rank} node-a:29500|-m trainer.run a run/folder" for rank in ranks]
+    assert {"#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2", "#SBATCH --gpus-per-node=2"} <= set(
+        script.read_text().splitlines()
+    )
 
 
 def test_sigterm_reaches_every_rank_and_is_no_failure(tmp_path, monkeypatch):
