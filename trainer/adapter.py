@@ -15,7 +15,10 @@ from trainer.config import LoraConfig
 from trainer.folder import ModelFolder
 from trainer.stages import module_of
 
-ADAPTER, PROJECTOR, ORIGIN = "adapter", "projector.safetensors", "origin.json"
+ADAPTER, ORIGIN = "adapter", "origin.json"
+IN_FULL = {"projector": "projector.safetensors", "tower": "tower.safetensors"}
+"""Where an adapter folder holds the modules that were trained in full beside it."""
+
 TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|qkv_proj|o_proj|gate_proj|up_proj|gate_up_proj|down_proj)"
 """All linear layers of the decoder, not lm_head: what LLaVA's `find_all_linear_names` finds (llava/train/train.py)."""
 
@@ -50,7 +53,8 @@ def quantisation() -> Any:
 
 
 def write_adapter(model: Any, weights: Mapping[str, torch.Tensor], origin: ModelFolder, output: Path) -> Path:
-    """Adapter weights and configuration as peft reads them, the trained projector, and which model they belong to."""
+    """Adapter weights and configuration as peft reads them, the projector (and the tower, where it was trained), and
+    which model they belong to."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -61,15 +65,17 @@ def write_adapter(model: Any, weights: Mapping[str, torch.Tensor], origin: Model
         {name: tensor.contiguous().cpu() for name, tensor in adapter.items()}, output / "adapter_model.safetensors"
     )
     model.peft_config["default"].save_pretrained(output)
-    projector = {plain_name(name): tensor for name, tensor in weights.items() if module_of(name) == "projector"}
-    save_file({name: tensor.contiguous().cpu() for name, tensor in projector.items()}, output / PROJECTOR)
+    learnt = {module_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for module in learnt & IN_FULL.keys() | {"projector"}:
+        whole = {plain_name(name): tensor for name, tensor in weights.items() if module_of(name) == module}
+        save_file({name: tensor.contiguous().cpu() for name, tensor in whole.items()}, output / IN_FULL[module])
     told = {"model": str(origin.path.resolve()), "template": origin.template, "image": origin.rule.to_dict()}
     (output / ORIGIN).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return output
 
 
 def merge(adapter: str | Path, output: str | Path, model: str | Path | None = None) -> Path:
-    """Write the adapter's model with the adapter and projector merged in, as a llava-hf folder.
+    """Write the adapter's model with the adapter and what was trained beside it, as a llava-hf folder.
 
     adapter: `adapter` of a LoRA run, or the run folder. model: where the base checkpoint is now, if it moved. The
     logits of a probe are compared before and after merging; raises InputError, and writes nothing, when they differ.
@@ -85,7 +91,10 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
     if Path(output).exists():
         raise InputError(f"{output}: is there already. Choose another place for the merged model.")
     base = _load(origin)
-    base.load_state_dict(load_file(folder / PROJECTOR), strict=False)
+    for file in (folder / name for name in IN_FULL.values()):
+        told_apart = base.load_state_dict(load_file(file), strict=False) if file.is_file() else None
+        if told_apart is not None and told_apart.unexpected_keys:
+            raise InputError(f"{file}: {told_apart.unexpected_keys[0]} is no weight of {origin.path}: another model's.")
     tuned = PeftModel.from_pretrained(base, str(folder)).eval()
     before = _probe(tuned, origin)
     merged = tuned.merge_and_unload()

@@ -35,6 +35,17 @@ def test_adapters_and_the_projector_learn_and_merge_into_a_checkpoint(run, tiny,
     assert ModelFolder.open(tmp_path / "merged").template == "mistral"
 
 
+def test_a_tower_that_is_trained_beside_adapters_is_kept_and_merged(recipe_file, forked, tiny, tmp_path):
+    path = recipe_file(stage="finetune_lora", train=["tower", "projector"], lora={"rank": 2, "alpha": 4}, steps=3)
+    launch.train(path, processes=1)
+    merge(tmp_path / "run", tmp_path / "merged")
+    before, after = (load_file(f / "model.safetensors") for f in (tiny / "model", tmp_path / "merged"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("vision_model.encoder.layers.0" in name for name in moved)
+    assert any("multi_modal_projector" in name for name in moved)
+    assert before.keys() == after.keys()
+
+
 def test_a_4_bit_language_model_learns_through_adapters_and_keeps_the_rest_in_full(recipe_file, forked, tiny, tmp_path):
     lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
     path = recipe_file(stage="finetune_qlora", lora=lora, steps=8, optimizer__rate=1e-2)
