@@ -79,10 +79,11 @@ class Endpoint:
             return _without_text(answer)
         try:
             check_refusal(answer.text)
-            return Caption(CaptionStatus.ok, " ".join(parse_text(answer.text).split()))
+            return Caption(CaptionStatus.ok, " ".join(parse_text(answer.text).split()), answer=answer)
         except Rejected as rejected:
             refused = rejected.status is GenerateStatus.refused
-            return Caption(CaptionStatus.refused if refused else CaptionStatus.empty, detail=rejected.detail)
+            status = CaptionStatus.refused if refused else CaptionStatus.empty
+            return Caption(status, detail=rejected.detail, answer=answer)
 
     def _request(self, picture: Picture) -> ChatRequest:
         known = {"captions": [picture.alt_text] if picture.alt_text else []}
@@ -98,4 +99,4 @@ class Endpoint:
 
 def _without_text(answer: Answer) -> Caption:
     status = _STATUSES.get(answer.status, CaptionStatus.failed)
-    return Caption(status, detail=f"{answer.status}: {answer.detail}")
+    return Caption(status, detail=f"{answer.status}: {answer.detail}", answer=answer)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from pipelines.llm.answer import Answer
+
 
 class CaptionStatus(StrEnum):
     """Why a row has its caption, or has none."""
@@ -45,7 +47,7 @@ class Caption:
     """What an engine says about one picture: words when `status` is ok, a reason otherwise.
 
     `score` is how well they match the picture, where `scorer` (a model and its version) was asked. `writer` is who
-    wrote them when it was not the engine's model.
+    wrote them when it was not the engine's model. `answer` is what an endpoint was paid for, also where it is no use.
     """
 
     status: CaptionStatus
@@ -54,6 +56,7 @@ class Caption:
     score: float | None = None
     scorer: str | None = None
     writer: str | None = None
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True)

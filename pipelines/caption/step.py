@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from pipelines.caption.engine import TRANSIENT, Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
+from pipelines.llm.tally import Tally, usage_fields, usage_of
 from pipelines.step import Config, Context, Step
 from schemas.fingerprint import fingerprint
 
@@ -62,6 +63,7 @@ class CaptionStep(Step[CaptionConfig]):
         pa.field("caption_version", pa.string()),
         pa.field("caption_score", pa.float64()),
         pa.field("caption_scorer", pa.string()),
+        *usage_fields("caption"),
     )
     statuses = CaptionStatus
     transient = TRANSIENT
@@ -73,6 +75,7 @@ class CaptionStep(Step[CaptionConfig]):
         self.reads = (*type(self).reads, *sorted(config.only))
 
     def setup(self, context: Context) -> None:
+        self._context = context
         self._engine: Engine = build_engine(self.config.engine)
         self._engine.setup(context)
 
@@ -90,7 +93,8 @@ class CaptionStep(Step[CaptionConfig]):
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The engine pulls pictures ahead across batches; a batch leaves as soon as all its rows are settled."""
         waiting: deque[_Pending] = deque()
-        asked: deque[tuple[_Pending, int]] = deque()
+        asked: deque[tuple[_Pending, int, str]] = deque()
+        tally = Tally()
 
         def pictures() -> Iterator[Picture]:
             for batch in batches:
@@ -99,17 +103,20 @@ class CaptionStep(Step[CaptionConfig]):
                 for row, (picture, left_out) in enumerate(self._chosen(batch)):
                     pending.captions.append(left_out)
                     if picture is not None:
-                        asked.append((pending, row))
+                        asked.append((pending, row, picture.key))
                         yield picture
 
         for caption in self._engine.captions(pictures()):
-            pending, row = asked.popleft()
+            pending, row, key = asked.popleft()
+            tally.add(key, self._engine.identity.model, self._engine.identity.version, caption.answer)
             pending.captions[row] = caption
             # The newest batch may still be growing: its rows are appended as pictures are pulled.
             while len(waiting) > 1 and waiting[0].complete:
                 yield self._output(waiting.popleft())
         for pending in waiting:
             yield self._output(pending)
+        for event in tally.events():
+            self._context.log(event)
 
     def _chosen(self, batch: pa.RecordBatch) -> Iterator[tuple[Picture | None, Caption | None]]:
         """For each row the picture to describe, or the caption that says why there is none."""
@@ -136,7 +143,7 @@ class CaptionStep(Step[CaptionConfig]):
 
 def _row(caption: Caption, who: Identity) -> dict[str, Any]:
     row: dict[str, Any] = {"caption": caption.text, "status": caption.status.value, "detail": caption.detail}
-    row |= {"caption_score": caption.score, "caption_scorer": caption.scorer}
+    row |= {"caption_score": caption.score, "caption_scorer": caption.scorer, **usage_of("caption", caption.answer)}
     if caption.status != CaptionStatus.ok:
         return row
     if caption.writer is not None:

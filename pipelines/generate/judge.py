@@ -20,7 +20,8 @@ from pipelines.llm.answer import Answer
 from pipelines.llm.pool import Lease
 from pipelines.llm.request import AnswerSchema, ChatRequest
 from pipelines.llm.settings import EndpointConfig
-from pipelines.llm.structured import ask_for
+from pipelines.llm.structured import Structured, ask_for
+from pipelines.llm.tally import Tally, usage_fields, usage_of
 from pipelines.prompts import load_prompt
 from pipelines.step import Context, Step
 from schemas import Dataset
@@ -83,14 +84,14 @@ class Judge(Step[JudgeConfig]):
     """Adds a score per axis and the judge's reason. Only conversations with status ok are asked about."""
 
     name = "judge"
-    version = 1
+    version = 2
     Config = JudgeConfig
     reads = ("key", "image_keys", "messages", "status")
     adds: ClassVar[tuple[pa.Field, ...]] = (
         *(pa.field(f"judge_{axis}", pa.int8()) for axis in AXES),
         pa.field("judge_reason", pa.string()),
         pa.field("judge_model", pa.string()),
-        pa.field("judge_cost", pa.float64()),
+        *usage_fields("judge"),
     )
     statuses = JudgeStatus
     transient = TRANSIENT
@@ -104,6 +105,7 @@ class Judge(Step[JudgeConfig]):
         return super().fingerprint(inputs)
 
     def setup(self, context: Context) -> None:
+        self._context = context
         self._lease = Lease(self.config, context.dataset, context.workers)
         self._prompt = load_prompt(self.config.prompt)
         self._schema = AnswerSchema("scores", Scores.model_json_schema())
@@ -116,19 +118,30 @@ class Judge(Step[JudgeConfig]):
         rows = (row for batch in batches for row in batch.to_pylist())
         ahead = self.config.concurrency * _ROWS_AHEAD_PER_REQUEST
         pending: list[dict[str, Any]] = []
-        for judged in self._lease.in_order(rows, self._judge, ahead):
+        tally, prompt = Tally(), f"{self._prompt.id}/{self._prompt.version}"
+        for key, judged, answer in self._lease.in_order(rows, self._judge, ahead):
+            tally.add(key, self.config.model, prompt, answer)
             pending.append(judged)
             if len(pending) == self.batch_rows:
                 yield self.rows_to_batch(pending)
                 pending = []
         if pending:
             yield self.rows_to_batch(pending)
+        for event in tally.events():
+            self._context.log(event)
 
-    async def _judge(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    async def _judge(self, row: Mapping[str, Any]) -> tuple[str, dict[str, Any], Answer | None]:
+        """The row's key, its columns, and the answer that they were read from."""
         if row["status"] != "ok":
-            return {"status": str(JudgeStatus.not_asked), "detail": f"the conversation is {row['status']}"}
+            told = f"the conversation is {row['status']}"
+            return row["key"], {"status": str(JudgeStatus.not_asked), "detail": told}, None
         result = await ask_for(self._lease.client, self._request(row), _read_scores, self.config.repairs)
-        made = _paid(result.answer, self.config.model)
+        return row["key"], self._columns(result), result.answer
+
+    def _columns(self, result: Structured[Scores]) -> dict[str, Any]:
+        made = usage_of("judge", result.answer)
+        if made:
+            made["judge_model"] = self.config.model
         if result.value is not None:
             scores = {f"judge_{axis}": getattr(result.value, axis) for axis in AXES}
             return {**made, **scores, "judge_reason": result.value.reason, "status": str(JudgeStatus.ok)}
@@ -172,7 +185,3 @@ class Images:
 
 def _read_scores(text: str) -> Scores:
     return Scores.model_validate(parse_json(text))
-
-
-def _paid(answer: Answer, model: str) -> dict[str, Any]:
-    return {"judge_model": model, "judge_cost": answer.cost} if answer.request_id is not None else {}

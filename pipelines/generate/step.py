@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,9 @@ import pyarrow as pa
 
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.statuses import REJECTED, TRANSIENT, UNFINISHED, GenerateStatus
-from pipelines.generate.writer import Writer, Written, split_key
+from pipelines.generate.writer import Writer, split_key
 from pipelines.llm.pool import Lease
+from pipelines.llm.tally import Tally
 from pipelines.step import Context, Derive
 from schemas.records import CONVERSATIONS
 
@@ -90,7 +90,10 @@ class Generate(Derive[GenerateConfig]):
         tally = Tally()
         pending: list[dict[str, Any]] = []
         for written in self._lease.in_order(rows, partial(self._writer.write, samples=samples), ahead):
-            pending += [tally.counted(one) for one in written]
+            for one in written:
+                made = one.row.get("generator") or {}
+                tally.add(one.row["key"], made.get("model", ""), one.prompt, one.answer)
+                pending.append(one.row)
             if len(pending) >= self.batch_rows:
                 yield self.rows_to_batch(pending)
                 pending = []
@@ -111,32 +114,3 @@ def samples_wanted(previous: pa.Table, retry: Collection[str]) -> dict[str, int]
         last[conversation] = max(last.get(conversation, (-1, "")), (sample, status))
     again = REJECTED.intersection(retry)
     return {conversation: sample + 1 + (status in again) for conversation, (sample, status) in last.items()}
-
-
-class Tally:
-    """What a fragment asked and what it cost, by model and prompt: for the run log and its summaries."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], dict[str, Any]] = defaultdict(
-            lambda: {"answers": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "cost": 0.0, "cached_keys": []}
-        )
-
-    def counted(self, written: Written) -> dict[str, Any]:
-        """The row itself, after it was counted."""
-        made = written.row.get("generator")
-        if made is not None and made["request_id"] is not None:
-            sums = self._sums[made["model"], f"{made['prompt_id']}/{made['prompt_version']}"]
-            sums["answers"] += 1
-            sums["input_tokens"] += made["input_tokens"] or 0
-            sums["output_tokens"] += made["output_tokens"] or 0
-            sums["cost"] += made["cost"] or 0.0
-            if written.cached:
-                sums["cached"] += 1
-                sums["cached_keys"].append(written.row["key"])
-        return written.row
-
-    def events(self) -> list[dict[str, Any]]:
-        return [
-            {"event": "generated", "model": model, "prompt": prompt, **sums}
-            for (model, prompt), sums in sorted(self._sums.items())
-        ]

@@ -35,10 +35,11 @@ _RESAMPLE_TEMPERATURE = 0.7
 
 @dataclass(frozen=True)
 class Written:
-    """A conversation row, and whether its answer came from the cache (which no column may say)."""
+    """A conversation row, and the answer to which prompt it was made of."""
 
     row: dict[str, Any]
-    cached: bool | None = None
+    prompt: str = ""
+    answer: Answer | None = None
 
 
 class Writer:
@@ -91,7 +92,7 @@ class Writer:
             unread = [(prompt.question(row["key"]) if prompt.questions else "", answer.text)]
             made["messages"] = _messages(pairs or unread, prompt.suffix)
         made["generator"] = _generator(request, prompt, answer)
-        return Written(made, answer.cached)
+        return Written(made, request.prompt, answer)
 
     async def _answered(
         self, known: Known, prompt: Prompt, request: ChatRequest

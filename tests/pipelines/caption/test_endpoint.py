@@ -1,7 +1,10 @@
 """Captions by an OpenAI-compatible server, over real HTTP."""
 
+import pyarrow as pa
 import pytest
 
+from pipelines.caption import Caption as CaptionStep
+from pipelines.caption import CaptionConfig
 from pipelines.caption.endpoint import Endpoint, EndpointCaptionConfig
 from pipelines.caption.engine import CaptionStatus, Picture
 from pipelines.retry import RetryPolicy
@@ -29,9 +32,38 @@ def test_each_picture_gets_its_caption_and_is_asked_about_once(tmp_path):
         again, _ = captions(server, tmp_path, prompt="recaption")
         assert len(server.bodies) == 5
     assert [caption.text for caption in made] == [f"A dog, number {number}." for number in range(5)]
-    assert again == made
+    assert [(caption.status, caption.text) for caption in again] == [(caption.status, caption.text) for caption in made]
+    assert [caption.answer.cached for caption in made + again] == [False] * 5 + [True] * 5
     assert (who.engine, who.model) == ("endpoint", "test/m")
     assert who.version.startswith("recaption/1@")
+
+
+def test_a_row_says_what_its_caption_took_and_the_run_log_what_was_in_the_cache(tmp_path):
+    with FaultyServer() as server:
+        endpoint = {"name": "endpoint", "model": "m", "provider": "test", "base_url": server.base_url}
+        endpoint |= {"cache": str(tmp_path / "cache"), "prompt": "recaption", "price": {"input": 1000, "output": 2000}}
+        step = CaptionStep(CaptionConfig.model_validate({"engine": endpoint}))
+        context = Context("run", str(tmp_path / "photos"))
+        step.setup(context)
+        rows = [{"key": one.key, "image": {"bytes": one.data}, "alt_text": one.alt_text} for one in PICTURES[:2]]
+        batch = pa.RecordBatch.from_pylist([*rows, {"key": "none", "image": None, "alt_text": None}])
+        first, second = (
+            [row for made in step.process_fragment(iter([batch])) for row in made.to_pylist()] for _ in "ab"
+        )
+        step.teardown()
+    assert first == second
+    told = [{name.removeprefix("caption_"): value for name, value in row.items()} for row in first]
+    assert told[0]["request_id"] == server.requests[0]["id"]
+    assert (told[0]["input_tokens"], told[0]["output_tokens"]) == (
+        server.requests[0]["prompt_tokens"],
+        server.requests[0]["completion_tokens"],
+    )
+    assert told[0]["cost"] == pytest.approx(told[0]["input_tokens"] / 1000 + told[0]["output_tokens"] / 500)
+    assert (told[2]["request_id"], told[2]["cost"], told[2]["status"]) == (None, None, "no_image")
+    fresh, cached = context.take_events()
+    assert (fresh["answers"], fresh["cached"], cached["cached"]) == (2, 0, 2)
+    assert (fresh["model"], fresh["prompt"][:11]) == ("test/m", "recaption/1")
+    assert cached["cached_keys"] == ["p0", "p1"]
 
 
 def test_the_plain_prompt_shows_the_picture_and_nothing_else(tmp_path):

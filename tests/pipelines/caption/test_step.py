@@ -69,6 +69,10 @@ def test_captions_name_their_writer_and_the_rest_says_why_not():
         "caption_version": "7",
         "caption_score": None,
         "caption_scorer": None,
+        "caption_request_id": None,
+        "caption_input_tokens": None,
+        "caption_output_tokens": None,
+        "caption_cost": None,
         "caption_status": "ok",
         "caption_detail": None,
     }

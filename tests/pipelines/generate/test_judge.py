@@ -38,7 +38,17 @@ def talks(tmp_path):
 
 
 def scores_of(path):
-    columns = ["key", "judge_accuracy", "judge_language", "judge_reason", "judge_status", "judge_detail"]
+    columns = [
+        "key",
+        "judge_request_id",
+        "judge_input_tokens",
+        "judge_output_tokens",
+        "judge_accuracy",
+        "judge_language",
+        "judge_reason",
+        "judge_status",
+        "judge_detail",
+    ]
     return [row for part in Dataset.open(path).fragments for row in part.read(columns).to_pylist()]
 
 
@@ -49,6 +59,8 @@ def test_conversations_get_scores_beside_them(talks):
     first, without, _ = scores_of(path)
     assert (first["key"], first["judge_accuracy"], first["judge_language"]) == ("a/detail", 5, 5)
     assert first["judge_reason"]
+    assert first["judge_request_id"]
+    assert first["judge_input_tokens"] > first["judge_output_tokens"] > 0
     assert (without["judge_accuracy"], without["judge_detail"]) == (None, "the conversation is no_context")
     again = run_step(Judge(JudgeConfig(**config)), path, RUNNER)
     assert (again.made, again.reused) == (0, 1)
