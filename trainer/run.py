@@ -56,7 +56,8 @@ def train(folder: Path, rank: int, world: int) -> None:
     if rank == 0:
         _tell_where_from(folder, checkpoint)
     trainer = build_trainer(job, folder, rank, world, cuda, checkpoint)
-    signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stop_requested", True))
+    for number in (signal.SIGTERM, signal.SIGINT):  # a terminal's Ctrl-C reaches every rank
+        signal.signal(number, lambda *_: setattr(trainer, "stop_requested", True))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < trainer.steps.schedule.steps:
         return

@@ -12,6 +12,7 @@ import pytest
 
 from trainer import launch, run
 from trainer.launchers import slurm_script
+from trainer.runfolder import checkpoints
 
 RANK = """#!{python}
 import os, pathlib, signal, sys, time
@@ -59,6 +60,12 @@ def test_the_slurm_script_starts_each_task_as_a_rank(tmp_path):
     assert {"#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2", "#SBATCH --gpus-per-node=2"} <= set(
         script.read_text().splitlines()
     )
+
+
+def test_ctrl_c_which_a_terminal_sends_to_every_rank_ends_them_with_a_checkpoint(recipe_file, forked, tmp_path):
+    forked["observe"] = lambda trainer, step: os.kill(os.getpid(), signal.SIGINT) if step.number == 1 else None
+    assert launch.train(recipe_file(stage="pretrain"), processes=2)["stopped"]
+    assert [found.name for found in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
 
 
 def test_sigterm_reaches_every_rank_and_is_no_failure(tmp_path, monkeypatch):
