@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def _whole(checkpoint: Path) -> bool:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write atomically: readers see the old file or the new one."""
-    draft = path.with_name(path.name + ".part")
+    """Write atomically, also when several ranks do: readers see one of the files, whole."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     draft.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
     draft.replace(path)
