@@ -17,6 +17,8 @@ _IRREGULAR = {"person": ("people", "persons"), "man": ("men",), "woman": ("women
 _IRREGULAR |= {"knife": ("knives",), "mouse": ("mice",), "sheep": ("sheep",), "bus": ("buses", "busses")}
 # The claim is about the whole picture, not about a part of it.
 _WHOLE = r"(?:(?: visible| present| shown)? in (?:the|this) (?:image|picture|photo|scene))?"
+# How a question goes on after "how many dogs".
+_THERE = r"(?:are|is)(?: there)?|(?:can|do) (?:you|we|i) see|can be seen"
 # Above this many boxes of a thing annotators and describers stop counting.
 _COUNTABLE = 6
 # A middle this far beyond the centre line is clearly on one side (fractions of the width).
@@ -47,10 +49,10 @@ def contradiction(question: str, answer: str, known: Known) -> str | None:
         labels.setdefault(box.label.lower(), []).append(box)
     for label, boxes in labels.items():
         found = _count(question, answer, label, len(boxes)) or _denied(question, answer, label)
-        found = found or _side(answer, label, boxes)
+        found = found or _side(question, answer, label, boxes)
         if found:
             return found
-    return _relation(answer, labels) or _fact(question, answer, known)
+    return _relation(question, answer, labels) or _fact(question, answer, known)
 
 
 def _count(question: str, answer: str, label: str, count: int) -> str | None:
@@ -61,8 +63,8 @@ def _count(question: str, answer: str, label: str, count: int) -> str | None:
     names = "|".join(map(re.escape, _names(label)))
     number = rf"(?P<number>\d+|{'|'.join(_WORDS)})"
     claims = [re.search(rf"\bthere (?:are|is) {number} (?:{names}){_WHOLE}\s*[.!]", answer, re.IGNORECASE)]
-    if re.search(rf"\bhow many (?:{names}) (?:are|is)(?: there)?{_WHOLE}\s*\?", question, re.IGNORECASE):
-        claims.append(re.match(rf"\W*(?:there (?:are|is) )?{number}\b", answer, re.IGNORECASE))
+    if re.search(rf"\bhow many (?:{names}) (?:{_THERE}){_WHOLE}\s*\?", question, re.IGNORECASE):
+        claims.append(re.match(rf"\W*(?:there (?:are|is) |(?:i|you) (?:can )?see )?{number}\b", answer, re.IGNORECASE))
     for claim in claims:
         if claim is None:
             continue
@@ -83,12 +85,14 @@ def _denied(question: str, answer: str, label: str) -> str | None:
     return None
 
 
-def _side(answer: str, label: str, boxes: Sequence[Box]) -> str | None:
-    """`The dog is on the left (side)`: against the place of the only dog."""
+def _side(question: str, answer: str, label: str, boxes: Sequence[Box]) -> str | None:
+    """`The dog is on the left (side)`, or `it is` when that was asked: against the place of the only dog."""
     if len(boxes) != 1:
         return None
+    asked = re.match(rf"\W*where(?:'s| is) the {re.escape(label)}{_WHOLE}\s*\?", question, re.IGNORECASE)
+    subject = rf"(?:the {re.escape(label)}|it)" if asked else f"the {re.escape(label)}"
     claim = re.search(
-        rf"\bthe {re.escape(label)} is (?:located |positioned |placed )?(?:on|at|to) the (?P<side>left|right)"
+        rf"\b{subject} is (?:located |positioned |placed )?(?:on|at|to) the (?P<side>left|right)"
         r"(?:(?:-hand)? side)?(?: of the (?:image|picture|photo|scene|frame))?\s*[,.;!]",
         answer,
         re.IGNORECASE,
@@ -99,24 +103,26 @@ def _side(answer: str, label: str, boxes: Sequence[Box]) -> str | None:
     return None
 
 
-def _relation(answer: str, labels: dict[str, list[Box]]) -> str | None:
-    """`The dog is to the left of the cat`: against their places, where there is one of each."""
+def _relation(question: str, answer: str, labels: dict[str, list[Box]]) -> str | None:
+    """`The dog is to the left of the cat`, or `yes` or `no` to it: against their places, where there is one of each."""
     single = {label: boxes[0] for label, boxes in labels.items() if len(boxes) == 1}
     names = "|".join(map(re.escape, single))
     if len(single) < 2:
         return None
-    claims = re.finditer(
-        rf"\bthe (?P<one>{names}) is (?:located |positioned |placed )?(?:on|to) the (?P<side>left|right)"
-        rf"(?: side)? of the (?P<other>{names})\b",
-        answer,
-        re.IGNORECASE,
-    )
-    for claim in claims:
+    how = r"(?:located |positioned |placed )?(?:on|to) the (?P<side>left|right)(?: side)? of"
+    claims = [
+        (claim, claim["side"].lower())
+        for claim in re.finditer(rf"\bthe (?P<one>{names}) is {how} the (?P<other>{names})\b", answer, re.IGNORECASE)
+    ]
+    asked = re.match(rf"\W*is the (?P<one>{names}) {how} the (?P<other>{names})\s*\?", question, re.IGNORECASE)
+    said = re.match(r"\W*(?P<no>no)\b|\W*yes\b", answer, re.IGNORECASE)
+    if asked and said:
+        sides = ("right", "left") if asked["side"].lower() == "left" else ("left", "right")
+        claims.append((asked, sides[0] if said["no"] else sides[1]))
+    for claim, side in claims:
         one, other = single[claim["one"].lower()], single[claim["other"].lower()]
-        if _wrong_side(claim["side"], (one.x0 + one.x1) / 2, (other.x0 + other.x1) / 2):
-            return (
-                f"puts the {one.label} to the {claim['side'].lower()} of the {other.label}: it is the other way round"
-            )
+        if _wrong_side(side, (one.x0 + one.x1) / 2, (other.x0 + other.x1) / 2):
+            return f"puts the {one.label} to the {side} of the {other.label}: it is the other way round"
     return None
 
 

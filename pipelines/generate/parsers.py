@@ -21,6 +21,12 @@ _LABEL = re.compile(
     rf"^[\s>#*_\-\d.)(]*(?:(?P<asker>{_ASKER})|(?P<answerer>{_ANSWERER}))\s*\d*[*_]*\s*(?:[:：]|\s[-–—]\s|[.)](?=\s))[*_]*\s*",
     re.IGNORECASE,
 )
+# A label as a heading of its own ("### Question 2", "**Answer**"), and as tags ("<question>...</question>").
+_HEADING = re.compile(
+    rf"^\s*(?:#+\s*[*_]*|[*_]{{2,}})(?P<who>{_ASKER}|{_ANSWERER})\s*(?P<number>\d*)[*_:：]*\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TAG = re.compile(rf"<(?P<end>/?)(?P<who>{_ASKER}|{_ANSWERER})>", re.IGNORECASE)
 # A question without a question mark; only where nothing is labelled.
 _INSTRUCTION = re.compile(
     r"(?:please )?(?:describe|explain|write|analy[sz]e|tell|give|list|name|summari[sz]e|compare|identify|say)\b[^\n]*$",
@@ -110,6 +116,8 @@ def _from_json(text: str) -> list[Pair]:
 
 def _labelled(text: str) -> list[Pair]:
     turns: list[tuple[bool, list[str]]] = []
+    text = _HEADING.sub(r"\g<who>\g<number>: ", text)
+    text = _TAG.sub(lambda tag: "\n" if tag["end"] else f"\n{tag['who']}: ", text)
     for line in text.splitlines():
         label = _LABEL.match(line)
         if label:

@@ -116,6 +116,9 @@ def test_the_language_of_a_conversation():
         ("What do you see?", "There are two people on the right.", None),
         ("What do you see?", "There are 9 people.", None),
         ("How many birds are there?", "Two.", None),
+        ("How many people can you see in the image?", "I can see two people.", "says 2 person, known are 3"),
+        ("How many people do you see?", "Three.", None),
+        ("How many people can you see on the left?", "Two.", None),
         # presence
         ("Is there a dog in the picture?", "No, there is not.", "denies a dog that is known"),
         ("Are there any people?", "No.", "denies a person that is known"),
@@ -126,6 +129,13 @@ def test_the_language_of_a_conversation():
         # sides
         ("Where is it?", "The dog is on the right side of the image.", "puts the dog on the right"),
         ("Where is it?", "The dog is on the left.", None),
+        ("Where is the dog?", "It is on the right.", "puts the dog on the right"),
+        ("Where is the dog?", "It is on the left side of the picture.", None),
+        ("Where is the food?", "It is on the right.", None),
+        ("Is the dog to the right of the cat?", "Yes.", "puts the dog to the right of the cat"),
+        ("Is the dog to the left of the cat?", "No, it is not.", "puts the dog to the right of the cat"),
+        ("Is the dog on the left side of the cat?", "Yes, it is.", None),
+        ("Is the dog to the right of the cat?", "No.", None),
         ("Where is it?", "The dog is on the right of a tree.", None),
         ("Where?", "The dog is to the right of the cat.", "puts the dog to the right of the cat"),
         ("Where?", "The cat is located to the right of the dog.", None),
