@@ -178,12 +178,20 @@ def merge(adapter: Path, output: Path, model: Path | None) -> None:
 @click.option("--world-size", default=1, show_default=True)
 @click.option("--batch-size", default=16, help="Rows per rank and micro-step.", show_default=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--accumulation", default=1, help="Micro-steps of a step.", show_default=True)
+@click.option("--epoch", default=0, show_default=True)
+@click.option("--max-tokens", type=int, help="Tokens of a rank in one micro-step at most.")
+@click.option("--padded", is_flag=True, help="Rows are padded to the longest of their micro-batch.")
+@click.option("--drop-last", is_flag=True, help="Leave the incomplete last step out.")
+@click.option("--generator-seed", type=int, help="The original's sampler with a torch.Generator of this seed.")
 @json_option
-def plan(lengths: Path, strategy: str, world_size: int, batch_size: int, seed: int, as_json: bool) -> None:
+def plan(
+    lengths: Path, strategy: str, world_size: int, batch_size: int, seed: int, as_json: bool, **given: Any
+) -> None:
     """The row numbers of every step and rank."""
     from trainer.plan import plan_command
 
-    click.echo(plan_command(lengths, strategy, world_size, batch_size, seed, as_json))
+    click.echo(plan_command(lengths, strategy, world_size, batch_size, seed, as_json, **given))
 
 
 @click.command()

@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from commands.training import plan
 from schemas.errors import InputError
 from trainer.plan import plan_command
 
@@ -62,6 +65,26 @@ def test_text_tells_what_an_epoch_leaves_out(tmp_path):
     path = write(tmp_path, [5, 6, 7, -8, -9])
     assert "not in this epoch: 3 rows" in plan_command(path, "modality_length_auto", 1, 2, 0, False)
     assert "repeated to complete the last step: 1 rows" in plan_command(path, "modality_length", 2, 1, 0, False)
+
+
+def test_the_command_takes_everything_that_decides_an_order(tmp_path):
+    """A vector of the original sampler that holds a generator of its own; then sizes, bounds and a cut end."""
+    lines = (VECTORS / "sampler.jsonl").read_text("utf-8").splitlines()
+    name = "get_modality_length_grouped_indices"
+    cases = [case for case in map(json.loads, lines) if case["fn"] == name and case["generator_seed"] is not None]
+    case = cases[0]
+    path = ["--lengths", str(write(tmp_path, case["lengths"])), "--json"]
+    sizes = ["--world-size", str(case["world_size"]), "--batch-size", str(case["batch_size"])]
+    seeds = ["--seed", str(case["global_seed"]), "--generator-seed", str(case["generator_seed"])]
+    told = CliRunner().invoke(plan, [*path, *sizes, *seeds, "--strategy", "modality_length"], catch_exceptions=False)
+    assert json.loads(told.stdout)["indices"] == case["indices"]
+    more = ["--accumulation", "2", "--epoch", "3", "--max-tokens", "5000", "--padded", "--drop-last"]
+    told = json.loads(CliRunner().invoke(plan, [*path, *more, "--batch-size", "4"], catch_exceptions=False).stdout)
+    assert (told["accumulation"], told["epoch"]) == (2, 3)
+    assert len(told["unused"]) == len(case["lengths"]) % 8
+    lengths = np.abs(case["lengths"])
+    for batch in (batch for step in told["steps"] for rank in step["ranks"] for batch in rank):
+        assert len(batch) * lengths[batch].max() <= 5000
 
 
 def test_files_of_other_writers_are_read(tmp_path):

@@ -29,13 +29,14 @@ def plan_command(
     max_tokens: int | None = None,
     padded: bool = False,
     drop_last: bool = False,
+    generator_seed: int | None = None,
 ) -> str:
     """The row numbers of each step, rank and micro-step, as text or JSON.
 
     lengths: a JSON file that holds one list of integers, a row's tokens (or words) each; positive: the row has an
     image, negative: text only. batch_size is that of one rank and micro-step. The original's groupings are those of
-    the original code after `torch.manual_seed(seed)` with `generator=None`. Raises InputError for anything else in
-    the file.
+    the original code after `torch.manual_seed(seed)` with `generator=None`, or with a torch.Generator of
+    `generator_seed`. Raises InputError for anything else in the file.
     """
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; the least is 1")
@@ -52,6 +53,7 @@ def plan_command(
         max_tokens=max_tokens,
         padded=padded,
         drop_last=drop_last,
+        generator_seed=generator_seed,
     )
     listing = _listing(plan, batch_size)
     return json.dumps(listing) if as_json else _text(listing)
