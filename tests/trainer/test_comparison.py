@@ -6,9 +6,12 @@ import pytest
 from click.testing import CliRunner
 
 from commands.training import train
+from schemas.chat import ImageRule
 from schemas.errors import InputError
 from trainer.comparison import compare_plans, render_comparison
 from trainer.planning.report import WIDTH
+
+from .conftest import sample_row, write_mix
 
 FIGURES = {"padding_share", "rank_balance", "time_ratio", "peak_tokens", "memory_total", "step_operations"}
 
@@ -42,6 +45,16 @@ def test_a_strategy_out_of_the_ordinary_is_added_and_one_that_fails_says_why(rec
     assert "length_grouped_auto *" in shown
     assert "not a multiple of 4 ranks" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= WIDTH
+
+
+def test_a_model_in_parts_and_its_tiles(recipe_values, recipe_file, tiny, reader):
+    rule = ImageRule("anyres", 16, 8, pinpoints=((16, 32), (32, 16)))
+    rows = [sample_row(number, reader, "mistral", images=number % 2) for number in range(8)]
+    mix = write_mix(tiny / "tiles", rows, reader, rule=rule)
+    recipe_values["model"] = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm")}
+    told = compare_plans(recipe_file(data={"mix": mix.path}, stage="finetune_tower"), gpus=[1])
+    # An overview and two tiles of each of the four pictures, all in the one micro-step.
+    assert (told["tiles"], told["worlds"][0]["strategies"][0]["peak_images"]) == (12, 12)
 
 
 def test_the_command_prints_a_table_or_json(recipe_file):
