@@ -102,7 +102,7 @@ def step_command(name: str) -> click.Command:
     """`lavabeam NAME DATASET [TARGET] --option ...` for a step of the catalog."""
     makes = catalog.STEPS[name].makes
     arguments = [click.Argument(["dataset"]), *([click.Argument(["target"])] if makes else [])]
-    extra = [DRY_RUN] if name == "generate" else []
+    extra = [DRY_RUN] if name in ("caption", "generate", "judge") else []
     params = [*arguments, *RUNNER, RETRY, AS_JSON, *extra]
     told = f" TARGET is the {makes} dataset to make." if makes else ""
     return ModelCommand(

@@ -15,6 +15,7 @@ from pipelines.generate.checks import check_refusal
 from pipelines.generate.parsers import parse_text
 from pipelines.generate.statuses import GenerateStatus, Rejected
 from pipelines.llm.answer import Answer, AnswerStatus
+from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pool import Lease
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
@@ -69,6 +70,11 @@ class Endpoint:
 
     def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
         return self._lease.in_order(pictures, self._caption, self.config.concurrency * _PICTURES_AHEAD_PER_REQUEST)
+
+    def estimate(self, pictures: Iterator[Picture]) -> dict[str, Any]:
+        """What asking about `pictures` would take (pipelines/llm/estimate.py); sends nothing."""
+        asked = ((self._request(picture), self._prompt.expected_output_tokens) for picture in pictures)
+        return estimate_requests(self.config, asked)
 
     def close(self) -> None:
         self._lease.close()

@@ -6,15 +6,19 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
+from pipelines.caption.endpoint import Endpoint
 from pipelines.caption.engine import TRANSIENT, Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from pipelines.step import Config, Context, Step
+from schemas import Dataset
+from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 
 
@@ -89,6 +93,18 @@ class CaptionStep(Step[CaptionConfig]):
     @cached_property
     def _source_version(self) -> str | None:
         return getattr(build_engine(self.config.engine), "source_version", None)
+
+    def estimate(self, dataset: str | Path) -> dict[str, Any]:
+        """What captioning `dataset` would take; sends nothing. Raises InputError when the engine is no endpoint."""
+        engine = build_engine(self.config.engine)
+        if not isinstance(engine, Endpoint):
+            raise InputError(
+                f"caption: the engine {self.config.engine.name!r} sends nothing; there is no cost to estimate."
+            )
+        opened = Dataset.open(dataset)
+        present = [name for name in (*self.reads, *self.optional) if name in opened.columns]
+        chosen = (one for batch in opened.batches(present, self.batch_rows) for one in self._chosen(batch))
+        return engine.estimate(picture for picture, _ in chosen if picture is not None)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The engine pulls pictures ahead across batches; a batch leaves as soon as all its rows are settled."""

@@ -17,6 +17,7 @@ from pipelines.generate.context import Known, known_from
 from pipelines.generate.parsers import parse_json
 from pipelines.generate.statuses import TRANSIENT, UNFINISHED
 from pipelines.llm.answer import Answer
+from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pool import Lease
 from pipelines.llm.request import AnswerSchema, ChatRequest
 from pipelines.llm.settings import EndpointConfig
@@ -107,6 +108,16 @@ class Judge(Step[JudgeConfig]):
     def setup(self, context: Context) -> None:
         self._context = context
         self._lease = Lease(self.config, context.dataset, context.workers)
+        self._open()
+
+    def estimate(self, dataset: str | Path) -> dict[str, Any]:
+        """What judging all of `dataset` would take (pipelines/llm/estimate.py); sends nothing."""
+        self._open()
+        rows = (row for batch in Dataset.open(dataset).batches(self.reads, 64) for row in batch.to_pylist())
+        asked = ((self._request(row), self._prompt.expected_output_tokens) for row in rows if row["status"] == "ok")
+        return estimate_requests(self.config, asked)
+
+    def _open(self) -> None:
         self._prompt = load_prompt(self.config.prompt)
         self._schema = AnswerSchema("scores", Scores.model_json_schema())
         self._images = Images(self.config.images, self.config.images_manifest)

@@ -10,6 +10,8 @@ from pipelines.caption.engine import CaptionStatus, Picture
 from pipelines.retry import RetryPolicy
 from pipelines.step import Context
 from schemas.errors import InputError
+from schemas.records import IMAGE, IMAGES
+from schemas.writing import write_dataset
 from tests.pipelines.llm.faulty import OK, FaultyServer
 
 PICTURES = [Picture(f"p{number}", b"\xff\xd8\xff %d" % number, f"a dog, number {number}") for number in range(5)]
@@ -64,6 +66,24 @@ def test_a_row_says_what_its_caption_took_and_the_run_log_what_was_in_the_cache(
     assert (fresh["answers"], fresh["cached"], cached["cached"]) == (2, 0, 2)
     assert (fresh["model"], fresh["prompt"][:11]) == ("test/m", "recaption/1")
     assert cached["cached_keys"] == ["p0", "p1"]
+
+
+def test_an_estimate_counts_the_pictures_that_would_be_sent(tmp_path):
+    rows = [{"key": one.key, "image": {"bytes": one.data, "path": None}, "source": "web"} for one in PICTURES]
+    rows += [{"key": "none", "image": None, "source": "web"}, {**rows[0], "key": "left out", "source": "shop"}]
+    schema = IMAGES.append(pa.field("image", IMAGE))
+    write_dataset(tmp_path / "photos", "images", [pa.Table.from_pylist(rows, schema)], {})
+    with FaultyServer() as server:
+        endpoint = {"name": "endpoint", "model": "m", "provider": "test", "base_url": server.base_url}
+        endpoint |= {"cache": str(tmp_path / "cache"), "price": {"input": 10, "output": 0}, "tokens_per_image": 900}
+        step = CaptionStep(CaptionConfig.model_validate({"engine": endpoint, "only": {"source": ["web"]}}))
+        told = step.estimate(tmp_path / "photos")
+        assert not server.requests
+    assert (told["requests"], told["cached"]) == (5, 0)
+    assert 5 * 900 < told["input_tokens"] < 5 * 1000
+    assert told["cost"] == pytest.approx(told["input_tokens"] / 1e5)
+    with pytest.raises(InputError, match="the engine 'labels' sends nothing"):
+        CaptionStep(CaptionConfig.model_validate({"engine": "labels"})).estimate(tmp_path / "photos")
 
 
 def test_the_plain_prompt_shows_the_picture_and_nothing_else(tmp_path):

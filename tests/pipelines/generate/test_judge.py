@@ -54,6 +54,8 @@ def scores_of(path):
 
 def test_conversations_get_scores_beside_them(talks):
     path, config = talks
+    told = Judge(JudgeConfig(**config)).estimate(path)
+    assert (told["requests"], told["cached"], told["output_tokens"]) == (2, 0, 80)
     summary = run_step(Judge(JudgeConfig(**config)), path, RUNNER)
     assert summary.statuses == {"ok": 2, "not_asked": 1}
     first, without, _ = scores_of(path)
@@ -64,6 +66,7 @@ def test_conversations_get_scores_beside_them(talks):
     assert (without["judge_accuracy"], without["judge_detail"]) == (None, "the conversation is no_context")
     again = run_step(Judge(JudgeConfig(**config)), path, RUNNER)
     assert (again.made, again.reused) == (0, 1)
+    assert Judge(JudgeConfig(**config)).estimate(path)["cached"] == 2
 
 
 class Impossible(FaultyServer):

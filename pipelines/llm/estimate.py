@@ -1,0 +1,73 @@
+"""What a run would ask and cost, from its real requests, before a cent is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pipelines.llm.answer import Usage
+from pipelines.llm.cache import AnswerCache
+from pipelines.llm.request import ChatRequest
+from pipelines.llm.settings import EndpointConfig
+from pipelines.llm.store import FILE, CacheStore, check_folder
+
+# English text has about four characters per token with the tokenizers of current models (OpenAI, "What are tokens").
+_CHARACTERS_PER_TOKEN = 4
+
+
+def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatRequest, int]]) -> dict[str, Any]:
+    """Requests, tokens and USD that `requests` (each with its expected output tokens) would take; sends nothing.
+
+    `cost` is what to expect: input by its characters, output by what this model and prompt gave so far (from the
+    cache), else by what the prompt file expects. `most` is the bound that a cap reserves: input by its bytes, every
+    answer at the output limit. None without a price.
+    """
+    store = CacheStore(settings.cache) if (check_folder(settings.cache) / FILE).is_file() else None
+    try:
+        seen = _lengths_seen(store, settings) if store else {}
+        cache = AnswerCache(store) if store else None
+        prompts: dict[str, dict[str, Any]] = {}
+        for request, expected in requests:
+            told = prompts.setdefault(
+                request.prompt, {"requests": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "most_tokens": 0}
+            )
+            if cache is not None and cache.holds(request.key()):
+                told["cached"] += 1
+                continue
+            told["requests"] += 1
+            told["input_tokens"] += _likely_input(request, settings.tokens_per_image)
+            told["output_tokens"] += seen.get(request.prompt, expected)
+            told["most_tokens"] += request.most_input_tokens(settings.tokens_per_image) + request.max_output_tokens
+    finally:
+        if store is not None:
+            store.close()
+    return _priced(settings, prompts)
+
+
+def _likely_input(request: ChatRequest, tokens_per_image: int) -> int:
+    characters = sum(len(message.text) for message in request.messages)
+    images = sum(len(message.images) for message in request.messages)
+    return characters // _CHARACTERS_PER_TOKEN + images * tokens_per_image
+
+
+def _lengths_seen(store: CacheStore, settings: EndpointConfig) -> dict[str, int]:
+    """Mean output tokens by prompt, of this model's answers in the cache."""
+    rows = store.connection.execute(
+        "SELECT prompt, AVG(output_tokens) FROM answers WHERE provider = ? AND model = ? AND output_tokens IS NOT NULL "
+        "GROUP BY prompt",
+        (settings.provider, settings.model),
+    ).fetchall()
+    return {prompt: round(mean) for prompt, mean in rows}
+
+
+def _priced(settings: EndpointConfig, prompts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    price = settings.price.scaled(0.5) if settings.price and settings.mode == "batch" else settings.price
+    for told in prompts.values():
+        outputs = told["requests"] * settings.max_output_tokens
+        likely = Usage(told["input_tokens"], told["output_tokens"])
+        most = Usage(told["most_tokens"] - outputs, outputs)
+        told["cost"], told["most"] = (price.cost(likely), price.cost(most)) if price else (None, None)
+    names = ("requests", "cached", "input_tokens", "output_tokens", "most_tokens")
+    totals = {name: sum(told[name] for told in prompts.values()) for name in names}
+    costs = {name: sum(told[name] for told in prompts.values()) if price else None for name in ("cost", "most")}
+    return {"model": settings.model, "provider": settings.provider, **totals, **costs, "by_prompt": prompts}
