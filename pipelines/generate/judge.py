@@ -107,7 +107,8 @@ class Judge(Step[JudgeConfig]):
 
     def setup(self, context: Context) -> None:
         self._context = context
-        self._lease = Lease(self.config, context.dataset, context.workers)
+        # A budget of its own: what the conversations themselves cost is no reason not to judge them.
+        self._lease = Lease(self.config, f"{context.dataset}#judge", context.workers)
         self._open()
 
     def estimate(self, dataset: str | Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 class Lease:
     """A share in a client: it is opened for the first holder and closed after the last.
 
-    The caps count what `dataset` (the path of the dataset that is made) has cost in all its runs.
+    The caps count what `dataset` (the path of the dataset that is made, or written beside) has cost in all its runs.
     """
 
     def __init__(self, settings: EndpointConfig, dataset: str, workers: int):

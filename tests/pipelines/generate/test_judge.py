@@ -69,6 +69,14 @@ def test_conversations_get_scores_beside_them(talks):
     assert Judge(JudgeConfig(**config)).estimate(path)["cached"] == 2
 
 
+def test_the_judge_has_a_budget_of_its_own(talks):
+    path, config = talks
+    capped = run_step(Judge(JudgeConfig(**config, max_requests=1)), path, RUNNER)
+    assert capped.statuses == {"ok": 1, "budget_exhausted": 1, "not_asked": 1}
+    raised = run_step(Judge(JudgeConfig(**config, max_requests=2)), path, RUNNER)
+    assert raised.statuses == {"ok": 2, "not_asked": 1}
+
+
 class Impossible(FaultyServer):
     """A judge that gives six points."""
 
