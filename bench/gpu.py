@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.gpu_rows import IMAGE, WAYS, Run, collate, made_up_mix, order
 from schemas.chat import IGNORE, ImageRule
 from trainer.config import Recipe
-from trainer.folder import CLIP_MEAN, CLIP_STD, ModelFolder
+from trainer.models.folder import CLIP_MEAN, CLIP_STD, ModelFolder
 
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 LANGUAGE = {
@@ -84,7 +84,7 @@ def measure(run: Run, steps: int, cuda: bool) -> Measured | None:
     """Train `steps` steps after a warm-up of two; None where the device's memory does not hold it."""
     import torch
 
-    from trainer.flops import model_flops, peak_flops
+    from trainer.runtime.flops import model_flops, peak_flops
     from trainer.stages import get_stage
 
     try:
@@ -123,12 +123,12 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     import torch
     from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
-    from trainer.adapter import add_lora
-    from trainer.kernels import compile_layers, use_liger
-    from trainer.model import attention
-    from trainer.optimizer import parameter_groups
+    from trainer.models.adapter import add_lora
+    from trainer.models.kernels import compile_layers, use_liger
+    from trainer.models.loading import attention
+    from trainer.runtime.optimizer import parameter_groups
+    from trainer.runtime.zero import deepspeed_config, prepare_deepspeed
     from trainer.stages import freeze, get_stage
-    from trainer.zero import deepspeed_config, prepare_deepspeed
 
     prepare_deepspeed(cuda)
     import deepspeed
@@ -165,7 +165,7 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
 
 
 def train_step(engine: Any, batches: list[dict[str, Any]], cuda: bool) -> float:
-    """Forward, backward and update, as trainer.loop does them; the loss."""
+    """Forward, backward and update, as trainer.runtime.loop does them; the loss."""
     import torch
 
     engine.train()

@@ -10,7 +10,7 @@ import numpy as np
 from bench.mixes import Mix, instructions
 from schemas.chat import IGNORE
 from trainer.config import Recipe
-from trainer.folder import ModelFolder
+from trainer.models.folder import ModelFolder
 
 IMAGE = 0
 """The id that stands for a piece of picture here: no tokenizer takes part."""
@@ -43,8 +43,8 @@ def made_up_mix(run: Run) -> Mix:
 
 def order(run: Run, folder: ModelFolder, mix: Mix) -> Any:
     """The plan of the run's steps: ours is bounded by the tokens that the original's micro-step may hold."""
+    from trainer.inputs.schedule import cost_model
     from trainer.plan import make_plan
-    from trainer.schedule import cost_model
     from trainer.stages import get_stage
 
     strategy, rows = WAYS[run.way]
@@ -67,8 +67,8 @@ def order(run: Run, folder: ModelFolder, mix: Mix) -> Any:
 
 def collate(run: Run, folder: ModelFolder, mix: Mix, rows: np.ndarray) -> dict[str, Any]:
     """A micro-batch of made-up rows: a picture where the row has one, then text of which half is learnt."""
-    from trainer.collate import Collator
-    from trainer.data import Item
+    from trainer.inputs.collate import Collator
+    from trainer.inputs.data import Item
 
     side, vocabulary = folder.rule.image_size, int(folder.text["vocab_size"])
     patches = folder.rule.tokens(side, side)

@@ -29,7 +29,7 @@ from schemas.chat.llava_json import from_llava
 from schemas.dataset import Dataset
 from schemas.records import SAMPLES
 from schemas.writing import write_dataset
-from trainer.pictures import CLIP_MEAN, CLIP_STD, prepare
+from trainer.inputs.pictures import CLIP_MEAN, CLIP_STD, prepare
 
 WORK = Path(__file__).parent / "output" / "loader"
 SMALL_TOKENIZER = Path("tests/schemas/chat/vectors/tokenizers/llama2.json")
@@ -95,7 +95,7 @@ def cpu_ms(work: Callable[[int], Any], number: int) -> float:
 
 
 def our_way(tokenizer: Tokenizer, rule: ImageRule) -> Callable[[int], Any]:
-    """What trainer.data does with a row of the mix."""
+    """What trainer.inputs.data does with a row of the mix."""
     mix, template = Dataset.open(str(WORK / "mix")), get_template("v1")
 
     def load(number: int) -> Any:

@@ -31,7 +31,7 @@ def chat(
     On the terminal, /image PATH-OR-URL shows another picture, /new begins anew, /quit ends.
     """
     from schemas.errors import InputError
-    from trainer.chat import Conversation
+    from trainer.inference.chat import Conversation
 
     conversation = Conversation(checkpoint, template)
     if question is not None:

@@ -139,7 +139,7 @@ def evaluate(
     QUESTIONS: a samples dataset, or a .json or .jsonl file of LLaVA rows (ScienceQA's test file) or of lines with text,
     answer and image. An answer that is an option's letter is compared by its letter.
     """
-    from trainer.evaluate import evaluate as run
+    from trainer.inference.evaluate import evaluate as run
 
     result = run(checkpoint, questions, limit=limit, batch=batch, images=images, template=template)
     return print_json(result) if as_json else _print_tree(result)
@@ -155,7 +155,7 @@ def evaluate(
 @click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
 def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
     """Answer a file of QUESTIONS in batches, greedily, into LLaVA's answers format (JSON lines)."""
-    from trainer.answers import answer_file
+    from trainer.inference.answers import answer_file
 
     count = answer_file(checkpoint, questions, output, **given)
     click.echo(f"{count} answers in {output}")
@@ -167,7 +167,7 @@ def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> Non
 @click.option("--model", type=Path, help="Where the base checkpoint is now, if it moved.")
 def merge(adapter: Path, output: Path, model: Path | None) -> None:
     """Merge a LoRA ADAPTER into its model; logits are compared before anything is written."""
-    from trainer.adapter import merge as run
+    from trainer.models.adapter import merge as run
 
     click.echo(str(run(adapter, output, model)))
 

@@ -104,7 +104,7 @@ def make_base_model(
     there already, from the same inputs."""
     from demo.language import train_language
     from demo.tower import train_tower
-    from trainer.assemble import assemble
+    from trainer.models.assemble import assemble
     from trainer.runfolder import write_json
 
     folder = Path(folder)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from schemas.fingerprint import fingerprint
-from trainer.evaluate import Question, answers_of, score
+from trainer.inference.evaluate import Question, answers_of, score
 from trainer.runfolder import weights_digest, write_json
 
 PROCESSES = 2
 
 
 def evaluated(checkpoint: str | Path, questions: Iterable[Question], path: Path) -> dict[str, Any]:
-    """The figures of `trainer.evaluate.evaluate`, out of the file at `path` when it holds this very evaluation."""
+    """The figures of `trainer.inference.evaluate`, out of the file at `path` when it holds this very evaluation."""
     asked = list(questions)
     mark = fingerprint(weights_digest(Path(checkpoint)), _digest(asked))
     if path.is_file():

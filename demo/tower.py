@@ -66,7 +66,7 @@ def load_facts(images: str, sizes: BaseSizes) -> tuple[Any, Any, dict[str, list[
     """Pictures with facts: pixels float32 (N, 3, S, S), class numbers int64 (N, facts) or IGNORE, and the classes."""
     import torch
 
-    from trainer.pictures import prepare
+    from trainer.inputs.pictures import prepare
 
     columns = ["image", "facts", "download_status"]
     dataset = Dataset.open(images)

@@ -9,11 +9,11 @@ from typing import Any
 from schemas.errors import InputError
 from trainer.config import load_recipe
 from trainer.dryrun import memory_of, parameter_table
+from trainer.inputs.rows import Rows, original_lengths
+from trainer.inputs.schedule import cost_model
 from trainer.plan import ORIGINAL_STRATEGIES, compare, render
 from trainer.planning.report import gibibytes, marked, name_width
 from trainer.preflight import check
-from trainer.rows import Rows, original_lengths
-from trainer.schedule import cost_model
 
 USUAL_GPUS = (1, 2, 4, 8)
 
@@ -35,7 +35,7 @@ def compare_plans(
     gpus: by default those of USUAL_GPUS that the global batch can feed. Nothing is written and nothing trained. Raises
     InputError for anything wrong with recipe, mix or model, and for numbers of GPUs below one.
     """
-    from trainer.parts import planned_folder
+    from trainer.models.parts import planned_folder
 
     settings = load_recipe(recipe, overrides)
     plan = settings.plan

@@ -113,7 +113,7 @@ class WandbConfig(StrictModel):
 class Recipe(StrictModel):
     """One stage of training. `original_projector` also writes the original code's mm_projector.bin. `compile`:
     torch.compile on every layer; `liger`: Liger's kernels (GPU). Both change rounding alone. `trackers: []` turns
-    TensorBoard off; `peak_tflops` is what MFU is measured against, of one device (see trainer/flops.py)."""
+    TensorBoard off; `peak_tflops` is what MFU is measured against, of one device (see trainer/runtime/flops.py)."""
 
     stage: str
     train: tuple[str, ...] | None = None

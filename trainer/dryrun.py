@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Recipe
-from trainer.folder import ModelFolder
+from trainer.inputs.schedule import Schedule, language_parameters, projector_parameters, transformer_parameters
 from trainer.launchers import launcher_lines
+from trainer.models.folder import ModelFolder
 from trainer.planning.memory import NF4_BYTES, MemoryEstimate, ModelSizes, estimate_memory
 from trainer.preflight import Job
-from trainer.schedule import Schedule, language_parameters, projector_parameters, transformer_parameters
 from trainer.stages import Stage
 
 STEPS_LOOKED_AT = 200
@@ -21,7 +21,7 @@ STEPS_LOOKED_AT = 200
 
 def describe(job: Job, processes: int) -> dict[str, Any]:
     """A dictionary that names everything a run of `job` on `processes` GPUs would use. Nothing is written."""
-    from trainer.parts import planned_folder
+    from trainer.models.parts import planned_folder
 
     recipe = job.recipe
     folder = job.folder or planned_folder(job)
@@ -74,8 +74,8 @@ def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Cal
 
 def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[dict[str, Any]]:
     """Groups of the optimizer with their sizes, from a model without storage."""
-    from trainer.model import empty_model
-    from trainer.optimizer import parameter_groups
+    from trainer.models.loading import empty_model
+    from trainer.runtime.optimizer import parameter_groups
 
     model = empty_model(folder, stage, recipe)
     return [
@@ -92,7 +92,7 @@ def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[d
 
 def total_parameters(folder: ModelFolder) -> int:
     """All parameters of the model, trained or not (adapters aside)."""
-    from trainer.model import empty_shell
+    from trainer.models.loading import empty_shell
 
     return sum(parameter.numel() for parameter in empty_shell(folder).parameters())
 

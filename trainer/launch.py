@@ -83,7 +83,7 @@ def prepare(settings: Recipe, processes: int, dry_run: bool = False) -> Job:
     job = check(settings, processes)
     if job.folder is not None or dry_run:
         return job
-    from trainer.parts import assembled
+    from trainer.models.parts import assembled
 
     return check(assembled(job), processes)
 

@@ -13,8 +13,8 @@ from schemas.chat import ImageRule, Tokenizer, encode, get_template, load_tokeni
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
-from trainer.folder import ModelFolder
-from trainer.partcheck import check_checkpoint, check_llm, check_tower
+from trainer.models.folder import ModelFolder
+from trainer.models.partcheck import check_checkpoint, check_llm, check_tower
 from trainer.plan import make_plan
 from trainer.stages import Stage, get_stage
 

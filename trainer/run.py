@@ -21,7 +21,7 @@ from schemas.errors import LavaBeamError
 from trainer.config import Recipe
 from trainer.preflight import Job, check
 from trainer.runfolder import METRICS, MODEL, RECIPE, RESULT, checkpoints, newest_checkpoint, read_mark, write_json
-from trainer.zero import deepspeed_config, prepare_deepspeed
+from trainer.runtime.zero import deepspeed_config, prepare_deepspeed
 
 ERROR = "error.json"
 
@@ -66,12 +66,12 @@ def train(folder: Path, rank: int, world: int) -> None:
 
 def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool, checkpoint: Path | None) -> Any:
     """The trainer of one rank: model, plan, collator, callbacks. `checkpoint`: where it is going to go on from."""
-    from trainer.checkpoint import check_order
-    from trainer.collate import Collator
-    from trainer.data import BadRows, Samples
-    from trainer.loop import LlavaTrainer, Steps
-    from trainer.model import attention, load_model
-    from trainer.schedule import Schedule
+    from trainer.inputs.collate import Collator
+    from trainer.inputs.data import BadRows, Samples
+    from trainer.inputs.schedule import Schedule
+    from trainer.models.loading import attention, load_model
+    from trainer.runtime.checkpoint import check_order
+    from trainer.runtime.loop import LlavaTrainer, Steps
 
     recipe, source = job.recipe, job.folder
     assert source is not None
@@ -99,9 +99,9 @@ def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool, che
 
 def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Any:
     """What writes the run's figures: metrics.jsonl, the bar and the trackers."""
-    from trainer.flops import model_flops, peak_flops
-    from trainer.metrics import Recorder
-    from trainer.trackers import open_trackers
+    from trainer.runtime.flops import model_flops, peak_flops
+    from trainer.runtime.metrics import Recorder
+    from trainer.runtime.trackers import open_trackers
 
     recipe = job.recipe
     assert job.folder is not None
@@ -164,10 +164,10 @@ def _tell_where_from(folder: Path, checkpoint: Path | None) -> None:
 
 
 def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> None:
-    from trainer.adapter import ADAPTER, write_adapter
-    from trainer.export import export, gathered_weights
-    from trainer.metrics import read_metrics, summary
-    from trainer.original import write_projector
+    from trainer.models.adapter import ADAPTER, write_adapter
+    from trainer.models.export import export, gathered_weights
+    from trainer.models.original import write_projector
+    from trainer.runtime.metrics import read_metrics, summary
 
     weights = gathered_weights(trainer.deepspeed, trainer.model)
     if trainer.args.process_index != 0 or weights is None or job.folder is None:

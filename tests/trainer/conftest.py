@@ -105,7 +105,7 @@ def tiny(tmp_path_factory):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from trainer.assemble import assemble
+    from trainer.models.assemble import assemble
 
     root = tmp_path_factory.mktemp("tiny")
     made = Tokenizer(models.BPE())
@@ -176,7 +176,8 @@ def rank_main(folder, rank, count, port, kill_at, stop_at, observe):
     gc.freeze()  # looking for garbage in all that was loaded takes longer than the training
     import torch
 
-    from trainer import launch, loop, run
+    from trainer import launch, run
+    from trainer.runtime import loop
 
     torch.set_num_threads(1)
     os.environ.update({k: v for k, v in launch.rank_environment(rank, count, port).items() if k not in os.environ})
@@ -207,7 +208,7 @@ def forked(monkeypatch):
     import peft  # noqa: F401
     from transformers import LlavaForConditionalGeneration, Trainer  # noqa: F401
 
-    from trainer import launch, loop, metrics, run  # noqa: F401
+    from trainer import launch, run  # noqa: F401
 
     def start_ranks(folder, count):
         settings["started"] += 1

@@ -9,8 +9,8 @@ from schemas.errors import InputError
 from trainer import launch
 from trainer.config import load_recipe
 from trainer.dryrun import model_sizes, total_parameters
-from trainer.folder import ModelFolder
-from trainer.parts import assembled
+from trainer.models.folder import ModelFolder
+from trainer.models.parts import assembled
 from trainer.preflight import check
 
 

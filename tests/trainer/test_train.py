@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from schemas.errors import LavaBeamError
 from tests.trainer.conftest import sample_row, write_mix
 from trainer import launch
-from trainer.metrics import read_metrics
+from trainer.runtime.metrics import read_metrics
 
 
 def weights(folder):

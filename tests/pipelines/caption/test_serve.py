@@ -18,7 +18,7 @@ from schemas import Dataset
 from schemas.records import IMAGE, IMAGES
 from schemas.writing import write_dataset
 from tests.trainer.conftest import RULE, picture, save_llm, save_tower
-from trainer.assemble import assemble
+from trainer.models.assemble import assemble
 
 RUNNER = Runner("local", 2)
 WORDS = ("red", "blue", "a", "house", "picture")

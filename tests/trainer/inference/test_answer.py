@@ -1,0 +1,192 @@
+"""Asking a checkpoint: batches do not change answers, files of questions, accuracy beside the best constant."""
+
+import json
+
+import pytest
+import torch
+
+from schemas.errors import InputError
+from tests.trainer.conftest import picture
+from trainer.inference.answer import Answerer, Prompt, question
+from trainer.inference.answers import answer_file
+from trainer.inference.asked import Asked, questions_of
+from trainer.inference.chat import Conversation
+from trainer.inference.evaluate import choice, evaluate, plain, score
+
+
+@pytest.fixture(scope="module")
+def answerer(tiny):
+    return Answerer(tiny / "model", device="cpu")
+
+
+def test_a_batch_padded_on_the_left_answers_like_one_at_a_time(answerer):
+    texts = ("what color is it?", "is it red?", "red", "say something about the picture and then some more of it")
+    prompts = [question(text, (picture(number),) if number % 2 else ()) for number, text in enumerate(texts)]
+    together = answerer.answer(prompts, max_tokens=6)
+    assert together == [answerer.answer([prompt], max_tokens=6)[0] for prompt in prompts]
+
+
+def test_an_answer_ends_at_the_stop_token(answerer):
+    end = answerer.tokenizer.eos_id
+    word = answerer.tokenizer.encode(" red", first=False).ids
+    assert answerer._text([*word, end, *word]) == "red"
+
+
+def test_greedy_answers_are_the_models_likeliest_tokens(answerer):
+    prompt = question("is it red?", (picture(3),))
+    row = answerer._row(0, prompt, {})
+    inputs = {"input_ids": torch.tensor(row.ids[None].astype("int64")), **answerer._pixels([row])}
+    with torch.no_grad():
+        likeliest = int(answerer.model(**inputs).logits[0, -1].argmax())
+    assert answerer.answer([prompt], max_tokens=1) == [answerer._text([likeliest])]
+
+
+@pytest.fixture
+def conversation(tiny):
+    return Conversation(tiny / "model")
+
+
+def test_a_conversation_goes_on_with_its_history_and_its_pictures(conversation, answerer):
+    conversation.show(picture(1))
+    first = conversation.ask("what color is it?", max_tokens=4)
+    assert first == answerer.answer([question("what color is it?", (picture(1),))], max_tokens=4)[0]
+    conversation.show(picture(2))
+    second = conversation.ask("is it red?", max_tokens=4)
+    asked, again = question("what color is it?", (picture(1),)), question("is it red?", (picture(2),))
+    said = {"role": "assistant", "content": [{"type": "text", "text": first}]}
+    whole = Prompt([*asked.messages, said, *again.messages], (picture(1), picture(2)))
+    assert second == answerer.answer([whole], max_tokens=4)[0]
+    conversation.forget()
+    text_only = answerer.answer([question("is it red?")], max_tokens=4)[0]
+    assert conversation.ask("is it red?", max_tokens=4) == text_only
+
+
+def test_what_goes_wrong_is_told_and_leaves_the_conversation_as_it_was(conversation, tmp_path):
+    conversation.show(picture(1))
+    expected = conversation.ask("is it red?", max_tokens=4)
+    conversation.forget()
+    with pytest.raises(InputError, match=r"none\.png: no such picture"):
+        conversation.show(tmp_path / "none.png")
+    with pytest.raises(InputError, match="letter: picture of 5 bytes cannot be decoded"):
+        conversation.show(b"hello", "letter")
+    conversation.show(picture(1))
+    with pytest.raises(InputError, match="Shorten it"):
+        conversation.ask("is it red? " * 200)
+    assert conversation.ask("is it red?", max_tokens=4) == expected
+
+
+def test_a_questions_file_becomes_the_originals_answers_file(tiny, answerer, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    rows = [{"question_id": 7, "image": "a.png", "text": "is it red?"}, {"question_id": 8, "text": "is it red?"}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl", max_tokens=4) == 2
+    told = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [one["question_id"] for one in told] == [7, 8]
+    assert set(told[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
+    assert told[0]["text"] == answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"text": "a"}', "question_id"),
+        ("{", "line 1"),
+        ("", "no question"),
+        ('{"question_id": 1, "text": "a", "image": "no.png"}', "no.png"),
+    ],
+)
+def test_bad_questions_files_are_refused_whole(tiny, tmp_path, text, words):
+    (tmp_path / "q.jsonl").write_text(text)
+    with pytest.raises(InputError, match=words):
+        answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl")
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_score_counts_per_kind_beside_the_best_constant():
+    asked = [Asked(None, "q", answer, kind) for answer, kind in [("Yes", "y"), ("yes", "y"), ("no", "y"), ("red", "c")]]
+    told = score(asked, ["yes", "no", " No. ", "blue"])
+    assert (told["accuracy"], told["constant_baseline"]) == (0.5, 0.75)
+    assert told["kinds"]["y"] == {
+        "questions": 3,
+        "accuracy": 0.6667,
+        "constant_baseline": 0.6667,
+        "constant_answer": "yes",
+    }
+    assert plain("  A  Cat. ") == "a cat"
+
+
+def test_every_turn_of_a_mix_is_a_question(tiny, mix):
+    told = evaluate(tiny / "model", mix)
+    assert told["questions"] == 36
+    assert list(told["kinds"]) == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("(C)", "C"),
+        (" B. ", "B"),
+        ("B. the red one", "B"),
+        ("It shines, so the answer is D. Because", "D"),
+        ("The answer is (A).", "A"),
+        ("A cat", None),
+        ("Both", None),
+        ("b", None),
+        ("", None),
+    ],
+)
+def test_an_option_is_known_by_its_letter(text, letter):
+    assert choice(text) == letter
+
+
+def test_letters_are_compared_where_the_answer_is_one():
+    asked = [Asked(None, "q", "The answer is B.", "sqa")] * 3 + [Asked(None, "q", "A cat", "vqa")]
+    told = score(asked, ["B. the red one", "The answer is A.", "blue", "A. A cat"])
+    assert (told["kinds"]["sqa"]["accuracy"], told["kinds"]["sqa"]["constant_answer"]) == (0.3333, "B")
+    assert told["kinds"]["vqa"]["accuracy"] == 0
+
+
+SCIENCE = [
+    {"id": "1", "conversations": [{"from": "human", "value": "Which? Options: (A) red (B) blue"}]},
+    {"id": "2", "image": "a.png", "conversations": [{"from": "human", "value": "<image>\nWhich? (A) red (B) blue"}]},
+]
+
+
+def test_rows_of_llava_and_lines_with_answers_are_questions(tiny, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    rows = [
+        {**row, "conversations": [*row["conversations"], {"from": "gpt", "value": "The answer is A."}]}
+        for row in SCIENCE
+    ]
+    (tmp_path / "sqa.json").write_text(json.dumps(rows))
+    found = list(questions_of(tmp_path / "sqa.json"))
+    assert [(one.image, one.question) for one in found] == [
+        (None, "Which? Options: (A) red (B) blue"),
+        (tmp_path / "a.png", "Which? (A) red (B) blue"),
+    ]
+    lines = [
+        {"text": "is it red?", "answer": "no", "image": "a.png", "category": "yes/no"},
+        {"text": "q", "answer": "B"},
+    ]
+    (tmp_path / "vqa.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [one.kind for one in questions_of(tmp_path / "vqa.jsonl")] == ["yes/no", "all"]
+    assert evaluate(tiny / "model", tmp_path / "sqa.json")["questions"] == 2
+    assert list(evaluate(tiny / "model", tmp_path / "vqa.jsonl", images=tmp_path)["kinds"]) == ["all", "yes/no"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[{"text": "a"}]', "neither `conversations` nor"),
+        ("{", "not JSON"),
+        ('{"a": 1}', "expected a list"),
+        ("[3]", "expected an object"),
+        ('[{"text": "a", "answer": "b", "image": "no.png"}]', "no such picture"),
+        ("[]", "no question"),
+    ],
+)
+def test_bad_evaluation_files_are_told(tiny, tmp_path, text, words):
+    (tmp_path / "q.json").write_text(text)
+    with pytest.raises(InputError, match=words):
+        evaluate(tiny / "model", tmp_path / "q.json")

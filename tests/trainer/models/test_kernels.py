@@ -1,0 +1,115 @@
+"""Compiled layers compute what plain ones do; what cannot be loaded is told before anything starts."""
+
+import sys
+
+import pytest
+import torch
+
+from schemas.errors import InputError
+from trainer import preflight
+from trainer.config import load_recipe
+from trainer.models import kernels
+from trainer.models.folder import ModelFolder
+from trainer.models.kernels import compile_layers, transformer_layers, use_liger
+from trainer.models.loading import attention, flash_kernel
+
+
+@pytest.fixture
+def model(tiny):
+    from transformers import LlavaForConditionalGeneration
+
+    return LlavaForConditionalGeneration.from_pretrained(tiny / "model").train()
+
+
+def learnt(model, image, length):
+    ids = torch.full((2, length), 7)
+    ids[:, 1:5] = image
+    labels = torch.where(ids == image, -100, ids)
+    model.zero_grad()
+    inputs = {"input_ids": ids, "labels": labels, "pixel_values": torch.ones(2, 3, 16, 16)}
+    loss = model(**inputs, attention_mask=torch.ones_like(ids), use_cache=False).loss
+    loss.backward()
+    return float(loss.detach()), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_compiled_layers_give_the_same_loss_and_gradients_under_the_same_names(model, tiny, monkeypatch):
+    """Captured and differentiated by the compiler; its own code generation, which takes minutes here, left out."""
+    image = ModelFolder.open(tiny / "model").image_id
+    plain = [learnt(model, image, length) for length in (9, 12)]
+    names = list(model.state_dict())
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    torch._dynamo.utils.counters.clear()
+    compile_layers(model, backend="aot_eager")
+    compiled = [learnt(model, image, length) for length in (9, 12)]
+    # One graph for all layers of a kind and two lengths, not one for each layer.
+    assert 2 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 5
+    assert list(model.state_dict()) == names
+    for (one, ours), (other, theirs) in zip(plain, compiled, strict=True):
+        assert other == pytest.approx(one, abs=1e-6)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+
+
+def test_decoder_and_tower_layers_are_found(model):
+    kinds = [type(layer).__name__ for layer in transformer_layers(model)]
+    assert kinds == ["LlamaDecoderLayer"] * 2 + ["CLIPEncoderLayer"] * 2
+
+
+def test_liger_says_why_it_cannot_run(model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="need a GPU"):
+        use_liger(model)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", None)
+    with pytest.raises(InputError, match="lavabeam\\[liger\\]"):
+        use_liger(model)
+
+
+def test_liger_is_given_the_model_itself(model, monkeypatch):
+    given = []
+
+    def apply(model):
+        given.append(model)
+
+    stand_in = type(sys)("liger_kernel.transformers")
+    stand_in.apply_liger_kernel_to_llava = apply
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "liger_kernel", type(sys)("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", stand_in)
+    kernels.use_liger(model)
+    assert given == [model]
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [((4, 2), "flash_attention_4"), ((3,), "flash_attention_3"), ((2,), "flash_attention_2"), ((), None)],
+)
+def test_the_newest_flash_attn_makes_rows_packed(monkeypatch, installed, expected):
+    from transformers.utils import import_utils
+
+    for version in (2, 3, 4):
+        found = version in installed
+        monkeypatch.setattr(import_utils, f"is_flash_attn_{version}_available", lambda found=found: found)
+    assert flash_kernel() == expected
+    assert attention("auto", gpu=True) == (expected or "sdpa", expected is not None)
+    assert attention("padded", gpu=True) == (expected or "sdpa", False)
+    assert attention("auto", gpu=False) == ("sdpa", False)
+    assert attention("packed", gpu=False) == ("sdpa", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"liger": True}, "lavabeam\\[liger\\]"), ({"stage": "finetune_qlora"}, "lavabeam\\[qlora\\]")],
+)
+def test_a_package_that_is_missing_is_told_with_its_extra(recipe_file, monkeypatch, changes, words):
+    find = preflight.importlib.util.find_spec
+    hidden = ("liger_kernel", "bitsandbytes")
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None if name in hidden else find(name))
+    with pytest.raises(InputError, match=words):
+        preflight.check(load_recipe(recipe_file(**changes)), 1)
+
+
+def test_compiling_without_a_compiler_is_told(recipe_file, monkeypatch):
+    monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="compiler"):
+        preflight.check(load_recipe(recipe_file(compile=True)), 1)

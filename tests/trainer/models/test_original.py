@@ -1,0 +1,164 @@
+"""Equal to the original LLaVA code where it matters: names, loss, gradients, trainable parts and their rates."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from schemas.errors import InputError
+from trainer.config import OptimizerConfig
+from trainer.models.original import name_of, read_projector, write_projector
+from trainer.runtime.optimizer import parameter_groups
+from trainer.stages import Stage, freeze
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+FORWARD = json.loads((VECTORS / "tiny_forward.json").read_text())
+PARAMS = [json.loads(line) for line in (VECTORS / "training_params.jsonl").read_text().splitlines()]
+IMAGE_ID = 255
+PATCHES = 16
+PARTS = {"mm_mlp_adapter": "projector", "mm_language_model": "llm", "mm_vision_tower": "tower"}
+
+
+def build(anyres=False):
+    """The tiny model of the vectors in transformers' classes, with the original's weights."""
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+    )
+
+    pinpoints = [[height, width] for width, height in FORWARD["image_grid_pinpoints_wh"]]
+    config_kind, kind = (LlavaNextConfig, LlavaNextForConditionalGeneration) if anyres else (None, None)
+    config = (config_kind or LlavaConfig)(
+        vision_config=CLIPVisionConfig(**FORWARD["vision_config"]),
+        text_config=LlamaConfig(**FORWARD["text_config"]),
+        image_token_index=IMAGE_ID,
+        vision_feature_layer=FORWARD["mm_vision_select_layer"],
+        **({"image_grid_pinpoints": pinpoints} if anyres else {}),
+    )
+    model = (kind or LlavaForConditionalGeneration)._from_config(config, attn_implementation="eager")
+    weights = {
+        name_of(name): tensor.float() for name, tensor in load_file(VECTORS / "tiny_weights.safetensors").items()
+    }
+    known = {name: tensor for name, tensor in weights.items() if anyres or "newline" not in name}
+    missing, unexpected = model.load_state_dict(known, strict=False)
+    assert not unexpected
+    assert all("position_ids" in name for name in missing)
+    return model
+
+
+def expanded(case, counts, width):
+    """The case's rows, padded on the right, with `counts` image tokens a picture; labels as the original expanded."""
+    ids = torch.zeros((len(case["input_ids"]), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    pictures = iter(counts)
+    for row, tokens in enumerate(case["input_ids"].tolist()):
+        while tokens and tokens[-1] == 0:
+            tokens.pop()
+        flat = [t for token in tokens for t in ([IMAGE_ID] * next(pictures) if token == -200 else [token])]
+        ids[row, : len(flat)] = torch.tensor(flat)
+        mask[row, : len(flat)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": case["expanded_labels"]}
+
+
+def load_case(name):
+    tensors = load_file(VECTORS / "tiny_forward.safetensors")
+    return {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def compare(model, inputs, told):
+    """Loss within 1e-5, every gradient's norm within 1e-4 of the original's."""
+    freeze(model, Stage(("projector", "llm")))
+    loss = model(**inputs, use_cache=False).loss
+    assert loss.item() == pytest.approx(told["loss"], abs=1e-5)
+    loss.backward()
+    norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
+    for original, norm in told["grad_norms"].items():
+        assert norms[name_of(original)] == pytest.approx(norm, rel=1e-4, abs=1e-4), original
+
+
+def test_names_are_those_of_the_map():
+    for kind in json.loads((VECTORS / "tiny_name_map.json").read_text()).values():
+        assert {original: name_of(original) for original in kind} == kind
+
+
+@pytest.mark.parametrize("name", ["flat_batch", "flat_mixed_text"])
+def test_flat_batches_have_the_originals_loss_and_gradients(name):
+    case, told = load_case(name), FORWARD["cases"][name]
+    inputs = expanded(case, [PATCHES] * 9, told["expanded_len"])
+    # The original gives a text-only row a picture of its own, all zeros, that no token stands for.
+    shown = int((case["input_ids"] == -200).sum())
+    inputs["pixel_values"] = case["images"][:shown].float()
+    compare(build(), inputs, told)
+
+
+@pytest.mark.parametrize("name", ["anyres_unpad_a", "anyres_unpad_b"])
+def test_anyres_batches_have_the_originals_loss_and_gradients(name):
+    from schemas.chat import ImageRule
+    from trainer.inputs.collate import stack_pictures
+
+    case, told = load_case(name), FORWARD["cases"][name]
+    pinpoints = tuple(tuple(pair) for pair in FORWARD["image_grid_pinpoints_wh"])
+    rule = ImageRule(mode="anyres", image_size=56, patch_size=14, pinpoints=pinpoints)
+    sizes = [tuple(size) for size in told["image_sizes_wh"]]
+    inputs = expanded(case, [rule.tokens(*size) for size in sizes], told["expanded_len"])
+    tiles = [case[f"images.{number}"].float().numpy() for number in range(len(sizes))]
+    inputs.update(stack_pictures([np.ascontiguousarray(tile) for tile in tiles], sizes, anyres=True))
+    compare(build(anyres=True), inputs, told)
+
+
+def stage_of(row):
+    if row.get("mm_tunable_parts"):
+        return Stage(tuple(PARTS[part] for part in row["mm_tunable_parts"].split(",")))
+    projector_only = row.get("legacy", {}).get("tune_mm_mlp_adapter") or row.get("name") == "stage1_tune_projector"
+    return Stage(("projector",) if projector_only else ("projector", "llm"))
+
+
+def rates_of(row):
+    given = {"projector": row.get("mm_projector_lr")}
+    given["projector"] = given["projector"] or row.get("lrs", {}).get("mm_projector_lr")
+    given["tower"] = row.get("lrs", {}).get("mm_vision_tower_lr")
+    return {module: rate for module, rate in given.items() if rate is not None}
+
+
+@pytest.mark.parametrize("row", [row for row in PARAMS if row["kind"] == "optimizer"])
+def test_trainable_parts_rates_and_decay_are_the_originals(row):
+    """But for parameters that no gradient reaches: ours leaves them frozen, ZeRO would wait for them."""
+    anyres = any("newline" in name for name in row["trainable"])
+    model = build(anyres)
+    freeze(model, stage_of(row))
+    settings = OptimizerConfig(rate=2e-5, weight_decay=0.05, rates=rates_of(row))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    ours = {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in parameter_groups(model, settings)
+        for parameter in group["params"]
+    }
+    theirs = {name_of(name): (g["lr"], g["weight_decay"]) for g in row["groups"] for name in g["params"]}
+    unreached = {name for name in theirs if ".layers.2." in name or "post_layernorm" in name}
+    assert ours == {name: value for name, value in theirs.items() if name not in unreached}
+
+
+def projector_shapes(model):
+    return {n.removeprefix("model."): p.shape for n, p in model.named_parameters() if "multi_modal_projector" in n}
+
+
+def test_a_projector_file_goes_out_and_comes_back(tmp_path):
+    model = build()
+    write_projector(dict(model.named_parameters()), tmp_path / "mm_projector.bin")
+    kept = torch.load(tmp_path / "mm_projector.bin", weights_only=True)
+    assert sorted(kept) == [f"model.mm_projector.{n}.{kind}" for n in (0, 2) for kind in ("bias", "weight")]
+    back = dict(read_projector(tmp_path / "mm_projector.bin", projector_shapes(model)))
+    assert torch.equal(back["multi_modal_projector.linear_2.weight"], model.model.multi_modal_projector.linear_2.weight)
+
+
+def test_a_projector_of_another_model_is_refused(tmp_path):
+    torch.save({"model.mm_projector.0.weight": torch.zeros(3, 3)}, tmp_path / "mm_projector.bin")
+    with pytest.raises(InputError, match=r"mm_projector\.bin"):
+        dict(read_projector(tmp_path / "mm_projector.bin", projector_shapes(build())))

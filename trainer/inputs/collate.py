@@ -1,0 +1,94 @@
+"""Items to tensors: padded rows, or one padding-free row; always with a picture, so that every rank runs the tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from schemas.chat import IGNORE, ImageRule
+from trainer.inputs.data import Item
+
+
+@dataclass(frozen=True)
+class Collator:
+    """`blank` tokens of a blank picture are added to a micro-batch without any: attention 0 or a row of their own, no
+    label, so the loss is the same, and the tower and projector run on every rank in every micro-step (ZeRO needs it).
+    """
+
+    rule: ImageRule
+    image_id: int
+    pad_id: int
+    packed: bool = False
+    anyres: bool = False
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
+        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), float32 pictures, and for anyres their
+        original (height, width). An empty micro-batch becomes a blank picture that nothing is learnt from."""
+        rows = [(item.ids, item.labels) for item in items]
+        pictures = [picture for item in items for picture in item.pictures]
+        sizes = [size for item in items for size in item.sizes]
+        blank = not pictures
+        if blank:
+            side = self.rule.image_size
+            sizes = [(side, side)]
+            pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.float32)]
+        inputs = self._packed(rows, blank) if self.packed else self._padded(rows, blank)
+        return {**inputs, **stack_pictures(pictures, sizes, self.anyres)}
+
+    def _padded(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
+        extra = self._blank_tokens() if blank else 0
+        count = max(len(rows), 1)
+        width = max((len(ids) + (extra if number == 0 else 0) for number, (ids, _) in enumerate(rows)), default=extra)
+        tokens = np.full((count, width), self.pad_id, np.int64)
+        labels = np.full((count, width), IGNORE, np.int64)
+        mask = np.zeros((count, width), np.int64)
+        for number, (ids, targets) in enumerate(rows):
+            tokens[number, : len(ids)] = ids
+            labels[number, : len(ids)] = targets
+            mask[number, : len(ids)] = 1
+        if blank:
+            start = len(rows[0][0]) if rows else 0
+            tokens[0, start : start + extra] = self.image_id
+            # With nothing else in the row some position must be attended to; no label is there to learn from it.
+            mask[0, start : start + extra] = 0 if rows else 1
+        return _tensors({"input_ids": tokens, "labels": labels, "attention_mask": mask})
+
+    def _packed(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
+        """One row; positions start again at every sample, which is what keeps samples from seeing each other.
+
+        The first label of a sample is dropped: its prediction would come from the sample before.
+        """
+        if blank:
+            extra = np.full(self._blank_tokens(), self.image_id, np.int32)
+            rows = [*rows, (extra, np.full(len(extra), IGNORE, np.int32))]
+        labels = [np.concatenate([[IGNORE], targets[1:]]) for _, targets in rows]
+        tokens = np.concatenate([ids for ids, _ in rows]).astype(np.int64)
+        positions = np.concatenate([np.arange(len(ids)) for ids, _ in rows])
+        values = {"input_ids": tokens, "labels": np.concatenate(labels).astype(np.int64), "position_ids": positions}
+        return _tensors({name: value[None] for name, value in values.items()})
+
+    def _blank_tokens(self) -> int:
+        return self.rule.tokens(self.rule.image_size, self.rule.image_size)
+
+
+def stack_pictures(pictures: list[np.ndarray], sizes: list[tuple[int, int]], anyres: bool) -> dict[str, torch.Tensor]:
+    """`pixel_values` float32: (pictures, 3, S, S), or for anyres (pictures, most tiles, 3, S, S) filled up with zeros,
+    and `image_sizes` (height, width), the order that transformers wants."""
+    if not anyres:
+        return {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
+    most = max(len(tiles) for tiles in pictures)
+    padded = np.zeros((len(pictures), most, *pictures[0].shape[1:]), np.float32)
+    for number, tiles in enumerate(pictures):
+        padded[number, : len(tiles)] = tiles
+    return {
+        "pixel_values": torch.from_numpy(padded),
+        "image_sizes": torch.tensor([[height, width] for width, height in sizes]),
+    }
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -1,0 +1,125 @@
+"""The rows of a mix as training items: ids, labels and prepared pictures, or a recorded reason why not."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.chat import Tokenizer, encode, get_template
+from schemas.dataset import Dataset
+from schemas.errors import InputError, LavaBeamError
+from trainer.inputs.pictures import prepare
+from trainer.models.folder import ModelFolder
+
+KEPT_BYTES = 64 << 20
+"""Memory for prepared pictures of one loading process."""
+
+COLUMNS = ("key", "images", "widths", "heights", "messages", "tokens")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row, ready to be collated.
+
+    ids, labels: int32 (tokens,). pictures: float32 (tiles, 3, S, S) each. sizes: (width, height) in pixels of each.
+    """
+
+    key: str
+    ids: np.ndarray
+    labels: np.ndarray
+    pictures: list[np.ndarray] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that cannot be trained on, and why."""
+
+    key: str
+    row: int
+    reason: str
+
+
+class Samples:
+    """Items of a mix by row number."""
+
+    def __init__(self, mix: Dataset, folder: ModelFolder, *, max_length: int | None, cut: bool = False):
+        """`cut`: shorten rows above `max_length` tokens instead of refusing them."""
+        self.mix, self.folder = mix, folder
+        self.max_length, self.cut = max_length, cut
+        self.template = get_template(str(folder.template))
+        self.tokenizer: Tokenizer = folder.tokenizer
+        self._pictures: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._picture_bytes = 0
+
+    def __len__(self) -> int:
+        return self.mix.rows
+
+    def items(self, rows: Sequence[int]) -> list[Item | Refused]:
+        """An item per row. Whatever is wrong with a row itself makes it a `Refused`; nothing is replaced."""
+        taken = self.mix.take(rows, COLUMNS) if len(rows) else []
+        return [self._item_or_reason(int(row), values) for row, values in zip(rows, taken, strict=True)]
+
+    def _item_or_reason(self, row: int, values: dict[str, Any]) -> Item | Refused:
+        try:
+            return self._item(values)
+        except (LavaBeamError, OSError, ValueError) as error:
+            return Refused(values["key"], row, str(error))
+
+    def _item(self, values: dict[str, Any]) -> Item:
+        sizes = list(zip(values["widths"], values["heights"], strict=True))
+        length = self.max_length if self.cut else None
+        rule = self.folder.rule
+        encoded = encode(values["messages"], sizes, self.template, self.tokenizer, rule, max_length=length)
+        if encoded.tokens != values["tokens"]:
+            raise InputError(
+                f"{encoded.tokens} tokens, and the mix counted {values['tokens']}: make the mix again with this "
+                "tokenizer, template and image rule."
+            )
+        if self.max_length is not None and len(encoded.ids) > self.max_length:
+            raise InputError(f"{encoded.tokens} tokens, more than the {self.max_length} that the model holds.")
+        if encoded.all_masked:
+            raise InputError("no token is left to learn from.")
+        pictures = [self._picture(image["bytes"]) for image in values["images"][: encoded.images]]
+        return Item(values["key"], encoded.ids, encoded.labels, pictures, sizes[: encoded.images])
+
+    def _picture(self, content: bytes) -> np.ndarray:
+        """Pixels of a picture; the latest are kept, since rows about one picture, and epochs, come again."""
+        if content in self._pictures:
+            self._pictures.move_to_end(content)
+            return self._pictures[content]
+        pixels = prepare(content, self.folder.rule, self.folder.mean, self.folder.std).pixels
+        self._pictures[content] = pixels
+        self._picture_bytes += pixels.nbytes + len(content)
+        while self._picture_bytes > KEPT_BYTES:
+            dropped, old = self._pictures.popitem(last=False)
+            self._picture_bytes -= old.nbytes + len(dropped)
+        return pixels
+
+
+class BadRows:
+    """Refused rows of one rank: each is written down, and more than `allowed` of them stop the run."""
+
+    def __init__(self, path: Path, allowed: int):
+        self.path, self.allowed = path, allowed
+        self.count = 0
+
+    def add(self, refused: Sequence[Refused]) -> None:
+        """Record them; raises InputError when they are too many."""
+        if not refused:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            for row in refused:
+                file.write(json.dumps({"key": row.key, "row": row.row, "reason": row.reason}) + "\n")
+        self.count += len(refused)
+        if self.count > self.allowed:
+            raise InputError(
+                f"{self.count} bad rows, {self.allowed} allowed (data.max_bad). The latest: row {refused[-1].row}, key "
+                f"{refused[-1].key!r}: {refused[-1].reason} All are listed in {self.path.name} of the run folder."
+            )

@@ -1,0 +1,121 @@
+"""Epochs of plans as one row of steps: the position of a run is one integer, the number of optimizer steps done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+from trainer.config import Recipe
+from trainer.inputs.rows import Rows, original_lengths
+from trainer.models.folder import ModelFolder
+from trainer.plan import ORIGINAL_STRATEGIES, Plan, make_plan
+from trainer.planning.cost import CostModel
+from trainer.stages import Stage, get_stage
+
+KEPT_EPOCHS = 2
+
+
+class Schedule:
+    """Which rows a rank trains on in which step, over all epochs. `lengths`, `images`, `tiles`: of each row."""
+
+    def __init__(self, mix: Dataset, recipe: Recipe, folder: ModelFolder, world_size: int, packed: bool):
+        rows = Rows.of(mix, folder.rule, recipe.data.max_length or folder.positions)
+        self.lengths, self.images, self.tiles = rows.lengths, rows.images, rows.tiles
+        self.recipe, self.world_size, self.packed = recipe, world_size, packed
+        self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.gradient_checkpointing)
+        if len(self.lengths) == 0:
+            raise InputError(f"{mix.path}: the mix has no rows. Look at its manifest for why rows were left out.")
+        original = recipe.plan.strategy in ORIGINAL_STRATEGIES
+        self.grouping_lengths = original_lengths(mix, recipe.plan.strategy) if original else None
+        self.plan = lru_cache(KEPT_EPOCHS)(self._plan)
+        self.steps_per_epoch = self.plan(0).steps
+        self.steps = recipe.steps or math.ceil((recipe.epochs or 1) * self.steps_per_epoch)
+
+    def micro_batches(self, step: int, rank: int) -> list[np.ndarray]:
+        """Rows of each micro-step of a rank in optimizer step `step` (counted over all epochs)."""
+        epoch, inner = divmod(step, self.steps_per_epoch)
+        return self.plan(epoch).micro_batches(inner, rank)
+
+    def from_position(self, position: int, rank: int) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """(step, micro-batches) of a rank from `position` to the end of the run."""
+        for step in range(position, self.steps):
+            yield step, self.micro_batches(step, rank)
+
+    def load(self, step: int) -> tuple[int, int, float]:
+        """(useful tokens, tokens with padding, rank balance) of a step; balance is the mean rank's work by the most."""
+        ranks = [self.micro_batches(step, rank) for rank in range(self.world_size)]
+        useful = sum(int(self.lengths[rows].sum()) for batches in ranks for rows in batches)
+        held = [[self.held(rows) for rows in batches] for batches in ranks]
+        totals = [sum(batches) for batches in held]
+        return useful, sum(totals), float(np.mean(totals) / max(*totals, 1))
+
+    def held(self, rows: np.ndarray) -> int:
+        """Tokens that a micro-batch occupies, padding included."""
+        lengths = self.lengths[rows]
+        if len(lengths) == 0:
+            return 0
+        return int(lengths.sum()) if self.packed else int(lengths.max()) * len(lengths)
+
+    def _plan(self, epoch: int) -> Plan:
+        plan = self.recipe.plan
+        return make_plan(
+            self.lengths,
+            self.tiles,
+            seed=plan.seed,
+            epoch=epoch,
+            global_batch=plan.global_batch,
+            world_size=self.world_size,
+            accumulation=plan.accumulation,
+            strategy=plan.strategy,
+            max_tokens=plan.max_tokens,
+            padded=not self.packed,
+            cost=self.cost,
+            grouping_lengths=self.grouping_lengths,
+        )
+
+
+def cost_model(folder: ModelFolder, stage: Stage, checkpointing: bool) -> CostModel:
+    """What a token and a tile cost with the sizes of this model."""
+    text, vision, rule = folder.text, folder.config["vision_config"], folder.rule
+    return CostModel.from_sizes(
+        language_parameters=language_parameters(text),
+        hidden_size=int(text.get("hidden_size", 4096)),
+        layers=int(text.get("num_hidden_layers", 32)),
+        vision_parameters=transformer_parameters(
+            vision.get("hidden_size", 768), vision.get("intermediate_size"), vision
+        ),
+        projector_parameters=projector_parameters(folder),
+        tokens_per_image=rule.side**2 + rule.class_token,
+        train_language="llm" in stage.trains,
+        train_vision="tower" in stage.trains,
+        checkpointing=checkpointing,
+    )
+
+
+def projector_parameters(folder: ModelFolder) -> float:
+    """Weights of the projector: two matrices, or one where it is linear."""
+    tower = int(folder.config["vision_config"].get("hidden_size", 768))
+    width = int(folder.text.get("hidden_size", 4096))
+    linear = folder.config.get("projector_hidden_act") == "linear"
+    return float(tower * width + (0 if linear else width * width))
+
+
+def language_parameters(text: dict) -> float:
+    """Parameters of a decoder with gated feed-forward layers, and its output table, from its configuration."""
+    width = int(text.get("hidden_size", 4096))
+    heads = int(text.get("num_attention_heads", 32))
+    head = int(text.get("head_dim") or width // heads)
+    shared = int(text.get("num_key_value_heads") or heads)
+    attention = 2 * width * heads * head + 2 * width * shared * head
+    layer = attention + 3 * width * int(text.get("intermediate_size", 11008))
+    return float(layer * int(text.get("num_hidden_layers", 32)) + width * int(text.get("vocab_size", 32000)))
+
+
+def transformer_parameters(width: int, inner: int | None, config: dict) -> float:
+    """Parameters of a vision transformer's layers: four attention matrices and two feed-forward ones each."""
+    return float((4 * width**2 + 2 * width * (inner or 4 * width)) * int(config.get("num_hidden_layers", 12)))

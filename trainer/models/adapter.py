@@ -1,0 +1,142 @@
+"""LoRA on the language model: adding it, writing it beside the projector, and merging it into a full checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.errors import InputError
+from trainer.config import LoraConfig
+from trainer.models.folder import ModelFolder
+from trainer.stages import module_of
+
+ADAPTER, ORIGIN = "adapter", "origin.json"
+IN_FULL = {"projector": "projector.safetensors", "tower": "tower.safetensors"}
+"""Where an adapter folder holds the modules that were trained in full beside it."""
+
+TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|qkv_proj|o_proj|gate_proj|up_proj|gate_up_proj|down_proj)"
+"""All linear layers of the decoder, not lm_head: what LLaVA's `find_all_linear_names` finds (llava/train/train.py)."""
+
+KEPT = ("vision_tower", "multi_modal_projector")
+"""What stays in full precision beside a 4-bit language model. transformers 5 compares whole names from their start,
+transformers 4 their parts: both forms are given."""
+
+TOLERANCE = 1e-4
+"""Largest change of a logit by merging in float32, relative to the largest logit: rounding alone is below 1e-5."""
+
+
+def add_lora(model: Any, settings: LoraConfig) -> Any:
+    """The model with adapters, in the model's own precision (ZeRO-3 in bf16 cannot hold two)."""
+    from peft import LoraConfig as Peft
+    from peft import get_peft_model
+
+    config = Peft(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=TARGETS)
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def quantisation() -> Any:
+    """4-bit weights of the language model (QLoRA, Dettmers et al. 2023, arXiv 2305.14314, sections 3 and 4)."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=[*KEPT, *(f"model.{name}" for name in KEPT), "lm_head"],
+    )
+
+
+def write_adapter(model: Any, weights: Mapping[str, torch.Tensor], origin: ModelFolder, output: Path) -> Path:
+    """Adapter weights and configuration as peft reads them, the projector (and the tower, where it was trained), and
+    which model they belong to."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    adapter = get_peft_model_state_dict(model, state_dict=dict(weights))
+    save_file(
+        {name: tensor.contiguous().cpu() for name, tensor in adapter.items()}, output / "adapter_model.safetensors"
+    )
+    model.peft_config["default"].save_pretrained(output)
+    learnt = {module_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for module in learnt & IN_FULL.keys() | {"projector"}:
+        whole = {plain_name(name): tensor for name, tensor in weights.items() if module_of(name) == module}
+        save_file({name: tensor.contiguous().cpu() for name, tensor in whole.items()}, output / IN_FULL[module])
+    told = {"model": str(origin.path.resolve()), "template": origin.template, "image": origin.rule.to_dict()}
+    (output / ORIGIN).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return output
+
+
+def merge(adapter: str | Path, output: str | Path, model: str | Path | None = None) -> Path:
+    """Write the adapter's model with the adapter and what was trained beside it, as a llava-hf folder.
+
+    adapter: `adapter` of a LoRA run, or the run folder. model: where the base checkpoint is now, if it moved. The
+    logits of a probe are compared before and after merging; raises InputError, and writes nothing, when they differ.
+    """
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    from trainer.models.export import export
+
+    folder = _adapter_folder(Path(adapter))
+    told = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    origin = ModelFolder.open(model or told["model"])
+    if Path(output).exists():
+        raise InputError(f"{output}: is there already. Choose another place for the merged model.")
+    base = _load(origin)
+    for file in (folder / name for name in IN_FULL.values()):
+        told_apart = base.load_state_dict(load_file(file), strict=False) if file.is_file() else None
+        if told_apart is not None and told_apart.unexpected_keys:
+            raise InputError(f"{file}: {told_apart.unexpected_keys[0]} is no weight of {origin.path}: another model's.")
+    tuned = PeftModel.from_pretrained(base, str(folder)).eval()
+    before = _probe(tuned, origin)
+    merged = tuned.merge_and_unload()
+    after = _probe(merged, origin)
+    change = float((before - after).abs().max() / before.abs().max())
+    if not change <= TOLERANCE:
+        raise InputError(f"{folder}: merging changes logits by {change:.1e} of the largest; nothing was written.")
+    weights = {name: tensor.to(_precision(origin)) for name, tensor in merged.state_dict().items()}
+    from schemas.chat import ImageRule
+
+    used = origin.with_training(ImageRule.from_dict(told["image"]), told["template"])
+    return export(weights, merged.config, used, Path(output), {"merged": folder.parent.name, "logit_change": change})
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without peft's wrapping."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
+def _adapter_folder(path: Path) -> Path:
+    for folder in (path, path / ADAPTER):
+        if (folder / ORIGIN).is_file():
+            return folder
+    raise InputError(f"{path}: no LoRA adapter here ({ORIGIN} is missing). Give the folder of a finetune_lora run.")
+
+
+def _load(origin: ModelFolder) -> Any:
+    import transformers
+
+    kind = getattr(transformers, origin.model_class)
+    return kind.from_pretrained(origin.path, dtype=torch.float32).eval()
+
+
+def _precision(origin: ModelFolder) -> torch.dtype:
+    name = origin.config.get("dtype") or origin.config.get("torch_dtype") or "float32"
+    return getattr(torch, str(name))
+
+
+@torch.no_grad()
+def _probe(model: Any, origin: ModelFolder) -> torch.Tensor:
+    """Logits of fixed tokens, text only: adapters are in the language model alone."""
+    rows = int(origin.text.get("vocab_size", 32000))
+    tokens = torch.arange(64).remainder(rows - 1)[None]
+    tokens[tokens == origin.image_id] = 0
+    return model(input_ids=tokens).logits.float()

@@ -1,0 +1,180 @@
+"""Join a vision tower, a language model and a fresh projector into one LLaVA folder, one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.chat import ImageRule
+from schemas.errors import InputError
+from trainer.models.folder import CLIP_MEAN, CLIP_STD, preprocessor, write_sidecar
+from trainer.models.original import read_projector
+from trainer.models.partcheck import check_llm, check_tower
+from trainer.models.processor import select_strategy, write_processor, write_tokenizer
+from trainer.models.shards import ShardWriter, read_tensors
+
+PROJECTORS = ("linear", "mlp2x_gelu")
+INITIAL_STD = 0.02
+"""Deviation of a fresh projector's weights: `initializer_range` of the Llama and LLaVA configurations."""
+
+NO_WEIGHTS = ("text_model", "text_projection", "visual_projection", "logit_scale", "logit_bias")
+"""What a two-sided CLIP or SigLIP checkpoint holds besides its tower."""
+
+
+def assemble(
+    tower: str | Path,
+    llm: str | Path,
+    output: str | Path,
+    *,
+    rule: ImageRule,
+    template: str | None = None,
+    tokenizer: str | Path | None = None,
+    select_layer: int = -2,
+    projector_type: str = "mlp2x_gelu",
+    projector: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write a llava-hf folder to `output`; peak memory is about one shard.
+
+    `projector`: an original mm_projector.bin to start from instead of a fresh one.
+    The tokenizer gains `<image>` (and a pad token where it has none), the embeddings the rows for them: the mean of
+    the old rows. Raises InputError when `rule` is not what the tower makes of a picture.
+    """
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    made = write_tokenizer(tokenizer or llm, output)
+    config = joined_config(tower, llm, rule, select_layer, projector_type, made.image_id, made.vocab_size)
+    with ShardWriter(output, dtype) as writer:
+        for name, tensor in _tower_tensors(Path(tower)):
+            writer.put(name, tensor)
+        for name, tensor in _llm_tensors(Path(llm), config.text_config.vocab_size, config.tie_word_embeddings):
+            writer.put(name, tensor)
+        fresh = dict(fresh_projector(config, projector_type, seed))
+        if projector is not None:
+            fresh.update(read_projector(projector, {name: tensor.shape for name, tensor in fresh.items()}))
+        for name, tensor in (*fresh.items(), *fresh_newline(config, seed)):
+            writer.put(name, tensor)
+        config.dtype = writer.dtype
+    config.save_pretrained(output)
+    known = preprocessor(Path(tower))
+    mean, std = known.get("image_mean", CLIP_MEAN), known.get("image_std", CLIP_STD)
+    write_processor(output, made, config.model_type, rule, mean, std, template)
+    write_sidecar(output, rule, template, {"tower": Path(tower).name, "llm": Path(llm).name})
+    return output
+
+
+def fresh_projector(config: Any, projector_type: str, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """The projector's tensors: normal weights of deviation `INITIAL_STD`, zero biases, drawn from `seed`.
+
+    A `linear` projector is transformers' two layers with an identity in the middle: see `projector_config`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    wide, deep = config.vision_config.hidden_size, config.text_config.hidden_size
+    shapes = [(deep, wide), (deep, deep)] if projector_type == "mlp2x_gelu" else [(deep, wide)]
+    for number, shape in enumerate(shapes, 1):
+        name = f"multi_modal_projector.linear_{number}"
+        yield f"{name}.weight", torch.randn(shape, generator=generator) * INITIAL_STD
+        yield f"{name}.bias", torch.zeros(shape[0])
+    if projector_type == "linear":
+        yield "multi_modal_projector.linear_2.weight", torch.eye(deep)
+        yield "multi_modal_projector.linear_2.bias", torch.zeros(deep)
+
+
+def fresh_newline(config: Any, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """For anyres, the embedding that ends a line of patches: normal, of deviation 1/sqrt(its size), drawn from `seed`
+    (LLaVA-NeXT, llava/model/llava_arch.py)."""
+    if config.model_type == "llava_next":
+        deep = config.text_config.hidden_size
+        yield "image_newline", torch.randn(deep, generator=torch.Generator().manual_seed(seed + 1)) / deep**0.5
+
+
+def projector_config(projector_type: str) -> dict[str, Any]:
+    """LlavaConfig's words for a projector: LLaVA's GELU is the exact one (torch.nn.GELU)."""
+    if projector_type not in PROJECTORS:
+        raise InputError(f"projector_type {projector_type!r}: expected one of {', '.join(PROJECTORS)}.")
+    return {"projector_hidden_act": "gelu" if projector_type == "mlp2x_gelu" else "linear"}
+
+
+def joined_config(
+    tower: str | Path,
+    llm: str | Path,
+    rule: ImageRule,
+    select_layer: int,
+    projector_type: str,
+    image_id: int,
+    vocabulary: int,
+) -> Any:
+    """The LlavaConfig (LlavaNextConfig for anyres) of a tower and an llm whose tokenizer has `vocabulary` ids.
+
+    Raises InputError when `rule` is not what the tower makes of a picture.
+    """
+    from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
+
+    check_tower(str(tower), rule)
+    check_llm(str(llm))
+    vision = AutoConfig.from_pretrained(tower)
+    vision = getattr(vision, "vision_config", vision)
+    text = AutoConfig.from_pretrained(llm)
+    _check_rule(rule, vision, Path(tower))
+    if not -vision.num_hidden_layers - 1 <= select_layer <= vision.num_hidden_layers:
+        raise InputError(f"select_layer {select_layer}: {tower} has {vision.num_hidden_layers} layers.")
+    text.vocab_size = max(text.vocab_size, vocabulary)
+    kind: Any = LlavaConfig
+    extra: dict[str, Any] = {}
+    if rule.mode == "anyres":
+        # Hugging Face reads pinpoints as (height, width), LLaVA writes (width, height).
+        kind, extra = LlavaNextConfig, {"image_grid_pinpoints": [[height, width] for width, height in rule.pinpoints]}
+    config = kind(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=image_id,
+        image_seq_length=rule.side**2 + (rule.class_token if rule.select == "full" else 0),
+        vision_feature_layer=select_layer,
+        vision_feature_select_strategy=select_strategy(rule),
+        tie_word_embeddings=bool(text.tie_word_embeddings),
+        **projector_config(projector_type),
+        **extra,
+    )
+    config.architectures = ["LlavaNextForConditionalGeneration" if extra else "LlavaForConditionalGeneration"]
+    return config
+
+
+def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
+    # As in check_tower, with what config.json leaves to its class's defaults.
+    found = (vision.image_size, vision.patch_size)
+    if found != (rule.image_size, rule.patch_size):
+        raise InputError(
+            f"{tower}: this tower sees {found[0]} pixels in patches of {found[1]}, the image rule says "
+            f"{rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
+        )
+
+
+def _tower_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    from transformers import AutoConfig
+
+    kind = AutoConfig.from_pretrained(folder).model_type
+    # CLIP and SigLIP towers lie under `vision_model` on disk; others (DINOv2) at the top.
+    inner = "vision_model." if kind.startswith(("clip", "siglip")) else ""
+    for name, tensor in read_tensors(folder):
+        if not name.startswith(NO_WEIGHTS) and "position_ids" not in name:
+            yield f"vision_tower.{inner}{name.removeprefix('vision_model.')}", tensor
+
+
+def _llm_tensors(folder: Path, vocabulary: int, tied: bool) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in read_tensors(folder):
+        if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight"):
+            continue
+        table = name in ("model.embed_tokens.weight", "lm_head.weight")
+        yield f"language_model.{name}", _grown(tensor, vocabulary) if table else tensor
+
+
+def _grown(table: torch.Tensor, rows: int) -> torch.Tensor:
+    """The table with new rows, each the mean of the old ones (LLaVA, smart_tokenizer_and_embedding_resize)."""
+    if table.shape[0] >= rows:
+        return table
+    mean = table.float().mean(0, keepdim=True).to(table.dtype)
+    return torch.cat([table, mean.expand(rows - table.shape[0], -1)])

@@ -1,0 +1,104 @@
+"""Loading a LLaVA model for training: attention kernel, frozen parts, gradient checkpointing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from schemas.errors import InputError, LavaBeamError
+from trainer.config import Recipe
+from trainer.models.adapter import add_lora, quantisation
+from trainer.models.folder import ModelFolder
+from trainer.models.kernels import compile_layers, use_liger
+from trainer.preflight import Job
+from trainer.stages import Stage, freeze, module_of, unreached_parameters
+
+
+def load_model(job: Job, kernel: str, dtype: torch.dtype = torch.float32) -> Any:
+    """The model of a job's folder, loaded as `dtype`, with the stage's modules learning."""
+    import transformers
+
+    assert job.folder is not None
+    kind = getattr(transformers, job.folder.model_class)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
+    if job.stage.bits == 4:
+        options["quantization_config"] = quantisation()
+    llava, told = kind.from_pretrained(job.folder.path, output_loading_info=True, **options)
+    check_complete(llava, told["missing_keys"], job.folder)
+    model = llava
+    if job.recipe.liger:
+        use_liger(llava)
+    if job.recipe.gradient_checkpointing:
+        # On the model as a whole, transformers would also run backward through a frozen tower.
+        how = {"use_reentrant": False}
+        model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+        if "tower" in job.stage.trains:
+            model.model.vision_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+    if job.stage.adapter:
+        model = add_lora(model, job.recipe.lora)
+    freeze(model, job.stage)
+    check_learning(model, job.stage)
+    if job.recipe.compile:
+        compile_layers(llava)
+    return model
+
+
+def check_complete(model: Any, missing: Iterable[str], folder: ModelFolder) -> None:
+    """Raise InputError when the checkpoint lacks weights that the model reads: they would start at random."""
+    needed = sorted(set(missing) - set(unreached_parameters(model)))
+    if needed:
+        raise InputError(
+            f"{folder.path}: {len(needed)} weights are missing, among them {needed[0]}. Fetch the checkpoint again, or "
+            "assemble it from its tower and llm."
+        )
+
+
+def check_learning(model: Any, stage: Stage) -> None:
+    """Raise LavaBeamError when a module that the stage trains was quantised: its weights would silently stay."""
+    for name, parameter in model.named_parameters():
+        if module_of(name) in stage.trains and not parameter.is_floating_point():
+            raise LavaBeamError(
+                f"{name} was loaded as {parameter.dtype} and cannot learn: this transformers or bitsandbytes "
+                "quantises more than the language model: use finetune_lora, or the versions in constraints.txt."
+            )
+
+
+def empty_shell(folder: ModelFolder) -> Any:
+    """The model of a folder's configuration, without storage: names and shapes only."""
+    import transformers
+
+    kind = getattr(transformers, folder.model_class)
+    config = kind.config_class.from_dict(folder.config)
+    with torch.device("meta"):
+        return kind._from_config(config)
+
+
+def empty_model(folder: ModelFolder, stage: Stage, recipe: Recipe) -> Any:
+    """`empty_shell` as a stage would train it."""
+    model = empty_shell(folder)
+    if stage.adapter:
+        model = add_lora(model, recipe.lora)
+    freeze(model, stage)
+    return model
+
+
+def attention(rows: str, gpu: bool) -> tuple[str, bool]:
+    """(attention kernel, whether rows are packed). Packed rows need variable-length attention to be worth it.
+
+    gpu: the model runs on one, in bf16, without which no flash-attn works.
+    """
+    flash = flash_kernel() if gpu else None
+    return flash or "sdpa", rows == "packed" or (rows == "auto" and flash is not None)
+
+
+def flash_kernel() -> str | None:
+    """transformers' name of the newest flash-attn that is installed; 2 and 4 share the module `flash_attn`."""
+    from transformers.utils import import_utils
+
+    for version in (4, 3, 2):
+        available = getattr(import_utils, f"is_flash_attn_{version}_available", None)
+        if available is not None and available():
+            return f"flash_attention_{version}"
+    return None

@@ -1,0 +1,83 @@
+"""A model still in parts: joined once, into `base` of the run folder, before training starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from schemas.chat import load_tokenizer
+from schemas.errors import InputError
+from schemas.fingerprint import fingerprint
+from trainer.config import ModelConfig, Recipe
+from trainer.models.folder import ModelFolder
+from trainer.preflight import Job
+from trainer.runfolder import weights_digest, write_json
+
+BASE, DONE = "base", "assembled.json"
+
+
+def assembled(job: Job) -> Recipe:
+    """The job's recipe, starting from the joined checkpoint; what was joined before from the same parts is kept."""
+    from trainer.models.assemble import assemble
+
+    model = job.recipe.model
+    check_selection(job)
+    folder = Path(job.recipe.output) / BASE
+    mark = parts_fingerprint(job)
+    if not _is_done(folder, mark):
+        shutil.rmtree(folder, ignore_errors=True)
+        assemble(
+            str(model.tower),
+            str(model.llm),
+            folder,
+            rule=job.rule,
+            template=job.template,
+            tokenizer=model.tokenizer,
+            select_layer=model.select_layer,
+            projector_type=model.projector_type,
+            projector=model.projector,
+            seed=job.recipe.plan.seed,
+        )
+        write_json(folder / DONE, {"fingerprint": mark})
+    return job.recipe.model_copy(update={"model": ModelConfig(checkpoint=str(folder))})
+
+
+def planned_folder(job: Job) -> ModelFolder:
+    """What `assembled` would make, as far as its configuration says: for a dry run."""
+    from trainer.models.assemble import joined_config
+    from trainer.models.folder import CLIP_MEAN, CLIP_STD
+
+    model = job.recipe.model
+    check_selection(job)
+    tokenizer = load_tokenizer(model.tokenizer or str(model.llm))
+    vocabulary = max(tokenizer.vocab_size, tokenizer.image_id + 1)
+    arguments: tuple[Any, ...] = (model.select_layer, model.projector_type, tokenizer.image_id, vocabulary)
+    config = joined_config(str(model.tower), str(model.llm), job.rule, *arguments)
+    path = Path(job.recipe.output) / BASE
+    return ModelFolder(path, config.to_dict(), job.rule, CLIP_MEAN, CLIP_STD, job.template)
+
+
+def check_selection(job: Job) -> None:
+    """Raise InputError when recipe and mix choose other features of the tower: their token counts would differ."""
+    if job.recipe.model.select_feature != job.rule.select:
+        raise InputError(
+            f"model.select_feature is {job.recipe.model.select_feature!r}, {job.mix.path} was made with "
+            f"select {job.rule.select!r}: they count different tokens. Change one of them."
+        )
+
+
+def parts_fingerprint(job: Job) -> str:
+    """What the joined checkpoint is a function of."""
+    model = job.recipe.model
+    paths = [model.tower, model.llm, model.tokenizer, model.projector]
+    digests = [weights_digest(Path(path)) if path else None for path in paths]
+    choices = [model.projector_type, model.select_layer, model.select_feature, job.recipe.plan.seed]
+    return fingerprint(digests, choices, job.rule.to_dict(), job.template)
+
+
+def _is_done(folder: Path, mark: str) -> bool:
+    if not (folder / DONE).is_file():
+        return False
+    return json.loads((folder / DONE).read_text(encoding="utf-8")).get("fingerprint") == mark

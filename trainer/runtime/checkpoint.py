@@ -1,0 +1,178 @@
+"""Checkpoints that any number of ranks, and any ZeRO stage, can go on from.
+
+`checkpoint-N/` holds, for what learns, float32 weights and AdamW's two moments: each rank writes the pieces that it
+holds to a safetensors file of its own (see `fragments.py`), and reads whatever of all files it needs, also when it
+holds other pieces than the rank of that number did. checkpoint.json is written last and makes the folder a checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from schemas.errors import InputError, LavaBeamError
+from trainer.runfolder import CHECKPOINT, checkpoint_step, checkpoints, write_json
+from trainer.runtime.fragments import MOMENTS, Fragment, fragments, parameter_sizes, prepare_state, publish
+
+WEIGHTS = "weights"
+NAMES = (WEIGHTS, *MOMENTS)
+Piece = tuple[int, int, Any]
+
+
+def begin(folder: Path) -> None:
+    """An empty folder, also where a run that was killed left half of this checkpoint. On rank 0, before all write."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def write_share(folder: Path, engine: Any) -> None:
+    """Write this rank's file. Without ZeRO every rank holds the same, and rank 0 alone writes."""
+    rank, world = engine.global_rank, engine.world_size
+    if engine.zero_optimization_stage() == 0 and rank != 0:
+        return
+    held, optimizer = fragments(engine), engine.basic_optimizer
+    tensors = [(f"{WEIGHTS}/{one.name}", one.weights()) for one in held]
+    tensors += [(f"{key}/{one.name}", one.moment(optimizer, key)) for key in MOMENTS for one in held]
+    starts = {one.name: one.start for one in held}
+    write_tensors(folder / f"rank-{rank}-of-{world}.safetensors", tensors, {"starts": json.dumps(starts)})
+
+
+def commit(folder: Path, engine: Any, order: str, keep: int) -> None:
+    """Make the folder a checkpoint, and remove all but the newest `keep`. On rank 0, when every rank has written."""
+    steps = {float(state["step"]) for state in engine.basic_optimizer.state.values()}
+    if len(steps) > 1:
+        raise LavaBeamError(f"{folder}: parameters were updated {sorted(steps)} times; a checkpoint holds one number.")
+    ranks, zero = engine.world_size, engine.zero_optimization_stage()
+    written = len(list(folder.glob("rank-*.safetensors")))
+    if written != (ranks if zero else 1):
+        raise LavaBeamError(
+            f"{folder}: {written} of {ranks} ranks' files are here. Several machines need an `output` that all see."
+        )
+    content = {
+        "ranks": ranks,
+        "zero": zero,
+        "updates": steps.pop() if steps else 0.0,
+        "order": order,
+        "parameters": parameter_sizes(engine),
+        "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
+    }
+    write_json(folder / CHECKPOINT, content)
+    whole = checkpoints(folder.parent)[-keep:]
+    for old in folder.parent.glob("checkpoint-*"):
+        if old not in whole and checkpoint_step(old) < checkpoint_step(folder):
+            shutil.rmtree(old)
+
+
+def load(folder: Path, engine: Any) -> None:
+    """Fill this rank's part of the engine, and the model's weights; every rank has to call this.
+
+    Settings of the groups (rates, weight decay) are not in a checkpoint: they are the recipe's. Raises InputError
+    where the checkpoint holds other parameters than those that learn.
+    """
+    content = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
+    _compare(folder, content["parameters"], parameter_sizes(engine))
+    held, optimizer = fragments(engine), engine.basic_optimizer
+    prepare_state(engine, held, content["updates"])
+    with ExitStack() as stack:
+        pieces = _pieces(folder, content["files"], stack)
+        for one in held:
+            _fill(one.weights(), one, pieces[WEIGHTS, one.name], folder)
+            for key in MOMENTS:
+                _fill(one.moment(optimizer, key), one, pieces[key, one.name], folder)
+    publish(engine)
+
+
+def order_digest(plan: Any) -> str:
+    """A hash of which rows make which step of an epoch's plan, however they are divided among ranks."""
+    digest = hashlib.sha256()
+    for step in range(plan.steps):
+        digest.update(plan.samples(step).tobytes())
+    return digest.hexdigest()
+
+
+def check_order(folder: Path, schedule: Any) -> None:
+    """Raise InputError unless every step after the checkpoint has the rows that it would have had without the break.
+
+    True of our strategies for any number of ranks. The original's groupings look at ranks and accumulation.
+    """
+    content = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
+    epoch = checkpoint_step(folder) // schedule.steps_per_epoch
+    if content["order"] != order_digest(schedule.plan(epoch)):
+        raise InputError(
+            f"{folder}: with {schedule.world_size} ranks, strategy {schedule.recipe.plan.strategy!r} gives other rows "
+            f"to the steps that follow. Go on with {content['ranks']} ranks and the `plan.accumulation` of then."
+        )
+
+
+def write_tensors(path: Path, tensors: Iterable[tuple[str, torch.Tensor]], metadata: dict[str, str]) -> None:
+    """A safetensors file (github.com/huggingface/safetensors, "Format") of float32 tensors, one in memory at a time."""
+    listed = list(tensors)
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in listed:
+        begin, end = end, end + tensor.numel() * 4
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in listed:
+            file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _compare(folder: Path, saved: dict[str, int], wanted: dict[str, int]) -> None:
+    differing = sorted(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name))
+    if differing:
+        name = differing[0]
+        raise InputError(
+            f"{folder}: {len(differing)} parameters are not those that learn here; the first is {name}: "
+            f"{saved.get(name, 'no')} elements in the checkpoint, {wanted.get(name, 'none')} in the model. It belongs "
+            "to another model or stage: choose another `output`."
+        )
+
+
+def _pieces(folder: Path, files: Iterable[str], stack: ExitStack) -> dict[tuple[str, str], list[Piece]]:
+    """(weights or moment, parameter) -> its pieces in all files, as (start, end, what to read it from)."""
+    found: dict[tuple[str, str], list[Piece]] = {}
+    for name in files:
+        if not name.endswith(".safetensors"):
+            continue
+        try:
+            file = stack.enter_context(safe_open(folder / name, "pt"))
+        except SafetensorError as error:
+            raise InputError(f"{folder / name}: cannot be read: {error}. Delete {folder}; the run goes on from the "
+                             "checkpoint before it.") from error  # fmt: skip
+        starts = json.loads(file.metadata()["starts"])
+        for parameter, start in starts.items():
+            for key in NAMES:
+                piece = file.get_slice(f"{key}/{parameter}")
+                found.setdefault((key, parameter), []).append((start, start + piece.get_shape()[0], piece))
+    return found
+
+
+def _fill(target: torch.Tensor, one: Fragment, pieces: list[Piece], folder: Path) -> None:
+    filled = 0
+    for begin, end, source in _overlaps(one, pieces):
+        target[begin - one.start : end - one.start].copy_(source)
+        filled += end - begin
+    if filled != one.count:
+        raise InputError(f"{folder}: holds {filled} of {one.count} elements of {one.name}. Delete this checkpoint.")
+
+
+def _overlaps(one: Fragment, pieces: list[Piece]) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """(begin, end, elements) of what the pieces hold of a fragment, in elements of the parameter."""
+    for start, stop, piece in pieces:
+        begin, end = max(start, one.start), min(stop, one.start + one.count)
+        if begin < end:
+            yield begin, end, piece[begin - start : end - start]

@@ -1,0 +1,106 @@
+"""How much arithmetic a model needs for its useful tokens, and how much a GPU could do: what MFU divides."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trainer.inputs.schedule import language_parameters, projector_parameters, transformer_parameters
+from trainer.models.folder import ModelFolder
+from trainer.stages import Stage
+
+PEAKS: tuple[tuple[str, float], ...] = (
+    ("B200", 2250.0),
+    ("GH200", 989.4),
+    ("H200 NVL", 835.5),
+    ("H200", 989.4),
+    ("H100 PCIe", 756.0),
+    ("H100 NVL", 835.5),
+    ("H100", 989.4),
+    ("H800", 989.4),
+    ("H20", 148.0),
+    ("A100", 312.0),
+    ("A800", 312.0),
+    ("A10G", 70.0),
+    ("A10", 125.0),
+    ("A40", 149.7),
+    ("RTX A6000", 154.8),
+    ("L40S", 362.05),
+    ("L40", 181.05),
+    ("L4", 121.0),
+    ("RTX 6000 Ada", 364.2),
+    ("RTX 5090", 209.5),
+    ("RTX 4090", 165.2),
+    ("RTX 3090", 71.0),
+    ("MI250X", 383.0),
+    ("MI300X", 1307.4),
+    ("MI325X", 1307.4),
+)
+"""Dense bf16 TFLOP/s by words of the device's name, the first that fits. From the makers' data sheets and architecture
+papers (Nvidia: half of what is printed "with sparsity"; GeForce: with float32 sums); `peak_tflops` replaces it."""
+
+
+@dataclass(frozen=True)
+class ModelFlops:
+    """Operations of training on a row: per token, per token squared (attention), and per tile (a picture's tower)."""
+
+    token: float
+    token_squared: float
+    tile: float
+
+    def of(self, lengths: np.ndarray, tiles: np.ndarray) -> float:
+        """Operations for rows of `lengths` tokens and `tiles` tiles, without padding; both (N,)."""
+        lengths = lengths.astype(np.float64)
+        return float(self.token * lengths.sum() + self.token_squared * (lengths**2).sum() + self.tile * tiles.sum())
+
+
+def model_flops(folder: ModelFolder, stage: Stage, adapter_rank: int = 0) -> ModelFlops:
+    """What the model of a folder needs in a stage, whatever is recomputed or padded.
+
+    For what trains: 6N a token and 12 * layers * width * length a token for attention (Chowdhery et al. 2022, arXiv
+    2204.02311, appendix B; as there, the masked half of the scores counts). Of the three thirds, forward always counts,
+    the gradient of the activations where something that learns lies in or before a module, and the gradient of the
+    weights where the module itself learns.
+    """
+    text, vision, rule = folder.text, folder.config["vision_config"], folder.rule
+    width, layers = int(text.get("hidden_size", 4096)), int(text.get("num_hidden_layers", 32))
+    inside = int(text.get("head_dim") or width // int(text.get("num_attention_heads", 32)))
+    inside *= int(text.get("num_attention_heads", 32))
+    tower, projector, llm = (module in stage.trains for module in ("tower", "projector", "llm"))
+    through = tower or projector or llm or stage.adapter
+    decoder = (2 + 2 * through + 2 * llm) * language_parameters(text)
+    decoder += 6 * adapter_parameters(text, adapter_rank) if stage.adapter else 0.0
+    attention = (4 + 8 * through) * layers * inside
+    side = int(vision.get("hidden_size", 768))
+    patches = rule.side**2 + rule.class_token
+    encoder = transformer_parameters(side, vision.get("intermediate_size"), vision) * 2
+    encoder += 4 * int(vision.get("num_hidden_layers", 12)) * side * patches
+    bridge = projector_parameters(folder)
+    behind = bridge if tower else projector * (bridge - side * width)  # a frozen tower needs no gradient of its output
+    bridge = (2 + 2 * projector) * bridge + 2 * behind
+    return ModelFlops(decoder, attention, patches * (encoder * (3 if tower else 1) + bridge))
+
+
+def adapter_parameters(text: dict[str, Any], rank: int) -> float:
+    """Weights of LoRA pairs on the seven matrices of each decoder layer: rank * (inputs + outputs) each."""
+    width, inner = int(text.get("hidden_size", 4096)), int(text.get("intermediate_size", 11008))
+    heads = int(text.get("num_attention_heads", 32))
+    head = int(text.get("head_dim") or width // heads)
+    shared = int(text.get("num_key_value_heads") or heads)
+    attention = 2 * (width + heads * head) + 2 * (width + shared * head)
+    return float(rank * (attention + 3 * (width + inner)) * int(text.get("num_hidden_layers", 32)))
+
+
+def peak_flops(recipe_peak: float | None, precision: str, device: str | None) -> float | None:
+    """Operations per second that MFU is measured against, of one device; None where that is not known.
+
+    recipe_peak: `peak_tflops` of the recipe, which wins. device: the GPU's name, None on a CPU. The table is of bf16.
+    """
+    if recipe_peak is not None:
+        return recipe_peak * 1e12
+    if device is None or precision != "bf16":
+        return None
+    return next((peak * 1e12 for name, peak in PEAKS if re.search(rf"\b{name}\b", device)), None)

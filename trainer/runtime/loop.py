@@ -1,0 +1,235 @@
+"""A thin subclass of transformers' Trainer: our order of data, our loss over whole steps, our checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl
+
+from schemas.chat import IGNORE
+from schemas.errors import LavaBeamError
+from trainer.inputs.collate import Collator
+from trainer.inputs.data import BadRows, Refused, Samples
+from trainer.inputs.schedule import Schedule
+from trainer.runfolder import checkpoint_step, write_json
+from trainer.runtime import checkpoint
+from trainer.runtime.optimizer import forget_first_step, parameter_groups
+
+SCHEDULER = "scheduler.json"
+NAMED = 32
+"""How many samples an error lists."""
+
+
+class NonFiniteLoss(LavaBeamError):
+    """The loss, or its gradient, is not a number; nothing was updated."""
+
+
+@dataclass
+class Step:
+    """What one rank works on in one optimizer step. `learnt`: how many tokens its losses are summed over."""
+
+    number: int
+    batches: list[dict[str, Any]]
+    keys: list[list[str]]
+    refused: list[Refused]
+    learnt: int
+
+
+class Steps(Dataset):
+    """Steps of one rank by number."""
+
+    def __init__(self, samples: Samples, schedule: Schedule, collator: Collator, rank: int):
+        self.samples, self.schedule, self.collator, self.rank = samples, schedule, collator, rank
+
+    def __len__(self) -> int:
+        return self.schedule.steps
+
+    def __getitem__(self, number: int) -> Step:
+        batches, keys, refused = [], [], []
+        for rows in self.schedule.micro_batches(number, self.rank):
+            found = self.samples.items(rows.tolist())
+            refused += [item for item in found if isinstance(item, Refused)]
+            items = [item for item in found if not isinstance(item, Refused)]
+            batches.append(self.collator(items))
+            keys.append([item.key for item in items])
+        learnt = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
+        return Step(number, batches, keys, refused, learnt)
+
+
+class StopCallback(TrainerCallback):
+    """Ends the run with a checkpoint after a step in which any rank was asked to stop."""
+
+    trainer: LlavaTrainer
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **_: Any) -> None:
+        if self.trainer.stopping and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+
+class FromPosition(Sampler):
+    """Step numbers from where the run stands to its end."""
+
+    def __init__(self, trainer: LlavaTrainer):
+        self.trainer = trainer
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.trainer.state.global_step, len(self)))
+
+    def __len__(self) -> int:
+        return self.trainer.steps.schedule.steps
+
+
+class LlavaTrainer(Trainer):
+    """`stop_requested` set on any rank ends the run after the current step, with a checkpoint."""
+
+    def __init__(self, *, steps: Steps, bad_rows: BadRows, workers: int = 0, recipe: Any, **kwargs: Any):
+        super().__init__(train_dataset=steps, **kwargs)
+        self.steps, self.bad_rows, self.workers, self.recipe = steps, bad_rows, workers, recipe
+        self.stop_requested = self.stopping = False
+        self._order = lru_cache(1)(lambda epoch: checkpoint.order_digest(steps.schedule.plan(epoch)))
+        self.remove_callback(PrinterCallback)
+        stop = StopCallback()
+        stop.trainer = self
+        self.add_callback(stop)
+
+    model: Any
+    deepspeed: Any
+    lr_scheduler: Any
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Steps of this rank, in order; not handed to accelerate, which would share them out again."""
+        sampler = FromPosition(self)
+        return DataLoader(self.steps, batch_size=None, sampler=sampler, num_workers=self.workers)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, None]:
+        step = next(epoch_iterator, None)
+        return ([] if step is None else [step]), None
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of a `Step`. The loss is the mean over the step's learnt tokens on all ranks.
+
+        Returns this rank's share times the number of ranks, whose mean over ranks is the loss. Raises NonFiniteLoss
+        before the optimizer's step.
+        """
+        self.bad_rows.add(inputs.refused)
+        self._seed(inputs.number)
+        model.train()
+        learnt = self._agree(inputs)
+        share = torch.tensor(learnt / self.args.world_size, device=self.args.device)
+        total = torch.zeros((), device=self.args.device)
+        for number, batch in enumerate(inputs.batches):
+            tensors = self._prepare_inputs(batch)
+            loss = model(**tensors, use_cache=False, num_items_in_batch=share).loss
+            if not torch.isfinite(loss):
+                raise self._not_finite(inputs, number, float(loss))
+            self._backward(loss, inputs, last=number == len(inputs.batches) - 1)
+            total += loss.detach()
+        return total
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """transformers' own estimate wants a batch's tensors; our metrics count useful tokens instead."""
+        return 0
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW with a group per module and weight decay."""
+        if self.optimizer is None:
+            settings = self.recipe.optimizer
+            groups = parameter_groups(self.model if model is None else model, settings)
+            self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=settings.betas, eps=settings.epsilon)
+        return self.optimizer
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Checkpoints hold what learns only; the finished model is written by `trainer.models.export`."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """`checkpoint-N`, which is one from the moment that its last file is written, and then the older ones go."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            checkpoint.begin(folder)
+        dist.barrier()
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            order = self._order(self.state.global_step // self.steps.schedule.steps_per_epoch)
+            checkpoint.commit(folder, self.deepspeed, order, self.recipe.checkpoints.keep)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        checkpoint.write_share(Path(output_dir), self.deepspeed)
+        if self.args.should_save:
+            write_json(Path(output_dir) / SCHEDULER, self.lr_scheduler.state_dict())
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing: every step seeds anew. The next thing that rank 0 writes says that all ranks have written."""
+        dist.barrier()
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        forget_first_step(self.deepspeed)
+        if resume_from_checkpoint is not None:
+            folder = Path(resume_from_checkpoint)
+            checkpoint.load(folder, self.deepspeed)
+            self.deepspeed.global_steps = checkpoint_step(folder)
+            self.lr_scheduler.load_state_dict(json.loads((folder / SCHEDULER).read_text(encoding="utf-8")))
+            optimizer: Any = self.optimizer
+            for group, rate in zip(optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+        return prepared
+
+    def _seed(self, step: int) -> None:
+        """Dropout of a step is a function of the seed, the step and the rank: resuming needs no generator's state."""
+        words = np.random.SeedSequence([self.recipe.plan.seed, step, self.args.process_index]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+    def _agree(self, step: Step) -> int:
+        """Learnt tokens of the step on all ranks; any rank's wish to stop becomes everyone's."""
+        numbers = torch.tensor([step.learnt, int(self.stop_requested)], dtype=torch.int64, device=self.args.device)
+        if dist.is_initialized():
+            dist.all_reduce(numbers)
+        self.stopping = bool(numbers[1])
+        if not numbers[0]:
+            raise LavaBeamError(f"step {step.number}: none of its rows can be learnt from; see bad-rows-*.jsonl.")
+        return int(numbers[0])
+
+    def _backward(self, loss: torch.Tensor, step: Step, last: bool) -> None:
+        """Gradients, and after the last micro-batch the update, unless the gradient is not finite.
+
+        DeepSpeed skips such an update without a word, and the schedule with it; without ZeRO, in float32, it does not.
+        """
+        engine = self.deepspeed
+        engine.set_gradient_accumulation_boundary(last)
+        engine.backward(loss, scale_wrt_gas=False)
+        if not last:
+            return
+        if engine.optimizer is engine.basic_optimizer:
+            grown = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            self._check_gradient(step, torch.nn.utils.get_total_norm(grown))
+        engine.step()
+        norm = engine.get_global_grad_norm()
+        if norm is not None:
+            self._check_gradient(step, norm)
+
+    def _check_gradient(self, step: Step, norm: Any) -> None:
+        if not math.isfinite(norm):
+            keys = [key for batch in step.keys for key in batch]
+            more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+            raise NonFiniteLoss(
+                f"step {step.number}, rank {self.args.process_index}: the norm of the gradient is {float(norm)}. "
+                f"Nothing was updated. This rank's samples: {', '.join(keys[:NAMED])}{more}. Look at them, lower the "
+                "learning rate, or use fp32."
+            )
+
+    def _not_finite(self, step: Step, number: int, loss: float) -> NonFiniteLoss:
+        names = ", ".join(step.keys[number]) or "none"
+        return NonFiniteLoss(
+            f"step {step.number}, rank {self.args.process_index}, micro-batch {number}: the loss is {loss}. "
+            f"Nothing was updated. Its samples: {names}. Look at them, lower the learning rate, or use fp32."
+        )
