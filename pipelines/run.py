@@ -61,7 +61,7 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         work.add(fragment.entry, step.name, step.fingerprint(inputs), inputs, again)
     maker = StepMaker(step, work.target, work.schema_name)
-    return work.run(runner, maker)
+    return work.run(runner.widened(len(work.tasks)) if step.waits else runner, maker)
 
 
 def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Runner, retry: str = "") -> RunSummary:
@@ -74,6 +74,7 @@ def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Run
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
         work.add(old, "base", plan, {}, again, source=fragment.entry)
     work.parents = [work.source.as_parent()]
+    runner = runner.widened(len(work.tasks)) if step.waits else runner
     return work.run(runner, DeriveMaker(step, work.source.path, work.target))
 
 

@@ -15,6 +15,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from schemas.errors import InputError
 
+MOST_THREADS = 48
+"""Fragments under way at a time when all that they do is wait."""
+
 
 @dataclass(frozen=True)
 class Runner:
@@ -33,6 +36,12 @@ class Runner:
     def live(self) -> bool:
         """Whether workers share this process, so that their rows can be counted as they are written."""
         return self.name == "local"
+
+    def widened(self, tasks: int) -> Runner:
+        """A thread for each of `tasks`, up to a limit, where nobody said how many and threads are what workers are."""
+        return (
+            replace(self, workers=max(self.count, min(tasks, MOST_THREADS))) if self.live and not self.workers else self
+        )
 
     @contextmanager
     def session(self) -> Iterator[Runner]:

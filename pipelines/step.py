@@ -114,6 +114,11 @@ class Step(Generic[C]):
         """Once per worker process, at its end."""
 
     @property
+    def waits(self) -> bool:
+        """Whether a fragment does little but wait, for hours: then many are under way at a time, whatever the cores."""
+        return False
+
+    @property
     def output_schema(self) -> pa.Schema:
         status = pa.field(f"{self.name}_status", pa.string(), nullable=False)
         return pa.schema([*self.adds, status, pa.field(f"{self.name}_detail", pa.string())])

@@ -21,9 +21,6 @@ from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.prompts import load_prompt
 
-# Pictures held in memory at most, per request in flight.
-_PICTURES_AHEAD_PER_REQUEST = 2
-
 _STATUSES = {
     AnswerStatus.refused: CaptionStatus.refused,
     AnswerStatus.content_policy: CaptionStatus.refused,
@@ -69,7 +66,7 @@ class Endpoint:
         return self._prompt.hash
 
     def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
-        return self._lease.in_order(pictures, self._caption, self.config.concurrency * _PICTURES_AHEAD_PER_REQUEST)
+        return self._lease.in_order(pictures, self._caption)
 
     def estimate(self, pictures: Iterator[Picture]) -> dict[str, Any]:
         """What asking about `pictures` would take (pipelines/llm/estimate.py); sends nothing."""

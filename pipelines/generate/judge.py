@@ -28,7 +28,6 @@ from pipelines.step import Context, Step
 from schemas import Dataset
 
 AXES = ("relevance", "accuracy", "completeness", "language")
-_ROWS_AHEAD_PER_REQUEST = 4
 _CONTEXT_COLUMNS = ("key", "captions", "alt_text", "boxes", "facts")
 
 
@@ -123,15 +122,18 @@ class Judge(Step[JudgeConfig]):
         self._schema = AnswerSchema("scores", Scores.model_json_schema())
         self._images = Images(self.config.images, self.config.images_manifest)
 
+    @property
+    def waits(self) -> bool:
+        return self.config.mode == "batch"
+
     def teardown(self) -> None:
         self._lease.close()
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = (row for batch in batches for row in batch.to_pylist())
-        ahead = self.config.concurrency * _ROWS_AHEAD_PER_REQUEST
         pending: list[dict[str, Any]] = []
         tally, prompt = Tally(), f"{self._prompt.id}/{self._prompt.version}"
-        for key, judged, answer in self._lease.in_order(rows, self._judge, ahead):
+        for key, judged, answer in self._lease.in_order(rows, self._judge):
             tally.add(key, self.config.model, prompt, answer)
             pending.append(judged)
             if len(pending) == self.batch_rows:

@@ -27,10 +27,6 @@ _READ_IF_PRESENT: tuple[str, ...] = (
     "download_status",
     "duplicate_of",
 )
-# Rows started and not yet handed on, per request in flight: enough that a slow row does not leave the others idle.
-_ROWS_AHEAD_PER_REQUEST = 4
-# The Batch API waits for all requests of a batch anyway.
-_ROWS_AHEAD_IN_BATCH_MODE = 10_000
 
 
 class Generate(Derive[GenerateConfig]):
@@ -54,6 +50,11 @@ class Generate(Derive[GenerateConfig]):
         super().__init__(config)
         if any(prompt.image for _, prompt in config.prompts()):
             self.optional = (*_READ_IF_PRESENT, "image")  # type: ignore[misc]
+
+    @property
+    def waits(self) -> bool:
+        """In batch mode, unless pictures go along: those of many fragments do not fit in memory."""
+        return self.config.mode == "batch" and "image" not in self.optional
 
     def setup(self, context: Context) -> None:
         self._context = context
@@ -84,12 +85,9 @@ class Generate(Derive[GenerateConfig]):
 
     def _written(self, batches: Iterator[pa.RecordBatch], samples: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
         rows = (row for batch in batches for row in batch.to_pylist())
-        ahead = self.config.concurrency * _ROWS_AHEAD_PER_REQUEST
-        if self.config.mode == "batch":
-            ahead = _ROWS_AHEAD_IN_BATCH_MODE
         tally = Tally()
         pending: list[dict[str, Any]] = []
-        for written in self._lease.in_order(rows, partial(self._writer.write, samples=samples), ahead):
+        for written in self._lease.in_order(rows, partial(self._writer.write, samples=samples)):
             for one in written:
                 made = one.row.get("generator") or {}
                 tally.add(one.row["key"], made.get("model", ""), one.prompt, one.answer)

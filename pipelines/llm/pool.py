@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 # At the end of a process nobody waits long for a server to say goodbye.
 _CLOSING_S = 2.0
+# Items started and not yet handed on, per request in flight: enough that a slow one does not leave the others idle.
+_AHEAD_PER_REQUEST = 4
+# The Batch API answers all requests of a batch together.
+_AHEAD_IN_BATCH_MODE = 10_000
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,18 +36,17 @@ class Lease:
 
     def __init__(self, settings: EndpointConfig, dataset: str, workers: int):
         budget = dataset if "://" in dataset else str(Path(dataset).absolute())
+        self._ahead = _AHEAD_IN_BATCH_MODE if settings.mode == "batch" else settings.concurrency * _AHEAD_PER_REQUEST
         self._name = (settings.model_dump_json(), budget, workers)
         self.client = _POOL.take(self._name, lambda: _open(settings, budget, workers))
 
-    def in_order(
-        self, items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]], ahead: int
-    ) -> Iterator[Result]:
-        """`work` of each item, in the items' order, with up to `ahead` of them started and not yet handed on."""
+    def in_order(self, items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]]) -> Iterator[Result]:
+        """`work` of each item, in the items' order; many are started before the first is handed on."""
         started: deque[Future[Result]] = deque()
         try:
             for item in items:
                 started.append(asyncio.run_coroutine_threadsafe(work(item), _POOL.loop))
-                if len(started) >= ahead:
+                if len(started) >= self._ahead:
                     yield started.popleft().result()
             while started:
                 yield started.popleft().result()

@@ -13,7 +13,9 @@ from pipelines.llm.settings import EndpointConfig
 
 @pytest.fixture
 def lease(tmp_path):
-    config = EndpointConfig(model="m", provider="p", base_url="http://127.0.0.1:9/v1", cache=str(tmp_path))
+    """One request in flight: four items are started ahead of the one that is handed on."""
+    address = "http://127.0.0.1:9/v1"
+    config = EndpointConfig(model="m", provider="p", base_url=address, cache=str(tmp_path), concurrency=1)
     lease = Lease(config, "b", 1)
     yield lease
     lease.close()
@@ -24,10 +26,10 @@ def test_results_come_in_order_whatever_takes_longest(lease):
         await asyncio.sleep(0.02 if number % 3 == 0 else 0)
         return number
 
-    assert list(lease.in_order(range(20), work, ahead=6)) == list(range(20))
+    assert list(lease.in_order(range(20), work)) == list(range(20))
 
 
-def test_no_more_is_started_than_asked_for(lease):
+def test_no_more_is_started_than_fits_the_requests_in_flight(lease):
     pulled = []
 
     def items():
@@ -38,11 +40,11 @@ def test_no_more_is_started_than_asked_for(lease):
     async def work(number):
         return number
 
-    results = lease.in_order(items(), work, ahead=5)
+    results = lease.in_order(items(), work)
     assert next(results) == 0
-    assert len(pulled) == 5
+    assert len(pulled) == 4
     assert next(results) == 1
-    assert len(pulled) == 6
+    assert len(pulled) == 5
 
 
 def test_a_consumer_that_stops_cancels_what_was_started(lease):
@@ -56,15 +58,15 @@ def test_a_consumer_that_stops_cancels_what_was_started(lease):
             finally:
                 ended.append(number)
 
-    results = lease.in_order(range(4), work, ahead=3)
+    results = lease.in_order(range(6), work)
     next(results)
     deadline = time.monotonic() + 5
-    while len(started) < 3 and time.monotonic() < deadline:
+    while len(started) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     results.close()
-    while len(ended) < 2 and time.monotonic() < deadline:
+    while len(ended) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert sorted(ended) == [1, 2]
+    assert sorted(ended) == [1, 2, 3]
 
 
 def test_threads_share_one_loop_and_one_client(lease, tmp_path):
@@ -75,7 +77,7 @@ def test_threads_share_one_loop_and_one_client(lease, tmp_path):
     async def work(_):
         return asyncio.get_running_loop()
 
-    threads = [threading.Thread(target=lambda: loops.extend(lease.in_order([1, 2], work, 2))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: loops.extend(lease.in_order([1, 2], work))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -83,7 +85,7 @@ def test_threads_share_one_loop_and_one_client(lease, tmp_path):
     assert len(loops) == 6
     assert len(set(loops)) == 1
     other.close()
-    assert list(lease.in_order([1], work, 1)) == [loops[0]]
+    assert list(lease.in_order([1], work)) == [loops[0]]
 
 
 def test_a_process_that_ends_without_giving_back_closes_its_clients(tmp_path):
