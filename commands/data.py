@@ -17,7 +17,11 @@ AS_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON ins
 RETRY = click.Option(["--retry"], default="", help="Make rows with these statuses again: transient, or names.")
 RUNNER = (
     click.Option(["--runner"], default="local", help="local, dask, dataflow, or a Beam runner; its flags go after --."),
-    click.Option(["--workers"], default=0, help="Threads (local) or processes (dask); 0: one per core."),
+    click.Option(
+        ["--workers"],
+        default=0,
+        help="Threads (local) or processes (dask); 0: one per core, more to wait for a Batch API.",
+    ),
 )
 DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Estimate requests, tokens and cost; send nothing.")
 

@@ -27,7 +27,6 @@ from aiohttp import web
 from demo.teacher_rules import compose
 
 MODEL = "scripted-teacher"
-PROVIDER = "scripted-teacher"
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _LARGEST_REQUEST = 64 * 1024 * 1024
 

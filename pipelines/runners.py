@@ -25,7 +25,7 @@ class Runner:
 
     name: str = "local"
     workers: int = 0
-    """Threads (local) or processes (dask); 0 means one per core."""
+    """Threads (local) or processes (dask); 0 means one per core, or more (`widened`)."""
     arguments: list[str] = field(default_factory=list)
 
     @property
