@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -15,10 +16,10 @@ def line_chart(values: Sequence[tuple[float, float]], unit: str) -> str:
         return ""
     xs, ys = [x for x, _ in values], [y for _, y in values]
     low, high = min(0.0, *ys), max(ys)
-    across = [LEFT + (WIDTH - LEFT - RIGHT) * (x - xs[0]) / ((xs[-1] - xs[0]) or 1) for x in xs]
+    across = [LEFT + (WIDTH - LEFT - RIGHT) * (x - xs[0]) / _span(xs[0], xs[-1]) for x in xs]
 
     def down(y: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (y - low) / ((high - low) or 1))
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (y - low) / _span(low, high))
 
     ticks = _ticks(low, high)
     grid = "".join(
@@ -69,12 +70,17 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers from `low` to `high`."""
-    span = (high - low) or 1.0
-    size = 10.0 ** len(str(int(1 / span))) if span < 1 else 1.0
-    steps = [base * 10**power / size for power in range(-1, 9) for base in (1, 2, 5)]
-    step = next(step for step in steps if span / step <= 5)
-    first = int(low // step)
-    return [round(number * step, 10) for number in range(first, first + 8) if low <= number * step <= high]
+    span = _span(low, high)
+    power = math.floor(math.log10(span / 5))
+    step = next(base * 10.0**power for base in (1, 2, 5, 10) if span / (base * 10.0**power) <= 5)
+    first = math.floor(low / step)
+    ticks = [number * step for number in range(first, first + 8) if low <= number * step <= high]
+    return [round(tick, max(-power, 0)) for tick in ticks]
+
+
+def _span(low: float, high: float) -> float:
+    """How far `high` lies above `low`, or 1 where rounding is all that parts them: a flat line, not noise in full."""
+    return high - low if high - low > 1e-9 * max(abs(low), abs(high), 1.0) else 1.0
 
 
 def _svg(content: str) -> str:

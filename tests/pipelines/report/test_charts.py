@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.report.charts import HEIGHT, WIDTH, _ticks, histogram, line_chart, smoothed
@@ -28,6 +28,7 @@ def test_one_point_is_no_curve():
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(-1e3, 1e6)), min_size=2, max_size=30))
+@example([(0.0, 0.0), (0.0, 2.2e-309)])  # a difference whose reciprocal is no number
 def test_every_point_is_inside_the_frame(values):
     values = sorted(values)
     for line in points(line_chart(values, "steps")):
@@ -49,7 +50,13 @@ def test_smoothing_averages_neighbours():
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
-    [(0, 3.6, [0, 1, 2, 3]), (0, 0.25, [0, 0.05, 0.1, 0.15, 0.2, 0.25]), (0, 120, [0, 50, 100]), (0, 0, [0])],
+    [
+        (0, 3.6, [0, 1, 2, 3]),
+        (0, 0.25, [0, 0.05, 0.1, 0.15, 0.2, 0.25]),
+        (0, 120, [0, 50, 100]),
+        (0, 0, [0]),
+        (0, 2e-309, [0]),
+    ],
 )
 def test_ticks_are_round_numbers(low, high, ticks):
     assert _ticks(low, high) == ticks
