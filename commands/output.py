@@ -9,13 +9,16 @@ from typing import Any
 
 import click
 
+LONGEST_LINE = 2000
+"""Columns of a table that goes into a file or another program, where nobody folds lines to a screen."""
+
 
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """A table; columns of numbers are aligned to the right."""
+    """A table; columns of numbers are aligned to the right. Only a terminal wraps lines: a file keeps a row a line."""
     from rich.console import Console
     from rich.table import Table
 
@@ -25,7 +28,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_shown(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, LONGEST_LINE)
+    console.print(table)
 
 
 def print_summaries(summaries: list[Any], as_json: bool) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from schemas.errors import InputError
 
@@ -18,6 +18,17 @@ class StrictModel(BaseModel):
     """Base of every configuration: frozen, and no key is ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, values: Any) -> Any:
+        """`kinds: detail` means `kinds: [detail]`."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: (value,) if isinstance(value, str | int | float) and _is_list(cls.model_fields.get(name)) else value
+            for name, value in values.items()
+        }
 
 
 def load_yaml(path: str | Path, model: type[Model]) -> Model:
@@ -62,6 +73,12 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
         return f"the key {place!r} is missing."
     found = repr(problem.get("input"))
     return f"{place or 'value'}: {problem['msg']} (found {found if len(found) < 80 else found[:77] + '...'})."
+
+
+def _is_list(field: Any) -> bool:
+    """Whether a field takes any number of values (`tuple[str, ...]`, perhaps or None)."""
+    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+    return any(get_origin(kind) is tuple and Ellipsis in get_args(kind) for kind in kinds)
 
 
 def _known_keys(model: Any, place: tuple) -> list[str]:

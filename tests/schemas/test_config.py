@@ -49,3 +49,18 @@ def test_unreadable_files_are_told(tmp_path, content, message):
 def test_configurations_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Outer().engine = "other"
+
+
+class Lists(StrictModel):
+    kinds: tuple[str, ...] = ()
+    sizes: tuple[int, ...] | None = None
+    pair: tuple[float, float] = (0.9, 0.99)
+
+
+def test_one_value_stands_for_a_list_of_one():
+    assert parse({"kinds": "detail", "sizes": 3}, Lists, "x") == Lists(kinds=("detail",), sizes=(3,))
+
+
+def test_a_pair_needs_both():
+    with pytest.raises(InputError, match=r"x: pair: .*\(found 0.9\)"):
+        parse({"pair": 0.9}, Lists, "x")
