@@ -17,7 +17,10 @@ class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
     more: ClassVar = {name: partial(data.step_command, name) for name in STEPS}
-    order: ClassVar = ("demo", "run", "import", *STEPS, "mix", "train", "evaluate", "chat", "show", "log", "verify")
+    data: ClassVar = ("run", "import", *STEPS, "mix")
+    training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
+    looking: ClassVar = ("show", "log", "verify", "report", "cache")
+    order: ClassVar = ("demo", *data, *training, *looking)
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 110})

@@ -52,7 +52,7 @@ def run(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Run a data RECIPE: every step that is missing, and nothing that is there."""
+    """Run the missing steps of a data RECIPE. What is there is not made again."""
     from pipelines.recipe import load_recipe, run_recipe
 
     actions = load_recipe(recipe, folder, pairs(settings))
@@ -80,7 +80,9 @@ def mix(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Make a training set: choose rows, copy their pictures in, count every token.
+    """Make a training set from conversations.
+
+    Chooses rows, copies their pictures in, counts every token.
 
     RECIPE is a mix recipe such as recipes/mixes/demo.yaml, TARGET the samples dataset to make.
     """
@@ -95,7 +97,10 @@ def mix(
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--out", type=Path, default=Path("report.html"), help="The HTML file to write.", show_default=True)
 def report(datasets: tuple[str, ...], out: Path) -> None:
-    """Write an HTML page about DATASETS: counts, pictures, captions, conversations. One file, nothing to fetch."""
+    """Write an HTML page about DATASETS.
+
+    Counts, pictures, captions, conversations. One file, nothing to fetch.
+    """
     from pipelines.report import write_report
 
     write_report(list(datasets), out, None)

@@ -24,7 +24,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def show(
     dataset: str, at: int | None, row: int | None, status: str | None, limit: int, images: Path | None, as_json: bool
 ) -> None:
-    """What DATASET holds: rows, columns, statuses of every step; or single rows."""
+    """What DATASET holds, or single rows of it.
+
+    Rows, columns and the statuses of every step.
+    """
     from schemas import Dataset as Opened
 
     opened = Opened.open(dataset, at)
@@ -85,7 +88,10 @@ def log(dataset: str, as_json: bool) -> None:
 @at_option
 @json_option
 def verify(dataset: str, at: int | None, as_json: bool) -> None:
-    """Read every byte of DATASET and compare rows and sha256 with the manifest. Exit code 2 when something is wrong."""
+    """Read every byte of DATASET and check it.
+
+    Rows and sha256 are compared with the manifest. Exit code 2 when something is wrong.
+    """
     from schemas import Dataset as Opened
 
     opened = Opened.open(dataset, at)
@@ -116,13 +122,17 @@ def _rows_with(opened: Any, wanted: str, limit: int) -> list[int]:
         start += batch.num_rows
         if len(found) >= limit:
             break
+    if not found:
+        counts = opened.manifest.statuses().get(step)
+        told = f" There are: {told_statuses(counts)}." if counts else ""
+        raise InputError(f"--status {wanted}: no row of {opened.path} has it.{told}")
     return found[:limit]
 
 
 def _show_rows(opened: Any, rows: list[int], images: Path | None, as_json: bool) -> None:
     from schemas.errors import InputError
 
-    for number in rows:
+    for place, number in enumerate(rows):
         if not 0 <= number < opened.rows:
             raise InputError(f"{opened.path}: there is no row {number}; rows are 0 to {opened.rows - 1}.")
         row = opened[number]
@@ -132,6 +142,8 @@ def _show_rows(opened: Any, rows: list[int], images: Path | None, as_json: bool)
         if as_json:
             print_json(told)
         else:
+            if place:
+                click.echo()
             print_table(("column", "value"), [(name, str(value)) for name, value in told.items() if value is not None])
 
 
@@ -157,7 +169,7 @@ def _readable(value: Any) -> Any:
 
 @click.group()
 def cache() -> None:
-    """Answers that were paid for once: what they cost, what they saved, and moving them."""
+    """Answers paid for once: their cost, moving them."""
 
 
 @cache.command("show")

@@ -26,7 +26,9 @@ def chat(
     template: str | None,
     allow_private_hosts: tuple[str, ...],
 ) -> None:
-    """Ask the LLaVA in folder CHECKPOINT about a PICTURE (a path or a URL): one QUESTION, or a conversation.
+    """Talk with the LLaVA in folder CHECKPOINT.
+
+    About a PICTURE (a path or a URL): one QUESTION, or a conversation.
 
     On the terminal, /image PATH-OR-URL shows another picture, /new begins anew, /quit ends.
     """

@@ -17,7 +17,9 @@ from commands.output import print_json, print_table, told_statuses
 @click.option("--runner", default="local", help="local or dask.", show_default=True)
 @json_option
 def demo(folder: Path, runner: str, as_json: bool) -> None:
-    """From URLs to a LLaVA that answers, on this machine: no account, no hub, a few minutes.
+    """From URLs to a LLaVA that answers, on this machine.
+
+    No account, no hub, a few minutes.
 
     A second run finds everything there and computes nothing.
     """
@@ -154,7 +156,10 @@ def evaluate(
 @click.option("--max-tokens", default=1024, help="Tokens of an answer at most.", show_default=True)
 @click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
 def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
-    """Answer a file of QUESTIONS in batches, greedily, into LLaVA's answers format (JSON lines)."""
+    """Answer a file of QUESTIONS in batches.
+
+    Greedily, into LLaVA's answers format (JSON lines).
+    """
     from trainer.inference.answers import answer_file
 
     count = answer_file(checkpoint, questions, output, **given)
@@ -166,7 +171,10 @@ def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> Non
 @click.argument("output", type=Path)
 @click.option("--model", type=Path, help="Where the base checkpoint is now, if it moved.")
 def merge(adapter: Path, output: Path, model: Path | None) -> None:
-    """Merge a LoRA ADAPTER into its model; logits are compared before anything is written."""
+    """Merge a LoRA ADAPTER into its model.
+
+    Logits are compared before anything is written.
+    """
     from trainer.models.adapter import merge as run
 
     click.echo(str(run(adapter, output, model)))
@@ -203,7 +211,10 @@ def plan(
 @click.option("--limit", type=int, help="Only the first rows.")
 @json_option
 def tokens(file: str, as_json: bool, **given: Any) -> None:
-    """See what the model sees: prompt, ids, labels and the learnt text of LLaVA rows or of a dataset."""
+    """See what the model sees of a file or a dataset.
+
+    Prompt, ids, labels and the learnt text, of LLaVA rows or of a dataset's.
+    """
     from schemas.chat.show import tokens_command
 
     template, tokenizer = given.pop("template"), given.pop("tokenizer")

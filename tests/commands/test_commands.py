@@ -35,9 +35,9 @@ def refused(*arguments: str) -> str:
 def test_help_lists_every_command_in_the_order_of_use():
     listed = call("--help").output.split("Commands:")[1]
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
-    wanted = ["demo", "run", "import", "download", "dedupe", "caption", "generate", "judge", "mix", "train"]
-    assert names[: len(wanted)] == wanted
-    assert {"chat", "show", "log", "verify", "report", "cache", "plan", "tokens"} <= set(names)
+    wanted = ["demo", "run", "import", "download", "dedupe", "caption", "generate", "judge", "mix"]
+    training = ["plan", "tokens", "train", "merge", "chat", "answer", "evaluate"]
+    assert names == [*wanted, *training, "show", "log", "verify", "report", "cache"]
 
 
 def test_a_step_documents_its_options():
@@ -51,6 +51,12 @@ def test_import_then_show_log_and_verify(photos):
     assert json.loads(call("show", photos, "--row", "0", "--json").output)["alt_text"] == "a cat"
     assert json.loads(call("log", photos, "--json").output)[0]["what"] == "import"
     assert json.loads(call("verify", photos, "--json").output)["problems"] == []
+
+
+def test_rows_are_shown_by_status(photos):
+    assert json.loads(call("show", photos, "--status", "import=ok", "--limit", "1", "--json").output)["row"] == 0
+    assert "no row of" in refused("show", photos, "--status", "import=lost")
+    assert "expected step=status" in refused("show", photos, "--status", "downlod=ok")
 
 
 def test_verify_exits_with_2_when_a_file_was_damaged(photos, tmp_path):
