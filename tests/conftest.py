@@ -1,4 +1,4 @@
-"""What holds for all tests: property tests try the same examples in every run, unless HYPOTHESIS_PROFILE says `fuzz`."""
+"""For all tests: property tests try the same examples in every run, unless HYPOTHESIS_PROFILE says `fuzz`."""
 
 import os
 
