@@ -35,7 +35,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
 
 
 def print_summaries(summaries: list[Any], as_json: bool) -> None:
-    """What runs did: one line each."""
+    """What runs did: one line each; notes go to stderr."""
+    for note in [note for one in summaries for note in one.notes]:
+        click.echo(f"lavabeam: {note}", err=True)
     if as_json:
         return print_json([asdict(summary) for summary in summaries])
     rows = [

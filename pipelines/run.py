@@ -44,6 +44,8 @@ class RunSummary:
     reused: int
     seconds: float
     run: str = ""
+    notes: tuple[str, ...] = ()
+    """What a user should look at: nothing went wrong, but perhaps not as it was meant."""
 
 
 def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -> RunSummary:

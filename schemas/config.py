@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -76,9 +77,12 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _is_list(field: Any) -> bool:
-    """Whether a field takes any number of values (`tuple[str, ...]`, perhaps or None)."""
-    kinds = (field.annotation, *get_args(field.annotation)) if field else ()
-    return any(get_origin(kind) is tuple and Ellipsis in get_args(kind) for kind in kinds)
+    """Whether a field takes any number of plain values and no single one (`tuple[str, ...]`, `list[int] | None`)."""
+    annotation = field.annotation if field else None
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if any(kind in (str, int, float, Any) for kind in kinds):
+        return False
+    return any(get_origin(kind) is list or Ellipsis in get_args(kind) for kind in kinds)
 
 
 def _known_keys(model: Any, place: tuple) -> list[str]:

@@ -21,6 +21,9 @@ from schemas.manifest import FragmentEntry
 from schemas.records import SAMPLES
 from schemas.store import Store
 
+CANNOT_ENCODE = "cannot_encode"
+"""A row that no template can show: other numbers of pictures and placeholders, an unknown role, ..."""
+
 CONVERSATION_COLUMNS = ["key", "image_keys", "messages", "kind", "source"]
 
 
@@ -42,6 +45,7 @@ class MixMaker(Maker):
         self._images: dict[str, _Images] = {}
 
     def setup(self, context: Context) -> None:
+        self.context = context
         self.template = get_template(self.recipe.template)
         self.tokenizer = load_tokenizer(self.recipe.tokenizer)
         self.rule = ImageRule.from_dict(self.recipe.image) if self.recipe.image else None
@@ -106,7 +110,10 @@ class MixMaker(Maker):
         try:
             row["encoded"] = encode(row["messages"], sizes, self.template, self.tokenizer, self.rule)
         except LavaBeamError as error:
-            raise type(error)(f"mix, row {row['key']!r}: {error}") from error
+            if sizes and self.rule is None:
+                raise type(error)(f"mix, row {row['key']!r}: {error} Give the recipe an `image` rule.") from error
+            self.context.log({"row": row["key"], CANNOT_ENCODE: str(error)})
+            return CANNOT_ENCODE
         if row["encoded"].all_masked:
             return "nothing_to_learn"
         if self.recipe.max_tokens is not None and row["encoded"].tokens > self.recipe.max_tokens:

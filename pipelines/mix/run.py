@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.mix.maker import CONVERSATION_COLUMNS, MixFragment, MixMaker
+from pipelines.mix.maker import CANNOT_ENCODE, CONVERSATION_COLUMNS, MixFragment, MixMaker
 from pipelines.mix.recipe import MixRecipe, MixSource
 from pipelines.mix.select import KeyIndex, image_filters
 from pipelines.run import RunSummary, Work
 from pipelines.runners import Runner
-from schemas.chat import ImageRule, get_template, load_tokenizer
+from schemas.chat import ImageRule, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.manifest import FragmentEntry, StepEntry
 
 VERSION = 1
+PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+"""Encoded before anything runs: a tokenizer without the template's control tokens is told at once."""
 
 
 def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner) -> RunSummary:
@@ -25,7 +31,7 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner) -> RunSummary
     Raises InputError for a missing dataset, column, kind of image rule, template or tokenizer: before anything runs.
     """
     tokenizer, rule = load_tokenizer(recipe.tokenizer), ImageRule.from_dict(recipe.image) if recipe.image else None
-    get_template(recipe.template)
+    encode(PROBE, [], get_template(recipe.template), tokenizer, rule)
     opened = {path: Dataset.open(path) for source in recipe.sources.values() for path in _paths(source)}
     work = Work("mix", str(target), "samples")
     work.step_entry = StepEntry(version=VERSION, config=recipe.model_dump(mode="json"))
@@ -49,7 +55,32 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner) -> RunSummary
         "max_tokens": recipe.max_tokens,
     }
     versions = {path: dataset.manifest.number for path, dataset in opened.items()}
-    return work.run(runner, MixMaker(recipe, work.target, versions))
+    summary = work.run(runner, MixMaker(recipe, work.target, versions))
+    return replace(summary, notes=(*_empty_sources(recipe, opened, summary), *_unfit_rows(work, summary)))
+
+
+def _empty_sources(recipe: MixRecipe, opened: dict[str, Dataset], summary: RunSummary) -> Iterator[str]:
+    """A note for each source of which the mix has no row, with the reasons."""
+    made = {part.id: part.files["base"] for part in Dataset.open(summary.dataset, summary.manifest).manifest.fragments}
+    for name, source in recipe.sources.items():
+        counts: Counter[str] = Counter()
+        for fragment in opened[source.conversations or source.images or ""].fragments:
+            counts.update(made[f"{name}-{fragment.id}"].statuses)
+        if not counts["taken"]:
+            told = ", ".join(f"{number} {reason}" for reason, number in counts.most_common()) or "it has no rows"
+            yield f"mix source {name!r} gave no row: {told}."
+
+
+def _unfit_rows(work: Work, summary: RunSummary) -> Iterator[str]:
+    """A note when rows could not be encoded, with the first of them if this run met it."""
+    number = summary.statuses.get(CANNOT_ENCODE, 0)
+    if not number:
+        return
+    folder = f"runs/{summary.run}"
+    logs = [json.loads(work.store.read(f"{folder}/{name}")) for name in work.store.list(folder)]
+    events = [event for log in logs for event in log.get("events", ()) if CANNOT_ENCODE in event]
+    first = f" The first: row {events[0]['row']!r}: {events[0][CANNOT_ENCODE]}" if events else ""
+    yield f"{number} rows cannot be encoded and were left out; the logs in {work.target}/runs name them.{first}"
 
 
 def _paths(source: MixSource) -> list[str]:

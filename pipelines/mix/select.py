@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.mix.recipe import MixSource
 from schemas.dataset import Dataset
+from schemas.errors import InputError
 
 
 class KeyIndex:
@@ -44,6 +45,8 @@ def refused_by(row: Mapping[str, Any], filters: Mapping[str, Any]) -> str | None
         value = row[column]
         if isinstance(accepted, list):
             passes = value in accepted
+        elif isinstance(value, str | list | dict):
+            raise InputError(f"mix: `min` and `max` are for numbers, and {column!r} has {value!r}. List what passes.")
         else:
             passes = value is not None and accepted.get("min", value) <= value <= accepted.get("max", value)
         if not passes:

@@ -110,6 +110,27 @@ def test_what_was_left_out_is_counted_with_its_reason(folder):
     assert sum(made.statuses.values()) == 9
 
 
+def test_a_row_that_no_template_can_show_is_counted_and_named(folder):
+    talks = [talk("good", None), {**talk("bad", "p0"), "image_keys": ["p0", "p3"]}]
+    write_dataset(folder / "broken", "conversations", [pa.Table.from_pylist(talks, BASE["conversations"])])
+    made = run_mix(recipe(folder, source={"conversations": str(folder / "broken")}), folder / "mix", LOCAL)
+    assert kept(folder) == ["talks/good"]
+    assert made.statuses == {"taken": 1, "cannot_encode": 1}
+    (note,) = made.notes
+    assert "row 'bad': the messages show 1 pictures, and 2 sizes" in note
+
+
+def test_a_source_that_gave_no_row_is_told_with_the_reasons(folder):
+    made = run_mix(recipe(folder, source={"kinds": ["detailed"]}), folder / "mix", LOCAL)
+    assert made.rows == 0
+    assert made.notes == ("mix source 'talks' gave no row: 8 kind, 1 status=refused.",)
+
+
+def test_pictures_without_an_image_rule_are_told(folder):
+    with pytest.raises(InputError, match=r"row 't0': .*Give the recipe an `image` rule"):
+        run_mix(recipe(folder, image={}), folder / "mix", LOCAL)
+
+
 def test_samples_carry_pictures_sizes_and_exact_counts(folder):
     run_mix(recipe(folder), folder / "mix", LOCAL)
     dataset = Dataset.open(folder / "mix")
@@ -174,6 +195,8 @@ def test_filters_tell_the_first_column_that_refuses():
     assert refused_by({"a": 3, "b": None}, {"a": {"min": 1, "max": 3}, "b": [None]}) is None
     assert refused_by({"a": 4, "b": 1}, {"b": [1], "a": {"max": 3}}) == "a"
     assert refused_by({"a": None}, {"a": {"min": 0}}) == "a"
+    with pytest.raises(InputError, match=r"'a' has 'red'"):
+        refused_by({"a": "red"}, {"a": {"min": 0}})
 
 
 def test_the_key_index_finds_rows_across_fragments(folder):

@@ -53,12 +53,14 @@ def test_configurations_are_frozen():
 
 class Lists(StrictModel):
     kinds: tuple[str, ...] = ()
-    sizes: tuple[int, ...] | None = None
+    sizes: list[int] | None = None
+    either: str | tuple[str, ...] = ""
     pair: tuple[float, float] = (0.9, 0.99)
 
 
 def test_one_value_stands_for_a_list_of_one():
-    assert parse({"kinds": "detail", "sizes": 3}, Lists, "x") == Lists(kinds=("detail",), sizes=(3,))
+    lists = parse({"kinds": "detail", "sizes": 3, "either": "one"}, Lists, "x")
+    assert (lists.kinds, lists.sizes, lists.either) == (("detail",), [3], "one")
 
 
 def test_a_pair_needs_both():
