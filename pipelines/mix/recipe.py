@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.step import Config
 from schemas.config import StrictModel, parse, read_yaml
@@ -23,10 +23,16 @@ class MixSource(StrictModel):
     images: str | None = Field(None, description="the images dataset that its image keys point to")
     question: str = Field("", description="captions only: what the user asks; empty for a bare picture")
     kinds: list[str] | None = Field(None, description="only these kinds of conversation")
-    where: dict[str, Accepted] = Field({"status": ["ok"]}, description="filters on the conversation's columns")
+    where: dict[str, Accepted] = Field({}, validate_default=True, description="filters on the conversation's columns")
     image_where: dict[str, Accepted] = Field({}, description="filters on the columns of every picture")
     duplicates: Literal["drop", "keep"] = Field("drop", description="drop pictures that `dedupe` calls copies")
     weight: float = Field(1.0, ge=0, description="0.5 takes half of the rows, 2 takes each twice")
+
+    @field_validator("where")
+    @classmethod
+    def _only_what_went_well(cls, where: dict[str, Accepted]) -> dict[str, Accepted]:
+        """`status: [ok]` unless the recipe itself says which statuses pass."""
+        return {"status": ["ok"], **where}
 
     @model_validator(mode="after")
     def _one_kind(self) -> MixSource:

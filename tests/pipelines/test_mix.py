@@ -191,6 +191,12 @@ def test_weights_take_their_share_of_rows(weight, seed):
     assert abs(sum(taken) / 400 - weight) < 0.13
 
 
+def test_other_filters_leave_the_status_filter_in_place():
+    assert MixSource(conversations="talks", where={"kind": ["detail"]}).where == {"status": ["ok"], "kind": ["detail"]}
+    assert MixSource(conversations="talks", where={"status": ["refused"]}).where == {"status": ["refused"]}
+    assert MixSource(conversations="talks").where == {"status": ["ok"]}
+
+
 def test_filters_tell_the_first_column_that_refuses():
     assert refused_by({"a": 3, "b": None}, {"a": {"min": 1, "max": 3}, "b": [None]}) is None
     assert refused_by({"a": 4, "b": 1}, {"b": [1], "a": {"max": 3}}) == "a"
