@@ -7,6 +7,7 @@ connected to: there is no second look-up that a rebinding name server could answ
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -17,10 +18,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from pipelines.download.guard import Guard
 from pipelines.download.statuses import DownloadStatus, Failure
+from schemas.errors import InputError
 
 DNS_TTL_S = 300
-DNS_THREADS = 16
-"""getaddrinfo blocks; this many names are looked up at a time."""
+KEEP_ALIVE_S = 0.5
+"""How long an idle connection waits for the next row of its host. aiohttp bounds connections in use, not idle ones: at
+its 15 seconds, a list of a thousand hosts would use up the 1,024 files that a process may usually open."""
+OTHER_FILES = (256, 4096)
+"""Open files besides the connections in use (idle ones, look-ups, datasets): the least, and what is asked for."""
 
 Resolved = Callable[[str, list[str]], None]
 
@@ -36,9 +41,11 @@ class GuardedError(OSError):
 class GuardedResolver(AbstractResolver):
     """Looks names up with the system's resolver and returns only addresses that the guard allows."""
 
-    def __init__(self, guard: Guard, resolved: Resolved | None = None):
+    def __init__(self, guard: Guard, limit: int, resolved: Resolved | None = None):
         self._guard, self._resolved = guard, resolved
-        self._threads = ThreadPoolExecutor(DNS_THREADS, thread_name_prefix="lavabeam-dns")
+        # getaddrinfo blocks, for many seconds when a name server is dead: a thread for each connection, so that no
+        # look-up stands in line behind such a one, with its row's deadline running.
+        self._threads = ThreadPoolExecutor(limit, thread_name_prefix="lavabeam-dns")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -65,7 +72,11 @@ class GuardedResolver(AbstractResolver):
 def guarded_connector(
     guard: Guard, limit: int, context: ssl.SSLContext, resolved: Resolved | None = None
 ) -> aiohttp.TCPConnector:
-    """A pool of at most `limit` connections, each to an address that `guard` allows."""
+    """A pool of at most `limit` connections in use, each to an address that `guard` allows.
+
+    Raises InputError when the process may not open that many files.
+    """
+    _allow_open_files(limit)
 
     def make_socket(info: tuple) -> socket.socket:
         family, kind, protocol, _, target = info
@@ -76,8 +87,9 @@ def guarded_connector(
         return socket.socket(family, kind, protocol)
 
     return aiohttp.TCPConnector(
-        resolver=GuardedResolver(guard, resolved),
+        resolver=GuardedResolver(guard, limit, resolved),
         ttl_dns_cache=DNS_TTL_S,
+        keepalive_timeout=KEEP_ALIVE_S,
         limit=limit,
         ssl=context,
         socket_factory=make_socket,
@@ -90,6 +102,20 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     if ca_file:
         context.load_verify_locations(ca_file)
     return context
+
+
+def _allow_open_files(connections: int) -> None:
+    """Raise this process's own limit of open files to what is wanted, as far as the system lets it."""
+    needed, wanted = (connections + others for others in OTHER_FILES)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if hard != unlimited and hard < needed:
+        raise InputError(
+            f"thread_count: so many downloads at a time need {needed} open files, this process may have {hard}. "
+            "Lower thread_count, or raise the limit (ulimit -n)."
+        )
+    if soft != unlimited and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == unlimited else min(wanted, hard), hard))
 
 
 def _look_up(host: str, port: int, family: int) -> list[tuple[int, str]]:

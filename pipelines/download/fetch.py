@@ -8,6 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 from yarl import URL
@@ -87,8 +88,8 @@ def _target(response: aiohttp.ClientResponse, url: URL, guard: Guard) -> URL:
     if not location:
         raise Failure(DownloadStatus.bad_response, f"HTTP {response.status} without a Location")
     try:
-        target = str(url.join(URL(location)))
-    except (ValueError, UnicodeError):
+        target = urljoin(str(url), location)
+    except ValueError:
         raise Failure(DownloadStatus.bad_url, "redirect to something that is no URL") from None
     try:
         return guard.check_url(target)

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from urllib.parse import quote
 
 from yarl import URL
 
@@ -52,6 +53,9 @@ _HOST_NAME = re.compile(r"(?=.{1,254}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}
 # section 3.5, "ends in a number".
 _NUMBER_LAST = re.compile(r"(^|\.)(\d+|0[xX][0-9a-fA-F]*)\.?$")
 
+# RFC 3986 sections 2.2, 2.3, 3.3, 3.4: what a path and a query may hold as it is.
+_AS_SPELLED = "/?:@!$&'()*+,;=-._~%"
+
 MAX_URL_LENGTH = 16_384
 """Characters. Servers answer 414 far below; longer ones are data, not addresses."""
 
@@ -69,7 +73,8 @@ class Guard:
     def check_url(self, text: str) -> URL:
         """The URL to fetch: http or https, credentials and fragment removed, a literal address checked.
 
-        Raises Failure (bad_url, bad_scheme, private_address).
+        What may stand in a URL is sent as it is spelled (`%2F` and `/` differ to a server that signs its addresses);
+        spaces, non-ASCII and the like are percent-encoded. Raises Failure (bad_url, bad_scheme, private_address).
         """
         url = _parse(text)
         if url.scheme not in ("http", "https"):
@@ -82,7 +87,7 @@ class Guard:
             raise Failure(DownloadStatus.bad_url, "the host is neither a name nor a plainly written address")
         if literal is not None and not self._allowed(literal, host, port):
             raise Failure(DownloadStatus.private_address, "the host is a private or special address")
-        return url.with_user(None).with_fragment(None)
+        return _spelled(url, text)
 
     def vet(self, host: str, port: int, addresses: Iterable[str]) -> list[str]:
         """Those of a host's addresses that may be connected to; raises Failure(private_address) when none may."""
@@ -149,7 +154,9 @@ def parse_address(host: str) -> Address | None:
 
 @lru_cache(maxsize=65_536)
 def _address(text: str) -> Address:
-    return ipaddress.ip_address(text.strip("[]").split("%", 1)[0])
+    text = text.strip("[]")
+    # Only an IPv6 address has a zone behind a percent sign; 1.1.1.1%2f is no address, whatever it looks like.
+    return ipaddress.ip_address(text.split("%", 1)[0] if ":" in text else text)
 
 
 def _inner_v4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -169,8 +176,21 @@ def _parse(text: str) -> URL:
     try:
         url = URL(text)
         _ = url.port, url.host  # yarl finds some faults only when asked
+        _ = text.encode(errors="surrogateescape")
     except (ValueError, TypeError, UnicodeError):
         raise Failure(DownloadStatus.bad_url, "cannot be parsed as a URL") from None
     if not url.scheme:
         raise Failure(DownloadStatus.bad_url, "no scheme; write http:// or https:// in front")
     return url
+
+
+def _spelled(url: URL, text: str) -> URL:
+    """The scheme, host and port of `url`, which is `text` parsed, with the path and query of `text`."""
+    given = URL(text.strip(), encoded=True)
+    path, query = given.raw_path, given.raw_query_string
+    if "/." in path.lower().replace("%2e", "."):
+        # Dot segments are resolved before a server, or a robots.txt, sees them (RFC 3986 section 5.2.4).
+        return url.with_user(None).with_fragment(None)
+    # Bytes of a redirect that are no UTF-8 arrive as surrogates, and leave as the bytes that they were.
+    whole = f"{path}?{query}" if query else path
+    return URL(str(url.origin()) + quote(whole, safe=_AS_SPELLED, errors="surrogateescape"), encoded=True)

@@ -1,11 +1,13 @@
-"""Run the step in a process of its own: {"urls", "options", "names"} on stdin, rows and peak memory on stdout.
+"""Run the step in a process of its own: {"urls", "options", "names", "files"} on stdin, rows and peak memory on stdout.
 
-`names` are host names with the addresses that the system's resolver is to answer, one list per look-up.
+`names` are host names with the addresses that the system's resolver is to answer, one list per look-up; `files` is how
+many files the process may have open.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -22,6 +24,8 @@ _system = socket.getaddrinfo
 def main() -> None:
     task = json.load(sys.stdin)
     _answer_names(task.get("names", {}))
+    if task.get("files"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (task["files"], task["files"]))
     step, context = Download(DownloadConfig(**task["options"])), Context(run="test", dataset="none")
     keys = [str(number) for number in range(len(task["urls"]))]
     table = pa.table({"key": keys, "url": pa.array(task["urls"], pa.string())})

@@ -69,6 +69,10 @@ async def ends_early(request: Request) -> None:
     await request.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + GOOD[:200])
 
 
+async def to_latin_1(request: Request) -> None:
+    await request.raw(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /bild-\xfc.jpg\r\n\r\n")
+
+
 async def no_http(request: Request) -> None:
     await request.raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
 
@@ -114,6 +118,8 @@ HANDLERS = {
     "/to_file": to("file:///etc/passwd"),
     "/to_inside": to("http://inside.test/a.jpg"),
     "/to_nowhere": to("http://[bad"),
+    "/to_latin_1": to_latin_1,
+    "/to_space": to("/a b.jpg"),
     "/no_location": body(b"", "301 Moved Permanently"),
     "/noai.jpg": body(GOOD, X_Robots_Tag="noai"),
     "/noai_other.jpg": body(GOOD, X_Robots_Tag="otherbot: noai"),
@@ -121,6 +127,8 @@ HANDLERS = {
     "/tdm.jpg": body(GOOD, TDM_Reservation="1"),
     "/secret/a.jpg": body(GOOD),
     "/bild-%C3%BC.jpg": body(GOOD),
+    "/bild-%FC.jpg": body(GOOD),
+    "/a%20b.jpg": body(GOOD),
     "/long": body(GOOD),
     "/a.jpg": body(encoded(scene(), "PNG")),
     "/other/a.jpg": body(GOOD),
@@ -165,6 +173,8 @@ EXPECTED = {
     "/to_file": ("bad_scheme", "redirect: scheme 'file' is not http or https"),
     "/to_inside": ("private_address", "the host resolves to a private or special address"),
     "/to_nowhere": ("bad_url", "redirect to something that is no URL"),
+    "/to_latin_1": ("ok", None),
+    "/to_space": ("ok", None),
     "/no_location": ("bad_response", "HTTP 301 without a Location"),
     "/noai.jpg": ("opt_out_header", "X-Robots-Tag: noai"),
     "/noai_other.jpg": ("ok", None),
@@ -219,9 +229,9 @@ OPTIONS = {
 }
 
 
-def run(urls: list[str], **options) -> dict:
-    """What a process of its own made of the URLs; fails when it hangs."""
-    task = {"urls": urls, "options": OPTIONS | options, "names": NAMES}
+def run(urls: list[str], files: int | None = None, **options) -> dict:
+    """What a process of its own, with so many open files allowed, made of the URLs; fails when it hangs."""
+    task = {"urls": urls, "options": OPTIONS | options, "names": NAMES, "files": files}
     command = [sys.executable, "-m", "tests.pipelines.download.run_download"]
     done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
@@ -280,3 +290,16 @@ def test_many_large_bodies_stay_within_the_memory():
         result = run(urls, memory=24_000_000, max_bytes=10_000_000, retries=0, deadline=60.0, timeout=30.0)
     assert [row["download_status"] for row in result["rows"]] == ["ok"] * 60
     assert result["log"][-1]["memory_peak"] <= 24_000_000 + 10_000_000
+
+
+def test_servers_that_keep_connections_open_do_not_use_up_the_files():
+    async def keep_open(request: Request) -> None:
+        await asyncio.sleep(0.01)
+        await request.send(GOOD, Connection="keep-alive")
+        await asyncio.sleep(60)
+
+    with Web({"*": keep_open}, host="0.0.0.0") as web:
+        urls = [web.url("/a.jpg", f"127.0.{number // 200}.{number % 200 + 1}") for number in range(320)]
+        options = {"allow_private_hosts": ["127.0.0.0/8"], "respect_robots_txt": False, "thread_count": 1}
+        rows = run(urls, files=300, **options)["rows"]
+    assert {row["download_status"] for row in rows} == {"ok"}
