@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.chat.encoding import IGNORE, ORIGINAL_IMAGE, Encoded
-from schemas.chat.original_prompts import Turn, original_prompt, original_turns, pictures_first, with_system
+from schemas.chat.original_prompts import Turn, original_prompt, original_turns, pictures_first, signalled, with_system
 from schemas.chat.original_tokens import IMAGE_TOKEN, OriginalTokens
 from schemas.chat.prompts import HEAD, HEADED, TURN_END
 from schemas.chat.templates import Message, Template, content_parts
@@ -166,11 +166,9 @@ def _mask_rounds(job: Job, prompt: str, rounds: list[str], sep: str, start: int,
 def _signal(job: Job) -> Result:
     """Version 0: every turn opens with `### `; lengths are counted turn by turn, each with a first token of its own."""
     header = f"{job.template.default_system}\n\n"
-    names = {"user": "Human", "assistant": "Assistant"}
-    said = [f"### {names[role]}: {text}\n" for role, text in job.turns]
     ids = job.row(job.prompt)
     labels = ids.copy()
-    lengths = [_length(job, text) for text in (header, *said)]
+    lengths = [_length(job, text) for text in (header, *map(signalled, job.turns))]
     position = lengths[0]
     labels[:position] = IGNORE
     for length, (role, _) in zip(lengths[1:], job.turns, strict=True):
@@ -207,10 +205,12 @@ def _llama_3(job: Job) -> Result:
 
 
 def _by_block(job: Job, blocks: list[tuple[str, list[int]]], shown: set[int]) -> Result:
-    """Answers are learnt, and every token in `shown` wherever it stands; then pictures get their placeholder."""
+    """What neither user nor system says is learnt, and every token in `shown` wherever it stands; then pictures get
+    their placeholder."""
+    masked = ("user", "system")
     ids = np.asarray([token for _, block in blocks for token in block], np.int32)
     labels = np.asarray(
-        [token if role == "assistant" or token in shown else IGNORE for role, block in blocks for token in block],
+        [token if role not in masked or token in shown else IGNORE for role, block in blocks for token in block],
         np.int32,
     )
     return np.where(ids == job.tokens.image_id, ORIGINAL_IMAGE, ids).astype(np.int32), labels, None

@@ -13,17 +13,19 @@ ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 
 
-def from_llava(row: dict[str, Any], where: str = "row", strict: bool = True) -> tuple[list[Message], list[str]]:
+def from_llava(
+    row: dict[str, Any], where: str = "row", strict: bool = True, any_speaker: bool = False
+) -> tuple[list[Message], list[str]]:
     """Messages and image paths of one row. `to_llava` gives the same conversations back, character by character.
 
     A row without `image` has no pictures: `<image>` in its values stays text. Raises InputError, opening with `where`,
     for a row of another shape, an unknown speaker and, when `strict`, a number of `<image>` other than that of images
-    (the original trains such rows on the wrong picture, or on none).
+    (the original trains such rows on the wrong picture, or on none). any_speaker: an unknown one is a role as it is.
     """
     turns = _turns(row, where)
     images = image_paths(row, where)
     messages: list[Message] = [
-        {"role": _role(turn, where, number), "content": _parts(turn["value"], bool(images))}
+        {"role": _role(turn, where, number, any_speaker), "content": _parts(turn["value"], bool(images))}
         for number, turn in enumerate(turns)
     ]
     shown = sum(part["type"] == "image" for message in messages for part in message["content"])
@@ -65,12 +67,13 @@ def _turns(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
     return turns
 
 
-def _role(turn: Any, where: str, number: int) -> str:
+def _role(turn: Any, where: str, number: int, any_speaker: bool) -> str:
     if not isinstance(turn, dict) or not isinstance(turn.get("value"), str) or "from" not in turn:
         raise InputError(f"{where}: turn {number} is {turn!r:.80}; expected {{'from': ..., 'value': text}}.")
-    if turn["from"] not in ROLES:
-        raise InputError(f"{where}: turn {number} is from {turn['from']!r}; expected human or gpt.")
-    return ROLES[turn["from"]]
+    speaker = turn["from"]
+    if not isinstance(speaker, str) or (speaker not in ROLES and not any_speaker):
+        raise InputError(f"{where}: turn {number} is from {speaker!r}; expected human or gpt.")
+    return ROLES.get(speaker, speaker)
 
 
 def _parts(value: str, has_image: bool) -> list[Message]:

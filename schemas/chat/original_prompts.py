@@ -18,11 +18,12 @@ Turn = tuple[str, str]
 def original_turns(messages: Sequence[Message], template: Template) -> list[Turn]:
     """Messages as the original's JSON has them.
 
-    Raises InputError for a system turn where the original does: the block-wise templates take one behind the first.
+    Raises InputError for a system turn, and for other speakers, where the original does: the block-wise templates take
+    them behind the first turn, version 0 and `plain` everywhere.
     """
     turns = []
     for number, message in enumerate(messages):
-        taken = message["role"] == "system" and number > 0 and template.family in ("qwen", "llama_3")
+        taken = template.family in ("signal", "plain") or (number > 0 and template.family in ("qwen", "llama_3"))
         if message["role"] not in ("user", "assistant") and not taken:
             raise _stops(f"turn {number} is from {message['role']!r}, and it only knows human and gpt")
         parts = content_parts(message, number)
@@ -42,15 +43,20 @@ def pictures_first(text: str, template: Template, is_next: bool) -> str:
 def original_prompt(turns: list[Turn], template: Template) -> str:
     """The one text that is tokenised, for all families but the block-wise ones (qwen, llama_3)."""
     if template.family == "signal":
-        names = {"user": "Human", "assistant": "Assistant"}
-        said = "".join(f"### {names[role]}: {text}\n" for role, text in turns)
-        return f"{template.default_system}\n\n{said}### "
+        return f"{template.default_system}\n\n{''.join(map(signalled, turns))}### "
     if template.family == "plain":
         if len(turns) != 2 or IMAGE not in turns[0][1]:
             raise _stops("the plain template wants two turns, the first with a picture")
         return IMAGE + turns[1][1] + template.assistant[1]
     turns = _alternating(turns)
     return _inst_prompt(turns, template) if template.family == "inst" else _role_prompt(turns, template)
+
+
+def signalled(turn: Turn) -> str:
+    """A turn of version 0. The original knows its speakers in any case, and calls all others unknown."""
+    role, text = turn
+    names = {"user": "Human", "human": "Human", "assistant": "Assistant", "gpt": "Assistant"}
+    return f"### {names.get(role.lower(), 'unknown')}: {text}\n"
 
 
 def with_system(turns: list[Turn], template: Template) -> list[Turn]:

@@ -51,7 +51,7 @@ def tokens_command(
     a file that cannot be read, or a tokenizer or template that does not fit, raises at once.
     """
     form, words = get_template(template), load_tokenizer(tokenizer)
-    rule, rows = _open(Path(path), rule, images)
+    rule, rows = _open(Path(path), rule, images, any_speaker=compat is not None)
     color = sys.stdout.isatty() if color is None else color
     failures: list[str] = []
     count = 0
@@ -157,9 +157,11 @@ def _short(values: list[int]) -> str:
     return " ".join(str(value) if times == 1 else f"{value} x {times}" for value, times in folded)
 
 
-def _open(path: Path, rule: ImageRule | None, images: str | None) -> tuple[ImageRule, Iterator[Row | InputError]]:
+def _open(
+    path: Path, rule: ImageRule | None, images: str | None, any_speaker: bool
+) -> tuple[ImageRule, Iterator[Row | InputError]]:
     if path.suffix in (".json", ".jsonl") and path.is_file():
-        return rule or ImageRule(), _llava_rows(path, images)
+        return rule or ImageRule(), _llava_rows(path, images, any_speaker)
     if path.is_dir():
         return _open_dataset(path, rule)
     raise InputError(f"{path}: expected a .json or .jsonl file of LLaVA rows, or the folder of a samples dataset.")
@@ -187,13 +189,13 @@ def _dataset_rows(dataset: Any) -> Iterator[Row]:
                 yield Row(values["key"], values["messages"], sizes, shows)
 
 
-def _llava_rows(path: Path, images: str | None) -> Iterator[Row | InputError]:
+def _llava_rows(path: Path, images: str | None, any_speaker: bool) -> Iterator[Row | InputError]:
     for number, content in enumerate(_json_rows(path)):
         if isinstance(content, InputError):
             yield content
             continue
         try:
-            messages, paths = from_llava(content, "the row", strict=False)
+            messages, paths = from_llava(content, "the row", strict=False, any_speaker=any_speaker)
             sizes = None if images is None else [_size(Path(images) / name) for name in paths]
             yield Row(str(content.get("id", number)), messages, sizes, bool(image_paths(content)))
         except InputError as error:

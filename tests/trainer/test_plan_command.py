@@ -14,6 +14,14 @@ from trainer.plan import plan_command
 VECTORS = Path(__file__).parent / "vectors"
 
 
+WITH_ZEROS = [4, 9, 0, 7, 3, 0, 12, 5, 9, 1, 0]
+"""Words of rows; the orders below are those of the original functions, 2 ranks of 2 rows, torch.manual_seed(3)."""
+
+GROUPED = [6, 9, 3, 0, 8, 2, 4, 5, 1, 10, 7]
+AUTO = [8, 2, 4, 5, 1, 10, 7, 6, 9, 3, 0]
+VARIABLE = [3, 5, 4, 2, 6, 8, 1, 9, 0, 7, 10]
+
+
 @pytest.fixture(name="golden")
 def golden_vector():
     for line in (VECTORS / "sampler.jsonl").read_text().splitlines():
@@ -85,6 +93,26 @@ def test_the_command_takes_everything_that_decides_an_order(tmp_path):
     lengths = np.abs(case["lengths"])
     for batch in (batch for step in told["steps"] for rank in step["ranks"] for batch in rank):
         assert len(batch) * lengths[batch].max() <= 5000
+
+
+@pytest.mark.parametrize(
+    ("strategy", "order"),
+    [("length_grouped", GROUPED), ("length_grouped_auto", AUTO), ("variable_length", VARIABLE)],
+)
+def test_groupings_without_modality_take_rows_of_no_words(tmp_path, strategy, order):
+    path = write(tmp_path, WITH_ZEROS)
+    assert json.loads(plan_command(path, strategy, 2, 2, 3, True))["indices"] == order
+    with pytest.raises(InputError, match="entry 2: found 0"):
+        plan_command(path, "modality_length", 2, 2, 3, True)
+
+
+def test_an_epoch_without_a_step_is_shown_as_one(tmp_path):
+    """The original's sampler yields nothing where both last megabatches are all there is."""
+    path = write(tmp_path, [5, 6, -7])
+    listing = json.loads(plan_command(path, "modality_length_auto", 1, 2, 0, True))
+    assert (listing["indices"], listing["steps"], listing["unused"]) == ([], [], [0, 1, 2])
+    assert "not in this epoch: 3 rows: 0 1 2" in plan_command(path, "modality_length_auto", 1, 2, 0, False)
+    assert "not in this epoch: 3 rows: 0 1 2" in plan_command(path, "balanced", 1, 4, 0, False, drop_last=True)
 
 
 def test_files_of_other_writers_are_read(tmp_path):

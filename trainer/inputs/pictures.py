@@ -27,6 +27,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_PIXELS = 2 * 89_478_485
 """Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses to decode."""
 
+PILLOW_TALL = 100
+"""Pictures taller than this many widths Pillow shrinks by height first (Image.resize), with other roundings."""
+
 EXIF_HEADER = b"Exif\x00\x00"
 JPEG_START = b"\xff\xd8\xff"
 WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
@@ -185,6 +188,8 @@ def _resize_torch(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """Torch's antialiased bicubic on uint8: Pillow's filter with shorter integer weights."""
     if pixels.shape[:2] == (height, width):
         return pixels
+    if pixels.shape[0] > PILLOW_TALL * pixels.shape[1]:
+        return _resize_pil(pixels, width, height)
     torch = cast(Any, _torch())
     batch = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(batch, size=(height, width), mode="bicubic", antialias=True)

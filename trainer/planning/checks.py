@@ -9,9 +9,9 @@ import numpy as np
 from schemas.errors import InputError
 
 
-def check_rows(lengths: np.ndarray, image_counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as int64 (N,). Raises InputError unless lengths are integers >= 1 and image counts integers >= 0."""
-    lengths, image_counts = _integers("lengths", lengths, 1), _integers("image counts", image_counts, 0)
+def check_rows(lengths: np.ndarray, image_counts: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Both as int64 (N,). Raises InputError unless lengths are integers >= `least` and image counts integers >= 0."""
+    lengths, image_counts = _integers("lengths", lengths, least), _integers("image counts", image_counts, 0)
     if len(lengths) != len(image_counts):
         raise InputError(f"{len(lengths)} lengths but {len(image_counts)} image counts; give one of each per row")
     if len(lengths) == 0:

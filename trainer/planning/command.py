@@ -11,6 +11,7 @@ import numpy as np
 from schemas.errors import InputError
 from trainer.planning.epoch import Plan
 from trainer.planning.make import ORIGINAL_STRATEGIES, make_plan
+from trainer.planning.original import UNSIGNED
 
 # Enough to see a mistake, not a screenful.
 SHOWN = 60
@@ -40,7 +41,7 @@ def plan_command(
     """
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; the least is 1")
-    signed = read_lengths(lengths)
+    signed = read_lengths(lengths, zeros=strategy in UNSIGNED)
     plan = make_plan(
         np.abs(signed),
         (signed > 0).astype(np.int64),
@@ -54,13 +55,17 @@ def plan_command(
         padded=padded,
         drop_last=drop_last,
         generator_seed=generator_seed,
+        allow_empty=True,
     )
     listing = _listing(plan, batch_size)
     return json.dumps(listing) if as_json else _text(listing)
 
 
-def read_lengths(path: Path) -> np.ndarray:
-    """The signed lengths of a JSON list, int64 (N,), none of them zero. Raises InputError naming the entry."""
+def read_lengths(path: Path, zeros: bool = False) -> np.ndarray:
+    """The signed lengths of a JSON list, int64 (N,). Raises InputError naming the entry that is none.
+
+    zeros: take lengths of 0, as the groupings of the original that do not go by modality do.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -73,7 +78,7 @@ def read_lengths(path: Path) -> np.ndarray:
         raise InputError(f"{path} holds an empty list; expected one length per row")
     for row, value in enumerate(values):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < abs(value) < 2**31 or value != int(value):
+        if not number or not abs(value) < 2**31 or value != int(value) or (value == 0 and not zeros):
             shown = json.dumps(value)
             shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
             raise InputError(

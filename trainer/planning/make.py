@@ -12,7 +12,7 @@ from trainer.planning.cost import CostModel
 from trainer.planning.division import Divider, Workload, as_they_come, by_cost, by_padded_cost
 from trainer.planning.epoch import Plan
 from trainer.planning.order import random_steps, window_steps
-from trainer.planning.original import GROUPINGS, original_order, whole_rounds
+from trainer.planning.original import GROUPINGS, UNSIGNED, original_order, whole_rounds
 
 STRATEGIES = ("balanced", "modality_length", "length_window", "random")
 # Groupings of the original code other than the one LLaVA's recipes use.
@@ -38,6 +38,7 @@ def make_plan(
     drop_last: bool = False,
     grouping_lengths: np.ndarray | None = None,
     generator_seed: int | None = None,
+    allow_empty: bool = False,
 ) -> Plan:
     """The plan of one epoch over rows of `lengths` tokens (images included) and `image_counts` images (or tiles).
 
@@ -53,11 +54,14 @@ def make_plan(
       the first step instead, as accelerate does.
     - grouping_lengths: what the original's groupings sort by (LLaVA counts words); their sign is ignored.
     - generator_seed: see `original_order`.
+    - allow_empty: where incomplete steps are left out and there is no other, return a plan of no steps.
 
-    Raises InputError for counts that are not positive integers, unequal sizes, and sizes that do not divide.
+    Raises InputError for counts that are not positive integers (the original's groupings take lengths of 0, unless they
+    go by modality), unequal sizes, sizes that do not divide, and an epoch without a step.
     """
-    lengths, image_counts = check_rows(lengths, image_counts)
     check_sizes(strategy, ALL_STRATEGIES, global_batch, world_size, accumulation, epoch)
+    least = 0 if strategy in ORIGINAL_STRATEGIES else 1
+    lengths, image_counts = check_rows(lengths, image_counts, least)
     if strategy == "length_window" and max_tokens is None:
         share = lengths.mean() * global_batch / (world_size * accumulation)
         max_tokens = max(math.ceil(SLACK * share), int(lengths.max()))
@@ -67,7 +71,7 @@ def make_plan(
     divider: Divider = by_padded_cost if padded else by_cost
     if strategy in ORIGINAL_STRATEGIES:
         divider = as_they_come
-        sizes = lengths if grouping_lengths is None else check_rows(grouping_lengths, image_counts)[0]
+        sizes = lengths if grouping_lengths is None else check_rows(grouping_lengths, image_counts, least)[0]
         order = _original(
             strategy, np.where(image_counts > 0, sizes, -sizes), work, seed, epoch, generator_seed, drop_last
         )
@@ -78,7 +82,7 @@ def make_plan(
         order = random_steps(len(lengths), seed, epoch)
     if drop_last and strategy not in ORIGINAL_STRATEGIES:
         order = order[: len(order) // global_batch * global_batch]
-    if len(order) == 0:
+    if len(order) == 0 and not allow_empty:
         raise InputError(
             f"{len(lengths)} rows make no whole step of {global_batch}, and an incomplete one is left out; "
             "use a smaller batch, or keep the incomplete step"
@@ -106,7 +110,7 @@ def _original(
     batch_size = work.global_batch // slots
     # LLaVA's trainer passes ranks x accumulation as the world; NeXT's variable-length one multiplies the batch as well.
     grouped = batch_size * work.accumulation if strategy == "variable_length" else batch_size
-    if "modality" not in strategy:
+    if strategy in UNSIGNED:
         signed = np.abs(signed)
     order = original_order(strategy, signed, grouped, slots, seed=seed, generator_seed=generator_seed, epoch=epoch)
     return whole_rounds(order, batch_size * work.world_size, drop_last=drop_last)

@@ -44,7 +44,7 @@ def original_order(
     grouping drops rows, as its original does. Raises InputError where the original asserts (a length of zero).
     """
     zero = np.flatnonzero(lengths == 0)
-    if "modality" in strategy and len(zero):
+    if strategy not in UNSIGNED and len(zero):
         raise InputError(
             f"row {zero[0]} has length 0, which has no sign to tell its modality. Should not have zero length."
         )
@@ -187,3 +187,5 @@ GROUPINGS: dict[str, Grouping] = {
     "modality_length": _modality(_length_grouped, keep_last=True),
     "modality_length_auto": _modality(_length_grouped_auto, keep_last=False),
 }
+UNSIGNED = tuple(name for name in GROUPINGS if "modality" not in name)
+"""Groupings that take lengths without a sign, zero among them."""

@@ -88,6 +88,31 @@ def test_block_wise_templates_take_a_system_turn_behind_the_first() -> None:
         encode(messages, None, get_template("v1"), load("llama2"), compat="llava")
 
 
+def test_version_0_takes_every_speaker_and_masks_only_who_is_called_human() -> None:
+    conversations = [{"from": who, "value": "No"} for who in ("human", "Human", "gpt", "tool")]
+    messages, _ = from_llava({"conversations": conversations}, any_speaker=True)
+    tokenizer, template = load("llama2_slow_legacyF"), get_template("v0")
+    prompt = original_job(messages, template, tokenizer, "llava").prompt
+    assert prompt.endswith("### Human: No\n### Human: No\n### Assistant: No\n### unknown: No\n### ")
+    row = encode(messages[:3], None, template, tokenizer, compat="llava")
+    # Labels that the original gave: "##" and "#" of every turn, and all of the second and third.
+    second, third = [2277, 29937, 12968, 29901, 1939, 13], [2277, 29937, 4007, 22137, 29901, 1939, 13]
+    learnt = [2277, 29937, *[IGNORE] * 4, *second, *third, 2277, 29937, 29871]
+    assert row.labels[-len(learnt) :].tolist() == learnt
+    with pytest.raises(InputError, match="turn 1 is from 'Human', and it only knows human and gpt"):
+        encode(messages, None, get_template("v1"), tokenizer, compat="llava")
+
+
+def test_block_wise_templates_learn_what_any_other_speaker_says() -> None:
+    conversations = [{"from": who, "value": "No"} for who in ("human", "tool", "gpt")]
+    messages, _ = from_llava({"conversations": conversations}, any_speaker=True)
+    tokenizer = load("qwen2")
+    row = encode(messages, None, get_template("qwen"), tokenizer, compat="llava_next")
+    assert tokenizer.decode(row.labels[-14:].tolist()) == (
+        "<|im_start|>tool\nNo<|im_end|>\n<|im_start|>assistant\nNo<|im_end|>\n"
+    )
+
+
 def test_a_system_turn_and_an_unknown_mode_are_refused(tmp_path: Path) -> None:
     messages = [{"role": "system", "content": "No"}, {"role": "user", "content": "No"}]
     with pytest.raises(InputError, match="turn 0 is from 'system'"):
