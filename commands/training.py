@@ -60,8 +60,10 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
 @click.option(
     "--set", "settings", multiple=True, help="key=value for a dotted key of the recipe: plan.global_batch=64."
 )
-@click.option("--processes", type=int, help="One per GPU; two on a machine without.")
-@click.option("--nodes", default=1, help="Machines: --dry-run prints the launcher's lines for them.", show_default=True)
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="Per machine.  [default: one per GPU; two on a machine without]"
+)
+@click.option("--nodes", type=click.IntRange(min=1), default=1, help="Machines, for --dry-run, --plan-only, --prepare.")
 @click.option("--dry-run", is_flag=True, help="Show parameters, rates, steps, memory and the launcher; train nothing.")
 @click.option("--plan-only", is_flag=True, help="Compare all orders of data: padding, balance, time, memory.")
 @click.option("--gpus", help="For --plan-only: numbers of GPUs, such as 8,16,64.  [default: 1,2,4,8]")

@@ -19,22 +19,26 @@ from trainer.stages import Stage
 STEPS_LOOKED_AT = 200
 
 
-def describe(job: Job, processes: int) -> dict[str, Any]:
-    """A dictionary that names everything a run of `job` on `processes` GPUs would use. Nothing is written."""
+def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
+    """A dictionary that names everything a run of `job` would use on `nodes` machines of `processes` GPUs each.
+
+    Nothing is written.
+    """
     from trainer.models.parts import planned_folder
 
     recipe = job.recipe
     folder = job.folder or planned_folder(job)
-    schedule = Schedule(job.mix, recipe, folder, processes, packed=recipe.plan.rows == "packed")
+    ranks = processes * nodes
+    schedule = Schedule(job.mix, recipe, folder, ranks, packed=recipe.plan.rows == "packed")
     groups = parameter_table(folder, job.stage, recipe)
     trainable = sum(group["parameters"] for group in groups)
     steps = range(min(schedule.steps, STEPS_LOOKED_AT))
     loads = [schedule.load(step) for step in steps]
     useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
-    batches = [rows for step in steps for rank in range(processes) for rows in schedule.micro_batches(step, rank)]
+    batches = [rows for step in steps for rank in range(ranks) for rows in schedule.micro_batches(step, rank)]
     peak = max((schedule.held(rows) for rows in batches), default=0)
     pictures = max((int(schedule.tiles[rows].sum()) for rows in batches), default=0)
-    memory = memory_of(job, folder, processes, trainable)(peak_tokens=peak, peak_images=pictures)
+    memory = memory_of(job, folder, ranks, trainable)(peak_tokens=peak, peak_images=pictures)
     return {
         "stage": recipe.stage,
         "mix": {"path": job.mix.path, "manifest": job.mix.manifest.number, "rows": job.mix.rows},
@@ -46,13 +50,19 @@ def describe(job: Job, processes: int) -> dict[str, Any]:
         "warmup_steps": math.ceil(recipe.optimizer.warmup * schedule.steps),
         "steps_per_epoch": schedule.steps_per_epoch,
         "global_batch": recipe.plan.global_batch,
-        "processes": processes,
+        "processes": ranks,
         "padding": round(1 - useful / max(held, 1), 4),
         "rank_balance": round(sum(load[2] for load in loads) / max(len(loads), 1), 4),
         "peak_tokens": peak,
         "memory_gib_per_gpu": round(memory.total / 2**30, 2),
-        "launch": launcher_lines(Path(recipe.output), processes),
+        "launch": {**_own_lines(processes, nodes), **launcher_lines(Path(recipe.output), processes, nodes)},
     }
+
+
+def _own_lines(processes: int, nodes: int) -> dict[str, str]:
+    """How `lavabeam train` itself runs the recipe, or prepares its folder for the launchers of a cluster."""
+    here = f"lavabeam train RECIPE --processes={processes}"
+    return {**({"here": here} if nodes == 1 else {}), "prepare": f"{here} --nodes={nodes} --prepare, and then one of:"}
 
 
 def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Callable[..., MemoryEstimate]:

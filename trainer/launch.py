@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from schemas.errors import InputError, LavaBeamError
-from trainer.config import Recipe, load_recipe
+from trainer.config import load_recipe
 from trainer.launchers import launcher_lines, slurm_script
 from trainer.preflight import Job, check
-from trainer.runfolder import RESULT, finished, run_fingerprint, write_inputs
+from trainer.runfolder import RESULT, checkpoints, finished, make_room, read_mark, run_fingerprint, write_inputs
 
 ERROR = "error.json"
 LOG_LINES = 15
 CPU_PROCESSES = 2
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 60.0
+STOPPED = (-signal.SIGTERM, -signal.SIGINT)
 
 Report = Callable[[str], None]
 
@@ -50,42 +51,51 @@ def train(
     """
     tell = report or (lambda text: print(text, file=sys.stderr, flush=True))
     settings = load_recipe(recipe, overrides)
-    count = processes or default_processes()
-    job = prepare(settings, count * nodes, dry_run)
+    if nodes > 1 and not (dry_run or prepare_only):
+        raise InputError(
+            f"{nodes} machines: `lavabeam train` starts ranks on this one only. Prepare the run folder with --prepare, "
+            "then start it by one of the lines that this prints."
+        )
+    count = default_processes() if processes is None else processes
+    job = check(settings, count * nodes)
     if dry_run:
         from trainer.dryrun import describe
 
-        return describe(job, count * nodes)
-    folder, mark = Path(settings.output), run_fingerprint(job)
+        return describe(job, count, nodes)
+    folder = Path(settings.output)
+    job = joined(job, folder, count * nodes, replace)
+    mark = run_fingerprint(job)
     done = finished(folder, mark)
     if done is not None:
         tell(f"{settings.stage}: nothing to do, {folder} holds this very run ({done['steps']} steps).")
         return {**done, "model": str(folder / done["model"]), "reused": True}
-    _check_output(folder, mark, replace)
+    make_room(folder, job, read_mark(folder) == mark, replace)
     write_inputs(folder, job, mark, count * nodes, {"length": settings.steps or settings.epochs or 1})
     for stale in (RESULT, ERROR):
         (folder / stale).unlink(missing_ok=True)
     if prepare_only:
         (folder / "job.slurm").write_text(slurm_script(folder.resolve(), count, nodes), encoding="utf-8")
-        return {"stage": settings.stage, "prepared": str(folder), "launch": launcher_lines(folder, count)}
+        return {"stage": settings.stage, "prepared": str(folder), "launch": launcher_lines(folder, count, nodes)}
     began = time.perf_counter()
     start_ranks(folder, count)
     if not (folder / RESULT).is_file():
-        tell(f"{settings.stage}: stopped early with a checkpoint; the same command goes on from there.")
+        newest = checkpoints(folder)[-1:]
+        where = f"with {newest[0].name}" if newest else "before its first checkpoint"
+        tell(f"{settings.stage}: stopped {where}; the same command goes on from there.")
         return {"stage": settings.stage, "stopped": True, "reused": False}
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     total = round(time.perf_counter() - began, 2)
     return {**result, "wall_seconds": total, "model": str(folder / result["model"]), "reused": False}
 
 
-def prepare(settings: Recipe, processes: int, dry_run: bool = False) -> Job:
-    """Check the inputs; a model in parts is assembled first (not in a dry run)."""
-    job = check(settings, processes)
-    if job.folder is not None or dry_run:
+def joined(job: Job, folder: Path, ranks: int, replace: bool) -> Job:
+    """The job with a model that was in parts assembled; nothing changes in a folder that holds another run."""
+    if job.folder is not None:
         return job
-    from trainer.models.parts import assembled
+    from trainer.models.parts import BASE, assembled, joined_before
 
-    return check(assembled(job), processes)
+    make_room(folder, job, joined_before(job) or not (folder / BASE).exists(), replace)
+    return check(assembled(job), ranks)
 
 
 def _has_gpu() -> bool:
@@ -114,17 +124,19 @@ def start_ranks(folder: Path, count: int) -> None:
     ranks: list[subprocess.Popen] = []
     logs: list[IO[bytes] | None] = []
     previous = signal.getsignal(signal.SIGTERM)
+    stopping = threading.Event()
     try:
         for rank in range(count):
             log: IO[bytes] | None = (folder / "logs" / f"rank-{rank}.log").open("wb") if rank else None
             logs.append(log)
             command = [sys.executable, "-m", "trainer.run", str(folder)]
             ranks.append(subprocess.Popen(command, env=rank_environment(rank, count, port), stdout=log, stderr=log))
-        _pass_on_sigterm(ranks)
-        _wait(ranks, folder)
+        _pass_on_sigterm(ranks, stopping)
+        _wait(ranks, folder, stopping)
     except KeyboardInterrupt:
+        stopping.set()
         _signal(ranks, signal.SIGTERM)
-        _wait(ranks, folder)
+        _wait(ranks, folder, stopping)
     finally:
         _end(ranks)
         for log in logs:
@@ -155,11 +167,13 @@ def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
     }
 
 
-def _wait(ranks: Sequence[subprocess.Popen], folder: Path) -> None:
-    """Until all ranks have ended well, or one has not."""
+def _wait(ranks: Sequence[subprocess.Popen], folder: Path, stopping: threading.Event) -> None:
+    """Until all ranks have ended well, or one has not; to be stopped before it hears signals is no failure."""
     while True:
         codes = [rank.poll() for rank in ranks]
         failed = next((number for number, code in enumerate(codes) if code), None)
+        if failed is not None and stopping.is_set() and codes[failed] in STOPPED:
+            return
         if failed is not None:
             raise _failure(folder, failed, codes[failed] or 1)
         if all(code == 0 for code in codes):
@@ -177,27 +191,16 @@ def _failure(folder: Path, rank: int, code: int) -> LavaBeamError:
     return LavaBeamError(f"{folder}: rank {rank} ended with code {code}:\n{tail}")
 
 
-def _check_output(folder: Path, mark: str, replace: bool) -> None:
-    """Refuse to mix two runs in one folder, unless the other never finished anything."""
-    if (folder / RESULT).is_file() or any(folder.glob("checkpoint-*")):
-        known = json.loads((folder / "inputs.json").read_text(encoding="utf-8")).get("fingerprint")
-        if known != mark and replace:
-            shutil.rmtree(folder)
-        elif known != mark:
-            raise InputError(
-                f"{folder}: holds a run of another recipe, mix or starting model. "
-                "Choose another `output`, or delete this one."
-            )
+def _pass_on_sigterm(ranks: Sequence[subprocess.Popen], stopping: threading.Event) -> None:
+    def stop(*_: Any) -> None:
+        stopping.set()
+        _signal(ranks, signal.SIGTERM)
 
-
-def _pass_on_sigterm(ranks: Sequence[subprocess.Popen]) -> None:
     if _in_main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: _signal(ranks, signal.SIGTERM))
+        signal.signal(signal.SIGTERM, stop)
 
 
 def _in_main_thread() -> bool:
-    import threading
-
     return threading.current_thread() is threading.main_thread()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 
 SLURM = """#!/bin/bash
@@ -12,27 +11,41 @@ SLURM = """#!/bin/bash
 #SBATCH --ntasks-per-node={processes}
 #SBATCH --gpus-per-node={processes}
 #SBATCH --signal=TERM@{grace}
+# Your cluster's partition, account, --time and --cpus-per-task: here, or on sbatch's command line.
 # {grace} seconds before the time limit every rank writes a checkpoint and ends. The same job submitted again goes on,
 # also with other numbers of nodes and tasks. All nodes must see the folder (with its recipe.yaml and inputs.json).
 export RUN_FOLDER={folder}
-export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # another one for each job: nodes may be shared
+export MASTER_ADDR MASTER_PORT
 # Ranks are Slurm's own tasks: torchrun would end them 30 seconds after the signal, checkpoint or not.
 srun --kill-on-bad-exit=1 bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS \\
   LOCAL_WORLD_SIZE={processes} exec python -m trainer.run "$RUN_FOLDER"'
 """
+PORT = 29500
 GRACE_SECONDS = 300
 """Between Slurm's signal and its time limit: a step, and a checkpoint of a large model."""
 
 
 def launcher_lines(folder: Path, processes: int, nodes: int = 1) -> dict[str, str]:
-    """Command lines, by launcher, that run the folder's recipe on `nodes` machines of `processes` GPUs each."""
-    python = Path(sys.executable).name
+    """Command lines, by launcher, that run a prepared run folder on `nodes` machines of `processes` GPUs each.
+
+    torchrun's is started on every machine, the others' once.
+    """
+    rank = f"trainer.run {shlex.quote(str(folder))}"
+    slurm = f"sbatch {shlex.quote(f'{folder}/job.slurm')}"
+    if nodes > 1:
+        meet = f"--nnodes={nodes} --rdzv-backend=c10d --rdzv-endpoint=FIRST_HOST:{PORT}"
+        machines = f"--hostfile=HOSTFILE --num_nodes={nodes} --num_gpus={processes}"
+        return {
+            "torchrun": f"torchrun {meet} --nproc-per-node={processes} -m {rank}",
+            "deepspeed": f"deepspeed {machines} --module {rank}",
+            "slurm": slurm,
+        }
     return {
-        "torchrun": f"torchrun --nproc-per-node={processes} -m trainer.run {folder}",
-        "deepspeed": f"deepspeed --num_gpus={processes} --module trainer.run {folder}",
-        "hostfile": f"deepspeed --hostfile=HOSTFILE --module trainer.run {folder}",
-        "one process": f"{python} -m trainer.run {folder}",
-        "slurm": f"sbatch {folder}/job.slurm",
+        "torchrun": f"torchrun --nproc-per-node={processes} -m {rank}",
+        "deepspeed": f"deepspeed --num_gpus={processes} --module {rank}",
+        "slurm": slurm,
     }
 
 

@@ -5,22 +5,34 @@ The folder holds recipe.yaml and inputs.json, which `trainer.launch` writes afte
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from schemas.config import load_yaml
-from schemas.errors import LavaBeamError
+from schemas.errors import InputError, LavaBeamError
 from trainer.config import Recipe
 from trainer.preflight import Job, check
-from trainer.runfolder import METRICS, MODEL, RECIPE, RESULT, checkpoints, newest_checkpoint, read_mark, write_json
+from trainer.runfolder import (
+    METRICS,
+    MODEL,
+    RECIPE,
+    RESULT,
+    checkpoints,
+    finished,
+    newest_checkpoint,
+    read_mark,
+    write_json,
+)
 from trainer.runtime.zero import deepspeed_config, prepare_deepspeed
 
 ERROR = "error.json"
@@ -33,38 +45,69 @@ def main(folder: Path) -> int:
         train(folder, rank, world)
         return 0
     except LavaBeamError as error:
-        write_json(folder / ERROR, {"rank": rank, "message": str(error), "code": error.exit_code})
-        print(f"rank {rank}: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        told = error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or folder
+        told = LavaBeamError(f"{where}: {error.strerror}. Free some space, then start the same command again.")
+    print(f"rank {rank}: {told}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # a full disk may not even take this
+        write_json(folder / ERROR, {"rank": rank, "message": str(told), "code": told.exit_code})
+    return told.exit_code
 
 
 def run_folder(arguments: list[str]) -> Path:
     """The folder among a rank's arguments; deepspeed's launcher puts `--local_rank=N` before it, which the environment
     says as well."""
-    return Path(next(argument for argument in arguments if not argument.startswith("--local_rank")))
+    folders = [argument for argument in arguments if not argument.startswith("--local_rank")]
+    if len(folders) != 1 or folders[0].startswith("-"):
+        sys.exit("usage: python -m trainer.run RUN_FOLDER, which `lavabeam train RECIPE --prepare` makes")
+    return Path(folders[0])
 
 
 def train(folder: Path, rank: int, world: int) -> None:
     """One rank's whole run: load, train, export, and on rank 0 write result.json."""
     began = time.perf_counter()
     cuda = torch.cuda.is_available()
+    stop = stop_on_signals()
     prepare_deepspeed(cuda)
-    recipe = load_yaml(folder / RECIPE, Recipe)
-    mark = read_mark(folder)
+    recipe, mark = open_run(folder)
+    if finished(folder, mark) is not None:
+        if rank == 0:
+            print(f"{folder}: nothing to do, this run is finished.", file=sys.stderr, flush=True)
+        return
     job = check(recipe, world)
     checkpoint = newest_checkpoint(folder, mark)
     if rank == 0:
         _tell_where_from(folder, checkpoint)
-    trainer = build_trainer(job, folder, rank, world, cuda, checkpoint)
-    for number in (signal.SIGTERM, signal.SIGINT):  # a terminal's Ctrl-C reaches every rank
-        signal.signal(number, lambda *_: setattr(trainer, "stop_requested", True))
+    trainer = build_trainer(job, folder, rank, world, cuda, checkpoint, stop)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < trainer.steps.schedule.steps:
         return
     _finish(trainer, job, folder, mark, time.perf_counter() - began)
 
 
-def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool, checkpoint: Path | None) -> Any:
+def open_run(folder: Path) -> tuple[Recipe, str]:
+    """Recipe and fingerprint of a prepared run folder; raises InputError when it is none."""
+    mark = read_mark(folder)
+    if mark is None:
+        raise InputError(f"{folder}: no prepared run here (inputs.json is missing): lavabeam train RECIPE --prepare.")
+    return load_yaml(folder / RECIPE, Recipe), mark
+
+
+def stop_on_signals() -> threading.Event:
+    """What SIGTERM and Ctrl-C set, from now on: the run ends with a checkpoint after the step that it is in, or after
+    its first one where it is still loading."""
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # a terminal's Ctrl-C reaches every rank
+        signal.signal(number, lambda *_: asked.set())
+    return asked
+
+
+def build_trainer(
+    job: Job, folder: Path, rank: int, world: int, cuda: bool, checkpoint: Path | None, stop: threading.Event
+) -> Any:
     """The trainer of one rank: model, plan, collator, callbacks. `checkpoint`: where it is going to go on from."""
     from trainer.inputs.collate import Collator
     from trainer.inputs.data import BadRows, Samples
@@ -93,6 +136,7 @@ def build_trainer(job: Job, folder: Path, rank: int, world: int, cuda: bool, che
         bad_rows=BadRows(folder / f"bad-rows-{rank}.jsonl", recipe.data.max_bad),
         workers=recipe.data.workers,
         recipe=recipe,
+        stop=stop,
         callbacks=[recorder(job, folder, schedule, cuda)],
     )
 
@@ -106,7 +150,7 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Any:
     recipe = job.recipe
     assert job.folder is not None
     device = torch.cuda.get_device_name() if cuda else None
-    mark = read_mark(folder)
+    _, mark = open_run(folder)
     return Recorder(
         folder / METRICS,
         schedule,

@@ -7,9 +7,11 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
+from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from trainer.config import save_recipe
 from trainer.preflight import Job, model_path
@@ -55,6 +57,31 @@ def weights_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def make_room(folder: Path, job: Job, same: bool, replace: bool) -> None:
+    """Refuse to mix two runs in one folder. `same`: what lies there was made for `job`; `replace`: delete it otherwise.
+
+    What `job` starts from stays, also where it lies in the folder. Raises InputError.
+    """
+    checkpoint = job.recipe.model.checkpoint
+    start = model_path(checkpoint).resolve() if checkpoint else None
+    if start in (folder.resolve(), (folder / MODEL).resolve()):
+        raise InputError(f"{folder}: the run would overwrite the model that it starts from. Choose another `output`.")
+    if same or not ((folder / RESULT).is_file() or any(folder.glob("checkpoint-*"))):
+        return
+    if not replace:
+        raise InputError(
+            f"{folder}: holds a run of another recipe, mix or starting model. Choose another `output`, or delete that "
+            "run with --replace."
+        )
+    for path in folder.iterdir():
+        if start is not None and start.is_relative_to(path.resolve()):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def write_inputs(folder: Path, job: Job, mark: str, processes: int, schedule: dict[str, Any]) -> None:
     """Remember the resolved recipe and what it was run on."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,13 +119,15 @@ def finished(folder: Path, mark: str) -> dict[str, Any] | None:
 
 def newest_checkpoint(folder: Path, mark: str) -> Path | None:
     """The newest complete checkpoint of a run with this fingerprint, to resume from."""
-    if not (folder / INPUTS).is_file() or read_mark(folder) != mark:
+    if read_mark(folder) != mark:
         return None
     return max(checkpoints(folder), key=checkpoint_step, default=None)
 
 
-def read_mark(folder: Path) -> str:
-    """The fingerprint of the run that a folder was prepared for."""
+def read_mark(folder: Path) -> str | None:
+    """The fingerprint of the run that a folder was prepared for; None where it was prepared for none."""
+    if not (folder / INPUTS).is_file():
+        return None
     return str(json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"])
 
 

@@ -1,5 +1,6 @@
 """A dry run tells everything and writes nothing; a model in parts is joined before training."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -95,5 +96,35 @@ def test_preparing_writes_the_run_folder_and_a_job_script(recipe_file, tmp_path)
     script = (tmp_path / "run" / "job.slurm").read_text()
     assert "--nodes=2\n#SBATCH --ntasks-per-node=4" in script
     assert str(tmp_path / "run") in script
-    assert told["launch"]["deepspeed"].startswith("deepspeed --num_gpus=4")
+    assert told["launch"]["deepspeed"].startswith("deepspeed --hostfile=HOSTFILE --num_nodes=2 --num_gpus=4")
     assert load_recipe(tmp_path / "run" / "recipe.yaml").steps == 4
+
+
+def test_several_machines_get_lines_of_their_own(recipe_file):
+    told = launch.train(recipe_file(), processes=2, nodes=2, dry_run=True)
+    assert told["processes"] == 4
+    assert "--nnodes=2" in told["launch"]["torchrun"]
+    assert "--nproc-per-node=2" in told["launch"]["torchrun"]
+    assert "--num_nodes=2 --num_gpus=2" in told["launch"]["deepspeed"]
+    assert told["launch"]["prepare"].startswith("lavabeam train RECIPE --processes=2 --nodes=2 --prepare")
+    assert "here" not in told["launch"]
+    with pytest.raises(InputError, match="--prepare"):
+        launch.train(recipe_file(), processes=2, nodes=2)
+
+
+def test_a_refused_run_leaves_the_other_runs_parts_alone(parts, forked, tmp_path):
+    launch.train(parts(stage="pretrain", steps=1), processes=1)
+    base = (tmp_path / "run" / "base" / "model.safetensors").read_bytes()
+    other = parts(stage="pretrain", steps=1, plan__seed=1)
+    with pytest.raises(InputError, match="--replace"):
+        launch.train(other, processes=1)
+    assert (tmp_path / "run" / "base" / "model.safetensors").read_bytes() == base
+    assert launch.train(other, processes=1, replace=True)["steps"] == 1
+    again = parts(stage="pretrain", steps=2, plan__seed=1)
+    assert launch.train(again, processes=1, replace=True)["steps"] == 2
+
+
+def test_a_run_does_not_overwrite_what_it_starts_from(recipe_file, tmp_path, tiny):
+    shutil.copytree(tiny / "model", tmp_path / "run" / "model")
+    with pytest.raises(InputError, match="starts from"):
+        launch.train(recipe_file(model={"checkpoint": str(tmp_path / "run")}), processes=1)

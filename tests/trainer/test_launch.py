@@ -44,6 +44,8 @@ done""",
 }
 """Stand-ins for Slurm's commands, and for a rank."""
 
+SLURM = {"SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_JOB_ID": "1007345"}
+
 
 def test_the_slurm_script_starts_each_task_as_a_rank(tmp_path):
     (tmp_path / "bin").mkdir()
@@ -54,9 +56,9 @@ def test_the_slurm_script_starts_each_task_as_a_rank(tmp_path):
     script.write_text(slurm_script(Path("a run/folder"), processes=2, nodes=2))
     told = tmp_path / "told"
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TOLD": str(told)}
-    subprocess.run(["bash", str(script)], env={**environment, "SLURM_JOB_NODELIST": "node-[a-b]"}, check=True)
+    subprocess.run(["bash", str(script)], env={**environment, **SLURM}, check=True)
     ranks = ["0/4 0/2", "1/4 1/2", "2/4 0/2", "3/4 1/2"]
-    assert told.read_text().splitlines() == [f"{rank} node-a:29500|-m trainer.run a run/folder" for rank in ranks]
+    assert told.read_text().splitlines() == [f"{rank} node-a:17345|-m trainer.run a run/folder" for rank in ranks]
     assert {"#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2", "#SBATCH --gpus-per-node=2"} <= set(
         script.read_text().splitlines()
     )
@@ -68,19 +70,34 @@ def test_ctrl_c_which_a_terminal_sends_to_every_rank_ends_them_with_a_checkpoint
     assert [found.name for found in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
 
 
+def test_a_stop_before_the_ranks_listen_is_no_failure(tmp_path, monkeypatch):
+    """One that dies of the signal while another waits for it: both end."""
+    script = tmp_path / "rank"
+    script.write_text(RANK.format(python=sys.executable).replace("stop)", "signal.SIG_DFL if rank == '0' else stop)"))
+    script.chmod(0o755)
+    monkeypatch.setattr(launch.sys, "executable", str(script))
+    stop_when_ready(tmp_path)
+    launch.start_ranks(tmp_path, 2)
+
+
+def stop_when_ready(folder):
+    """SIGTERM to this process as soon as both ranks are there."""
+
+    def stop():
+        while len(list(folder.glob("ready-*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+
+
 def test_sigterm_reaches_every_rank_and_is_no_failure(tmp_path, monkeypatch):
     script = tmp_path / "rank"
     script.write_text(RANK.format(python=sys.executable))
     script.chmod(0o755)
     monkeypatch.setattr(launch.sys, "executable", str(script))
     before = signal.getsignal(signal.SIGTERM)
-
-    def stop_when_ready():
-        while len(list(tmp_path.glob("ready-*"))) < 2:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_when_ready, daemon=True).start()
+    stop_when_ready(tmp_path)
     launch.start_ranks(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.glob("stopped-*")) == ["stopped-0", "stopped-1"]
     assert signal.getsignal(signal.SIGTERM) == before

@@ -1,7 +1,10 @@
 """Whole runs on two CPU ranks: what they write, how they resume, and how they stop."""
 
+import errno
 import json
 import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +12,9 @@ from safetensors.numpy import load_file
 
 from schemas.errors import LavaBeamError
 from tests.trainer.conftest import sample_row, write_mix
-from trainer import launch
+from trainer import launch, run
+from trainer.runfolder import checkpoints
+from trainer.runtime import checkpoint
 from trainer.runtime.metrics import read_metrics
 
 
@@ -114,3 +119,38 @@ def test_the_launcher_starts_ranks_passes_on_their_error_and_leaves_none(recipe_
     with pytest.raises(LavaBeamError, match="row-3"):
         launch.train(recipe_file(data__mix=str(tmp_path / "bad"), steps=1), processes=2)
     assert not multiprocessing.active_children()
+
+
+def test_a_full_disk_ends_the_run_with_the_checkpoint_before(recipe_file, forked, tmp_path):
+    path = recipe_file(checkpoints={"every": 1})
+
+    def fill(trainer, step):
+        if step.number == 2:
+            checkpoint.write_tensors = full_disk
+
+    forked["observe"] = fill
+    with pytest.raises(LavaBeamError, match=r"No space left on device\. Free some space"):
+        launch.train(path, processes=1)
+    assert [found.name for found in checkpoints(tmp_path / "run")] == ["checkpoint-2"]
+    forked["observe"] = None
+    assert launch.train(path, processes=1)["steps"] == 4
+
+
+def full_disk(path, tensors, metadata):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def test_a_finished_run_is_not_trained_again_by_another_launcher(recipe_file, forked, tmp_path, capsys):
+    launch.train(recipe_file(steps=1), processes=1)
+    before = (tmp_path / "run" / "result.json").stat().st_mtime_ns
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert run.main(tmp_path / "run") == 0
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), handlers, strict=True):
+        signal.signal(number, handler)
+    assert "nothing to do" in capsys.readouterr().err
+    assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_that_was_not_prepared_is_told(tmp_path, capsys):
+    assert run.main(tmp_path) == 2
+    assert "--prepare" in capsys.readouterr().err

@@ -56,19 +56,18 @@ def write_adapter(model: Any, weights: Mapping[str, torch.Tensor], origin: Model
     """Adapter weights and configuration as peft reads them, the projector (and the tower, where it was trained), and
     which model they belong to."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+
+    from trainer.models.shards import save_tensors
 
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     adapter = get_peft_model_state_dict(model, state_dict=dict(weights))
-    save_file(
-        {name: tensor.contiguous().cpu() for name, tensor in adapter.items()}, output / "adapter_model.safetensors"
-    )
+    save_tensors(adapter, output / "adapter_model.safetensors")
     model.peft_config["default"].save_pretrained(output)
     learnt = {module_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
     for module in learnt & IN_FULL.keys() | {"projector"}:
         whole = {plain_name(name): tensor for name, tensor in weights.items() if module_of(name) == module}
-        save_file({name: tensor.contiguous().cpu() for name, tensor in whole.items()}, output / IN_FULL[module])
+        save_tensors(whole, output / IN_FULL[module])
     told = {"model": str(origin.path.resolve()), "template": origin.template, "image": origin.rule.to_dict()}
     (output / ORIGIN).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return output

@@ -15,8 +15,12 @@ from trainer.models.kernels import compile_layers, use_liger
 from trainer.preflight import Job
 from trainer.stages import Stage, freeze, module_of, unreached_parameters
 
+FLASH_ATTN = {4: (9, 10), 3: (9,), 2: (8, 9, 10, 12)}
+"""Releases of flash-attn, newest first, and the GPU generations (first number of the compute capability) that each has
+kernels for: Ampere and Ada 8, Hopper 9, Blackwell 10 and 12 (github.com/Dao-AILab/flash-attention, README)."""
 
-def load_model(job: Job, kernel: str, dtype: torch.dtype = torch.float32) -> Any:
+
+def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32) -> Any:
     """The model of a job's folder, loaded as `dtype`, with the stage's modules learning."""
     import transformers
 
@@ -84,21 +88,24 @@ def empty_model(folder: ModelFolder, stage: Stage, recipe: Recipe) -> Any:
     return model
 
 
-def attention(rows: str, gpu: bool) -> tuple[str, bool]:
+def attention(rows: str, gpu: bool) -> tuple[str | None, bool]:
     """(attention kernel, whether rows are packed). Packed rows need variable-length attention to be worth it.
 
-    gpu: the model runs on one, in bf16, without which no flash-attn works.
+    gpu: the model runs on one, in bf16, without which no flash-attn works. Kernel None leaves the choice to
+    transformers: SDPA, or eager attention for the few that know no other (Gemma 2, whose scores are capped).
     """
     flash = flash_kernel() if gpu else None
-    return flash or "sdpa", rows == "packed" or (rows == "auto" and flash is not None)
+    return flash, rows == "packed" or (rows == "auto" and flash is not None)
 
 
 def flash_kernel() -> str | None:
-    """transformers' name of the newest flash-attn that is installed; 2 and 4 share the module `flash_attn`."""
+    """transformers' name of the newest flash-attn that is installed and made for this GPU; 2 and 4 share the module
+    `flash_attn`."""
     from transformers.utils import import_utils
 
-    for version in (4, 3, 2):
+    generation, _ = torch.cuda.get_device_capability()
+    for version, generations in FLASH_ATTN.items():
         available = getattr(import_utils, f"is_flash_attn_{version}_available", None)
-        if available is not None and available():
+        if generation in generations and available is not None and available():
             return f"flash_attention_{version}"
     return None

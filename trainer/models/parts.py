@@ -25,8 +25,7 @@ def assembled(job: Job) -> Recipe:
     model = job.recipe.model
     check_selection(job)
     folder = Path(job.recipe.output) / BASE
-    mark = parts_fingerprint(job)
-    if not _is_done(folder, mark):
+    if not joined_before(job):
         shutil.rmtree(folder, ignore_errors=True)
         assemble(
             str(model.tower),
@@ -40,8 +39,16 @@ def assembled(job: Job) -> Recipe:
             projector=model.projector,
             seed=job.recipe.plan.seed,
         )
-        write_json(folder / DONE, {"fingerprint": mark})
+        write_json(folder / DONE, {"fingerprint": parts_fingerprint(job)})
     return job.recipe.model_copy(update={"model": ModelConfig(checkpoint=str(folder))})
+
+
+def joined_before(job: Job) -> bool:
+    """Whether the output folder holds a checkpoint that was joined from these very parts."""
+    done = Path(job.recipe.output) / BASE / DONE
+    if not done.is_file():
+        return False
+    return json.loads(done.read_text(encoding="utf-8")).get("fingerprint") == parts_fingerprint(job)
 
 
 def planned_folder(job: Job) -> ModelFolder:
@@ -75,9 +82,3 @@ def parts_fingerprint(job: Job) -> str:
     digests = [weights_digest(Path(path)) if path else None for path in paths]
     choices = [model.projector_type, model.select_layer, model.select_feature, job.recipe.plan.seed]
     return fingerprint(digests, choices, job.rule.to_dict(), job.template)
-
-
-def _is_done(folder: Path, mark: str) -> bool:
-    if not (folder / DONE).is_file():
-        return False
-    return json.loads((folder / DONE).read_text(encoding="utf-8")).get("fingerprint") == mark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,21 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                     yield name, shard.get_tensor(name)
         except (SafetensorError, FileNotFoundError) as error:
             raise InputError(f"{file}: cannot be read as safetensors: {error}. Fetch the checkpoint again.") from error
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """A safetensors file with the rights of any other new file: safetensors itself makes one for its owner alone.
+
+    Raises OSError, as any writing does; safetensors has an error of its own for a full disk.
+    """
+    path.touch()
+    rights = path.stat().st_mode
+    try:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    except SafetensorError as error:
+        full = "No space left" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
+    path.chmod(rights)
 
 
 class ShardWriter:
@@ -87,7 +103,7 @@ class ShardWriter:
     def _flush(self) -> None:
         if not self._held:
             return
-        save_file(self._held, self._draft(len(self._shards)), metadata={"format": "pt"})
+        save_tensors(self._held, self._draft(len(self._shards)))
         self._shards.append(list(self._held))
         self._held, self._bytes = {}, 0
 

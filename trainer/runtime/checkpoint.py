@@ -123,12 +123,16 @@ def write_tensors(path: Path, tensors: Iterable[tuple[str, torch.Tensor]], metad
         header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, tensor in listed:
-            file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for _, tensor in listed:
+                file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # on a full disk, half a file leaves no room to say so
+        raise
 
 
 def _compare(folder: Path, saved: dict[str, int], wanted: dict[str, int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,17 +91,19 @@ class FromPosition(Sampler):
 
 
 class LlavaTrainer(Trainer):
-    """`stop_requested` set on any rank ends the run after the current step, with a checkpoint."""
+    """`stop` set on any rank ends the run after the current step, with a checkpoint."""
 
-    def __init__(self, *, steps: Steps, bad_rows: BadRows, workers: int = 0, recipe: Any, **kwargs: Any):
+    def __init__(
+        self, *, steps: Steps, bad_rows: BadRows, workers: int = 0, recipe: Any, stop: threading.Event, **kwargs: Any
+    ):
         super().__init__(train_dataset=steps, **kwargs)
         self.steps, self.bad_rows, self.workers, self.recipe = steps, bad_rows, workers, recipe
-        self.stop_requested = self.stopping = False
+        self.stop, self.stopping = stop, False
         self._order = lru_cache(1)(lambda epoch: checkpoint.order_digest(steps.schedule.plan(epoch)))
         self.remove_callback(PrinterCallback)
-        stop = StopCallback()
-        stop.trainer = self
-        self.add_callback(stop)
+        ends = StopCallback()
+        ends.trainer = self
+        self.add_callback(ends)
 
     model: Any
     deepspeed: Any
@@ -191,7 +194,7 @@ class LlavaTrainer(Trainer):
 
     def _agree(self, step: Step) -> int:
         """Learnt tokens of the step on all ranks; any rank's wish to stop becomes everyone's."""
-        numbers = torch.tensor([step.learnt, int(self.stop_requested)], dtype=torch.int64, device=self.args.device)
+        numbers = torch.tensor([step.learnt, int(self.stop.is_set())], dtype=torch.int64, device=self.args.device)
         if dist.is_initialized():
             dist.all_reduce(numbers)
         self.stopping = bool(numbers[1])

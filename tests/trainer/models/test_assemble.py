@@ -14,7 +14,8 @@ from trainer.inputs.pictures import prepare
 from trainer.models.assemble import assemble
 from trainer.models.export import export
 from trainer.models.folder import ModelFolder
-from trainer.models.shards import INDEX, ShardWriter, read_tensors
+from trainer.models.loading import attention
+from trainer.models.shards import INDEX, ShardWriter, read_tensors, save_tensors
 from trainer.stages import STAGES, freeze
 
 
@@ -87,7 +88,8 @@ def test_joined_models_load_whole_train_and_come_back_from_an_export(towers, llm
     rule = replace(rule, mode=mode, pinpoints=((32, 16), (16, 32)) if mode == "anyres" else ())
     folder = ModelFolder.open(assemble(path, llms[llm], tmp_path / "parts", rule=rule, template="mistral"))
     kind = getattr(transformers, folder.model_class)
-    model, told = kind.from_pretrained(folder.path, output_loading_info=True)
+    kernel, _ = attention("auto", gpu=False)
+    model, told = kind.from_pretrained(folder.path, output_loading_info=True, attn_implementation=kernel)
     assert not any(told[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert folder.image_id == folder.tokenizer.token_id("<image>")
     seen = prepare(picture(1), rule, folder.mean, folder.std)
@@ -182,3 +184,10 @@ def test_shards_are_cut_at_their_size_and_indexed(tmp_path):
     assert index["metadata"]["total_size"] == 96
     assert index["weight_map"]["t2"] == "model-00003-of-00003.safetensors"
     assert {name: tensor[0].item() for name, tensor in read_tensors(tmp_path)} == {"t0": 0.0, "t1": 1.0, "t2": 2.0}
+
+
+def test_weights_may_be_read_by_whoever_may_read_other_files(tmp_path):
+    """safetensors makes files for their owner alone: a server under another account could not load the model."""
+    (tmp_path / "other").touch()
+    save_tensors({"a": torch.zeros(3)}, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

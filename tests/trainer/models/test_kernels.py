@@ -85,16 +85,28 @@ def test_liger_is_given_the_model_itself(model, monkeypatch):
     [((4, 2), "flash_attention_4"), ((3,), "flash_attention_3"), ((2,), "flash_attention_2"), ((), None)],
 )
 def test_the_newest_flash_attn_makes_rows_packed(monkeypatch, installed, expected):
+    _install_flash_attn(monkeypatch, installed, generation=9)
+    assert flash_kernel() == expected
+    assert attention("auto", gpu=True) == (expected, expected is not None)
+    assert attention("padded", gpu=True) == (expected, False)
+    assert attention("auto", gpu=False) == (None, False)
+    assert attention("packed", gpu=False) == (None, True)
+
+
+@pytest.mark.parametrize(("generation", "expected"), [(8, "flash_attention_2"), (10, "flash_attention_4"), (7, None)])
+def test_a_flash_attn_without_kernels_for_the_gpu_is_passed_over(monkeypatch, generation, expected):
+    """An A100 (8) cannot run flash-attn 3 and 4, a V100 (7) none."""
+    _install_flash_attn(monkeypatch, (4, 3, 2), generation)
+    assert flash_kernel() == expected
+
+
+def _install_flash_attn(monkeypatch, installed, generation):
     from transformers.utils import import_utils
 
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (generation, 0))
     for version in (2, 3, 4):
         found = version in installed
         monkeypatch.setattr(import_utils, f"is_flash_attn_{version}_available", lambda found=found: found)
-    assert flash_kernel() == expected
-    assert attention("auto", gpu=True) == (expected or "sdpa", expected is not None)
-    assert attention("padded", gpu=True) == (expected or "sdpa", False)
-    assert attention("auto", gpu=False) == ("sdpa", False)
-    assert attention("packed", gpu=False) == ("sdpa", True)
 
 
 @pytest.mark.parametrize(
