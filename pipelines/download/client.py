@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,8 +55,10 @@ class Client:
         self.counts: Counter[str] = Counter()
         self.memory = Memory(config.memory)
         self._guard = Guard(config.allow_private_hosts)
-        self._limits = HostLimits(config.thread_count, config.host_limit, config.host_delay, context.workers)
         self._retry = config.retry_policy
+        self._limits = HostLimits(
+            config.thread_count, config.host_limit, config.host_delay, context.workers, self._retry
+        )
         self._robots = RobotsCache(self._get_robots, config.user_agent_token)
         self._threads = ThreadPoolExecutor(config.decode_threads, "lavabeam-decode", initializer=single_threaded)
 
@@ -126,7 +129,7 @@ class Client:
 
     @asynccontextmanager
     async def _turn(self, row: Row, url: URL) -> AsyncIterator[None]:
-        """A place at the URL's host, when there is room for what may come. A host that says "too many" is paused."""
+        """A place at the URL's host, when there is room for what may come; the host hears how it went."""
         host = url.raw_host or ""
         while True:
             await self.memory.room(row)
@@ -136,9 +139,12 @@ class Client:
                     try:
                         yield
                     except Failure as failure:
-                        if failure.status is DownloadStatus.rate_limited:
-                            self._limits.pause(host, self._retry.delay(1, failure.retry_after, random.random) or 0.0)
+                        if failure.status is DownloadStatus.rate_limited or failure.retry_after is not None:
+                            self._limits.refused(host, failure)
+                        elif not failure.transient:
+                            self._limits.answered(host)
                         raise
+                    self._limits.answered(host)
                     return
             # Others filled the memory while this row stood in line.
 
@@ -196,7 +202,7 @@ class Client:
                     self._session,
                     self._guard,
                     url,
-                    max_bytes=self.config.max_bytes,
+                    max_bytes=sys.maxsize,  # on_bytes ends it
                     max_redirects=5,  # RFC 9309 section 2.3.1.2: at least five
                     deadline=self.config.deadline,
                     turn=lambda hop: self._limits.slot(hop.raw_host or ""),

@@ -290,16 +290,3 @@ def test_many_large_bodies_stay_within_the_memory():
         result = run(urls, memory=24_000_000, max_bytes=10_000_000, retries=0, deadline=60.0, timeout=30.0)
     assert [row["download_status"] for row in result["rows"]] == ["ok"] * 60
     assert result["log"][-1]["memory_peak"] <= 24_000_000 + 10_000_000
-
-
-def test_servers_that_keep_connections_open_do_not_use_up_the_files():
-    async def keep_open(request: Request) -> None:
-        await asyncio.sleep(0.01)
-        await request.send(GOOD, Connection="keep-alive")
-        await asyncio.sleep(60)
-
-    with Web({"*": keep_open}, host="0.0.0.0") as web:
-        urls = [web.url("/a.jpg", f"127.0.{number // 200}.{number % 200 + 1}") for number in range(320)]
-        options = {"allow_private_hosts": ["127.0.0.0/8"], "respect_robots_txt": False, "thread_count": 1}
-        rows = run(urls, files=300, **options)["rows"]
-    assert {row["download_status"] for row in rows} == {"ok"}

@@ -7,9 +7,11 @@ import time
 
 import pytest
 from multidict import CIMultiDict
+from yarl import URL
 
 from pipelines.download.config import HEADER_DIRECTIVES
 from pipelines.download.optout import check_headers, opt_out_directive, robots_rules, robots_rules_without
+from pipelines.download.robots import RobotsCache
 from pipelines.download.statuses import DownloadStatus, Failure
 from tests.pipelines.download.images import jpeg
 from tests.pipelines.download.web import Web, body
@@ -28,6 +30,9 @@ from tests.pipelines.download.web import Web, body
         (["LavaBeam : nofollow, noai"], "noai"),
         (["otherbot: nofollow, lavabeam: noai"], "noai"),
         (["unavailable_after: 25 Jun 2027 15:00:00 PST, noindex"], "noindex"),
+        (["unavailable_after: Fri, 25 Jun 2027 15:00:00 GMT, noai"], "noai"),
+        (["*: noai"], "noai"),
+        (["otherbot: nofollow, *: noindex"], "noindex"),
         (["max-snippet: 10, noai"], "noai"),
         (["otherbot: noai, noindex"], None),
         (["all", "nofollow", ""], None),
@@ -44,6 +49,9 @@ def test_tdm_reservation():
     check_headers(CIMultiDict({"tdm-reservation": "1"}), "lavabeam", HEADER_DIRECTIVES, respect_tdm=False)
     with pytest.raises(Failure, match="opt_out_tdm"):
         check_headers(CIMultiDict({"tdm-reservation": "1"}), "lavabeam", HEADER_DIRECTIVES)
+    with pytest.raises(Failure, match="opt_out_tdm"):
+        headers = CIMultiDict([("TDM-Reservation", "0"), ("TDM-Reservation", " 1 ")])
+        check_headers(headers, "lavabeam", HEADER_DIRECTIVES)
 
 
 def test_robots_rules_speak_to_our_token():
@@ -52,6 +60,38 @@ def test_robots_rules_speak_to_our_token():
     assert rules.crawl_delay == 10
     with pytest.raises(Failure, match="robots_disallowed"):
         rules.check("http://x.test/a.jpg", "lavabeam")
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("User-agent: lavabeam/1.0\nDisallow: /", False),
+        ("USER-AGENT : LavaBeam # us\nDISALLOW : /", False),
+        ("User-agent: GPTBot\nUser-agent: lavabeam\nDisallow: /", False),
+        ("User-agent:*\rDisallow:/", False),
+        ("User-agent: GPTBot\nDisallow: /", True),
+        ("User-agent: *\nDisallow: /\nUser-agent: lavabeam\nAllow: /", True),
+        ("User-agent: *\nDisallow: /\nUser-agent: lava\nAllow: /", False),
+        ("User-agent: lava\nDisallow: /", True),
+    ],
+)
+def test_which_robots_rules_are_ours(text, allowed):
+    rules = robots_rules(text, "lavabeam")
+    if allowed:
+        return rules.check("http://x.test/a.jpg", "lavabeam")
+    with pytest.raises(Failure, match="robots_disallowed"):
+        rules.check("http://x.test/a.jpg", "lavabeam")
+    return None
+
+
+def test_a_robots_file_of_many_robots_with_many_rules_costs_no_more_than_its_size(monkeypatch):
+    from protego import Protego
+
+    given = []
+    monkeypatch.setattr(Protego, "parse", lambda text: given.append(text) or Protego())
+    robots = "\n".join(f"User-agent: bot{number}" for number in range(1000)) + "\nUser-agent: *\nDisallow: /\n"
+    robots_rules(robots, "lavabeam")
+    assert set(given[0].splitlines()) == {"User-agent: (another)", "User-agent: *", "Disallow: /"}
 
 
 @pytest.mark.parametrize(
@@ -143,3 +183,35 @@ def test_robots_after_a_failure_that_passes(download):
     with Web({"*": body(jpeg()), "/robots.txt": robots}) as web:
         rows = download([web.url("/no/a.jpg"), web.url("/yes/a.jpg")])
     assert [row["download_status"] for row in rows] == ["robots_disallowed", "ok"]
+
+
+def test_a_byte_order_mark_hides_no_rules(download):
+    with Web({"*": body(jpeg()), "/robots.txt": body(b"\xef\xbb\xbfUser-agent: *\nDisallow: /")}) as web:
+        assert download([web.url("/a.jpg")])[0]["download_status"] == "robots_disallowed"
+
+
+def test_a_robots_file_beyond_max_bytes_is_read_as_far_as_it_is_parsed(download):
+    rules = b"User-agent: *\nDisallow: /no\n" + b"# padding\n" * 60_000
+    with Web({"*": body(jpeg()), "/robots.txt": body(rules)}) as web:
+        rows = download([web.url("/no/a.jpg"), web.url("/a.jpg")], max_bytes=100_000)
+    assert [row["download_status"] for row in rows] == ["robots_disallowed", "ok"]
+
+
+def test_robots_are_asked_for_again_after_a_day_and_sooner_after_a_failure(monkeypatch):
+    async def scenario() -> list[float]:
+        loop, asked, now = asyncio.get_running_loop(), [], 0.0
+        monkeypatch.setattr(loop, "time", lambda: now)
+
+        async def get(url):
+            asked.append(now)
+            if len(asked) == 1:
+                raise Failure(DownloadStatus.timeout, "no answer in time")
+            return b"User-agent: *\nDisallow: /no"
+
+        cache = RobotsCache(get, "lavabeam")
+        for hour in range(50):
+            now = hour * 3600.0
+            await cache.rules(URL("http://x.test/a.jpg"))
+        return asked
+
+    assert asyncio.run(scenario()) == [0, 3600, 26 * 3600]
