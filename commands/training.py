@@ -126,18 +126,11 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
 @click.argument("questions")
 @click.option("--limit", type=int, help="Only the first questions.")
 @click.option("--batch", default=256, help="Questions at a time.", show_default=True)
+@click.option("--max-tokens", default=1024, help="Tokens of an answer at most.", show_default=True)
 @click.option("--images", type=Path, help="The folder of the pictures that a file of questions names.")
 @click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
 @json_option
-def evaluate(
-    checkpoint: Path,
-    questions: str,
-    limit: int | None,
-    batch: int,
-    images: Path | None,
-    template: str | None,
-    as_json: bool,
-) -> None:
+def evaluate(checkpoint: Path, questions: str, as_json: bool, **given: Any) -> None:
     """Share of QUESTIONS that CHECKPOINT answers right.
 
     QUESTIONS: a samples dataset, or a .json or .jsonl file of LLaVA rows (ScienceQA's test file) or of lines with text,
@@ -145,7 +138,7 @@ def evaluate(
     """
     from trainer.inference.evaluate import evaluate as run
 
-    result = run(checkpoint, questions, limit=limit, batch=batch, images=images, template=template)
+    result = run(checkpoint, questions, **given)
     return print_json(result) if as_json else _print_tree(result)
 
 
@@ -160,7 +153,7 @@ def evaluate(
 def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
     """Answer a file of QUESTIONS in batches.
 
-    Greedily, into LLaVA's answers format (JSON lines).
+    Greedily, into LLaVA's answers format (JSON lines). After an interruption the same command goes on with those left.
     """
     from trainer.inference.answers import answer_file
 

@@ -50,7 +50,7 @@ def _answer_part(checkpoint: str, asked: list[Question]) -> list[str]:
     import torch
 
     torch.set_num_threads(1)
-    return answers_of(checkpoint, asked)
+    return answers_of(checkpoint, asked, max_tokens=16)  # Easy-VQA's answers are a word
 
 
 def _digest(asked: list[Question]) -> str:

@@ -1,10 +1,11 @@
-"""Asking a checkpoint: prompts and pictures in, greedy answers out, many at a time."""
+"""Asking a checkpoint: prompts and pictures in, greedy answers out, many at a time, however many there are."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,44 @@ from trainer.inputs.pictures import Picture, prepare
 from trainer.models.folder import ModelFolder
 from trainer.preflight import model_path
 
-KEPT_PICTURES = 4096
+CHUNK = 1024
+"""Prompts that are sorted by length together, and held in memory at a time."""
+
+KEPT_BYTES = 256 << 20
+"""Memory for prepared pictures: questions about the same one come in a row, or a few batches apart."""
+
+Source = bytes | Path
+Tell = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation that ends with a user turn, and the encoded pictures that its image parts stand for."""
+    """A conversation that ends with a user turn, and the pictures that its image parts stand for: encoded, or files
+    that are read when their turn comes. `name`: what errors call it."""
 
     messages: Sequence[dict[str, Any]]
-    images: tuple[bytes, ...] = ()
+    images: tuple[Source, ...] = ()
+    name: str = "prompt"
 
 
 @dataclass(frozen=True)
 class _Row:
     place: int
     ids: np.ndarray
-    pictures: list[Picture]
+    prompt: Prompt
 
 
-def question(text: str, images: tuple[bytes, ...] = ()) -> Prompt:
+def question(text: str, images: tuple[Source, ...] = (), name: str = "prompt") -> Prompt:
     """One user turn: the pictures, then the text."""
     parts: list[dict[str, Any]] = [{"type": "image", "text": None} for _ in images]
-    return Prompt([{"role": "user", "content": [*parts, {"type": "text", "text": text}]}], images)
+    return Prompt([{"role": "user", "content": [*parts, {"type": "text", "text": text}]}], images, name)
+
+
+def progress(total: int | None = None) -> Any:
+    """A bar of questions on a terminal, nothing elsewhere: a context whose `update` is told how many more are done."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="question", disable=None)
 
 
 class Answerer:
@@ -57,18 +74,38 @@ class Answerer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.model = kind.from_pretrained(self.folder.path, dtype=precision).to(self.device).eval()
-        self._seen: OrderedDict[bytes, Picture] = OrderedDict()
+        self._seen: OrderedDict[Source, Picture] = OrderedDict()
+        self._seen_bytes = 0
 
-    def answer(self, prompts: Sequence[Prompt], max_tokens: int = 256, batch: int = 64) -> list[str]:
-        """The greedy answer to each prompt, without control tokens or surrounding blanks."""
+    def stream(
+        self, prompts: Iterable[Prompt], max_tokens: int = 256, batch: int = 64, tell: Tell = lambda answered: None
+    ) -> Iterator[str]:
+        """`answer`, in order, for any number of prompts: they are taken CHUNK at a time."""
+        coming = iter(prompts)
+        while part := list(islice(coming, CHUNK)):
+            yield from self.answer(part, max_tokens, batch, tell)
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        max_tokens: int = 256,
+        batch: int = 64,
+        tell: Tell = lambda answered: None,
+    ) -> list[str]:
+        """The greedy answer to each prompt, without control tokens or surrounding blanks.
+
+        tell: called after every batch with its size. Raises InputError, with the prompt's name, for one that the model
+        does not hold or whose picture cannot be decoded.
+        """
         known: dict[str, np.ndarray] = {}
         rows = [self._row(place, prompt, known) for place, prompt in enumerate(prompts)]
         rows.sort(key=lambda row: len(row.ids))
         answers = [""] * len(rows)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            for row, text in zip(part, self._generate(part, max_tokens), strict=True):
-                answers[row.place] = text
+            for row, ids in self._made(part, max_tokens):
+                answers[row.place] = self._text(ids)
+            tell(len(part))
         return answers
 
     def check_picture(self, content: bytes) -> None:
@@ -83,28 +120,52 @@ class Answerer:
 
     def _row(self, place: int, prompt: Prompt, known: dict[str, np.ndarray]) -> _Row:
         """`known` keeps the ids of prompts: an evaluation asks the same question about many pictures."""
-        pictures = [self._picture(content) for content in prompt.images]
-        sizes = [picture.size for picture in pictures]
         rule = self.folder.rule
+        # Only anyres counts tokens by a picture's size; other pictures are opened when their batch comes.
+        sizes = [picture.size for picture in self._pictures(prompt)] if rule.mode == "anyres" else None
         key = repr((prompt.messages, sizes))
         if key not in known:
-            encoded = encode(prompt.messages, sizes, self.template, self.tokenizer, rule, generate=True)
+            shown = sizes or [(rule.image_size, rule.image_size)] * len(prompt.images)
+            encoded = encode(prompt.messages, shown, self.template, self.tokenizer, rule, generate=True)
             if encoded.tokens >= self.folder.positions:
                 limit = self.folder.positions
-                raise InputError(f"prompt of {encoded.tokens} tokens: the model holds {limit}. Shorten it.")
+                raise InputError(f"{prompt.name}: {encoded.tokens} tokens, the model holds {limit}. Shorten it.")
             known[key] = encoded.ids
-        return _Row(place, known[key], pictures)
+        return _Row(place, known[key], prompt)
 
-    def _picture(self, content: bytes) -> Picture:
-        if content not in self._seen:
-            self._seen[content] = prepare(content, self.folder.rule, self.folder.mean, self.folder.std)
-            if len(self._seen) > KEPT_PICTURES:
-                self._seen.popitem(last=False)
-        return self._seen[content]
+    def _pictures(self, prompt: Prompt) -> list[Picture]:
+        try:
+            return [self._picture(image) for image in prompt.images]
+        except (InputError, OSError) as error:
+            raise InputError(f"{prompt.name}: {error}") from error
+
+    def _picture(self, image: Source) -> Picture:
+        if image in self._seen:
+            self._seen.move_to_end(image)
+            return self._seen[image]
+        content = image.read_bytes() if isinstance(image, Path) else image
+        made = prepare(content, self.folder.rule, self.folder.mean, self.folder.std)
+        self._seen[image] = made
+        self._seen_bytes += _held(image, made)
+        while self._seen_bytes > KEPT_BYTES:
+            self._seen_bytes -= _held(*self._seen.popitem(last=False))
+        return made
+
+    def _made(self, rows: list[_Row], max_tokens: int) -> Iterator[tuple[_Row, list[int]]]:
+        """Rows with their new tokens; short ones that had too little room beside a long one are asked again."""
+        stops = set(self.stops)
+        again = []
+        for row, ids in zip(rows, self._generate(rows, max_tokens), strict=True):
+            if len(ids) < min(max_tokens, self.folder.positions - len(row.ids)) and not stops.intersection(ids):
+                again.append(row)
+            else:
+                yield row, ids
+        if again:  # without the longest row, which had all the room that there is
+            yield from self._made(again, max_tokens)
 
     @torch.inference_mode()
-    def _generate(self, rows: list[_Row], max_tokens: int) -> list[str]:
-        """Rows padded on the left, so that all answers begin at the same place."""
+    def _generate(self, rows: list[_Row], max_tokens: int) -> list[list[int]]:
+        """New tokens of each row. Rows are padded on the left, so that all answers begin at the same place."""
         width = max(len(row.ids) for row in rows)
         ids = np.full((len(rows), width), self.tokenizer.pad_id, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
@@ -119,12 +180,12 @@ class Answerer:
             eos_token_id=self.stops,
             pad_token_id=self.tokenizer.pad_id,
         )
-        return [self._text(answer) for answer in made[:, width:].tolist()]
+        return made[:, width:].tolist()
 
     def _pixels(self, rows: list[_Row]) -> dict[str, torch.Tensor]:
         from trainer.inputs.collate import stack_pictures
 
-        pictures = [picture for row in rows for picture in row.pictures]
+        pictures = [picture for row in rows for picture in self._pictures(row.prompt)]
         if not pictures:
             return {}
         anyres = self.folder.rule.mode == "anyres"
@@ -140,3 +201,8 @@ class Answerer:
         for stop in self.template.stop:
             text = text.partition(stop)[0] if stop.strip() else text.lstrip(stop).partition(stop)[0]
         return text.strip()
+
+
+def _held(image: Source, made: Picture) -> int:
+    """Bytes that a kept picture takes: encoded (0 for a file) and prepared."""
+    return made.pixels.nbytes + (len(image) if isinstance(image, bytes) else 0)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import InputError
-from trainer.inference.answer import Answerer, Prompt, question
-
-CHUNK = 1024
+from schemas.fingerprint import fingerprint
+from trainer.inference.answer import Answerer, Prompt, progress, question
+from trainer.runfolder import weights_digest
 
 
 def answer_file(
@@ -27,27 +27,32 @@ def answer_file(
 
     questions: JSON lines with `question_id`, `text`, and for pictures `image`, a file in the folder `images`, as
     LLaVA's model_vqa.py reads them. output: JSON lines with question_id, prompt, text, answer_id, model_id, metadata,
-    as it writes them. Raises InputError naming the line of a question that cannot be asked; nothing is written then.
+    as it writes them; answers lie beside it in a .part file until all are there, and the same command again, after a
+    kill or an error, goes on behind them. Raises InputError naming the line of a question that cannot be asked.
     """
-    asked = read_questions(Path(questions))
-    prompts = [_prompt(row, number, Path(questions), images) for number, row in enumerate(asked, 1)]
+    path = Path(questions)
+    asked = read_questions(path)
+    prompts = [_prompt(row, number, path, images) for number, row in asked]
     answerer = Answerer(checkpoint, template)
-    draft = Path(f"{output}.part")
-    with draft.open("w", encoding="utf-8") as file:
-        for start in range(0, len(asked), CHUNK):
-            part = slice(start, start + CHUNK)
-            for row, text in zip(asked[part], answerer.answer(prompts[part], max_tokens, batch), strict=True):
-                file.write(json.dumps(_told(row, text, str(checkpoint)), ensure_ascii=False) + "\n")
+    weights = weights_digest(answerer.folder.path)
+    mark = fingerprint(weights, answerer.template.name, [row for _, row in asked], str(images), max_tokens)
+    draft = Path(f"{output}.{mark[:8]}.part")
+    done = _whole_lines(draft)
+    with draft.open("a", encoding="utf-8", buffering=1) as file, progress(len(prompts) - done) as bar:
+        answers = answerer.stream(prompts[done:], max_tokens, batch, bar.update)
+        for (_, row), text in zip(asked[done:], answers, strict=True):
+            file.write(json.dumps(_told(row, text, str(checkpoint)), ensure_ascii=False) + "\n")
     draft.replace(output)
     return len(asked)
 
 
-def read_questions(path: Path) -> list[dict[str, Any]]:
-    """The lines of a questions file; raises InputError for a line that is no question."""
+def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The questions of a file, each with its line's number; raises InputError for a line that is no question."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give a JSON lines file of questions.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # Not splitlines: it also cuts at characters that JSON allows inside a text.
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -57,19 +62,33 @@ def read_questions(path: Path) -> list[dict[str, Any]]:
         missing = [key for key in ("question_id", "text") if not isinstance(row, dict) or key not in row]
         if missing:
             raise InputError(f"{path}, line {number}: no {missing[0]!r}. Each line needs question_id and text.")
-        rows.append(row)
+        if not isinstance(row["text"], str):
+            raise InputError(f"{path}, line {number}: text is {row['text']!r:.60}; expected a string.")
+        rows.append((number, row))
     if not rows:
         raise InputError(f"{path}: holds no question.")
     return rows
 
 
 def _prompt(row: dict[str, Any], number: int, path: Path, images: str | Path | None) -> Prompt:
+    where = f"{path}, line {number}"
     if not row.get("image"):
-        return question(row["text"])
-    file = Path(images or path.parent) / row["image"]
+        return question(row["text"], name=where)
+    file = Path(images or path.parent) / str(row["image"])
     if not file.is_file():
-        raise InputError(f"{path}, line {number}: no such picture: {file}. Give the folder of the pictures.")
-    return question(row["text"], (file.read_bytes(),))
+        raise InputError(f"{where}: no such picture: {file}. Give the folder of the pictures.")
+    return question(row["text"], (file,), where)
+
+
+def _whole_lines(draft: Path) -> int:
+    """How many answers a draft holds, after what a kill left of the last one is cut off."""
+    if not draft.is_file():
+        return 0
+    content = draft.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        draft.write_bytes(whole)
+    return whole.count(b"\n")
 
 
 def _told(row: dict[str, Any], text: str, model: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from schemas.errors import InputError
 PARTS = (("user", "text"), ("assistant", "answer"))
 """Who says what in a row with `text` and `answer`."""
 
+_MANY = "{} images; a question is asked about one at most."
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -45,8 +47,10 @@ def _of_dataset(path: Path) -> Iterator[Asked]:
     dataset = Dataset.open(path)
     if dataset.schema_name != "samples":
         raise InputError(f"{path}: holds {dataset.schema_version}; evaluation reads samples, or a file of questions.")
-    for batch in dataset.batches(["images", "messages", "kind"]):
+    for batch in dataset.batches(["key", "images", "messages", "kind"]):
         for row in batch.to_pylist():
+            if len(row["images"]) > 1:
+                raise InputError(f"{path}, key {row['key']!r}: {_MANY.format(len(row['images']))}")
             image = row["images"][0]["bytes"] if row["images"] else None
             yield from _turns(row["messages"], image, row["kind"] or "all")
 
@@ -62,7 +66,7 @@ def _of_file(path: Path, images: Path) -> Iterator[Asked]:
         else:
             raise InputError(f"{where}: has neither `conversations` nor `text` and `answer`. Found {sorted(row)}.")
         if len(names) > 1:
-            raise InputError(f"{where}: {len(names)} images; a question is asked about one at most.")
+            raise InputError(f"{where}: {_MANY.format(len(names))}")
         yield from _turns(messages, _file(images / names[0], where) if names else None, kind)
 
 
@@ -77,9 +81,11 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of a JSON list or JSON lines."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give a samples dataset, or a .json or .jsonl file of questions.")
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
+    # Not splitlines: it also cuts at characters that JSON allows inside a text.
+    lines = [line for line in text.split("\n") if line.strip()]
     try:
-        rows = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines() if line]
+        rows = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in lines]
     except ValueError as error:
         raise InputError(f"{path}: this is not JSON: {error}") from error
     if not isinstance(rows, list):

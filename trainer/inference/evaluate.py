@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from schemas.errors import InputError
 from trainer.inference.asked import questions_of
 
-if TYPE_CHECKING:
-    from trainer.inference.answer import Prompt
-
-ANSWER_TOKENS = 16
+ANSWER_TOKENS = 1024
+"""Long enough for an answer that comes after its reasons (ScienceQA's QCM-LEA)."""
 
 
-class Question(Protocol):
+class Answered(Protocol):
+    """What an answer is compared with."""
+
+    @property
+    def answer(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+
+
+class Question(Answered, Protocol):
     """What an evaluation asks: about `image` (a file, or its bytes; None for text only), expecting `answer`."""
 
     @property
     def image(self) -> Path | bytes | None: ...
     @property
     def question(self) -> str: ...
-    @property
-    def answer(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
 
 
 LETTER = r"\(?([A-Z])\)?"
@@ -48,6 +53,7 @@ def evaluate(
     batch: int = 256,
     limit: int | None = None,
     images: str | Path | None = None,
+    max_tokens: int = ANSWER_TOKENS,
 ) -> dict[str, Any]:
     """Ask every question on its own, greedily, and count exact matches (case, blanks and a final stop aside; where the
     answer is an option's letter, the letter counts).
@@ -56,24 +62,52 @@ def evaluate(
     `accuracy`, `constant_baseline` (always giving each kind's commonest answer), `questions`, and the same per kind in
     `kinds`.
     """
-    asked = list(questions_of(questions, images) if isinstance(questions, str | Path) else questions)[:limit]
-    if not asked:
+    from trainer.inference.answer import progress
+
+    found = questions_of(questions, images) if isinstance(questions, str | Path) else questions
+    truths: list[_Truth] = []
+    asked = _remembered(islice(found, limit), truths)
+    with progress() as bar:
+        answers = answers_of(checkpoint, asked, template=template, batch=batch, max_tokens=max_tokens, tell=bar.update)
+    if not truths:
         raise InputError(f"{questions}: there is no question to ask.")
-    return score(asked, answers_of(checkpoint, asked, template=template, batch=batch))
+    return score(truths, answers)
 
 
 def answers_of(
-    checkpoint: str | Path, asked: Sequence[Question], *, template: str | None = None, batch: int = 256
+    checkpoint: str | Path,
+    asked: Iterable[Question],
+    *,
+    template: str | None = None,
+    batch: int = 256,
+    max_tokens: int = ANSWER_TOKENS,
+    tell: Callable[[int], Any] = lambda answered: None,
 ) -> list[str]:
-    """The checkpoint's answer to each question, asked on its own."""
-    from trainer.inference.answer import Answerer
+    """The checkpoint's answer to each question, asked on its own; `tell` hears how many more are answered."""
+    from trainer.inference.answer import Answerer, question
 
-    files: dict[Path, bytes] = {}
-    prompts = [_prompt(one, files) for one in asked]
-    return Answerer(checkpoint, template).answer(prompts, ANSWER_TOKENS, batch)
+    prompts = (
+        question(one.question, () if one.image is None else (one.image,), f"question {one.question[:40]!r}")
+        for one in asked
+    )
+    return list(Answerer(checkpoint, template).stream(prompts, max_tokens, batch, tell))
 
 
-def score(asked: Sequence[Question], answers: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Truth:
+    """What is left of a question once it is asked: its picture is not kept."""
+
+    answer: str
+    kind: str
+
+
+def _remembered(asked: Iterable[Question], truths: list[_Truth]) -> Iterator[Question]:
+    for one in asked:
+        truths.append(_Truth(one.answer, one.kind))
+        yield one
+
+
+def score(asked: Sequence[Answered], answers: Sequence[str]) -> dict[str, Any]:
     """Accuracy of `answers`, and of the best constant answer of each kind."""
     right: Counter[str] = Counter()
     truths: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -114,17 +148,3 @@ def choice(text: str) -> str | None:
     """The letter of the option that a text names, or None."""
     found = (pattern.match(text.strip()) for pattern in CHOICES)
     return next((match[1] for match in found if match), None)
-
-
-def _prompt(one: Question, files: dict[Path, bytes]) -> Prompt:
-    from trainer.inference.answer import question
-
-    if one.image is None:
-        return question(one.question)
-    if isinstance(one.image, bytes):
-        return question(one.question, (one.image,))
-    if one.image not in files:
-        if not one.image.is_file():
-            raise InputError(f"{one.image}: no such picture, asked about by {one.question!r}.")
-        files[one.image] = one.image.read_bytes()
-    return question(one.question, (files[one.image],))

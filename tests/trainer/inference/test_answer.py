@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from schemas.errors import InputError
-from tests.trainer.conftest import picture
+from tests.trainer.conftest import picture, sample_row, write_mix
+from trainer.inference import answer, answers
 from trainer.inference.answer import Answerer, Prompt, question
 from trainer.inference.answers import answer_file
 from trainer.inference.asked import Asked, questions_of
@@ -24,6 +25,24 @@ def test_a_batch_padded_on_the_left_answers_like_one_at_a_time(answerer):
     prompts = [question(text, (picture(number),) if number % 2 else ()) for number, text in enumerate(texts)]
     together = answerer.answer(prompts, max_tokens=6)
     assert together == [answerer.answer([prompt], max_tokens=6)[0] for prompt in prompts]
+
+
+def test_a_short_prompt_beside_a_long_one_has_as_much_room_as_alone(answerer):
+    """A batch ends where its longest row reaches the model's last position."""
+    short, long = question("red"), question("is it red? " * 18)
+    room = answerer.folder.positions - len(answerer._row(0, long, {}).ids)
+    assert 0 < room < 40
+    alone = answerer.answer([short], max_tokens=60)
+    assert len(answerer.tokenizer.encode(alone[0], first=False).ids) > room
+    assert answerer.answer([long, short], max_tokens=60)[1:] == alone
+
+
+def test_prepared_pictures_are_kept_within_bounds(answerer, monkeypatch):
+    one = answerer._picture(picture(50))
+    monkeypatch.setattr(answer, "KEPT_BYTES", 3 * (one.pixels.nbytes + len(picture(50))))
+    answerer.answer([question("red", (picture(number),)) for number in range(60, 70)], max_tokens=1, batch=4)
+    assert 1 <= len(answerer._seen) <= 3
+    assert answerer._seen_bytes == sum(answer._held(*kept) for kept in answerer._seen.items())
 
 
 def test_an_answer_ends_at_the_stop_token(answerer):
@@ -86,11 +105,48 @@ def test_a_questions_file_becomes_the_originals_answers_file(tiny, answerer, tmp
     assert told[0]["text"] == answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
 
 
+def test_answers_go_on_where_they_were_interrupted(tiny, tmp_path, monkeypatch):
+    rows = [{"question_id": n, "text": f"is it red?\u2028{n}"} for n in range(6)]
+    path, output = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    answer_file(tiny / "model", path, tmp_path / "whole.jsonl", max_tokens=4)
+    asked = []
+
+    class Killed(Answerer):
+        def stream(self, prompts, *rest):
+            asked.append(len(prompts))
+            for number, text in enumerate(super().stream(prompts, *rest)):
+                if len(asked) == 1 and number == 3:
+                    raise KeyboardInterrupt
+                yield text
+
+    monkeypatch.setattr(answers, "Answerer", Killed)
+    with pytest.raises(KeyboardInterrupt):
+        answer_file(tiny / "model", path, output, max_tokens=4)
+    (draft,) = tmp_path.glob("a.jsonl.*.part")
+    with draft.open("a") as file:
+        file.write('{"question_id": 3, "te')  # a kill in the middle of a line
+    assert answer_file(tiny / "model", path, output, max_tokens=4) == 6
+    assert asked == [6, 3]
+    assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_picture_that_cannot_be_decoded_is_told_with_its_line(tiny, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    rows = [{"question_id": 1, "text": "a"}, {"question_id": 2, "text": "a", "image": "a.png"}]
+    (tmp_path / "q.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match=r"q\.jsonl, line 3: .*cannot be decoded"):
+        answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl")
+    assert not (tmp_path / "a.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ('{"text": "a"}', "question_id"),
         ("{", "line 1"),
+        ('{"question_id": 1, "text": 5}', "expected a string"),
         ("", "no question"),
         ('{"question_id": 1, "text": "a", "image": "no.png"}', "no.png"),
     ],
@@ -115,8 +171,22 @@ def test_score_counts_per_kind_beside_the_best_constant():
     assert plain("  A  Cat. ") == "a cat"
 
 
+def test_a_row_of_several_pictures_is_not_asked_about_the_first(tiny, reader, tmp_path):
+    write_mix(tmp_path / "two", [sample_row(0, reader, "mistral", images=2)], reader)
+    with pytest.raises(InputError, match="key 'row-0': 2 images"):
+        evaluate(tiny / "model", tmp_path / "two")
+
+
+def test_an_answer_may_come_after_its_reasons(tiny, monkeypatch):
+    """ScienceQA's recipe trains reasons first: more than a few tokens must be read."""
+    given = {}
+    monkeypatch.setattr(Answerer, "answer", lambda self, prompts, most, *_: given.setdefault("most", most) and ["A"])
+    evaluate(tiny / "model", [Asked(None, "q", "Because. The answer is A.", "sqa")])
+    assert given["most"] >= 512
+
+
 def test_every_turn_of_a_mix_is_a_question(tiny, mix):
-    told = evaluate(tiny / "model", mix)
+    told = evaluate(tiny / "model", mix, max_tokens=4)
     assert told["questions"] == 36
     assert list(told["kinds"]) == ["test"]
 
