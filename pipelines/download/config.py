@@ -39,8 +39,8 @@ class DownloadConfig(Config):
     # What is refused.
     min_image_size: int = Field(default=0, ge=0)
     """Shortest side in pixels."""
-    max_image_area: int = Field(default=2**25, ge=1)
-    """Pixels, read from the header before anything is decoded."""
+    max_image_area: int = Field(default=2**25, ge=1, le=89_478_485)
+    """Pixels, read from the header before anything is decoded; also of what resizing makes. Pillow's limit at most."""
     max_aspect_ratio: float = Field(default=math.inf, ge=1)
     max_bytes: int = Field(default=20 * 2**20, ge=1)
     """Of a body, as sent and after content decoding."""

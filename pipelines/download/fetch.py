@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,6 +21,8 @@ from pipelines.retry import parse_retry_after
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK = 2**16
+# IANA's HTTP content coding registry, without `identity`, and the old names of two.
+_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi"})
 
 Turn = Callable[[URL], AbstractAsyncContextManager[None]]
 BeforeHop = Callable[[URL], Awaitable[None]]
@@ -138,15 +141,18 @@ async def _decoded(chunks: AsyncIterator[bytes], decode: Any, max_bytes: int) ->
 
 
 def _decoder(encoding: str) -> Any:
-    """None for a plain body, else a zlib object. We ask for `identity`; some servers compress all the same."""
-    kind = encoding.strip().lower()
-    if kind in ("", "identity"):
+    """None for a plain body, else a zlib object. We ask for `identity`; some servers compress all the same.
+
+    Words that name no compression ("none", "utf-8", S3's "aws-chunked") are ignored, as browsers do.
+    """
+    kinds = [kind for kind in re.split(r"[\s,]+", encoding.lower()) if kind in _COMPRESSIONS]
+    if not kinds:
         return None
-    if kind in ("gzip", "x-gzip"):
-        return zlib.decompressobj(16 + zlib.MAX_WBITS)
-    if kind == "deflate":
+    if kinds == ["deflate"]:
         return zlib.decompressobj()
-    raise Failure(DownloadStatus.bad_response, f"Content-Encoding {kind[:20]!r} was not asked for")
+    if kinds in (["gzip"], ["x-gzip"]):
+        return zlib.decompressobj(16 + zlib.MAX_WBITS)
+    raise Failure(DownloadStatus.bad_response, f"Content-Encoding {' '.join(kinds)[:20]!r} was not asked for")
 
 
 def _inflate(decode: Any, chunk: bytes) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ Own parsers of a few fields each, because opening a file with an imaging library
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ _OTHER_PICTURES = (
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"%PDF", "PDF"),
 )
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKUP = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 
 
@@ -102,12 +104,8 @@ def _jpeg(data: bytes) -> Header:
     """Segments up to the first scan (ISO/IEC 10918-1, annex B), and an end-of-image mark after it."""
     position, size, orientation, traits = 2, None, 1, []
     while True:
-        if data[position] != 0xFF:
-            raise Failure(DownloadStatus.corrupt, "the jpeg's segments are broken")
+        position = _marker(data, position)
         marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # marks without a length
             position += 2
             continue
@@ -127,6 +125,14 @@ def _jpeg(data: bytes) -> Header:
     if data.rfind(b"\xff\xd9", position) < 0:
         raise _truncated("jpeg")
     return _header("jpeg", *size, traits, orientation)
+
+
+def _marker(data: bytes, position: int) -> int:
+    """Where the next marker begins. Stray and fill bytes before it are passed over, as decoders do."""
+    found = _JPEG_MARKER.search(data, position)
+    if found is None:
+        raise IndexError
+    return found.end() - 2
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -166,11 +172,25 @@ def _png(data: bytes) -> Header:
 
 
 def _gif(data: bytes) -> Header:
-    """The logical screen (GIF89a, section 18). Every GIF has a palette, so none is plain."""
-    width, height = struct.unpack_from("<HH", data, 6)
-    if b"\x3b" not in data[-16:]:
-        raise _truncated("gif")
+    """Blocks up to the trailer (GIF89a, sections 18 to 27). Every GIF has a palette, so none is plain."""
+    width, height, packed = struct.unpack_from("<HHB", data, 6)
+    position = 13 + _gif_palette(packed)
+    while data[position] != 0x3B:
+        if data[position] == 0x2C:  # an image: its descriptor, its palette, the size of its codes
+            position += 11 + _gif_palette(data[position + 9])
+        elif data[position] == 0x21:  # an extension and its label
+            position += 2
+        else:
+            raise Failure(DownloadStatus.corrupt, "the gif's blocks are broken")
+        while length := data[position]:  # blocks of data, ended by an empty one
+            position += 1 + length
+        position += 1
     return _header("gif", width, height, ["palette"])
+
+
+def _gif_palette(packed: int) -> int:
+    """Bytes of the palette that a packed field announces (GIF89a, sections 18 and 20)."""
+    return 3 * 2 ** ((packed & 7) + 1) if packed & 0x80 else 0
 
 
 def _bmp(data: bytes) -> Header:

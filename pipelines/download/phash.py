@@ -62,5 +62,5 @@ def _grey_by_pillow(data: bytes) -> Any:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("L"))
-    except (OSError, ValueError, SyntaxError, EOFError):
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
         return None

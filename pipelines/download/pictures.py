@@ -14,12 +14,15 @@ from typing import Any
 from pipelines.download.config import DownloadConfig
 from pipelines.download.headers import Header, read_header
 from pipelines.download.phash import perceptual_hash
-from pipelines.download.resize import resize, resizes, shrink_while_decoding
+from pipelines.download.resize import final_size, resize, scaled_size, shrink_while_decoding
 from pipelines.download.statuses import DownloadStatus, Failure
 
 _LARGE = 2**23
 """Pixels above which pictures are decoded one at a time: a progressive JPEG takes up to 9 bytes for each."""
 _ONE_LARGE = threading.Lock()
+
+_LONGEST = {"jpg": 65_500, "webp": 16_383, "png": 65_535}
+"""Pixels of a side that can be encoded: OpenCV's limit for JPEG, WebP's (RFC 9649 section 2.5), and no more for PNG."""
 
 _KEPT_FORMATS = frozenset({"jpeg", "png", "webp"})
 """Formats that the trainer, and every tool that opens the dataset, can read."""
@@ -69,11 +72,24 @@ def _check_size(header: Header, config: DownloadConfig) -> None:
         raise Failure(DownloadStatus.aspect_ratio, f"{header.width}x{header.height}")
 
 
+def _check_result(header: Header, config: DownloadConfig) -> None:
+    """A picture of 1 x 1,000 pixels whose shortest side is enlarged to 336 would take a third of a gigabyte."""
+    original = header.width, header.height
+    final = final_size(*original, config)
+    for width, height in (scaled_size(*original, config) or original, final):
+        if width * height > config.max_image_area:
+            raise Failure(DownloadStatus.too_many_pixels, f"{width}x{height} after resizing")
+    if max(final) > _LONGEST[config.encode_format]:
+        told = f"{final[0]}x{final[1]}, more than a {config.encode_format} can hold"
+        raise Failure(DownloadStatus.too_many_pixels, told)
+
+
 def _keep(data: bytes, header: Header, config: DownloadConfig) -> Kept:
     size = (header.width, header.height)
     if _may_stay(data, header, config):
         kept, mime = data, header.mime
     else:
+        _check_result(header, config)
         pixels = resize(_decode(data, header, config), config)
         size = (pixels.shape[1], pixels.shape[0])
         kept, mime = _encode(pixels, config)
@@ -90,7 +106,7 @@ def _may_stay(data: bytes, header: Header, config: DownloadConfig) -> bool:
         and header.plain
         and header.format in _KEPT_FORMATS
         and len(data) <= config.max_kept_bytes
-        and not resizes(header.width, header.height, config)
+        and final_size(header.width, header.height, config) == (header.width, header.height)
     )
 
 

@@ -11,13 +11,11 @@ _WHITE = (255, 255, 255)
 
 def resize(pixels: Any, config: DownloadConfig) -> Any:
     """`pixels` (height, width, 3) in the size that the options ask for."""
-    if config.resize_mode == "no":
-        return pixels
     height, width = pixels.shape[:2]
-    scale = _scale(width, height, config)
-    if scale is None:
+    size = scaled_size(width, height, config)
+    if size is None:
         return pixels
-    scaled = _scaled(pixels, max(1, round(width * scale)), max(1, round(height * scale)), scale < 1, config)
+    scaled = _scaled(pixels, size, config)
     if config.resize_mode == "center_crop":
         return _crop(scaled, config.image_size)
     if config.resize_mode == "border":
@@ -25,46 +23,45 @@ def resize(pixels: Any, config: DownloadConfig) -> Any:
     return scaled
 
 
-def resizes(width: int, height: int, config: DownloadConfig) -> bool:
-    """Whether the options ask for another size than `width` x `height`."""
-    if config.resize_mode == "no" or _scale(width, height, config) is None:
-        return False
-    side = config.image_size
-    if config.resize_mode in ("center_crop", "border"):
-        return (width, height) != (side, side)
-    return _side(width, height, config) != side
+def scaled_size(width: int, height: int, config: DownloadConfig) -> tuple[int, int] | None:
+    """(width, height) before a crop or a border, or None when the options leave a picture of this size alone."""
+    scale = _scale(width, height, config)
+    return None if scale is None else (max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def final_size(width: int, height: int, config: DownloadConfig) -> tuple[int, int]:
+    """(width, height) that `resize` makes."""
+    size = scaled_size(width, height, config)
+    if size is not None and config.resize_mode in ("center_crop", "border"):
+        return config.image_size, config.image_size
+    return size or (width, height)
 
 
 def shrink_while_decoding(width: int, height: int, config: DownloadConfig) -> int:
     """1, 2 or 4: how far a JPEG may be shrunk by its decoder, with twice the final size left for a good resize."""
-    if config.resize_mode == "no":
-        return 1
     scale = _scale(width, height, config)
     if scale is None or scale > 1 / 4:
         return 1
     return 2 if scale > 1 / 8 else 4
 
 
-def _side(width: int, height: int, config: DownloadConfig) -> int:
-    """The side that `image_size` speaks of."""
-    by_shortest = config.resize_mode in ("keep_ratio", "center_crop")
-    return min(width, height) if by_shortest else max(width, height)
-
-
 def _scale(width: int, height: int, config: DownloadConfig) -> float | None:
-    """The factor, or None when the size stays because only bigger pictures are resized."""
-    side = _side(width, height, config)
-    if config.resize_only_if_bigger and side <= config.image_size:
+    """The factor from the side that `image_size` speaks of; None when the size stays."""
+    by_shortest = config.resize_mode in ("keep_ratio", "center_crop")
+    side = min(width, height) if by_shortest else max(width, height)
+    if config.resize_mode == "no" or (config.resize_only_if_bigger and side <= config.image_size):
         return None
     return config.image_size / side
 
 
-def _scaled(pixels: Any, width: int, height: int, smaller: bool, config: DownloadConfig) -> Any:
+def _scaled(pixels: Any, size: tuple[int, int], config: DownloadConfig) -> Any:
+    """`pixels` in `size` (width, height)."""
     import cv2
 
-    if pixels.shape[:2] == (height, width):
+    height, width = pixels.shape[:2]
+    if size == (width, height):
         return pixels
-    name = config.downscale_interpolation if smaller else config.upscale_interpolation
+    name = config.downscale_interpolation if max(size) < max(width, height) else config.upscale_interpolation
     method = {
         "nearest": cv2.INTER_NEAREST,
         "linear": cv2.INTER_LINEAR,
@@ -72,7 +69,7 @@ def _scaled(pixels: Any, width: int, height: int, smaller: bool, config: Downloa
         "area": cv2.INTER_AREA,
         "lanczos": cv2.INTER_LANCZOS4,
     }[name]
-    return cv2.resize(pixels, (width, height), interpolation=method)
+    return cv2.resize(pixels, size, interpolation=method)
 
 
 def _crop(pixels: Any, side: int) -> Any:

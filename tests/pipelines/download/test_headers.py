@@ -79,6 +79,22 @@ def test_cut_files_are_truncated(kind, share):
     assert failure(data[: int(len(data) * share)])[0] == "truncated"
 
 
+def test_stray_bytes_between_the_segments_of_a_jpeg_are_passed_over_as_decoders_do():
+    data = jpeg(97, 61)
+    frame = data.index(b"\xff\xc0")
+    for stray in (b"\0\0", b"junk", b"\xff\xff\xff", b"\xff\0\xff"):
+        header = read_header(data[:frame] + stray + data[frame:])
+        assert (header.width, header.height, header.plain) == (97, 61, True)
+
+
+def test_a_gif_ends_with_its_trailer_whatever_follows():
+    data = animation("GIF")
+    assert read_header(data + b"<!-- served by -->" * 9).width == 96
+    assert failure(data[:-1])[0] == "truncated"
+    # A cut whose last bytes happen to hold the trailer's value.
+    assert failure(data[: len(data) // 2] + b";" * 16)[0] in ("truncated", "corrupt")
+
+
 def test_a_jpeg_with_a_thumbnail_is_still_noticed_when_cut():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + jpeg(16, 16)
     data = encoded(scene(300, 200), "JPEG", exif=exif)

@@ -134,6 +134,24 @@ def test_size_limits():
     assert keep(jpeg(), DownloadConfig(max_image_area=96 * 64, min_image_size=64, max_aspect_ratio=1.5)).width == 96
 
 
+def test_resizing_makes_nothing_gigantic(monkeypatch):
+    narrow = encoded(Image.new("RGB", (1, 400)), "PNG")
+    enlarge = {"image_size": 336, "resize_only_if_bigger": False}
+    assert keep(narrow, DownloadConfig(resize_mode="keep_ratio_largest", **enlarge)).height == 336
+    monkeypatch.setattr(pictures, "_decode", lambda *_: pytest.fail("what is refused is not decoded"))
+    assert refused(narrow, resize_mode="keep_ratio", **enlarge) == "too_many_pixels"
+    assert refused(narrow, resize_mode="center_crop", **enlarge) == "too_many_pixels"
+    assert refused(narrow, resize_mode="border", image_size=10_000, resize_only_if_bigger=False) == "too_many_pixels"
+
+
+@pytest.mark.parametrize(("kind", "side"), [("webp", 16_384), ("jpg", 65_501)])
+def test_a_side_that_the_format_cannot_hold_is_refused(kind, side):
+    data = encoded(Image.new("RGB", (side, 2)), "PNG")
+    options = {"resize_mode": "no", "skip_reencode": False, "encode_format": kind}
+    assert refused(data, **options) == "too_many_pixels"
+    assert keep(encoded(Image.new("RGB", (side - 1, 2)), "PNG"), DownloadConfig(**options)).width == side - 1
+
+
 def test_a_gif_frame_beyond_its_screen_is_refused():
     data = bytearray(encoded(scene(), "GIF"))
     data[6:10] = b"\x01\x00\x01\x00"  # the screen claims 1 x 1, the frame stays 96 x 64
