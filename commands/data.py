@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import click
 
+from commands.asking import print_runs, read_asking, was_stopped
 from commands.options import EXTRA_ARGUMENTS, LazyGroup, ModelCommand
 from commands.output import print_json, print_summaries, print_table, told_summary
 from pipelines import catalog  # names and one-line helps only: no step is imported
@@ -56,11 +57,14 @@ def run(
     from pipelines.recipe import load_recipe, run_recipe
 
     actions = load_recipe(recipe, folder, pairs(settings))
-    summaries = []
+    summaries, asked = [], []
     for summary in run_recipe(actions, _runner(runner, workers, ctx.args), retry):
         summaries.append(summary)
+        asked.append(read_asking(summary))
         click.echo(f"{summary.step}: {told_summary(summary)}", err=True)
-    print_summaries(summaries, as_json)
+        if was_stopped(asked[-1]):
+            break
+    print_runs(summaries, asked, as_json)
 
 
 @click.command(context_settings=EXTRA_ARGUMENTS)
@@ -155,7 +159,7 @@ def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_js
         done = run_derive(step, dataset, given["target"], beam, given["retry"])
     else:
         done = run_step(step, dataset, beam, given["retry"])
-    return print_summaries([done], as_json)
+    return print_runs([done], [read_asking(done)], as_json)
 
 
 def _print_estimate(told: dict[str, Any], as_json: bool) -> None:

@@ -34,12 +34,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     console.print(table)
 
 
-def print_summaries(summaries: list[Any], as_json: bool) -> None:
-    """What runs did: one line each; notes go to stderr."""
+def print_summaries(summaries: list[Any], as_json: bool, more: Sequence[dict[str, Any]] = ()) -> None:
+    """What runs did: one line each; notes go to stderr. `more` is what the JSON of each run tells beside."""
     for note in [note for one in summaries for note in one.notes]:
         click.echo(f"lavabeam: {note}", err=True)
     if as_json:
-        return print_json([asdict(summary) for summary in summaries])
+        beside = more or [{}] * len(summaries)
+        return print_json([{**asdict(one), **told} for one, told in zip(summaries, beside, strict=True)])
     rows = [
         (one.step, one.dataset, one.rows, told_statuses(one.statuses), one.made, one.reused, one.seconds)
         for one in summaries

@@ -26,8 +26,8 @@ _STATUSES = {
     AnswerStatus.content_policy: CaptionStatus.refused,
     AnswerStatus.unavailable: CaptionStatus.unavailable,
     AnswerStatus.malformed: CaptionStatus.unavailable,
-    AnswerStatus.unauthorized: CaptionStatus.unavailable,
-    AnswerStatus.unknown_model: CaptionStatus.unavailable,
+    AnswerStatus.unauthorized: CaptionStatus.unauthorized,
+    AnswerStatus.unknown_model: CaptionStatus.unknown_model,
     AnswerStatus.budget_exhausted: CaptionStatus.over_budget,
 }
 """What the request layer's reasons mean for a caption; all others are `failed`."""
@@ -40,7 +40,7 @@ class EndpointCaptionConfig(EndpointConfig):
     prompt: str = Field(
         "caption", description="caption, recaption (shown the alt text too), or the path of your own prompt file"
     )
-    temperature: float = Field(0.0, ge=0, le=2)
+    temperature: float | None = Field(0.0, ge=0, le=2)
     max_output_tokens: int = Field(128, ge=1)
 
 

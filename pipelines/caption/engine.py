@@ -26,11 +26,17 @@ class CaptionStatus(StrEnum):
     refused = "refused"  # the model declined to describe the picture
     failed = "failed"  # the engine raised on this picture; the detail says what
     unavailable = "unavailable"  # an endpoint did not answer (busy, down, timed out): worth another run
+    unauthorized = "unauthorized"  # an endpoint's key is wrong, or its credit used up
+    unknown_model = "unknown_model"  # an endpoint does not know the model or the address
     over_budget = "over_budget"  # the spend cap stopped the request: worth another run with a higher cap
 
 
 #: Statuses that another run may turn into a caption.
-TRANSIENT = frozenset({CaptionStatus.unavailable, CaptionStatus.over_budget})
+TRANSIENT = frozenset(
+    {CaptionStatus.unavailable, CaptionStatus.unauthorized, CaptionStatus.unknown_model, CaptionStatus.over_budget}
+)
+#: Statuses that the next run tries again by itself.
+UNFINISHED = TRANSIENT - {CaptionStatus.unavailable}
 
 
 @dataclass(frozen=True)

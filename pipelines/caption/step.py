@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
 from pipelines.caption.endpoint import Endpoint
-from pipelines.caption.engine import TRANSIENT, Caption, CaptionStatus, Engine, Identity, Picture
+from pipelines.caption.engine import TRANSIENT, UNFINISHED, Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from pipelines.step import Config, Context, Step
@@ -71,7 +71,7 @@ class CaptionStep(Step[CaptionConfig]):
     )
     statuses = CaptionStatus
     transient = TRANSIENT
-    unfinished: ClassVar[frozenset[str]] = frozenset({CaptionStatus.over_budget})
+    unfinished = UNFINISHED
 
     def __init__(self, config: CaptionConfig):
         super().__init__(config)

@@ -69,7 +69,7 @@ class JudgeConfig(EndpointConfig):
     prompt: str = "judge"
     prompt_hash: str = Field("", description="filled in: what the prompt was")
     repairs: int = Field(1, ge=0)
-    temperature: float = Field(0.0, ge=0, le=2)
+    temperature: float | None = Field(0.0, ge=0, le=2)
     max_output_tokens: int = Field(200, ge=1)
 
     @model_validator(mode="after")

@@ -88,7 +88,7 @@ class Writer:
         answer, pairs, status, detail = await self._answered(known, prompt, request)
         made = _bare_row(row, prompt.kind, status, detail)
         made["key"] = _key(row["key"], prompt.kind, request.sample)
-        if answer.request_id is not None:
+        if answer.received:
             unread = [(prompt.question(row["key"]) if prompt.questions else "", answer.text)]
             made["messages"] = _messages(pairs or unread, prompt.suffix)
         made["generator"] = _generator(request, prompt, answer)
@@ -131,7 +131,7 @@ def build_request(
 ) -> ChatRequest:
     """The request for one prompt about one picture."""
     parameters = config.request_parameters()
-    if sample:
+    if sample and config.temperature is not None:
         parameters["temperature"] = max(config.temperature, _RESAMPLE_TEMPERATURE)
     return ChatRequest(
         provider=config.provider,

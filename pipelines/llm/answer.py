@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -29,8 +30,17 @@ TRANSIENT = frozenset(
 )
 """Statuses that another run may turn into an answer."""
 
-UNFINISHED = frozenset({AnswerStatus.budget_exhausted})
-"""Statuses that the next run tries again by itself."""
+UNFINISHED = frozenset({AnswerStatus.budget_exhausted, AnswerStatus.unauthorized, AnswerStatus.unknown_model})
+"""Statuses that the next run tries again by itself: they say something of the account, and nothing of the question."""
+
+# Why the text ended, beside OpenAI's own words those of servers that pass on their engine's.
+_AT_THE_LIMIT = frozenset({"length", "max_tokens", "max_output_tokens"})
+_FILTERED = frozenset({"content_filter", "safety", "recitation"})
+_BROKEN_OFF = frozenset({"error", "abort"})
+# Columns of token counts are 32 bits wide; a server that says more miscounts.
+_MOST_TOKENS = 2**31 - 1
+# Half of a character that UTF-16 writes in two: no text, and no encoding takes it.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request. `cached` is True when nothing was sent for it (it must not enter a column)."""
+    """What became of a request. `cached` is True when nothing was sent for it (it must not enter a column).
+
+    `received` is True when the server wrote something, whatever it is worth: then `text`, `usage` and `cost` tell it.
+    """
 
     status: AnswerStatus
     text: str = ""
@@ -53,6 +66,7 @@ class Answer:
     cost: float | None = None
     detail: str | None = None
     cached: bool = False
+    received: bool = False
 
     @property
     def ok(self) -> bool:
@@ -67,48 +81,103 @@ class MalformedResponse(Exception):
         self.usage = usage
 
 
+class ErrorResponse(Exception):
+    """The server's reply is an error, sent with status 200; `status` is the HTTP status it means, if told."""
+
+    def __init__(self, told: str, status: int | None):
+        super().__init__(told)
+        self.told, self.status = told, status
+
+
 def read_response(raw: str | bytes) -> Answer:
-    """The server's reply as an Answer without its cost; raises MalformedResponse."""
-    try:
-        response = json.loads(raw)
-    except ValueError as error:
-        raise MalformedResponse(f"the reply is not JSON ({error}): {_shortened(raw)}") from error
-    if not isinstance(response, dict):
-        raise MalformedResponse(f"the reply is not a JSON object: {_shortened(raw)}")
+    """The server's reply as an Answer without its cost; raises MalformedResponse or ErrorResponse."""
+    response = _object(raw)
     usage = _usage(response.get("usage"))
     choices = response.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    if choice is None and response.get("error"):
+        raise _error(response["error"])
     message = choice.get("message") if choice else None
     if choice is None or not isinstance(message, dict):
         raise MalformedResponse(f"the reply has no choice with a message: {_shortened(raw)}", usage)
-    text, refusal = message.get("content"), message.get("refusal")
-    if text is not None and not isinstance(text, str):
+    text = _text(message.get("content"))
+    if text is None:
         raise MalformedResponse(f"the message's content is no text: {_shortened(raw)}", usage)
+    reason = str(choice.get("finish_reason") or "").lower()
+    if reason in _BROKEN_OFF:
+        raise MalformedResponse(f"the server broke off ({reason}): {_shortened(raw)}", usage)
     identity = response.get("id")
-    request_id = identity if isinstance(identity, str) else None
-    status, detail = _status(choice.get("finish_reason"), refusal)
-    return Answer(status, text or "", request_id, usage, detail=detail)
+    request_id = _clean(identity) if isinstance(identity, str) else None
+    status, detail = _status(reason, message.get("refusal"))
+    return Answer(status, text, request_id, usage, detail=detail, received=True)
 
 
-def _status(finish_reason: Any, refusal: Any) -> tuple[AnswerStatus, str | None]:
+def error_text(error: Any) -> str:
+    """Code, type and message of an error as servers tell it, on one line; else all that it says."""
+    if isinstance(error, dict):
+        parts = [error.get("code"), error.get("type"), error.get("message")]
+        if not any(parts):
+            parts = [told if isinstance(told, str) else json.dumps(told) for told in error.values() if told]
+        error = " ".join(str(part) for part in parts if part)
+    return _clean(" ".join(str(error or "").split()))
+
+
+def _object(raw: str | bytes) -> dict[str, Any]:
+    try:
+        response = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise MalformedResponse(f"the reply is not JSON ({error}): {_shortened(raw)}") from error
+    if not isinstance(response, dict):
+        raise MalformedResponse(f"the reply is not a JSON object: {_shortened(raw)}")
+    return response
+
+
+def _error(told: Any) -> ErrorResponse:
+    code = told.get("code") if isinstance(told, dict) else None
+    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else None
+    return ErrorResponse(error_text(told), status if status and 400 <= status <= 599 else None)
+
+
+def _text(content: Any) -> str | None:
+    """The words of a message: a string, nothing, or parts of which some are text; None for anything else."""
+    if isinstance(content, list):
+        words = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+        content = "".join(words) if words else content
+    if content is not None and not isinstance(content, str):
+        return None
+    return _clean(content or "")
+
+
+def _status(finish_reason: str, refusal: Any) -> tuple[AnswerStatus, str | None]:
     if isinstance(refusal, str) and refusal:
-        return AnswerStatus.refused, refusal[:200]
-    if finish_reason == "length":
+        return AnswerStatus.refused, _clean(refusal)[:200]
+    if finish_reason in _AT_THE_LIMIT:
         return AnswerStatus.truncated, "the answer reached max_output_tokens"
-    if finish_reason == "content_filter":
+    if finish_reason in _FILTERED:
         return AnswerStatus.content_policy, "the provider's filter stopped the answer"
     return AnswerStatus.ok, None
 
 
 def _usage(told: Any) -> Usage | None:
+    """What the server counted. Some count what a model thinks in the total only: it is output, and paid for."""
     if not isinstance(told, dict):
         return None
-    details = told.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = (told.get("prompt_tokens"), told.get("completion_tokens"), cached or 0)
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
+    prompt, completion = _count(told.get("prompt_tokens")), _count(told.get("completion_tokens"))
+    if prompt is None or completion is None:
         return None
-    return Usage(*counts)  # type: ignore[arg-type]
+    completion = max(completion, (_count(told.get("total_tokens")) or 0) - prompt)
+    details = told.get("prompt_tokens_details")
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    return Usage(prompt, completion, min(cached or 0, prompt))
+
+
+def _count(told: Any) -> int | None:
+    whole = isinstance(told, int) or (isinstance(told, float) and told.is_integer())
+    return int(told) if whole and 0 <= told <= _MOST_TOKENS else None
+
+
+def _clean(text: str) -> str:
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def _shortened(raw: str | bytes) -> str:

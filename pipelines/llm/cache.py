@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,7 @@ def _imported(line: str, where: str) -> list[Any]:
 
 
 def _answer(raw: str, cost: float | None) -> Answer:
-    answer = read_response(raw)
-    return Answer(
-        answer.status, answer.text, answer.request_id, answer.usage, cost=cost, detail=answer.detail, cached=True
-    )
+    return replace(read_response(raw), cost=cost, cached=True)
 
 
 def _open_for_reading(folder: str | Path) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import openai
 
-from pipelines.llm.answer import Answer, AnswerStatus, Usage, read_response
+from pipelines.llm.answer import Answer, AnswerStatus, MalformedResponse, Usage, read_response
 from pipelines.llm.cache import AnswerCache
 from pipelines.llm.failures import EXPECTED, Failure, explain
 from pipelines.llm.ledger import Ledger, Spend
@@ -21,6 +21,9 @@ from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.store import CacheStore
 from schemas.errors import InputError
+
+# So many requests in a row that used up all their tries, without one that was answered: the server is away.
+_GIVEN_UP_IN_A_ROW = 16
 
 
 class LlmClient:
@@ -45,6 +48,7 @@ class LlmClient:
         self.http = open_http(settings)
         self._asking: dict[str, asyncio.Task[Answer]] = {}
         self._stopped: Failure | None = None
+        self._given_up = 0
         self.structured = "json_schema" if settings.structured == "auto" else settings.structured
 
     async def ask(self, request: ChatRequest) -> Answer:
@@ -82,17 +86,19 @@ class LlmClient:
             if reached is not None:
                 return Answer(AnswerStatus.budget_exhausted, detail=reached)
             outcome = await self.turn(key, request, most)
-            if isinstance(outcome, Answer):
-                return outcome
             if outcome is None:
                 await asyncio.sleep(self.claim_poll_s)
                 continue
+            if isinstance(outcome, Answer):
+                self._given_up = 0
+                return outcome
             if outcome.schema_unsupported and self._falls_back(request):
                 continue
             tries += 1
             self.counts[f"failed: {outcome.status}"] += 1
             wait = self.settings.patience.delay(tries, outcome.retry_after) if outcome.retry else None
             if wait is None:
+                self._count_given_up(outcome)
                 return Answer(outcome.status, detail=outcome.detail)
             await asyncio.sleep(wait)
 
@@ -126,7 +132,7 @@ class LlmClient:
         async with asyncio.timeout(self.settings.timeout_s):
             # `chat.completions.create` would walk through every part of the body: a third of a request's CPU time.
             response = await self.http.post("/chat/completions", body=body, cast_to=httpx2.Response)
-            return response.text
+            return _decoded(response)
 
     def end_answered(self, key: str, request: ChatRequest, raw: str, answer: Answer, most: Spend) -> Answer:
         """Store the answer, what it cost, and the end of its claim, all at once."""
@@ -155,6 +161,13 @@ class LlmClient:
         if failure.stops_run:
             self._stopped = failure
 
+    def _count_given_up(self, failure: Failure) -> None:
+        """After many requests that no patience helped, the next ones are not sent: hours would pass for nothing."""
+        self._given_up = self._given_up + 1 if failure.retry else 0
+        if self._given_up == _GIVEN_UP_IN_A_ROW:
+            detail = f"not sent, {self._given_up} requests in a row had no answer, the last: {failure.detail}"
+            self._stopped = replace(failure, detail=detail)
+
     def _falls_back(self, request: ChatRequest) -> bool:
         """After a server refused a schema field: ask for the schema in words from now on, if that is allowed."""
         if request.schema is None or self.settings.structured != "auto":
@@ -172,7 +185,7 @@ class LlmClient:
 def open_http(settings: EndpointConfig) -> openai.AsyncOpenAI:
     """The official client over aiohttp: a third of the CPU time per request of its default transport."""
     key = os.environ.get(settings.api_key_env)
-    if key is None and settings.base_url is None:
+    if not key and settings.base_url is None:
         raise InputError(
             f"the environment variable {settings.api_key_env} is not set: it holds the key for {settings.provider}. "
             "Set it, or give the base_url of a server that needs none."
@@ -180,6 +193,14 @@ def open_http(settings: EndpointConfig) -> openai.AsyncOpenAI:
     limits = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
     transport: Any = openai.DefaultAioHttpClient(timeout=httpx2.Timeout(settings.timeout_s), limits=limits)
     return openai.AsyncOpenAI(api_key=key or "none", base_url=settings.base_url, max_retries=0, http_client=transport)
+
+
+def _decoded(response: httpx2.Response) -> str:
+    """The body as text: JSON is UTF-8 (RFC 8259 section 8.1) unless the server says otherwise. Nothing is guessed."""
+    try:
+        return response.content.decode(response.charset_encoding or "utf-8")
+    except (UnicodeDecodeError, LookupError) as error:
+        raise MalformedResponse(f"the reply is no text: {error}") from error
 
 
 def _price(settings: EndpointConfig) -> Price | None:

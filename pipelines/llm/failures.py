@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
-from typing import Any
 
 import httpx2
 import openai
 
-from pipelines.llm.answer import AnswerStatus, MalformedResponse, Usage
+from pipelines.llm.answer import AnswerStatus, ErrorResponse, MalformedResponse, Usage, error_text
 from pipelines.retry import is_transient_http, parse_retry_after
 
-EXPECTED = (openai.OpenAIError, httpx2.HTTPError, asyncio.TimeoutError, MalformedResponse, OSError)
+EXPECTED = (
+    openai.OpenAIError,
+    httpx2.HTTPError,
+    asyncio.TimeoutError,
+    MalformedResponse,
+    ErrorResponse,
+    OSError,
+)
 """What sending a request may raise; anything else is a defect of ours and is not caught."""
 
 # HTTP statuses (RFC 9110 section 15.5) that will not change by asking again, apart from 400, whose code tells more.
@@ -25,10 +30,14 @@ _PERMANENT = {
     413: AnswerStatus.context_length,
 }
 # OpenAI's and Azure's error codes ("Error codes" guide; Azure OpenAI "Content filtering"), and what vLLM says in words.
-_POLICY_SIGNS = ("content_policy", "content_filter", "responsibleaipolicy", "safety system", "moderation_blocked")
+_POLICY_SIGNS = ("content_policy", "content_filter", "responsibleaipolicy", "safety system", "moderation")
 _LENGTH_SIGNS = ("context_length_exceeded", "maximum context length", "string_above_max_length", "too many tokens")
 _CREDIT_SIGNS = ("insufficient_quota", "billing_hard_limit", "billing_not_active")
+# A field of the request that the model does not take: no other request would pass either.
+_SETTING_SIGNS = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 _SCHEMA_SIGNS = ("response_format", "json_schema", "structured output", "guided")
+# An error that came with status 200 and names no other: most likely the server's own.
+_UNTOLD = 500
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,10 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """One of the `EXPECTED` exceptions as a Failure."""
     if isinstance(error, openai.APIStatusError):
-        return explain_http(error.status_code, dict(error.response.headers), _told(error))
+        told = error_text(error.body) or " ".join(str(error.message).split())
+        return explain_http(error.status_code, dict(error.response.headers), told)
+    if isinstance(error, ErrorResponse):
+        return explain_http(error.status or _UNTOLD, {}, error.told)
     if isinstance(error, MalformedResponse):
         return Failure(AnswerStatus.malformed, str(error), retry=True, may_be_billed=True, usage=error.usage)
     if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError, httpx2.TimeoutException)):
@@ -70,7 +82,7 @@ def explain_http(status: int, headers: dict[str, str], told: str) -> Failure:
     if is_transient_http(status) or status == 409:
         wait = parse_retry_after(headers)
         return Failure(AnswerStatus.unavailable, detail, retry=True, overload=True, retry_after=wait)
-    if status in (400, 422):
+    if status in (400, 422) or (status == 403 and any(sign in signs for sign in _POLICY_SIGNS)):
         return _bad_request(signs, detail)
     meaning = _PERMANENT.get(status, AnswerStatus.bad_request)
     stops = meaning in (AnswerStatus.unauthorized, AnswerStatus.unknown_model)
@@ -83,15 +95,5 @@ def _bad_request(signs: str, detail: str) -> Failure:
     if any(sign in signs for sign in _LENGTH_SIGNS):
         return Failure(AnswerStatus.context_length, detail)
     unsupported = any(sign in signs for sign in _SCHEMA_SIGNS)
-    return Failure(AnswerStatus.bad_request, detail, schema_unsupported=unsupported)
-
-
-def _told(error: openai.APIStatusError) -> str:
-    """Code and message of the error body, as far as it has them; else what it has (FastAPI servers say `detail`)."""
-    body: Any = error.body
-    if isinstance(body, dict):
-        parts = [body.get("code"), body.get("type"), body.get("message")]
-        if not any(parts):
-            parts = [told if isinstance(told, str) else json.dumps(told) for told in body.values() if told]
-        body = " ".join(str(part) for part in parts if part)
-    return " ".join(str(body or error.message).split())
+    stops = not unsupported and any(sign in signs for sign in _SETTING_SIGNS)
+    return Failure(AnswerStatus.bad_request, detail, stops_run=stops, schema_unsupported=unsupported)

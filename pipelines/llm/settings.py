@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.llm.ledger import Caps
 from pipelines.llm.prices import Price, find_price
@@ -12,6 +12,10 @@ from pipelines.retry import RetryPolicy
 from pipelines.step import Config, Runtime
 
 DEFAULT_CACHE = "~/.cache/lavabeam/llm"
+# Fields of a request that `extra` must leave to us, because caps and readers count on them, and what sets them.
+_OURS = dict.fromkeys(("messages", "n", "best_of", "stream", "response_format", "tools"), "Leave it out")
+_OURS |= dict.fromkeys(("max_tokens", "max_completion_tokens"), "Set max_output_tokens instead")
+_OURS |= {name: f"Set {name} instead of extra" for name in ("model", "temperature")}
 PATIENCE = RetryPolicy(attempts=8, base_s=0.5, cap_s=30.0, jitter=0.5)
 """About 45 s of patience with a server that is away, and far more with one that names its own waiting time."""
 
@@ -30,7 +34,8 @@ class EndpointConfig(Config):
     api_key_env: Annotated[str, Runtime()] = "OPENAI_API_KEY"
     """The environment variable that holds the key. May be unset for a server of your own."""
 
-    temperature: float = Field(default=0.7, ge=0, le=2)
+    temperature: float | None = Field(default=0.7, ge=0, le=2)
+    """null leaves it out of the request: models that think before they answer refuse any."""
     max_output_tokens: int = Field(default=1024, ge=1)
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, as the server names them (top_p, reasoning_effort, ...)."""
@@ -71,6 +76,14 @@ class EndpointConfig(Config):
             )
         return self
 
+    @field_validator("extra")
+    @classmethod
+    def _leaves_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name in _OURS:
+                raise ValueError(f"{name!r} is ours to set: caps and readers count on it. {_OURS[name]}")
+        return value
+
     @model_validator(mode="after")
     def _freezes_price(self) -> EndpointConfig:
         """The listed price becomes part of the configuration, so the manifest keeps what was counted with."""
@@ -89,4 +102,5 @@ class EndpointConfig(Config):
 
     def request_parameters(self) -> dict[str, Any]:
         """The sampling fields of every request."""
-        return {"temperature": self.temperature, **self.extra}
+        own = {} if self.temperature is None else {"temperature": self.temperature}
+        return {**own, **self.extra}

@@ -47,14 +47,16 @@ async def ask_for(
 
 
 def _summed(before: Answer, after: Answer) -> Answer:
-    """`after`, with the usage and cost of both; cached only when both were."""
+    """`after`, with the usage and cost of both; cached only when both were. The text is the last that came."""
     usage, cost = after.usage or before.usage, after.cost
     if before.usage is not None and after.usage is not None:
-        cached = before.usage.cached_input + after.usage.cached_input
-        usage = Usage(before.usage.input + after.usage.input, before.usage.output + after.usage.output, cached)
+        discounted = before.usage.cached_input + after.usage.cached_input
+        usage = Usage(before.usage.input + after.usage.input, before.usage.output + after.usage.output, discounted)
     if before.cost is not None:
         cost = before.cost + (after.cost or 0.0)
-    return replace(after, usage=usage, cost=cost, cached=before.cached and after.cached)
+    text, received = after.text or before.text, before.received or after.received
+    cached = before.cached and after.cached
+    return replace(after, text=text, usage=usage, cost=cost, cached=cached, received=received)
 
 
 def _in_short(error: ValueError) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.llm.answer import Answer
+from schemas.store import Store
+
+_SUMS = ("answers", "cached", "input_tokens", "output_tokens", "cost", "paid")
 
 
 def usage_fields(step: str) -> tuple[pa.Field, ...]:
@@ -22,7 +26,7 @@ def usage_fields(step: str) -> tuple[pa.Field, ...]:
 
 def usage_of(step: str, answer: Answer | None) -> dict[str, Any]:
     """The values of `usage_fields`; none for a row that brought no answer."""
-    if answer is None or answer.request_id is None:
+    if answer is None or not answer.received:
         return {}
     tokens = (answer.usage.input, answer.usage.output) if answer.usage else (None, None)
     values = (answer.request_id, *tokens, answer.cost)
@@ -30,16 +34,21 @@ def usage_of(step: str, answer: Answer | None) -> dict[str, Any]:
 
 
 class Tally:
-    """Adds up answers. It also keeps which rows were cache hits, as no column may say."""
+    """Adds up answers, and the reasons why there was none. It also keeps which rows were cache hits: no column may."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str], dict[str, Any]] = defaultdict(
-            lambda: {"answers": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "cost": 0.0, "cached_keys": []}
+            lambda: {**dict.fromkeys(_SUMS, 0), "cost": 0.0, "paid": 0.0, "cached_keys": []}
         )
+        self._unanswered: dict[str, dict[str, Any]] = {}
 
     def add(self, key: str, model: str, prompt: str, answer: Answer | None) -> None:
-        """Count the answer of row `key`; a request that brought none counts nothing."""
-        if answer is None or answer.request_id is None:
+        """Count the answer of row `key`, or the reason why it has none; None is a row that nothing was asked about."""
+        if answer is None:
+            return
+        if not answer.received:
+            missing = self._unanswered.setdefault(str(answer.status), {"rows": 0, "detail": answer.detail})
+            missing["rows"] += 1
             return
         sums = self._sums[model, prompt]
         sums["answers"] += 1
@@ -50,10 +59,38 @@ class Tally:
         if answer.cached:
             sums["cached"] += 1
             sums["cached_keys"].append(key)
+        else:
+            sums["paid"] += answer.cost or 0.0
 
     def events(self) -> list[dict[str, Any]]:
-        """One event per model and prompt, for `Context.log`."""
-        return [
+        """One event per model and prompt, and one per reason for no answer, for `Context.log`."""
+        answered = [
             {"event": "answered", "model": model, "prompt": prompt, **sums}
             for (model, prompt), sums in sorted(self._sums.items())
         ]
+        missing = sorted(self._unanswered.items())
+        return [*answered, *({"event": "unanswered", "status": status, **told} for status, told in missing)]
+
+
+def read_run(dataset: str, run: str) -> dict[str, list[dict[str, Any]]]:
+    """What all fragments of a run told: `answers` by model and prompt, `unanswered` by status with one row's detail.
+
+    Both lists are empty for a run that asked nothing. `cost` (USD) is what the answers cost when they were bought,
+    `paid` what those did that are not of the cache.
+    """
+    store = Store(dataset)
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
+    missing: dict[str, dict[str, Any]] = {}
+    for name in store.list(f"runs/{run}"):
+        for event in json.loads(store.read(f"runs/{run}/{name}")).get("events", ()):
+            if event.get("event") == "answered":
+                told = sums.setdefault((event["model"], event["prompt"]), dict.fromkeys(_SUMS, 0))
+                for part in _SUMS:
+                    told[part] += event[part]
+            elif event.get("event") == "unanswered":
+                told = missing.setdefault(event["status"], {"rows": 0, "detail": event["detail"]})
+                told["rows"] += event["rows"]
+    return {
+        "answers": [{"model": model, "prompt": prompt, **told} for (model, prompt), told in sorted(sums.items())],
+        "unanswered": [{"status": status, **told} for status, told in sorted(missing.items())],
+    }

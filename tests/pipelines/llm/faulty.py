@@ -94,6 +94,20 @@ class FaultyServer(Teacher):
     async def _other_shape(self, request: web.Request, answer: dict) -> web.Response:
         return web.json_response({"result": "hello"})
 
+    async def _not_text(self, request: web.Request, answer: dict) -> web.Response:
+        return web.Response(body='{"id": "caf\xe9"}'.encode("latin-1"), content_type="application/json")
+
+    async def _latin(self, request: web.Request, answer: dict) -> web.Response:
+        answer["choices"][0]["message"]["content"] = "caf\xe9"
+        body = json.dumps(answer, ensure_ascii=False).encode("latin-1")
+        return web.Response(body=body, headers={"content-type": "application/json; charset=latin-1"})
+
+    async def _away_for_today(self, request: web.Request, answer: dict) -> web.Response:
+        return refusal(429, "rate_limit_exceeded", "requests per day", {"retry-after": "3600"})
+
+    async def _wrong_setting(self, request: web.Request, answer: dict) -> web.Response:
+        return refusal(400, "unsupported_value", "temperature must be 1")
+
     async def _half(self, request: web.Request, answer: dict) -> web.StreamResponse:
         whole = json.dumps(answer).encode()
         response = web.StreamResponse(headers={"content-length": str(len(whole))})

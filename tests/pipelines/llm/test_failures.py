@@ -2,7 +2,7 @@ import httpx2
 import openai
 import pytest
 
-from pipelines.llm.answer import AnswerStatus, MalformedResponse, Usage
+from pipelines.llm.answer import AnswerStatus, ErrorResponse, MalformedResponse, Usage
 from pipelines.llm.failures import explain
 
 REQUEST = httpx2.Request("POST", "http://localhost/v1/chat/completions")
@@ -81,3 +81,20 @@ def test_a_refused_schema_is_told_apart():
 
 def test_usage_of_a_malformed_answer_is_kept():
     assert explain(MalformedResponse("no choices", Usage(5, 6))).usage == Usage(5, 6)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry", "stops"),
+    [
+        (ErrorResponse("slow down", 429), AnswerStatus.unavailable, True, False),
+        (ErrorResponse("no such key", 401), AnswerStatus.unauthorized, False, True),
+        (ErrorResponse("something", None), AnswerStatus.unavailable, True, False),
+        (http(403, "", "your input was flagged by moderation"), AnswerStatus.content_policy, False, False),
+        # what no request of these settings would pass stops the run
+        (http(400, "unsupported_value", "temperature must be 1"), AnswerStatus.bad_request, False, True),
+        (http(400, "unsupported_parameter", "response_format"), AnswerStatus.bad_request, False, False),
+    ],
+)
+def test_errors_in_disguise(error, status, retry, stops):
+    failure = explain(error)
+    assert (failure.status, failure.retry, failure.stops_run) == (status, retry, stops)

@@ -58,6 +58,7 @@ def test_a_fault_that_passes_is_outlived(fault, tmp_path):
         ("half", AnswerStatus.unavailable),
         ("not_json", AnswerStatus.malformed),
         ("no_choices", AnswerStatus.malformed),
+        ("not_text", AnswerStatus.malformed),
     ],
 )
 def test_a_fault_that_stays_ends_after_the_tries(fault, status, tmp_path):
@@ -89,6 +90,7 @@ def test_a_permanent_error_is_never_retried_and_stops_nobody_else(fault, status,
         ("locked_out", AnswerStatus.unauthorized),
         ("no_credit", AnswerStatus.unauthorized),
         ("unknown", AnswerStatus.unknown_model),
+        ("wrong_setting", AnswerStatus.bad_request),
     ],
 )
 def test_an_error_of_the_whole_endpoint_stops_the_sending(fault, status, tmp_path):
@@ -96,6 +98,35 @@ def test_an_error_of_the_whole_endpoint_stops_the_sending(fault, status, tmp_pat
         answers, _ = ask(settings(server, tmp_path, concurrency=2), [f"q{n}" for n in range(50)])
         assert {answer.status for answer in answers} == {status}
         assert server.arrivals.total() <= 2
+
+
+def test_a_server_that_nobody_hears_from_is_given_up(tmp_path):
+    """Each request has its tries; after 16 that had them all for nothing the others are not sent."""
+    with FaultyServer(lambda question, arrival: "broken") as server:
+        answers, _ = ask(settings(server, tmp_path, concurrency=4), [f"q{n}" for n in range(200)])
+        assert {answer.status for answer in answers} == {AnswerStatus.unavailable}
+        assert "16 requests in a row had no answer, the last: HTTP 500" in (answers[-1].detail or "")
+        assert server.arrivals.total() < 200 * QUICK.attempts
+
+
+def test_a_limit_of_the_day_is_not_asked_about_by_every_row(tmp_path):
+    with FaultyServer(lambda question, arrival: "away_for_today") as server:
+        ask(settings(server, tmp_path, concurrency=1), [f"q{n}" for n in range(100)])
+        assert server.arrivals.total() == 16
+
+
+def test_answers_in_between_show_that_the_server_is_there(tmp_path):
+    with FaultyServer(lambda question, arrival: OK if question[1:].isdecimal() else "broken") as server:
+        texts = [f"q{n}" if n % 10 == 0 else f"q{n}x" for n in range(60)]
+        answers, _ = ask(settings(server, tmp_path, concurrency=1, patience=RetryPolicy(attempts=1)), texts)
+        assert server.arrivals.total() == 60
+        assert sum(answer.ok for answer in answers) == 6
+
+
+def test_a_declared_encoding_is_read(tmp_path):
+    with FaultyServer(lambda question, arrival: "latin") as server:
+        answers, _ = ask(settings(server, tmp_path), ["q"])
+        assert answers[0].text == "caf\xe9"
 
 
 def test_a_stalled_request_times_out_alone(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
 from pipelines.llm.answer import Usage
-from pipelines.llm.client import LlmClient
+from pipelines.llm.client import LlmClient, open_http
 from pipelines.llm.prices import Price, find_price
 from pipelines.llm.settings import EndpointConfig
 from schemas.config import parse
@@ -52,3 +52,28 @@ def test_no_key_for_a_paid_provider_is_told(monkeypatch, tmp_path):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(InputError, match="OPENAI_API_KEY is not set"):
         LlmClient(EndpointConfig(model="gpt-4o-mini", cache=str(tmp_path)), "b")
+
+
+@pytest.mark.parametrize(
+    ("extra", "remedy"),
+    [
+        ({"n": 4}, "Leave it out"),
+        ({"stream": True}, "Leave it out"),
+        ({"max_tokens": 9999}, "Set max_output_tokens instead"),
+        ({"temperature": 1}, "Set temperature instead of extra"),
+    ],
+)
+def test_extra_cannot_escape_the_caps(extra, remedy):
+    with pytest.raises(InputError, match=remedy):
+        parse({"model": "m", "extra": extra}, EndpointConfig, where="recipe.yaml")
+
+
+def test_no_temperature_is_not_sent():
+    assert "temperature" not in EndpointConfig(model="m", temperature=None).request_parameters()
+    assert EndpointConfig(model="m", extra={"top_p": 0.5}).request_parameters() == {"temperature": 0.7, "top_p": 0.5}
+
+
+def test_an_empty_key_is_no_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    with pytest.raises(InputError, match="OPENAI_API_KEY is not set"):
+        open_http(EndpointConfig(model="gpt-4o-mini"))

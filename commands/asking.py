@@ -1,0 +1,66 @@
+"""What a run asked of an LLM, on the terminal: answers and cost by model and prompt, and why some rows have none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from commands.output import print_summaries, print_table
+
+STEPS = ("caption", "generate", "judge")
+"""The steps that may ask an LLM."""
+
+_NAMES = ("model", "prompt", "answers", "cached", "input_tokens", "output_tokens", "cost", "paid")
+_COLUMNS = ("model", "prompt", "answers", "of the cache", "tokens in", "tokens out", "USD in all", "USD paid now")
+_STOPPED = ("unauthorized", "unknown_model")
+_REMEDIES = {
+    "unauthorized": "Set the key, or add credit; then run it again.",
+    "unknown_model": "Correct the model or the base_url, then run it again.",
+    "bad_request": "The server does not take such a request: look at temperature (null leaves it out), extra and "
+    "output_limit_field, then run it again with `--retry bad_request`.",
+    "budget_exhausted": "Raise the cap and run it again: it goes on from here.",
+}
+
+
+def read_asking(summary: Any) -> dict[str, Any]:
+    """What the run of `summary` asked (pipelines/llm/tally.py); {} where nothing was."""
+    if summary.step not in STEPS or not summary.made:
+        return {}
+    from pipelines.llm.tally import read_run
+
+    told = read_run(summary.dataset, summary.run)
+    return told if told["answers"] or told["unanswered"] else {}
+
+
+def was_stopped(asked: dict[str, Any]) -> bool:
+    """Whether it was the key, the credit or the model: then nothing that follows makes sense."""
+    return any(one["status"] in _STOPPED for one in asked.get("unanswered", ()))
+
+
+def print_runs(summaries: list[Any], asked: list[dict[str, Any]], as_json: bool) -> None:
+    """What runs did and what they asked; on stderr why rows have no answer. Raises InputError after a `was_stopped`."""
+    from schemas.errors import InputError
+
+    print_summaries(summaries, as_json, asked)
+    if not as_json:
+        for told in asked:
+            _print_answers(told)
+    missing = [(summary.step, one) for summary, told in zip(summaries, asked, strict=True) for one in _missing(told)]
+    for step, one in missing:
+        remedy = _REMEDIES.get(one["status"], f"`--retry {one['status']}` asks again.")
+        words = f"{step}: {one['rows']} rows are {one['status']}, such as: {one['detail']}\n{remedy}"
+        if one["status"] in _STOPPED:
+            raise InputError(words)
+        click.echo(f"lavabeam: {words}", err=True)
+
+
+def _print_answers(told: dict[str, Any]) -> None:
+    if told.get("answers"):
+        rows = [tuple(one[name] for name in _NAMES) for one in told["answers"]]
+        print_table(_COLUMNS, rows, title="\nAnswers of this run")
+
+
+def _missing(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Reasons for no answer, those that stop a run last."""
+    return sorted(told.get("unanswered", ()), key=lambda one: one["status"] in _STOPPED)
