@@ -177,8 +177,14 @@ def merge(adapter: Path, output: Path, model: Path | None) -> None:
 
 @click.command()
 @click.option("--lengths", type=Path, required=True, help="JSON list of row lengths; negative ones have no picture.")
-@click.option("--strategy", default="balanced", help="balanced, modality_length, length_window, random, ...")
-@click.option("--world-size", default=1, show_default=True)
+@click.option(
+    "--strategy",
+    default="balanced",
+    help="balanced, length_window or random; or as LLaVA: modality_length; or as LLaVA-NeXT: modality_length_auto, "
+    "length_grouped, length_grouped_auto, variable_length.",
+    show_default=True,
+)
+@click.option("--world-size", default=1, help="Ranks.", show_default=True)
 @click.option("--batch-size", default=16, help="Rows per rank and micro-step.", show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--accumulation", default=1, help="Micro-steps of a step.", show_default=True)
@@ -199,7 +205,12 @@ def plan(
 
 @click.command()
 @click.argument("file")
-@click.option("--template", default="v1", help="Chat template.", show_default=True)
+@click.option(
+    "--template",
+    default="v1",
+    help="plain, v1, llama_2, llava_llama_2, llama_3, mistral, qwen, chatml, mpt, chatml_direct, ...",
+    show_default=True,
+)
 @click.option("--tokenizer", required=True, help="A folder with tokenizer.json.")
 @click.option("--compat", type=click.Choice(["llava", "llava_next"]), help="The original's ids and labels.")
 @click.option("--max-length", type=int, help="Cut rows at this many tokens.")

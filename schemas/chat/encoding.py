@@ -163,7 +163,8 @@ def _counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: ImageRu
     if pictures != len(sizes):
         raise InputError(
             f"the messages show {pictures} pictures, and {len(sizes)} sizes were given. "
-            "Every picture of a row needs one content part of type image."
+            "Every picture of a row needs one content part of type image, in a turn that the template writes: answers "
+            "before the first question are left out, and so are plain's question and pictures in its answer."
         )
     if not pictures:
         return []

@@ -28,13 +28,21 @@ def from_llava(
         {"role": _role(turn, where, number, any_speaker), "content": _parts(turn["value"], bool(images))}
         for number, turn in enumerate(turns)
     ]
-    shown = sum(part["type"] == "image" for message in messages for part in message["content"])
-    if strict and shown != len(images):
-        raise InputError(
-            f"{where}: {len(images)} images and {shown} {PLACEHOLDER} in its conversations. Every image needs one "
-            f"{PLACEHOLDER} where it is shown, or the row no image."
-        )
+    told = mismatch(messages, images) if strict else None
+    if told is not None:
+        raise InputError(f"{where}: {told}")
     return messages, images
+
+
+def mismatch(messages: Sequence[Message], images: Sequence[str]) -> str | None:
+    """What to say of a row that shows another number of pictures than it names; None where they agree."""
+    shown = sum(part["type"] == "image" for message in messages for part in message["content"])
+    if shown == len(images):
+        return None
+    return (
+        f"{len(images)} images and {shown} {PLACEHOLDER} in its conversations. Every image needs one {PLACEHOLDER} "
+        "where it is shown, or the row no image."
+    )
 
 
 def to_llava(messages: Sequence[Message], images: Sequence[str] = (), key: str | None = None) -> dict[str, Any]:
@@ -51,6 +59,8 @@ def to_llava(messages: Sequence[Message], images: Sequence[str] = (), key: str |
 def image_paths(row: dict[str, Any], where: str = "row") -> list[str]:
     """The images a row names: `image` is a path, a list of paths, null, or missing."""
     image = row.get("image")
+    if image is None and row.get("images"):
+        raise InputError(f"{where}: its images are in `images`; LLaVA's rows name them in `image`. Rename the key.")
     if image is None or image == "":
         return []
     found = [image] if isinstance(image, str) else image
@@ -61,7 +71,9 @@ def image_paths(row: dict[str, Any], where: str = "row") -> list[str]:
 
 def _turns(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
     turns = row.get("conversations") if isinstance(row, dict) else None
-    if not isinstance(turns, list) or not turns:
+    if turns == []:
+        raise InputError(f"{where}: its `conversations` are empty. Leave the row out.")
+    if not isinstance(turns, list):
         found = f"keys {sorted(row)}" if isinstance(row, dict) else type(row).__name__
         raise InputError(f"{where}: no list `conversations` ({found}). Expected a row of LLaVA's JSON format.")
     return turns
@@ -73,6 +85,10 @@ def _role(turn: Any, where: str, number: int, any_speaker: bool) -> str:
     speaker = turn["from"]
     if not isinstance(speaker, str) or (speaker not in ROLES and not any_speaker):
         raise InputError(f"{where}: turn {number} is from {speaker!r}; expected human or gpt.")
+    try:
+        turn["value"].encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: turn {number} holds half a character ({error}). Correct its text.") from error
     return ROLES.get(speaker, speaker)
 
 

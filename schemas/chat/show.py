@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,11 @@ import numpy as np
 from schemas.chat.compat import encode_like_original, original_job
 from schemas.chat.encoding import IGNORE, ORIGINAL_IMAGE, Encoded, encode
 from schemas.chat.images import ImageRule, Size
-from schemas.chat.llava_json import from_llava, image_paths
 from schemas.chat.prompts import get_template
-from schemas.chat.templates import Message, Template
+from schemas.chat.rows import Row, open_rows
+from schemas.chat.templates import Template
 from schemas.chat.tokenizer import Tokenizer, load_tokenizer
 from schemas.errors import InputError
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row to show: `sizes` of its pictures where they are known, `has_image` as its source says."""
-
-    key: str
-    messages: list[Message]
-    sizes: list[Size] | None
-    has_image: bool
 
 
 def tokens_command(
@@ -51,7 +40,7 @@ def tokens_command(
     a file that cannot be read, or a tokenizer or template that does not fit, raises at once.
     """
     form, words = get_template(template), load_tokenizer(tokenizer)
-    rule, rows = _open(Path(path), rule, images, any_speaker=compat is not None)
+    rule, rows = open_rows(Path(path), rule, images, any_speaker=compat is not None)
     color = sys.stdout.isatty() if color is None else color
     failures: list[str] = []
     count = 0
@@ -64,14 +53,14 @@ def tokens_command(
                 raise row
             shown = describe(row, form, words, rule, compat, max_length)
         except InputError as error:
-            failures.append(f"{path}, row {number}{_named(row)}: {error}")
-            yield (
-                json.dumps({"row": number, "id": getattr(row, "key", None), "error": str(error)})
-                if as_json
-                else (f"row {number}{_named(row)}: {error}")
-            )
+            key = row.key if isinstance(row, Row) else None
+            told = str(error) if key is None else f"row {number} (id {key}): {error}"
+            failures.append(f"{path}, {told}")
+            yield json.dumps({"row": number, "id": key, "error": str(error)}) if as_json else told
             continue
         yield json.dumps(shown, ensure_ascii=False) if as_json else text_view(shown, words, color)
+    if count == 0 and limit != 0:
+        raise InputError(f"{path}: there are no rows.")
     if failures:
         more = f" {len(failures)} of {count} rows failed." if len(failures) > 1 else ""
         raise InputError(failures[0] + more)
@@ -98,7 +87,7 @@ def describe(
         "tokens": encoded.tokens,
         "image_tokens": encoded.image_tokens,
         "all_masked": encoded.all_masked,
-        "warning": encoded.warning,
+        "warning": row.warning if compat is None else encoded.warning,
     }
 
 
@@ -157,71 +146,6 @@ def _short(values: list[int]) -> str:
     return " ".join(str(value) if times == 1 else f"{value} x {times}" for value, times in folded)
 
 
-def _open(
-    path: Path, rule: ImageRule | None, images: str | None, any_speaker: bool
-) -> tuple[ImageRule, Iterator[Row | InputError]]:
-    if path.suffix in (".json", ".jsonl") and path.is_file():
-        return rule or ImageRule(), _llava_rows(path, images, any_speaker)
-    if path.is_dir():
-        return _open_dataset(path, rule)
-    raise InputError(f"{path}: expected a .json or .jsonl file of LLaVA rows, or the folder of a samples dataset.")
-
-
-def _open_dataset(path: Path, rule: ImageRule | None) -> tuple[ImageRule, Iterator[Row | InputError]]:
-    from schemas.dataset import Dataset
-
-    dataset = Dataset.open(str(path))
-    if dataset.schema_name not in ("samples", "conversations"):
-        raise InputError(f"{path}: a dataset of {dataset.schema_name}; expected samples or conversations.")
-    told = dataset.manifest.info.get("image")
-    if rule is None:
-        rule = ImageRule.from_dict(told) if isinstance(told, dict) else ImageRule()
-    return rule, _dataset_rows(dataset)
-
-
-def _dataset_rows(dataset: Any) -> Iterator[Row]:
-    columns = ["key", "messages"] + (["widths", "heights"] if dataset.schema_name == "samples" else [])
-    for fragment in dataset.fragments:
-        for batch in fragment.batches(columns):
-            for values in batch.to_pylist():
-                sizes = list(zip(values["widths"], values["heights"], strict=True)) if "widths" in values else None
-                shows = any(part["type"] == "image" for message in values["messages"] for part in message["content"])
-                yield Row(values["key"], values["messages"], sizes, shows)
-
-
-def _llava_rows(path: Path, images: str | None, any_speaker: bool) -> Iterator[Row | InputError]:
-    for number, content in enumerate(_json_rows(path)):
-        if isinstance(content, InputError):
-            yield content
-            continue
-        try:
-            messages, paths = from_llava(content, "the row", strict=False, any_speaker=any_speaker)
-            sizes = None if images is None else [_size(Path(images) / name) for name in paths]
-            yield Row(str(content.get("id", number)), messages, sizes, bool(image_paths(content)))
-        except InputError as error:
-            yield error
-
-
-def _json_rows(path: Path) -> Iterator[Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            found = json.loads(text)
-            if not isinstance(found, list):
-                raise InputError(f"{path}: found a {type(found).__name__}; expected a list of LLaVA rows.")
-            yield from found
-            return
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: this is not valid JSON ({error}).") from error
-    for line in text.split("\n"):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            yield InputError(f"this line is not valid JSON ({error}).")
-
-
 def _sizes(row: Row, rule: ImageRule) -> list[Size]:
     """Sizes of the row's pictures. Where they are unknown any will do, unless the count depends on them."""
     if row.sizes is not None:
@@ -230,17 +154,3 @@ def _sizes(row: Row, rule: ImageRule) -> list[Size]:
     if pictures and rule.mode == "anyres":
         raise InputError("anyres counts by the size of a picture: give the folder of images, or a samples dataset.")
     return [(rule.image_size, rule.image_size)] * pictures
-
-
-def _size(path: Path) -> Size:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).size
-    except OSError as error:
-        raise InputError(f"{path}: no readable picture ({error}).") from error
-
-
-def _named(row: Any) -> str:
-    return f" (id {row.key})" if isinstance(row, Row) else ""

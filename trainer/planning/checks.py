@@ -27,7 +27,7 @@ def check_sizes(
         near = difflib.get_close_matches(strategy, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InputError(f"no strategy is called {strategy!r}; there are {', '.join(known)}{hint}")
-    sizes = {"global batch": global_batch, "world size": world_size, "accumulation": accumulation, "epoch": epoch + 1}
+    sizes = {"world size": world_size, "accumulation": accumulation, "global batch": global_batch, "epoch": epoch + 1}
     for name, size in sizes.items():
         if size < 1:
             least = "0" if name == "epoch" else "1"

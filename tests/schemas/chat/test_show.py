@@ -42,6 +42,40 @@ def test_a_byte_order_mark_is_no_part_of_the_rows(tmp_path: Path, folder: Path) 
     assert len(list(tokens_command(path, "v1", str(folder), as_json=True))) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("lines.json", json.dumps(TEXT) + "\r\n\r\n" + json.dumps(TEXT)),
+        ("list.jsonl", json.dumps([TEXT, TEXT])),
+        ("pretty.jsonl", json.dumps([TEXT, TEXT], indent=2)),
+        ("last.jsonl", json.dumps(TEXT) + "\n" + json.dumps(TEXT)),
+    ],
+)
+def test_lists_and_lines_are_told_apart_by_what_they_hold(
+    name: str, content: str, tmp_path: Path, folder: Path
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    rows = [json.loads(line) for line in tokens_command(str(tmp_path / name), "v1", str(folder), as_json=True)]
+    assert len(rows) == 2
+    assert rows[0] == rows[1]
+    (tmp_path / name).write_text(json.dumps(TEXT, indent=1))
+    assert len(list(tokens_command(str(tmp_path / name), "v1", str(folder), as_json=True))) == 1
+
+
+def test_a_row_whose_pictures_and_placeholders_differ_is_marked(tmp_path: Path, folder: Path) -> None:
+    lost = {"conversations": GOOD["conversations"], "id": "\ud83d"}
+    path = write(tmp_path / "rows.json", [lost, {**TEXT, "image": "a.jpg"}, GOOD])
+    told = [json.loads(line) for line in tokens_command(path, "v1", str(folder), as_json=True)]
+    assert [row["image_tokens"] for row in told] == [0, 0, 576]
+    assert told[0]["warning"] == (
+        "<image> stands in its conversations and the row names no image, so it is text like any other."
+    )
+    # A terminal takes no half character.
+    assert told[0]["id"] == "\\ud83d"
+    assert told[1]["warning"].startswith("1 images and 0 <image> in its conversations.")
+    assert told[2]["warning"] is None
+
+
 def test_compat_shows_the_placeholder_and_max_length_cuts(tmp_path: Path, folder: Path) -> None:
     path = write(tmp_path / "rows.json", [GOOD, TEXT])
     first, second = map(
@@ -101,13 +135,19 @@ def test_a_samples_dataset_brings_its_sizes_and_its_rule(tmp_path: Path, folder:
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "rows.json").write_text('{"a": 1}')
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "none.json").write_text("[]")
+    (tmp_path / "wide.json").write_text(json.dumps([TEXT]), encoding="utf-16")
     (tmp_path / "broken.json").write_text("[")
     (tmp_path / "broken.jsonl").write_text(json.dumps(TEXT) + "\n{\n")
     for name, message in (
-        ("rows.json", "found a dict; expected a list"),
+        ("rows.json", r"rows.json, row 0: no list `conversations` \(keys \['a'\]\)"),
+        ("empty.jsonl", "the file is empty"),
+        ("none.json", "there are no rows"),
+        ("wide.json", "this is not UTF-8 text"),
         ("broken.json", "broken.json: this is not valid JSON"),
         ("broken.jsonl", "broken.jsonl, row 1: this line is not valid JSON"),
-        ("missing.json", "expected a .json or .jsonl file"),
+        ("missing.json", "no such file; expected a .json or .jsonl file"),
     ):
         with pytest.raises(InputError, match=message):
             list(tokens_command(str(tmp_path / name), "v1", str(folder)))

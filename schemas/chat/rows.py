@@ -1,0 +1,151 @@
+"""Rows to look at, from wherever they are: LLaVA's JSON of any writer, or a dataset of samples or conversations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from schemas.chat.images import ImageRule, Size
+from schemas.chat.llava_json import PLACEHOLDER, from_llava, mismatch
+from schemas.chat.templates import Message
+from schemas.errors import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row to show: `sizes` of its pictures where they are known, `has_image` as its source says.
+
+    warning: what `mix` would refuse it for, or may be a mistake.
+    """
+
+    key: str
+    messages: list[Message]
+    sizes: list[Size] | None
+    has_image: bool
+    warning: str | None = None
+
+
+def open_rows(
+    path: Path, rule: ImageRule | None, images: str | None, any_speaker: bool
+) -> tuple[ImageRule, Iterator[Row | InputError]]:
+    """How pictures are counted, and the rows; one that is no row is an InputError that names its number.
+
+    rule: instead of the dataset's own, or LLaVA-1.5's. images: the folder of the pictures of LLaVA's rows, to read
+    their sizes. any_speaker: see `from_llava`. Raises InputError for a file that cannot be read.
+    """
+    if path.suffix in (".json", ".jsonl") and path.is_file():
+        return rule or ImageRule(), _llava_rows(path, images, any_speaker)
+    if path.is_dir():
+        return _open_dataset(path, rule)
+    found = "no such file" if not path.exists() else "unknown kind of file"
+    raise InputError(
+        f"{path}: {found}; expected a .json or .jsonl file of LLaVA rows, or the folder of a samples dataset."
+    )
+
+
+def _open_dataset(path: Path, rule: ImageRule | None) -> tuple[ImageRule, Iterator[Row | InputError]]:
+    from schemas.dataset import Dataset
+
+    dataset = Dataset.open(str(path))
+    if dataset.schema_name not in ("samples", "conversations"):
+        raise InputError(f"{path}: a dataset of {dataset.schema_name}; expected samples or conversations.")
+    told = dataset.manifest.info.get("image")
+    if rule is None:
+        rule = ImageRule.from_dict(told) if isinstance(told, dict) else ImageRule()
+    return rule, _dataset_rows(dataset)
+
+
+def _dataset_rows(dataset: Any) -> Iterator[Row]:
+    columns = ["key", "messages"] + (["widths", "heights"] if dataset.schema_name == "samples" else [])
+    for fragment in dataset.fragments:
+        for batch in fragment.batches(columns):
+            for values in batch.to_pylist():
+                sizes = list(zip(values["widths"], values["heights"], strict=True)) if "widths" in values else None
+                shows = any(part["type"] == "image" for message in values["messages"] for part in message["content"])
+                yield Row(values["key"], values["messages"], sizes, shows)
+
+
+def _llava_rows(path: Path, images: str | None, any_speaker: bool) -> Iterator[Row | InputError]:
+    for number, content in enumerate(_json_values(path)):
+        try:
+            if isinstance(content, InputError):
+                raise InputError(f"row {number}: {content}")
+            messages, paths = from_llava(content, f"row {number}", strict=False, any_speaker=any_speaker)
+            sizes = None if images is None else [_size(Path(images) / name) for name in paths]
+            yield Row(_key(content, number), messages, sizes, bool(paths), _warning(messages, paths))
+        except InputError as error:
+            yield error
+
+
+def _key(content: dict[str, Any], number: int) -> str:
+    """The row's id, or its number; half a character, which no terminal takes, as its code."""
+    told = content.get("id")
+    return str(number if told is None else told).encode(errors="backslashreplace").decode()
+
+
+def _warning(messages: list[Message], paths: list[str]) -> str | None:
+    """A placeholder without an image is text: a row about placeholders, or more likely one that lost its image."""
+    texts = (part["text"] or "" for message in messages for part in message["content"])
+    if not paths and any(PLACEHOLDER in text for text in texts):
+        return f"{PLACEHOLDER} stands in its conversations and the row names no image, so it is text like any other."
+    return mismatch(messages, paths)
+
+
+def _json_values(path: Path) -> Iterator[Any]:
+    """Values of a JSON list or of JSON lines, whatever the suffix says: writers confuse the two.
+
+    Lines are read one by one; a bad one is an InputError among the values.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = next((line for line in file if line.strip()), "")
+            if _is_object(first):
+                yield from _json_lines(chain([first], file))
+                return
+            text = first + file.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: this is not UTF-8 text ({error}). Convert the file to UTF-8.") from error
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty.")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if path.suffix == ".json" or text.lstrip()[0] == "[":
+            raise InputError(f"{path}: this is not valid JSON ({error}).") from error
+        yield from _json_lines(iter(text.split("\n")))
+        return
+    if not isinstance(found, list):
+        found = [found]
+    yield from found
+
+
+def _is_object(line: str) -> bool:
+    """Whether a line holds a whole JSON object: then so do the others."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _json_lines(lines: Iterator[str]) -> Iterator[Any]:
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield InputError(f"this line is not valid JSON ({error}).")
+
+
+def _size(path: Path) -> Size:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).size
+    except OSError as error:
+        raise InputError(f"{path}: no readable picture ({error}).") from error
