@@ -44,7 +44,7 @@ def compare_plans(
         raise InputError(f"{min(counts)} GPUs: the least is 1.")
     job = check(settings, min(counts))
     folder = job.folder or planned_folder(job)
-    rows = Rows.of(job.mix, folder.rule, settings.data.max_length or folder.positions)
+    rows = Rows.of(job.mix, folder.rule, folder.longest(settings.data.max_length))
     original = plan.strategy if plan.strategy in ORIGINAL_STRATEGIES else "modality_length"
     words = original_lengths(job.mix, original)
     cost = cost_model(folder, job.stage, settings.gradient_checkpointing)

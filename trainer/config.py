@@ -30,6 +30,10 @@ class ModelConfig(StrictModel):
     def _one_origin(self) -> ModelConfig:
         if (self.checkpoint is None) == (self.tower is None or self.llm is None):
             raise ValueError("give either `checkpoint` (a LLaVA folder) or both `tower` and `llm`")
+        fields = type(self).model_fields
+        parts = [name for name in fields if name != "checkpoint" and getattr(self, name) != fields[name].default]
+        if self.checkpoint is not None and parts:
+            raise ValueError(f"`checkpoint` is a joined model, so `{parts[0]}` would do nothing: leave it out")
         return self
 
 

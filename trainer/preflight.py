@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from schemas.chat import ImageRule, Tokenizer, encode, get_template, load_tokeni
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
-from trainer.models.folder import ModelFolder
+from trainer.models.folder import ModelFolder, known_positions
 from trainer.models.partcheck import check_checkpoint, check_llm, check_tower
 from trainer.plan import make_plan
 from trainer.stages import Stage, get_stage
@@ -47,15 +49,17 @@ def check(recipe: Recipe, processes: int) -> Job:
         rule = rule or folder.rule
         check_agreement(folder, mix, rule)
         folder = folder.with_training(rule, information["template"])
+        positions = folder.positions
     else:
-        _check_parts(recipe, mix, rule)
+        positions = known_positions(_check_parts(recipe, mix, rule))
     if rule is None:
         raise InputError(f"{mix.path}: the mix has no image rule. Give `image` in its recipe and make it again.")
-    limit = recipe.data.max_length or (folder.positions if folder else None)
+    check_tiles(mix, rule)
+    limit = min(recipe.data.max_length or positions, positions)
     check_lengths(mix, limit, recipe.data.too_long)
     plan = recipe.plan
     make_plan(
-        np.minimum(mix.numpy("tokens").astype(np.int64), limit or np.iinfo(np.int64).max),
+        np.minimum(mix.numpy("tokens").astype(np.int64), limit),
         mix.numpy("image_count").astype(np.int64),
         seed=plan.seed,
         global_batch=plan.global_batch,
@@ -120,9 +124,33 @@ def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
             f"{folder.path}: config.json calls token {folder.image_id} the picture's, the tokenizer's <image> is "
             f"{'missing' if known is None else known}. Assemble the checkpoint again from its tower and llm."
         )
+    table = folder.text.get("vocab_size")
+    if table is not None and folder.tokenizer.vocab_size > table:
+        raise InputError(
+            f"{folder.path}: its tokenizer has {folder.tokenizer.vocab_size} tokens, its embeddings only {table} rows. "
+            "Assemble the checkpoint again from its tower and llm: that adds the missing rows."
+        )
     check_template(folder.tokenizer, mix.manifest.info["template"])
     _check_rule(folder, rule, mix)
     check_checkpoint(folder.path, folder.text)
+
+
+def check_tiles(mix: Dataset, rule: ImageRule) -> None:
+    """Raise InputError for a way of joining an anyres picture's tiles that the model which trains does not know."""
+    known = ImageRule("anyres", rule.image_size, rule.patch_size)
+    if rule.mode == "anyres":
+        for name in ("merge", "max_tiles", "unpad_digits"):
+            ours, theirs = getattr(known, name), getattr(rule, name)
+            if ours != theirs:
+                raise InputError(
+                    f"{mix.path}: made with image {name} {theirs!r}, transformers' LLaVA-NeXT has {ours!r} only. Set "
+                    f"`image: {{{name}: {json.dumps(ours)}}}` in the mix's recipe and make it again."
+                )
+        if rule.select == "full" and rule.class_token:
+            raise InputError(
+                f"{mix.path}: made with image select 'full', and with anyres transformers' LLaVA-NeXT has no place for "
+                "a tower's class token. Set `image: {select: patch}` in the mix's recipe and make it again."
+            )
 
 
 def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
@@ -147,9 +175,9 @@ def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
         )
 
 
-def check_lengths(mix: Dataset, limit: int | None, too_long: str) -> None:
+def check_lengths(mix: Dataset, limit: int, too_long: str) -> None:
     """Raise InputError when rows are longer than the model and the recipe does not say to cut them."""
-    if limit is None or too_long == "cut":
+    if too_long == "cut":
         return
     lengths = mix.numpy("tokens")
     over = np.flatnonzero(lengths > limit)
@@ -168,7 +196,11 @@ def model_path(path: str) -> Path:
     return inner if (inner / "config.json").is_file() else Path(path)
 
 
-def _check_parts(recipe: Recipe, mix: Dataset, rule: ImageRule | None) -> None:
+def _check_parts(recipe: Recipe, mix: Dataset, rule: ImageRule | None) -> dict[str, Any]:
+    """The language model's configuration."""
+    projector = recipe.model.projector
+    if projector is not None and not Path(projector).is_file():
+        raise InputError(f"{projector}: no such file. Give the mm_projector.bin of a pretraining run.")
     tokenizer = load_tokenizer(recipe.model.tokenizer or str(recipe.model.llm))
     counted = mix.manifest.info["tokenizer"]["hash"]
     if tokenizer.hash != counted:
@@ -177,9 +209,9 @@ def _check_parts(recipe: Recipe, mix: Dataset, rule: ImageRule | None) -> None:
             f"counted with ({counted[:12]}). Make the mix again with it."
         )
     check_template(tokenizer, mix.manifest.info["template"])
-    check_llm(str(recipe.model.llm))
     if rule is not None:
         check_tower(str(recipe.model.tower), rule)
+    return check_llm(str(recipe.model.llm))
 
 
 def check_template(tokenizer: Tokenizer, template: str) -> None:

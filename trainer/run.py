@@ -125,7 +125,7 @@ def build_trainer(
     arguments = training_arguments(recipe, folder, schedule.steps, cuda)
     torch.manual_seed(recipe.plan.seed)  # adapters start at random
     model = load_model(job, kernel, torch.bfloat16 if arguments.bf16 else torch.float32)
-    limit = recipe.data.max_length or source.positions
+    limit = source.longest(recipe.data.max_length)
     samples = Samples(job.mix, source, max_length=limit, cut=recipe.data.too_long == "cut")
     anyres = source.rule.mode == "anyres"
     collator = Collator(source.rule, source.image_id, source.tokenizer.pad_id, packed=packed, anyres=anyres)
@@ -195,7 +195,7 @@ def precision_of(recipe: Recipe, cuda: bool) -> str:
     """`bf16` or `fp32`; the recipe's, or what the device does well."""
     if recipe.deepspeed.precision != "auto":
         return recipe.deepspeed.precision
-    return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def _tell_where_from(folder: Path, checkpoint: Path | None) -> None:

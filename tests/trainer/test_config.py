@@ -26,6 +26,8 @@ def test_overrides_replace_dotted_keys(recipe_file):
         ({"optimizer__rates": {"vision": 1e-6}}, ["rates", "tower"]),
         ({"epochs": 1.0}, ["epochs", "steps", "not both"]),
         ({"model__tower": "a", "model__llm": "b"}, ["checkpoint", "tower"]),
+        ({"model__projector": "mm_projector.bin"}, ["`projector` would do nothing"]),
+        ({"model__select_layer": -1}, ["`select_layer` would do nothing"]),
         ({"deepspeed": {"zero": 2, "offload": "all"}}, ["zero: 3"]),
         ({"deepspeed": {"zero": 0, "offload": "optimizer"}}, ["offload", "zero"]),
     ],

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
+from schemas.chat import ImageRule
 from schemas.errors import InputError
 from tests.trainer.conftest import RULE, sample_row, write_mix
 from trainer.config import load_recipe
+from trainer.models.folder import known_positions
 from trainer.preflight import check
 
 
@@ -150,3 +152,57 @@ def test_a_template_whose_control_tokens_the_tokenizer_lacks(recipe_file, reader
 def test_parts_that_are_something_else(recipe_file, tiny, tower, llm, words):
     model = {"tower": str(tiny / tower), "llm": str(tiny / llm)}
     assert words in refusal(recipe_file(model=model))
+
+
+def test_a_row_longer_than_the_model_whatever_the_recipe_allows(recipe_file, tiny, reader, tmp_path):
+    """Positions beyond those that the language model knows would be trained on in silence."""
+    write_mix(tmp_path / "long", [sample_row(n, reader, "mistral", tokens=129) for n in range(2)], reader)
+    changes = {"data__mix": str(tmp_path / "long"), "plan__global_batch": 2, "data__max_length": 4096}
+    assert "the 128 tokens" in refusal(recipe_file(**changes))
+    parts = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm")}
+    assert "the 128 tokens" in refusal(recipe_file(model=parts, **changes))
+
+
+@pytest.mark.parametrize(
+    ("rope", "positions"),
+    [
+        (None, 4096),
+        ({"rope_type": "default"}, 4096),
+        ({"type": "linear", "factor": 4.0}, 16384),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}, 16384),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 1024}, 4096),
+    ],
+)
+def test_positions_of_a_language_model(rope, positions):
+    assert known_positions({"max_position_embeddings": 4096, "rope_scaling": rope}) == positions
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"merge": "flat"}, "image merge 'flat'"),
+        ({"max_tiles": 9}, "image max_tiles 9"),
+        ({"unpad_digits": None}, "image unpad_digits None"),
+        ({"select": "full"}, "select: patch"),
+    ],
+)
+def test_tiles_joined_in_a_way_that_the_model_does_not_know(recipe_file, reader, tiny, tmp_path, changes, words):
+    rule = ImageRule("anyres", 16, 8, pinpoints=((16, 32), (32, 16)), **changes)
+    write_mix(tmp_path / "tiles", [sample_row(number, reader, "mistral") for number in range(8)], reader, rule=rule)
+    model = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm"), "select_feature": rule.select}
+    assert words in refusal(recipe_file(model=model, data__mix=str(tmp_path / "tiles")))
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embeddings_have_rows(recipe_file, tiny, reader, tmp_path):
+    shutil.copytree(tiny / "model", tmp_path / "other")
+    content = json.loads((tmp_path / "other" / "config.json").read_text())
+    content["text_config"]["vocab_size"] -= 1
+    (tmp_path / "other" / "config.json").write_text(json.dumps(content))
+    message = refusal(recipe_file(model__checkpoint=str(tmp_path / "other")))
+    assert f"tokenizer has {reader.vocab_size + 1} tokens" in message
+    assert f"only {reader.vocab_size} rows" in message
+
+
+def test_a_projector_that_is_not_there(recipe_file, tiny):
+    parts = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm"), "projector": "nowhere.bin"}
+    assert "nowhere.bin: no such file" in refusal(recipe_file(model=parts))

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from schemas.chat import ImageRule
 from trainer import launch, preflight
@@ -52,6 +53,12 @@ def test_a_recipe_passes_a_dry_run(path, tiny, mixes, tmp_path, monkeypatch):
         changes["model.checkpoint"] = str(tiny / "model")
     else:
         changes |= {"model.tower": str(tiny / "tower"), "model.llm": str(tiny / "llm")}
+    if recipe.model.projector:
+        changes["model.projector"] = str(tmp_path / "mm_projector.bin")
+        shapes = {"0.weight": (24, 16), "0.bias": (24,), "2.weight": (24, 24), "2.bias": (24,)}
+        torch.save(
+            {f"mm_projector.{name}": torch.zeros(shape) for name, shape in shapes.items()}, changes["model.projector"]
+        )
     told = launch.train(path, processes=1, overrides=changes, dry_run=True)
     rates = {group["name"].removesuffix("_no_decay"): group["rate"] for group in told["groups"]}
     stage = get_stage(recipe.stage, recipe.train)

@@ -37,6 +37,7 @@ def answer_file(
     weights = weights_digest(answerer.folder.path)
     mark = fingerprint(weights, answerer.template.name, [row for _, row in asked], str(images), max_tokens)
     draft = Path(f"{output}.{mark[:8]}.part")
+    draft.parent.mkdir(parents=True, exist_ok=True)
     done = _whole_lines(draft)
     with draft.open("a", encoding="utf-8", buffering=1) as file, progress(len(prompts) - done) as bar:
         answers = answerer.stream(prompts[done:], max_tokens, batch, bar.update)

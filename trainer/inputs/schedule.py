@@ -24,7 +24,7 @@ class Schedule:
     """Which rows a rank trains on in which step, over all epochs. `lengths`, `images`, `tiles`: of each row."""
 
     def __init__(self, mix: Dataset, recipe: Recipe, folder: ModelFolder, world_size: int, packed: bool):
-        rows = Rows.of(mix, folder.rule, recipe.data.max_length or folder.positions)
+        rows = Rows.of(mix, folder.rule, folder.longest(recipe.data.max_length))
         self.lengths, self.images, self.tiles = rows.lengths, rows.images, rows.tiles
         self.recipe, self.world_size, self.packed = recipe, world_size, packed
         self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.gradient_checkpointing)

@@ -48,15 +48,13 @@ def assemble(
     output.mkdir(parents=True, exist_ok=True)
     made = write_tokenizer(tokenizer or llm, output)
     config = joined_config(tower, llm, rule, select_layer, projector_type, made.image_id, made.vocab_size)
+    first = projector_tensors(config, projector_type, projector, seed)
     with ShardWriter(output, dtype) as writer:
         for name, tensor in _tower_tensors(Path(tower)):
             writer.put(name, tensor)
         for name, tensor in _llm_tensors(Path(llm), config.text_config.vocab_size, config.tie_word_embeddings):
             writer.put(name, tensor)
-        fresh = dict(fresh_projector(config, projector_type, seed))
-        if projector is not None:
-            fresh.update(read_projector(projector, {name: tensor.shape for name, tensor in fresh.items()}))
-        for name, tensor in (*fresh.items(), *fresh_newline(config, seed)):
+        for name, tensor in (*first.items(), *fresh_newline(config, seed)):
             writer.put(name, tensor)
         config.dtype = writer.dtype
     config.save_pretrained(output)
@@ -65,6 +63,19 @@ def assemble(
     write_processor(output, made, config.model_type, rule, mean, std, template)
     write_sidecar(output, rule, template, {"tower": Path(tower).name, "llm": Path(llm).name})
     return output
+
+
+def projector_tensors(
+    config: Any, projector_type: str, projector: str | Path | None, seed: int
+) -> dict[str, torch.Tensor]:
+    """What a projector starts from: the original's file `projector`, or fresh weights.
+
+    Raises InputError for a file that holds no projector of this type and size.
+    """
+    fresh = dict(fresh_projector(config, projector_type, seed))
+    if projector is not None:
+        fresh.update(read_projector(projector, {name: tensor.shape for name, tensor in fresh.items()}))
+    return fresh
 
 
 def fresh_projector(config: Any, projector_type: str, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
@@ -145,7 +156,12 @@ def joined_config(
 
 def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
     # As in check_tower, with what config.json leaves to its class's defaults.
-    found = (vision.image_size, vision.patch_size)
+    found = (getattr(vision, "image_size", None), getattr(vision, "patch_size", None))
+    if None in found:
+        raise InputError(
+            f"{tower}: a {vision.model_type!r} tower has no one image_size, and LLaVA's pictures do. Give a CLIP, "
+            "SigLIP or DINOv2 folder."
+        )
     if found != (rule.image_size, rule.patch_size):
         raise InputError(
             f"{tower}: this tower sees {found[0]} pixels in patches of {found[1]}, the image rule says "

@@ -39,7 +39,7 @@ class ModelFolder:
         path = Path(path)
         if not path.is_dir():
             raise InputError(f"{path}: no such folder. Give the folder of a LLaVA checkpoint (it holds config.json).")
-        if (path / "adapter_config.json").is_file():
+        if any((place / "adapter_config.json").is_file() for place in (path, path / "adapter")):
             raise InputError(f"{path}: holds a LoRA adapter alone. Merge it first: lavabeam merge {path} OUTPUT.")
         config = _json(path / "config.json")
         if config.get("model_type") not in MODEL_TYPES:
@@ -74,7 +74,11 @@ class ModelFolder:
     @property
     def positions(self) -> int:
         """The longest sequence that the language model knows positions for."""
-        return int(self.config["text_config"].get("max_position_embeddings", 2048))
+        return known_positions(self.text)
+
+    def longest(self, max_length: int | None) -> int:
+        """Tokens that a row may have: `max_length`, and never more than the model knows positions for."""
+        return min(max_length or self.positions, self.positions)
 
     @property
     def text(self) -> dict[str, Any]:
@@ -83,6 +87,20 @@ class ModelFolder:
     def with_training(self, rule: ImageRule, template: str) -> ModelFolder:
         """The same folder, used with the rule and template of a mix."""
         return replace(self, rule=rule, template=template)
+
+
+def known_positions(text: dict[str, Any]) -> int:
+    """The longest sequence that a language model's configuration knows positions for.
+
+    Linear and dynamic scaling, and YaRN where it names what it started from, stretch rotary positions beyond
+    max_position_embeddings (transformers, modeling_rope_utils.py).
+    """
+    most = int(text.get("max_position_embeddings", 2048))
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    kind, first = rope.get("rope_type", rope.get("type")), rope.get("original_max_position_embeddings")
+    if kind not in ("linear", "dynamic", "yarn") or (kind == "yarn" and first is None):
+        return most
+    return max(most, int((first or most) * float(rope.get("factor") or 1)))
 
 
 def derived_rule(config: dict[str, Any]) -> ImageRule:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from schemas.errors import InputError
 
@@ -40,7 +43,11 @@ def read_projector(path: str | Path, shapes: Mapping[str, torch.Size]) -> Iterat
     kind, or of other sizes.
     """
     path = Path(path)
-    tensors = {name_of(name).removeprefix("model."): tensor for name, tensor in _load(path).items() if _known(name)}
+    found = {name: tensor for name, tensor in _load(path).items() if "mm_projector" in name}
+    strange = next((name for name in found if not PROJECTOR.match(name)), None)
+    if strange is not None:
+        raise InputError(f"{path}: {strange} belongs to no projector of one or two layers (linear, mlp2x_gelu).")
+    tensors = {name_of(name).removeprefix("model."): tensor for name, tensor in found.items()}
     if not tensors:
         raise InputError(
             f"{path}: holds no mm_projector weights. Give the mm_projector.bin of a LLaVA pretraining run."
@@ -73,15 +80,17 @@ def write_projector(weights: Mapping[str, torch.Tensor], path: Path, linear: boo
 def _load(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give the mm_projector.bin of a LLaVA pretraining run.")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _known(name: str) -> bool:
-    return PROJECTOR.match(name) is not None
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        told = str(error).partition("\n")[0]
+        raise InputError(f"{path}: cannot be read as weights: {told} Fetch the file again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}; expected weights by name.")
+    return content
 
 
 def _identity(tensors: Mapping[str, torch.Tensor]) -> set[str]:

@@ -53,7 +53,7 @@ def joined_before(job: Job) -> bool:
 
 def planned_folder(job: Job) -> ModelFolder:
     """What `assembled` would make, as far as its configuration says: for a dry run."""
-    from trainer.models.assemble import joined_config
+    from trainer.models.assemble import joined_config, projector_tensors
     from trainer.models.folder import CLIP_MEAN, CLIP_STD
 
     model = job.recipe.model
@@ -62,6 +62,8 @@ def planned_folder(job: Job) -> ModelFolder:
     vocabulary = max(tokenizer.vocab_size, tokenizer.image_id + 1)
     arguments: tuple[Any, ...] = (model.select_layer, model.projector_type, tokenizer.image_id, vocabulary)
     config = joined_config(str(model.tower), str(model.llm), job.rule, *arguments)
+    if model.projector is not None:
+        projector_tensors(config, model.projector_type, model.projector, job.recipe.plan.seed)
     path = Path(job.recipe.output) / BASE
     return ModelFolder(path, config.to_dict(), job.rule, CLIP_MEAN, CLIP_STD, job.template)
 

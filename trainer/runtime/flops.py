@@ -35,7 +35,7 @@ PEAKS: tuple[tuple[str, float], ...] = (
     ("RTX 5090", 209.5),
     ("RTX 4090", 165.2),
     ("RTX 3090", 71.0),
-    ("MI250X", 383.0),
+    ("MI250X", 191.5),  # one of its two dies, each of which is a device
     ("MI300X", 1307.4),
     ("MI325X", 1307.4),
 )

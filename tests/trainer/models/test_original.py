@@ -162,3 +162,35 @@ def test_a_projector_of_another_model_is_refused(tmp_path):
     torch.save({"model.mm_projector.0.weight": torch.zeros(3, 3)}, tmp_path / "mm_projector.bin")
     with pytest.raises(InputError, match=r"mm_projector\.bin"):
         dict(read_projector(tmp_path / "mm_projector.bin", projector_shapes(build())))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<html>not found</html>", "cannot be read as weights"),
+        (b"", "cannot be read as weights"),
+        ([1, 2], "holds a list"),
+        ({"model.layers.0.weight": torch.zeros(2)}, "holds no mm_projector"),
+        (
+            {f"model.mm_projector.{n}.weight": torch.zeros(2, 2) for n in (0, 2, 4)},
+            "mm_projector.4.weight belongs to no",
+        ),
+    ],
+)
+def test_files_that_hold_no_projector_of_ours(tmp_path, content, words):
+    """A projector of three layers must not be taken for one of two."""
+    path = tmp_path / "mm_projector.bin"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(InputError, match=words):
+        dict(read_projector(path, projector_shapes(build())))
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "base_model.model.model.", "module.model."])
+def test_a_projector_is_known_by_every_name_that_it_was_saved_under(tmp_path, prefix):
+    shapes = projector_shapes(build())
+    inside = {"linear_1": "0", "linear_2": "2"}
+    kept = {name.split(".")[1:][0] + "." + name.split(".")[-1]: torch.randn(shape) for name, shape in shapes.items()}
+    saved = {f"{prefix}mm_projector.{inside[name.split('.')[0]]}.{name.split('.')[1]}": t for name, t in kept.items()}
+    torch.save(saved, tmp_path / "mm_projector.bin")
+    back = dict(read_projector(tmp_path / "mm_projector.bin", shapes))
+    assert {name: back[f"multi_modal_projector.{name}"].equal(kept[name]) for name in kept} == dict.fromkeys(kept, True)
