@@ -11,19 +11,29 @@ from pipelines.generate.language import is_other_language
 from pipelines.generate.parsers import Pair
 from pipelines.generate.statuses import GenerateStatus, Rejected
 
+# What a model declines to do. Who answers a question may well say "I can't see anyone there" or "I'm not able to tell".
+_DECLINED = r"""(?:directly\ |actually\ )?(?:
+    (?:assist|help|view|fulfill?|comply|do\ that|provide|describe|generate|create|answer|process|access)\b
+    | see\ (?:(?:the|this|that|your|any)\ )?(?:images?|pictures?|photos?)\b
+    | identify\ (?:people|persons?|individuals|anyone|who)\b)"""
 _REFUSAL = re.compile(
-    r"""^\W*(?:
-    i[ '’]a?m\ (?:very\ |so\ )?sorry\b | sorry,\ (?:but\ )?i\b | i\ apologi[sz]e\b
-    | as\ an?\ (?:ai|language\ model)\b | i[ '’]a?m\ (?:unable|not\ able)\ to\b
-    | i\ (?:can['’]?t|cannot|can\ not|won['’]?t)\ (?:assist|help|see|view|fulfill?|comply|do\ that|provide|describe
-        |generate|create|identify|answer|process|access)\b)""",
+    rf"""^\W*(?:unfortunately,?\ )?(?:
+    i[ '’]a?m\ (?:very\ |so\ )?sorry\b(?!\ to\ (?:say|see|hear)) | sorry,\ (?:but\ )?i\b | i\ apologi[sz]e\b
+    | as\ an?\ (?:ai|(?:\w+\ )?language\ model)\b | i[ '’]a?m\ (?:unable|not\ able)\ to\ {_DECLINED}
+    | i\ (?:can['’]?t|cannot|can\ not|won['’]?t)\ {_DECLINED}
+    | i\ (?:don['’]?t|do\ not)\ have\ (?:the\ ability|access)\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
+# Words that show where the model has it from. A poster's caption, a map's coordinates, players who coordinate are none.
 _NOTES = re.compile(
-    r"""\b(?:captions? | bounding[ -]box(?:es)? | coordinates? | alt[ -]text
+    r"""\b(?:(?:the|these|those|each|given|provided|first|second|third|fourth|fifth|other|all)\ captions?
+    | captions?\ (?:says?|states?|mentions?|describes?|indicates?|suggests?)
+    | bounding[ -]box(?:es)? | alt[ -]text
+    | (?:normali[sz]ed|box|object|given|provided)\ coordinates | coordinates?\ [\[(]?[\d.]
     | (?:provided|given)\ (?:text|information|description|notes?)
-    | according\ to\ the\ (?:notes?|descriptions?|text)
-    | the\ (?:notes?|descriptions?)\ (?:says?|states?|mentions?))\b""",
+    | according\ to\ the\ (?:notes?|descriptions?|text)\b(?!\ (?:on|in|of|at|above|below|printed|written))
+    | the\ (?:notes|descriptions?)\ (?:says?|states?|mentions?))\b
+    | \b0?\.\d{2,3},\ 0?\.\d{2,3}\b""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -52,10 +62,10 @@ def check_pairs(pairs: list[Pair], known: Known, language: str | None, given: Co
 
 def _check_notes(pairs: list[Pair], known: Known, given: Collection[str]) -> None:
     """The model must speak of the picture. A word that the picture's own captions use is no sign of notes."""
-    own = {found.lower() for caption in known.captions for found in _NOTES.findall(caption)}
+    own = " ".join(known.captions).lower()
     for text in (text for pair in pairs for text in pair if text not in given):
         for found in _NOTES.findall(text):
-            if found.lower() not in own:
+            if found.split()[-1].lower() not in own:
                 raise Rejected(GenerateStatus.mentions_notes, f"says {found!r}")
 
 

@@ -17,6 +17,7 @@ _IRREGULAR = {"person": ("people", "persons"), "man": ("men",), "woman": ("women
 _IRREGULAR |= {"knife": ("knives",), "mouse": ("mice",), "sheep": ("sheep",), "bus": ("buses", "busses")}
 # The claim is about the whole picture, not about a part of it.
 _WHOLE = r"(?:(?: visible| present| shown)? in (?:the|this) (?:image|picture|photo|scene))?"
+_WHOLE_NAMES = r" (?:image|picture|photo|background|frame)"
 # How a question goes on after "how many dogs".
 _THERE = r"(?:are|is)(?: there)?|(?:can|do) (?:you|we|i) see|can be seen"
 # Above this many boxes of a thing annotators and describers stop counting.
@@ -48,17 +49,18 @@ def contradiction(question: str, answer: str, known: Known) -> str | None:
     for box in known.objects:
         labels.setdefault(box.label.lower(), []).append(box)
     for label, boxes in labels.items():
-        found = _count(question, answer, label, len(boxes)) or _denied(question, answer, label)
+        found = _count(question, answer, label, len(boxes), known) or _denied(question, answer, label)
         found = found or _side(question, answer, label, boxes)
         if found:
             return found
     return _relation(question, answer, labels) or _fact(question, answer, known)
 
 
-def _count(question: str, answer: str, label: str, count: int) -> str | None:
+def _count(question: str, answer: str, label: str, count: int, known: Known) -> str | None:
     """`There are three dogs`, or `Three.` to `How many dogs are there?`, against the number of boxes.
 
     A thing in a longer phrase (`two dogs in the background`, `two brown dogs`) may be a part of all and is let pass.
+    So is a number that a caption gives: then the notes contradict themselves.
     """
     names = "|".join(map(re.escape, _names(label)))
     number = rf"(?P<number>\d+|{'|'.join(_WORDS)})"
@@ -70,7 +72,10 @@ def _count(question: str, answer: str, label: str, count: int) -> str | None:
             continue
         word = claim["number"].lower()
         said = int(word) if word.isdigit() else _NUMBERS[word]
-        if said != count and max(said, count) <= _COUNTABLE:
+        written = re.compile(
+            rf"\b(?:{said}|{_WORDS[said] if said < len(_WORDS) else said}) (?:\w+ )?(?:{names})\b", re.I
+        )
+        if said != count and max(said, count) <= _COUNTABLE and not any(map(written.search, known.captions)):
             return f"says {said} {label}, known are {count}"
     return None
 
@@ -128,6 +133,7 @@ def _relation(question: str, answer: str, labels: dict[str, list[Box]]) -> str |
 
 def _fact(question: str, answer: str, known: Known) -> str | None:
     """`It is red`, `the triangle is red` or `a red triangle`, while the colour is known to be teal."""
+    about_it = _is_about_it(question, known)
     for name, value in known.facts.items():
         alternatives = _ALTERNATIVES.get(name.lower(), ())
         if value.lower() not in alternatives:
@@ -135,17 +141,25 @@ def _fact(question: str, answer: str, known: Known) -> str | None:
         others = "|".join(word for word in alternatives if word != value.lower())
         subjects = "|".join(re.escape(fact) for key, fact in known.facts.items() if key != name) or "thing"
         said = re.search(
-            rf"\b(?:(?:it|the (?:{re.escape(name)}|{subjects})(?: of the \w+)?) is(?: an?)? (?P<word>{others})\b"
+            rf"\b(?:(?:{'it|' if about_it else ''}the (?:{re.escape(name)}|{subjects})(?: of the (?:{subjects}))?)"
+            rf" is(?: an?)? (?P<word>{others})\b(?!{_WHOLE_NAMES})"
             rf"|an? (?P<quality>{others}) (?:{subjects})\b)",
             answer,
             re.IGNORECASE,
         )
         short = re.fullmatch(rf"\W*(?P<word>{others})\W*", answer, re.IGNORECASE)
         asked = re.match(rf"\W*what (?:{re.escape(name)}|colou?r) is\b", question, re.IGNORECASE)
-        word = (said["word"] or said["quality"]) if said else short["word"] if short and asked else None
+        word = (said["word"] or said["quality"]) if said else short["word"] if short and asked and about_it else None
         if word:
             return f"says {word.lower()!r}, the {name} is {value!r}"
     return None
+
+
+def _is_about_it(question: str, known: Known) -> bool:
+    """Whether `it` in the answer can only be the thing of the facts: the question names nothing else."""
+    things = {*known.facts, *known.facts.values(), "color", "colour", "thing", "object", "figure", "item", "form"}
+    plain = re.sub(r"\b(?:in|on|of) (?:the|this) (?:image|picture|photo|scene)\b", "", question, flags=re.IGNORECASE)
+    return all(word.lower() in things for word in re.findall(r"\b(?:the|an?|this|that) (\w+)", plain))
 
 
 def _wrong_side(side: str, middle: float, line: float) -> bool:

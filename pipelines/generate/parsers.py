@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -9,36 +10,34 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.generate.notation import bare, is_ornament, joined, unnumbered, untitled, unwrapped
 from pipelines.generate.statuses import GenerateStatus, Rejected
 from pipelines.llm.request import AnswerSchema
 
 Pair = tuple[str, str]
 
-_ASKER = r"question|q|user|human|person|asker|visitor"
-_ANSWERER = r"answer|a|assistant|gpt|model|observer|response|reply"
-# A turn's label at the start of a line, with what models put around it: bullets, numbers, bold, "Q1:", "Answer 2 -".
-_LABEL = re.compile(
-    rf"^[\s>#*_\-\d.)(]*(?:(?P<asker>{_ASKER})|(?P<answerer>{_ANSWERER}))\s*\d*[*_]*\s*(?:[:：]|\s[-–—]\s|[.)](?=\s))[*_]*\s*",
-    re.IGNORECASE,
+# Who asks and who answers, in sets that go together: inside one set's answers the words of another are only words.
+_SPEAKERS = (
+    (
+        "question|frage|pregunta|domanda|pergunta|vraag|问题|问",
+        "answer|antwort|réponse|reponse|respuesta|risposta|resposta|antwoord|response|reply|回答|答案|答",
+    ),
+    ("q", "a"),
+    ("user|human|person|curious person|asker|visitor", "assistant|gpt|model|observer|ai|you|response|reply"),
 )
-# A label as a heading of its own ("### Question 2", "**Answer**"), and as tags ("<question>...</question>").
-_HEADING = re.compile(
-    rf"^\s*(?:#+\s*[*_]*|[*_]{{2,}})(?P<who>{_ASKER}|{_ANSWERER})\s*(?P<number>\d*)[*_:：]*\s*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_TAG = re.compile(rf"<(?P<end>/?)(?P<who>{_ASKER}|{_ANSWERER})>", re.IGNORECASE)
+_ANY = tuple("|".join(words) for words in zip(*_SPEAKERS, strict=True))
 # A question without a question mark; only where nothing is labelled.
 _INSTRUCTION = re.compile(
     r"(?:please )?(?:describe|explain|write|analy[sz]e|tell|give|list|name|summari[sz]e|compare|identify|say)\b[^\n]*$",
     re.IGNORECASE,
 )
-_RULE = re.compile(r"^\s*(?:[=\-*_~#]\s*){3,}$")
-_FENCE = re.compile(r"^\s*```[\w-]*\s*\n(?P<inner>.*?)\n?\s*```\s*$", re.DOTALL)
-# "Sure! Here is the description:" before the answer itself.
-_PREFACE = re.compile(
-    r"^\s*(?:sure|certainly|of course|okay|ok|here(?:'s| is| are))\b[^\n]{0,120}:[ \t]*\n+", re.IGNORECASE
+_BRACKET = re.compile(r"[\[{]")
+# So many brackets that begin no JSON are looked behind; a text full of them is none.
+_MOST_BRACKETS = 20
+# Between paragraphs: a blank line, and the line breaks before and after a line that ends as a question.
+_PARAGRAPHS = re.compile(
+    r"""\n\s*\n|\n(?=[^\n]*[?？][*_"”]*\s*\n)|(?<=[?？])\s*\n|(?<=[?？]["”])\s*\n|(?<=[?？]\*\*)\s*\n"""
 )
-_TITLE = re.compile(r"^[\s#*_]*(?:answer|description|detailed description)[*_\s]*[:：][*_]*\s*", re.IGNORECASE)
 
 
 class QuestionAnswer(BaseModel):
@@ -63,9 +62,9 @@ PAIRS_SCHEMA = AnswerSchema("question_answers", QuestionAnswers.model_json_schem
 
 def parse_turns(text: str) -> list[Pair]:
     """A conversation in any usual notation: labelled lines, JSON, or questions and answers as paragraphs in turn."""
-    text = _unwrapped(text)
+    text = unwrapped(text)
     pairs = _from_json(text) or _labelled(text) or _unlabelled(text)
-    pairs = [(question, answer) for question, answer in pairs if question and answer]
+    pairs = [(bare(question), bare(answer)) for question, answer in pairs if question and answer]
     if not pairs:
         raise Rejected(GenerateStatus.no_answer, f"no question with an answer in: {_start(text)}")
     return pairs
@@ -77,9 +76,8 @@ def parse_pair(text: str) -> list[Pair]:
 
 
 def parse_text(text: str) -> str:
-    """A text that is the answer itself, without a preface, a title or a code fence around it."""
-    text = _PREFACE.sub("", _unwrapped(text), count=1)
-    text = _TITLE.sub("", text, count=1).strip()
+    """A text that is the answer itself, without a greeting, a title, quotes or a code fence around it."""
+    text = bare(untitled(unwrapped(text)))
     if not text:
         raise Rejected(GenerateStatus.no_answer, "the answer is empty")
     return text
@@ -87,22 +85,30 @@ def parse_text(text: str) -> str:
 
 def parse_json(text: str) -> Any:
     """The first JSON object or list in the text, whatever stands around it; raises ValueError."""
-    text = _unwrapped(text)
-    starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
-    if not starts:
+    values = _json_values(unwrapped(text))
+    if not values:
         raise ValueError(f"no JSON in: {_start(text)}")
-    value, _ = json.JSONDecoder().raw_decode(text[min(starts) :])
-    return value
+    return values[0]
+
+
+def _json_values(text: str) -> list[Any]:
+    """The JSON objects and lists in a text, one after the other. Line breaks inside strings are let pass."""
+    reader, values, place, misses = json.JSONDecoder(strict=False), [], 0, 0
+    while misses < _MOST_BRACKETS and (found := _BRACKET.search(text, place)):
+        try:
+            value, place = reader.raw_decode(text, found.start())
+            values.append(value)
+        except (ValueError, RecursionError):
+            place, misses = found.end(), misses + 1
+    return values
 
 
 def _from_json(text: str) -> list[Pair]:
-    """`[{"question", "answer"}]`, the same under one key, or a list of role/content turns; [] when it is none."""
-    if text[:1] not in "{[":
+    """`[{"question", "answer"}]`, the same under one key or line by line, or a list of role/content turns; else []."""
+    if text[:1] not in ("{", "["):
         return []
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return []
+    values = _json_values(text)
+    value = values[0] if len(values) == 1 else values
     if isinstance(value, dict):
         lists = [inner for inner in value.values() if isinstance(inner, list)]
         value = lists[0] if lists else [value]
@@ -111,20 +117,46 @@ def _from_json(text: str) -> list[Pair]:
     if any(question for question, _ in pairs):
         return pairs
     turns = [(_text(item, "role", "from"), _text(item, "content", "value", "text")) for item in items]
-    return _paired([(bool(re.fullmatch(_ASKER, who, re.IGNORECASE)), said) for who, said in turns])
+    return _paired([(bool(re.fullmatch(_ANY[0], who, re.IGNORECASE)), said) for who, said in turns])
 
 
 def _labelled(text: str) -> list[Pair]:
+    """By the speakers who come first; if that gives nothing, by all speakers there are."""
+    first = [(_label(*words).search(text), words) for words in _SPEAKERS]
+    used = sorted((found.start(), words) for found, words in first if found)
+    for _, words in [*used, (0, _ANY)]:
+        pairs = _spoken(text, *words)
+        if pairs:
+            return pairs
+    return []
+
+
+def _spoken(text: str, askers: str, answerers: str) -> list[Pair]:
     turns: list[tuple[bool, list[str]]] = []
-    text = _HEADING.sub(r"\g<who>\g<number>: ", text)
-    text = _TAG.sub(lambda tag: "\n" if tag["end"] else f"\n{tag['who']}: ", text)
+    label = _label(askers, answerers)
+    # "### Question 2" alone on its line, <question>...</question>, and "Question: ...? Answer: ..." on one line.
+    heading = rf"^\s*(?:#+\s*[*_]*|[*_]{{2,}})(?P<who>{askers}|{answerers})\s*(?P<number>\d*)[*_:：]*\s*$"
+    text = re.sub(heading, r"\g<who>\g<number>: ", text, flags=re.IGNORECASE | re.MULTILINE)
+    tag = re.compile(rf"<(?P<end>/?)(?P<who>{askers}|{answerers})>", re.IGNORECASE)
+    text = tag.sub(lambda found: "\n" if found["end"] else f"\n{found['who']}: ", text)
+    text = re.sub(rf"(?<=[?？])[*_]*[ \t]+(?=[*_]*(?:{answerers})[*_]*\s*[:：])", "\n", text, flags=re.IGNORECASE)
     for line in text.splitlines():
-        label = _LABEL.match(line)
-        if label:
-            turns.append((label["asker"] is not None, [line[label.end() :]]))
-        elif turns and not _RULE.match(line):
+        found = label.match(line)
+        if found:
+            turns.append((found["asker"] is not None, [line[found.end() :]]))
+        elif turns and not is_ornament(line):
             turns[-1][1].append(line)
-    return _paired([(asks, _joined(lines)) for asks, lines in turns])
+    return _paired([(asks, joined(lines)) for asks, lines in turns])
+
+
+@functools.cache
+def _label(askers: str, answerers: str) -> re.Pattern[str]:
+    """A turn's label at the start of a line, with what models put around it: bullets, numbers, bold, "Answer 2 -"."""
+    return re.compile(
+        rf"^[\s>#*_\-\d.)(]*(?:(?P<asker>{askers})|(?P<answerer>{answerers}))\s*\d*[*_]*\s*"
+        r"(?:[:：]|\s[-–—]\s|[.)](?=\s))[*_]*\s*",
+        re.IGNORECASE | re.MULTILINE,
+    )
 
 
 def _unlabelled(text: str) -> list[Pair]:
@@ -132,10 +164,19 @@ def _unlabelled(text: str) -> list[Pair]:
     first, _, rest = text.partition("\n")
     if _INSTRUCTION.match(first):
         text = f"{first}\n\n{rest}"
-    paragraphs = [_joined([part]) for part in re.split(r"\n\s*\n|\n(?=[^\n]*\?\s*\n)|(?<=\?)\s*\n", text)]
-    asks = [part.endswith("?") or _INSTRUCTION.match(part) is not None for part in paragraphs]
-    turns = [(asking, part) for asking, part in zip(asks, paragraphs, strict=True) if part and not _RULE.match(part)]
+    turns = []
+    for part in map(str.strip, _PARAGRAPHS.split(text)):
+        question = bare(_label(*_ANY).sub("", bare(unnumbered(part)), count=1))
+        asks = question.endswith(("?", "？")) or _INSTRUCTION.match(question) is not None
+        if part and not is_ornament(part):
+            turns.append((asks, question if asks else _answer(part)))
     return _paired(turns) if turns and turns[0][0] else []
+
+
+def _answer(part: str) -> str:
+    """An answer of one line may stand behind a bullet; more lines may be a list."""
+    said = joined([part])
+    return said if "\n" in said else re.sub(r"^[-•]\s+", "", said)
 
 
 def _paired(turns: list[tuple[bool, str]]) -> list[Pair]:
@@ -149,16 +190,6 @@ def _paired(turns: list[tuple[bool, str]]) -> list[Pair]:
     return [
         (question[1], answer[1]) for question, answer in itertools.pairwise(merged) if question[0] and not answer[0]
     ]
-
-
-def _unwrapped(text: str) -> str:
-    fenced = _FENCE.match(text)
-    return (fenced["inner"] if fenced else text).strip()
-
-
-def _joined(lines: list[str]) -> str:
-    text = "\n".join(line.strip() for line in lines).strip()
-    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def _text(item: dict[str, Any], *names: str) -> str:

@@ -145,7 +145,18 @@ def _text(content: Any) -> str | None:
         content = "".join(words) if words else content
     if content is not None and not isinstance(content, str):
         return None
-    return _clean(content or "")
+    return _without_thoughts(_clean(content or ""))
+
+
+def _without_thoughts(text: str) -> str:
+    """What models write in front of the answer where their server does not take it out: `<think>...</think>`.
+
+    Chat templates of some open the tag themselves, so that only its end is in the text.
+    """
+    thoughts, end, answer = text.partition("</think>")
+    if end:
+        return answer.strip()
+    return "" if thoughts.lstrip().startswith("<think>") else text
 
 
 def _status(finish_reason: str, refusal: Any) -> tuple[AnswerStatus, str | None]:

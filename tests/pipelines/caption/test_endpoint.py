@@ -100,7 +100,7 @@ def test_the_plain_prompt_shows_the_picture_and_nothing_else(tmp_path):
         ("policy", CaptionStatus.refused),
         ("bad", CaptionStatus.failed),
         ("reset", CaptionStatus.unavailable),
-        ("locked_out", CaptionStatus.unavailable),
+        ("locked_out", CaptionStatus.unauthorized),
     ],
 )
 def test_a_failure_is_a_status_with_its_reason(fault, status, tmp_path):

@@ -32,6 +32,10 @@ def status_of(pairs, known=EMPTY, language="en"):
         "I cannot assist with this request.",
         "I am unable to view the picture.",
         "I apologize, but no.",
+        "Unfortunately, I can't view images.",
+        "I can't see the picture that you mean.",
+        "I don't have the ability to look at pictures.",
+        "As a large language model, I do not see.",
     ],
 )
 def test_refusals_are_found(text):
@@ -47,6 +51,10 @@ def test_refusals_are_found(text):
         "I can see a dog.",
         "The man cannot see the ball.",
         "I see a sorry sight.",
+        "I can't see anyone there; both people are standing.",
+        "I'm not able to tell the exact time, but it seems to be late.",
+        "I cannot identify the breed from here.",
+        "As an assistant of the shepherd, the dog keeps watch.",
     ],
 )
 def test_quoted_or_similar_words_are_no_refusal(text):
@@ -62,6 +70,14 @@ def test_quoted_or_similar_words_are_no_refusal(text):
         ("According to the description, it rains.", GenerateStatus.mentions_notes),
         ("A boxer stands in a corner of the ring.", GenerateStatus.ok),
         ("A note lies on the table.", GenerateStatus.ok),
+        ("The first caption mentions a dog.", GenerateStatus.mentions_notes),
+        ("A dog at (0.12, 0.41, 0.38, 0.66).", GenerateStatus.mentions_notes),
+        ("Based on the given information, it rains.", GenerateStatus.mentions_notes),
+        ("The players coordinate their movements.", GenerateStatus.ok),
+        ("A photograph with a caption below it.", GenerateStatus.ok),
+        ("She reads the coordinates from her map.", GenerateStatus.ok),
+        ("According to the text on the sign, drivers must stop.", GenerateStatus.ok),
+        ("It costs 0.99, or 1.50 with a drink.", GenerateStatus.ok),
     ],
 )
 def test_the_answer_speaks_of_the_picture_and_not_of_notes(answer, status):
@@ -86,6 +102,8 @@ def test_the_same_question_twice():
         ("Le chien est sur la chaise et le chat est dans le jardin avec une balle.", "en", True),
         ("一只狗坐在椅子上，旁边有一只猫", "en", True),
         ("The dog sits on the chair and looks at the cat by the window.", "en", False),
+        ("No. No. No. Do dogs do so? As dogs do, no.", "en", False),
+        ("In a box. In a car. In a van. In a bus.", "en", False),
         ("The sign of the café Le Monde is red, and it is in Paris.", "en", False),
         ("Teal.", "en", False),
         ("The dog sits on the chair and this is what it likes to do.", "de", True),
@@ -155,12 +173,23 @@ def test_claims_about_objects(question, answer, found):
         ("What color is it?", "Red.", "says 'red', the color is 'teal'"),
         ("What shape is it?", "It is a circle.", "says 'circle', the shape is 'triangle'"),
         ("What is it?", "It is a teal triangle on a white background.", None),
+        ("What color is the background?", "It is white.", None),
+        ("What color is the background?", "White.", None),
+        ("What is it?", "It is a square picture of a triangle.", None),
+        ("What color is the thing in the picture?", "It is red.", "says 'red', the color is 'teal'"),
         ("Is it red?", "No, it is teal.", None),
         ("Is it a circle?", "No, it is not a circle.", None),
     ],
 )
 def test_claims_about_facts(question, answer, found):
     assert contradiction(question, answer, SHAPE) == found
+
+
+def test_a_number_that_a_caption_gives_contradicts_nothing():
+    """Boxes of people in the background, say: then the notes are of two minds."""
+    known = Known("k", ("Two people walk a dog.",), PEOPLE)
+    assert contradiction("How many people are there?", "There are two people.", known) is None
+    assert contradiction("How many people are there?", "There are four people.", known)
 
 
 def test_nothing_known_contradicts_nothing():

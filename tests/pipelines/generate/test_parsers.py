@@ -27,6 +27,16 @@ LABELLED = {
     "capitals": "QUESTION: {}\nANSWER: {}\nQUESTION: {}\nANSWER: {}",
     "preface": "Sure! Here is the conversation:\n\nQuestion: {}\nAnswer: {}\n\nQuestion: {}\nAnswer: {}",
     "fence": "```\nQuestion: {}\nAnswer: {}\n\nQuestion: {}\nAnswer: {}\n```",
+    "greeting and farewell": "Certainly! Here you go:\n\nQuestion: {}\nAnswer: {}\n\nQuestion: {}\nAnswer: {}\n\n"
+    "I hope this helps! Let me know if you need more.",
+    "bold whole questions": "**Q: {}**\n\nA: {}\n\n**Q: {}**\n\nA: {}",
+    "divided": "**Exchange 1**\nQuestion: {}\nAnswer: {}\n\n**Exchange 2**\nQuestion: {}\nAnswer: {}",
+    "German": "Frage: {}\nAntwort: {}\n\nFrage: {}\nAntwort: {}",
+    "French": "Question : {}\nRéponse : {}\nQuestion : {}\nRéponse : {}",
+    "Chinese": "问题：{}\n回答：{}\n问题：{}\n回答：{}",
+    "Windows": "Question: {}\r\nAnswer: {}\r\n\r\nQuestion: {}\r\nAnswer: {}\r\n",
+    "quoted": 'Question: "{}"\nAnswer: {}\nQuestion: "{}"\nAnswer: {}',
+    "observer": "Curious person: {}\nObserver: {}\nCurious person: {}\nObserver: {}",
     "wide colon": "Question：{}\nAnswer：{}\nQuestion：{}\nAnswer：{}",
 }
 
@@ -45,6 +55,9 @@ def test_labelled_turns_in_any_notation(form):
         json.dumps([{"from": "human", "value": PAIRS[0][0]}, {"from": "gpt", "value": PAIRS[0][1]}])[:-1]
         + ", "
         + json.dumps([{"role": "user", "content": PAIRS[1][0]}, {"role": "assistant", "content": PAIRS[1][1]}])[1:],
+        "\n".join(json.dumps({"question": question, "answer": answer}) for question, answer in PAIRS),
+        "Here is the list [as asked]:\n" + json.dumps([{"q": q, "a": a} for q, a in PAIRS]) + "\nEnjoy!",
+        json.dumps([{"q": question, "a": answer} for question, answer in PAIRS]).replace("\\n", "\n"),
         "```json\n" + json.dumps([{"q": question, "a": answer} for question, answer in PAIRS]) + "\n```",
     ],
 )
@@ -57,6 +70,37 @@ def test_paragraphs_in_turn():
         ("What is it?", "A cat.\n\nOn a chair."),
         ("Is it big?", "No."),
     ]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "1. **{}**\n   {}\n\n2. **{}**\n   {}",
+        "**{}**\n{}\n\n**{}**\n{}",
+        "1. {}\n   - {}\n2. {}\n   - {}",
+        "**Question 1: {}**\n{}\n\n**Question 2: {}**\n{}",
+        "Sure! Here is the conversation:\n\n{}\n\n{}\n\n{}\n\n{}",
+        "Question: {} Answer: {}\nQuestion: {} Answer: {}",
+    ],
+)
+def test_questions_whose_answers_bear_no_label(form):
+    parts = ("What is he doing?", "He rides a horse.", "Where is he?", "On a beach.")
+    assert parse_turns(form.format(*parts)) == [parts[:2], parts[2:]]
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        (
+            "Question: What is it?\nAnswer: Toys:\n- Model: a car\n- Person: none\nQuestion: Where?\nAnswer: There.",
+            [("What is it?", "Toys:\n- Model: a car\n- Person: none"), ("Where?", "There.")],
+        ),
+        ("Question: Which?\nA. a dog\nB. a cat\nAnswer: A", [("Which?\nA. a dog\nB. a cat", "A")]),
+        ("Question: What?\nAnswer: **A cat** on **the mat**.", [("What?", "**A cat** on **the mat**.")]),
+    ],
+)
+def test_words_that_are_labels_elsewhere_are_words_here(text, pairs):
+    assert parse_turns(text) == pairs
 
 
 @pytest.mark.parametrize("gap", ["\n", "\n\n"])
@@ -88,6 +132,13 @@ def test_a_pair_is_the_first():
         ("Sure, here is a detailed description:\n\nA cat sleeps.", "A cat sleeps."),
         ("**Description:** A cat sleeps.\n\nIt is grey.", "A cat sleeps.\n\nIt is grey."),
         ("```\nA cat sleeps.\n```", "A cat sleeps."),
+        ("# Detailed Description\n\nA cat sleeps.", "A cat sleeps."),
+        ("**Image Description**\n\nA cat sleeps.", "A cat sleeps."),
+        ("Caption: A cat sleeps.", "A cat sleeps."),
+        ('"A cat sleeps."', "A cat sleeps."),
+        ("Sure! Here is a description of the image: A cat sleeps.", "A cat sleeps."),
+        ("A cat sleeps.\n\nLet me know if you would like more details!", "A cat sleeps."),
+        ("A cat says 'let me know'.", "A cat says 'let me know'."),
         ("Here is a cat: it sleeps.", "Here is a cat: it sleeps."),
     ],
 )

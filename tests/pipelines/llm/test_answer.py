@@ -130,3 +130,16 @@ def test_an_error_with_status_200_is_the_error_that_it_tells(error, told, status
 def test_brackets_without_end_are_a_reason_too():
     with pytest.raises(MalformedResponse, match="not JSON"):
         read_response("[" * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("<think>\nA question: what?\n</think>\n\nA cat.", "A cat."),
+        ("The user wants a cat.\n</think>\nA cat.", "A cat."),
+        ("<think>\nI wonder", ""),
+        ("A cat thinks.", "A cat thinks."),
+    ],
+)
+def test_thoughts_are_no_part_of_the_answer(content, text):
+    assert read_response(response(choices=choice(content=content))).text == text
