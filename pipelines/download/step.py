@@ -19,6 +19,8 @@ from pipelines.download.loop import SHARED_LOOP, submit
 from pipelines.download.memory import Line, Row
 from pipelines.download.statuses import TRANSIENT, DownloadStatus, Failure
 from pipelines.step import Context, Step
+from schemas.dataset import Dataset
+from schemas.errors import InputError
 from schemas.records import STORED_IMAGE
 
 _BATCHES_AHEAD = 32
@@ -49,12 +51,19 @@ class Download(Step[DownloadConfig]):
     def __init__(self, config: DownloadConfig):
         super().__init__(config)
         # Two options change the columns of this one instance.
-        if config.verify_hash:
-            self.reads = (*type(self).reads, config.verify_hash[0])  # type: ignore[misc]
         if config.compute_hash != "sha256":
             self.adds = (*type(self).adds, pa.field(config.compute_hash, pa.string()))  # type: ignore[misc]
+        if config.verify_hash:
+            if config.verify_hash[0] in self.output_schema.names:
+                raise InputError(
+                    f"verify_hash: {config.verify_hash[0]!r} is a column that download writes itself. "
+                    f"Import the list's under another name: --extra '{{hash_of_list: {config.verify_hash[0]}}}'."
+                )
+            self.reads = (*type(self).reads, config.verify_hash[0])  # type: ignore[misc]
 
     def setup(self, context: Context) -> None:
+        """Raises InputError for a dataset whose pictures came with it: this step's columns would hide them."""
+        _check_no_pictures(context.dataset)
         self.context = context
         if self.config.engine == "img2dataset":
             self.peer = Img2datasetEngine(self.config)
@@ -145,3 +154,13 @@ class Download(Step[DownloadConfig]):
         if self.config.compute_hash != "sha256":
             columns[self.config.compute_hash] = outcome.hashes[self.config.compute_hash]
         return columns
+
+
+def _check_no_pictures(path: str) -> None:
+    if not Dataset.exists(path):
+        return  # a step that is used without a dataset
+    if any("image" in fragment.entry.files["base"].columns for fragment in Dataset.open(path).fragments):
+        raise InputError(
+            f"{path}: its pictures came with the import, and download would hide them. "
+            "To fetch them anew, import the list of their URLs into another dataset."
+        )

@@ -92,12 +92,31 @@ STATUS_FIELDS = (pa.field("import_status", pa.string(), nullable=False), pa.fiel
 
 def image_table(rows: Sequence[Mapping[str, Any]], extra: Sequence[pa.Field] = ()) -> pa.Table:
     """Rows of the `images` schema (absent names are null) with `extra` columns and their import status."""
-    return pa.Table.from_pylist(list(rows), pa.schema([*BASE["images"], *extra, *STATUS_FIELDS]))
+    return _table(rows, pa.schema([*BASE["images"], *extra, *STATUS_FIELDS]))
 
 
 def conversation_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows of the `conversations` schema; absent names are null."""
-    return pa.Table.from_pylist(list(rows), BASE["conversations"])
+    return _table(rows, BASE["conversations"])
+
+
+def storable(value: Any) -> Any:
+    """`value` with halves of surrogate pairs spelled out, as `\\udce9`: no UTF-8 file can hold them.
+
+    They come from JSON escapes that were cut in two, and from file names that are not UTF-8.
+    """
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {name: storable(item) for name, item in value.items()}
+    return [storable(item) for item in value] if isinstance(value, list) else value
+
+
+def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(list(rows), schema)
+    except UnicodeEncodeError:
+        return pa.Table.from_pylist([storable(row) for row in rows], schema)
 
 
 def cut(items: Iterable[Item], known: Sequence[int], rows: int) -> Iterator[list[Item]]:

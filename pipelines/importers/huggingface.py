@@ -122,11 +122,14 @@ def _told(path: str) -> bytes:
 
 
 def _bytes(image: Any) -> tuple[bytes | None, str | None]:
-    """The bytes and name of an image cell: raw bytes, or a struct with bytes, or with a path to read."""
+    """The bytes and name of an image cell: raw bytes, or a struct with bytes, or with the path of a file here.
+
+    An address instead of a path is not read: what fetches URLs, behind its guard, is `download`.
+    """
     if not isinstance(image, dict):
         return (image, None) if isinstance(image, bytes) else (None, None)
     data, path = image.get("bytes"), image.get("path")
-    if data is None and path:
+    if data is None and path and "://" not in path and "::" not in path:
         fs, name = fsspec.core.url_to_fs(path)
         data = fs.cat_file(name) if fs.isfile(name) else None
     return data, path.rsplit("/", 1)[-1] if path else None

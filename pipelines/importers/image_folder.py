@@ -9,7 +9,7 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest
+from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, storable
 from pipelines.importers.stored import stored_row, stored_table
 from pipelines.step import Config, Runtime
 from schemas.errors import InputError
@@ -47,7 +47,7 @@ class ImageFolder(Importer):
         made: list[Slice] = []
         for files in cut(self._files(), known, self.config.rows_per_slice):
             start = made[-1].start + made[-1].rows if made else 0
-            content = (f"{name}\0{told}".encode() for name, told in files)
+            content = (storable(f"{name}\0{told}").encode() for name, told in files)
             made.append(Slice(start, len(files), digest(0, *content), {"names": [name for name, _ in files]}))
         return made
 

@@ -98,12 +98,14 @@ def _shards(folder: str) -> list[str]:
     names = [entry.rsplit("/", 1)[-1] for entry in fs.ls(root, detail=False)]
     tables = sorted(name for name in names if name.endswith((".parquet", ".arrow")) and not name.startswith("_"))
     if not tables:
-        other = (
-            "It holds tfrecord files, which are not read here. " if any(".tfrecord" in name for name in names) else ""
-        )
+        other = ""
+        if any(".tfrecord" in name for name in names):
+            other = " It holds tfrecord files, which are not read here."
+        elif any(name.endswith(".tar") for name in names):
+            other = f" It holds tar files alone: `lavabeam import webdataset --path '{folder.rstrip('/')}/*.tar'`."
         raise InputError(
-            f"{folder}: no shard of img2dataset (00000.parquet or 00000.arrow) in here. {other}"
-            "Its outputs webdataset, parquet, files and arrow are read."
+            f"{folder}: no shard of img2dataset (00000.parquet or 00000.arrow) in here. "
+            f"Its outputs webdataset, parquet, files and arrow are read.{other}"
         )
     return [f"{folder.rstrip('/')}/{name}" for name in tables]
 

@@ -20,10 +20,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 
 def match(columns: Mapping[Any, str], found: Iterable[str]) -> dict[str, str]:
-    """Our column -> the source's column, from the given mapping and, for the rest, equal or well-known names."""
+    """Our column -> the source's column, from the given mapping and, for the rest, equal or well-known names.
+
+    `columns` may name columns besides `TARGETS`, which are taken as text.
+    """
     names = set(found)
     matched = {}
-    for target in TARGETS:
+    for target in dict.fromkeys((*TARGETS, *columns)):
         candidates = (columns[target],) if target in columns else ALIASES.get(target, (target,))
         first = next((name for name in candidates if name in names), None)
         if first is not None:
@@ -38,7 +41,7 @@ def resolve(columns: Mapping[Any, str], found: Iterable[str], where: str) -> dic
     for target, name in columns.items():
         if target not in resolved:
             raise InputError(
-                f"{where}: there is no column {name!r}, which `columns` maps to {target!r}. "
+                f"{where}: there is no column {name!r}, which is to become {target!r}. "
                 f"Columns found: {', '.join(names) or 'none'}."
             )
     if "url" not in resolved:
@@ -67,8 +70,8 @@ def image_row(values: Mapping[str, Any], columns: Mapping[str, str], needs_url: 
     problems = []
     for target, name in columns.items():
         try:
-            row[target] = CONVERT[target](values.get(name))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            row[target] = CONVERT.get(target, _text)(values.get(name))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             row[target] = None
             problems.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
     if problems:

@@ -80,6 +80,8 @@ class TextSource:
         except json.JSONDecodeError as error:
             place = f"{error.msg}, character {error.pos + 1} of the record"
             raise InputError(f"{self.path}:{raw.line}: this is not JSON ({place}). Correct it.") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.path}:{raw.line}: JSON that cannot be read ({error}). Correct it.") from error
         if not isinstance(value, dict):
             raise InputError(f"{self.path}:{raw.line}: expected a JSON object, found {type(value).__name__}.")
         return value
@@ -114,6 +116,8 @@ class TextSource:
     def _cells(self, text: str) -> list[str]:
         if self.format == "tsv":
             return text.rstrip("\r\n").split("\t")
+        # Longer than the whole text no cell is; the module's own limit is 131,072 characters, less than some alt texts.
+        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
         return next(csv.reader(io.StringIO(text, newline="")), [])
 
     def _decode(self, raw: Raw) -> str:
@@ -225,6 +229,8 @@ class _Window:
                 if not self._widen():
                     raise InputError(f"{path}:{self.line}: this is not JSON ({error.msg}). Correct it.") from error
                 continue
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}:{self.line}: JSON that cannot be read ({error}). Correct it.") from error
             # A number may go on beyond the window; an object, a list or a string that parsed is complete.
             if end < len(self._text) or not self._widen():
                 return self._text[self._place : end]

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, image_table
 from pipelines.importers.files import expand, format_of
@@ -15,7 +15,9 @@ from pipelines.importers.mapping import check_key, image_row, match, resolve
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.records import TEXT_FORMATS, Span, TextSource, span_of
 from pipelines.step import Config, Runtime
+from schemas.records import BASE, STORED_IMAGE
 
+TAKEN = frozenset((*BASE["images"].names, *(field.name for field in STORED_IMAGE)))
 Target = Literal["key", "url", "alt_text", "captions", "boxes", "facts", "source", "license"]
 
 
@@ -29,9 +31,24 @@ class UrlListConfig(Config):
         None, description="how the file is written; by default what its ending says"
     )
     columns: dict[Target, str] = Field({}, description="our column: the list's column, where the names differ")
+    extra: dict[str, str] = Field(
+        {}, description="further columns of the list to keep, as text (scores, hashes for --verify-hash): name: column"
+    )
     source: str | None = Field(None, description="written into `source` where the list has no such column")
     license: str | None = Field(None, description="written into `license` where the list has no such column")
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+
+    @field_validator("extra")
+    @classmethod
+    def _own_names(cls, extra: dict[str, str]) -> dict[str, str]:
+        for name in extra:
+            if name in TAKEN or name.endswith(("_status", "_detail")):
+                raise ValueError(f"{name!r} is a column of its own here; choose another name, such as {name}_of_list")
+        return extra
+
+    def identity(self) -> dict[str, Any]:
+        """Without `extra` the rows are what they were before there was such an option."""
+        return {name: value for name, value in super().identity().items() if name != "extra" or value}
 
 
 class UrlList(Importer):
@@ -48,6 +65,7 @@ class UrlList(Importer):
     def __init__(self, config: UrlListConfig):
         super().__init__(config)
         self.config: UrlListConfig = config
+        self._columns: dict[Any, str] = {**config.columns, **config.extra}
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
@@ -67,11 +85,12 @@ class UrlList(Importer):
         else:
             source = TextSource(path, format)
             values = [source.parse(raw) for raw in source.records_in(Span(**slice.location["span"]))]
-        return image_table([self._row(value, slice.start + place) for place, value in enumerate(values)])
+        extra = [pa.field(name, pa.string()) for name in self.config.extra]
+        return image_table([self._row(value, slice.start + place) for place, value in enumerate(values)], extra)
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
         # Objects of a JSON list need not all have the same names, so names are matched row by row.
-        row = image_row(values, match(self.config.columns, values))
+        row = image_row(values, match(self._columns, values))
         row["key"] = row.get("key") or f"{number:09d}"
         row["source"] = row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license
@@ -84,7 +103,7 @@ class UrlList(Importer):
         for records in cut(source.records(), known, self.config.rows_per_slice):
             for raw in records:
                 values = source.parse(raw)
-                columns = columns or resolve(self.config.columns, values, path)
+                columns = columns or resolve(self._columns, values, path)
                 check_key(values.get(columns.get("key", "")), f"{path}:{raw.line}", seen)
             content = [",".join(source.header).encode(), *(raw.data.rstrip(b"\r\n") for raw in records)]
             location = {"path": path, "format": format, "span": asdict(span_of(records))}
@@ -95,7 +114,7 @@ class UrlList(Importer):
         self, path: str, format: str, start: int, known: Sequence[int], seen: set[str]
     ) -> Iterator[Slice]:
         source = ParquetSource(path)
-        columns = resolve(self.config.columns, source.columns, path)
+        columns = resolve(self._columns, source.columns, path)
         for number, key in enumerate(source.values(columns["key"]) if "key" in columns else ()):
             check_key(key, f"{path}, row {number}", seen)
         row = 0

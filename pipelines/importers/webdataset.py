@@ -15,11 +15,11 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest
+from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, storable
 from pipelines.importers.files import expand
 from pipelines.importers.huggingface import Target
 from pipelines.importers.image_folder import ENDINGS
-from pipelines.importers.mapping import image_row, match
+from pipelines.importers.mapping import check_key, image_row, match
 from pipelines.importers.stored import stored_row, stored_table
 from pipelines.step import Config, Runtime
 from schemas.errors import InputError
@@ -53,9 +53,12 @@ class WebDataset(Importer):
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
         made: list[Slice] = []
+        seen: set[str] = set()
         for path in expand(self.config.path):
             for samples in cut(_samples_of(path), remaining[len(made) :], self.config.rows_per_slice):
                 start = made[-1].start + made[-1].rows if made else 0
+                for sample in samples:
+                    check_key(_key(path, sample), path, seen)
                 first, last = samples[0][0], samples[-1][-1]
                 headers = [_told(member) for sample in samples for member in sample]
                 end = last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
@@ -69,9 +72,9 @@ class WebDataset(Importer):
             file.seek(slice.location["offset"])
             content = file.read(slice.location["length"])
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-            return stored_table([self._row(archive, sample, _stem(path)) for sample in _samples(archive)])
+            return stored_table([self._row(archive, sample, _key(path, sample)) for sample in _samples(archive)])
 
-    def _row(self, archive: tarfile.TarFile, sample: list[tarfile.TarInfo], stem: str) -> dict[str, Any]:
+    def _row(self, archive: tarfile.TarFile, sample: list[tarfile.TarInfo], key: str) -> dict[str, Any]:
         contents = {_split(member.name)[1]: _read(archive, member) for member in sample}
         values, problem = _values(contents.get("json"))
         row = image_row(values, match(self.config.columns, values), needs_url=False)
@@ -85,7 +88,7 @@ class WebDataset(Importer):
         if row["import_status"] != ImportStatus.ok and picture["import_status"] == ImportStatus.ok:
             picture.pop("import_status")
         row |= picture
-        row["key"] = f"{stem}/{name}"
+        row["key"] = key
         row["source"] = row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license
         return row
@@ -97,7 +100,9 @@ def _samples_of(path: str) -> Iterator[list[tarfile.TarInfo]]:
         with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             yield from _samples(archive)
     except tarfile.TarError as error:
-        raise InputError(f"{path}: this is not a tar archive, or it was cut ({error}).") from error
+        raise InputError(
+            f"{path}: this is not a tar archive, or it was cut ({error}). Compressed archives are unpacked first."
+        ) from error
 
 
 def _samples(archive: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
@@ -125,7 +130,7 @@ def _values(content: bytes | None) -> tuple[dict[str, Any], str | None]:
     """The named values of a sample's JSON member, and what is wrong with it."""
     try:
         values = json.loads(content) if content else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {}, f"the json member cannot be read: {error}"
     return (values, None) if isinstance(values, dict) else ({}, "the json member is no object")
 
@@ -136,7 +141,11 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _told(member: tarfile.TarInfo) -> bytes:
-    return f"{member.name} {member.size} {member.mtime}".encode()
+    return storable(f"{member.name} {member.size} {member.mtime}").encode()
+
+
+def _key(path: str, sample: list[tarfile.TarInfo]) -> str:
+    return f"{_stem(path)}/{_split(sample[0].name)[0]}"
 
 
 def _stem(path: str) -> str:

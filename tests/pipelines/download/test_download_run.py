@@ -21,7 +21,8 @@ from pipelines.download import Download, DownloadConfig
 from pipelines.run import run_step
 from pipelines.runners import Runner
 from schemas import Dataset
-from schemas.records import BASE
+from schemas.errors import InputError
+from schemas.records import BASE, STORED_IMAGE
 from schemas.writing import write_dataset
 from tests.pipelines.download.images import encoded, jpeg, scene
 from tests.pipelines.download.web import Request, Web, body
@@ -154,6 +155,22 @@ def test_hashes_are_computed_and_verified(download):
         )
     assert [row["download_status"] for row in rows] == ["ok", "hash_mismatch", "hash_mismatch"]
     assert (rows[0]["md5"], rows[0]["sha256"]) == (md5, hashlib.sha256(good).hexdigest())
+
+
+def test_a_hash_is_not_verified_against_a_column_of_the_steps_own():
+    with pytest.raises(
+        InputError, match=r"'md5' is a column that download writes itself.*--extra '\{hash_of_list: md5\}'"
+    ):
+        Download(DownloadConfig(compute_hash="md5", verify_hash=("md5", "md5")))
+
+
+def test_pictures_that_came_with_an_import_are_not_hidden(tmp_path):
+    rows = [{"key": "a", "url": None, "image": {"bytes": PICTURE, "path": "a.jpg"}}]
+    table = pa.Table.from_pylist(rows, pa.schema([*BASE["images"], STORED_IMAGE[0]]))
+    write_dataset(tmp_path / "photos", "images", [table])
+    with pytest.raises(InputError, match="its pictures came with the import, and download would hide them"):
+        run_step(step(), tmp_path / "photos", Runner("local", 1))
+    assert Dataset.open(tmp_path / "photos")[0]["image"]["bytes"] == PICTURE
 
 
 def test_a_defect_of_ours_costs_one_row(download, monkeypatch):

@@ -89,3 +89,17 @@ def test_errors_say_what_was_found(dataset, tmp_path):
     (tmp_path / "cut.arrow").write_bytes(b"\xff\xff\xff\xff12")
     with pytest.raises(InputError, match="this is not an Arrow file"):
         importer(tmp_path / "cut.arrow").slices()
+
+
+def test_an_address_in_place_of_a_path_is_not_fetched(tmp_path):
+    (tmp_path / "here.png").write_bytes(png("red"))
+    paths = [
+        str(tmp_path / "here.png"),
+        "http://127.0.0.1:1/a.png",
+        f"file://{tmp_path}/here.png",
+        "simplecache::s3://a/b",
+    ]
+    images = pa.array([{"bytes": None, "path": path} for path in paths])
+    pq.write_table(pa.table({"image": images, "id": [1, 2, 3, 4]}), tmp_path / "data.parquet")
+    rows = all_rows(importer(tmp_path / "data.parquet"))
+    assert [row["import_status"] for row in rows] == ["ok", "no_image", "no_image", "no_image"]

@@ -139,3 +139,8 @@ def test_other_folders_are_refused(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "00000.parquet")
     with pytest.raises(InputError, match="not written by img2dataset"):
         importer(tmp_path).slices()
+    (tmp_path / "00000.tfrecord").unlink()
+    (tmp_path / "00000.parquet").unlink()
+    (tmp_path / "00000.tar").write_bytes(b"")
+    with pytest.raises(InputError, match=r"tar files alone: `lavabeam import webdataset --path '.*/\*.tar'"):
+        importer(tmp_path).slices()

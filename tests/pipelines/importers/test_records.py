@@ -128,3 +128,12 @@ def test_a_slice_reads_what_the_whole_file_holds(tmp_path, format):
     for first, last in [(0, 10), (3, 7), (9, 10)]:
         part = list(source.records_in(span_of(every[first:last])))
         assert part == every[first:last]
+
+
+@pytest.mark.parametrize("name", ["deep.jsonl", "deep.json"])
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "9" * 5000], ids=["nested", "digits"])
+def test_json_beyond_what_can_be_read_is_named(tmp_path, name, value):
+    record = f'{{"url": "http://a/1", "captions": {value}}}'
+    path = write(tmp_path, name, f"[{record}]" if name.endswith(".json") else record)
+    with pytest.raises(InputError, match=rf"{name}:1: JSON that cannot be read"):
+        values(path, name.rsplit(".", 1)[-1])

@@ -136,7 +136,7 @@ def test_errors_name_what_was_found(tmp_path):
     path = write(tmp_path, "u.csv", [{"name": "a", "size": "3"}])
     with pytest.raises(InputError, match=r"no column with the image URLs. Columns found: name, size. .*columns: \{url"):
         importer(path).slices()
-    with pytest.raises(InputError, match=r"no column 'nam', which `columns` maps to 'url'. Columns found: name, size"):
+    with pytest.raises(InputError, match=r"no column 'nam', which is to become 'url'. Columns found: name, size"):
         importer(path, columns={"url": "nam"}).slices()
     with pytest.raises(InputError, match="no such file"):
         importer(str(tmp_path / "missing.csv")).slices()
@@ -177,3 +177,32 @@ def test_cutting_keeps_every_row_once_and_the_known_cuts(count, known, rows):
     whole = [size for end, size in enumerate(sizes, 1) if sum(sizes[:end]) <= count]
     assert [len(group) for group in groups[: len(whole)]] == whole
     assert all(0 < len(group) <= rows for group in groups[len(sizes) :])
+
+
+def test_further_columns_are_kept_as_text(tmp_path):
+    path = write(tmp_path, "u.jsonl", [{"url": "http://a/1", "md5": "00ff", "score": 0.5}, {"url": "http://a/2"}])
+    made = importer(path, extra={"md5_of_list": "md5", "score": "score"})
+    assert [(row["md5_of_list"], row["score"]) for row in all_rows(made)] == [("00ff", "0.5"), (None, None)]
+    assert "extra" not in importer(path).config.identity()
+    with pytest.raises(InputError, match=r"no column 'md', which is to become 'md5_of_list'. Columns found: url, md5"):
+        importer(path, extra={"md5_of_list": "md"}).slices()
+    with pytest.raises(ValueError, match="such as sha256_of_list"):
+        importer(path, extra={"sha256": "sha256"})
+
+
+def test_half_a_surrogate_pair_is_spelled_out(tmp_path):
+    path = tmp_path / "u.jsonl"
+    path.write_text('{"url": "http://a/\\ud800.jpg", "captions": ["ok", "\\udfff"]}\n')
+    (row,) = all_rows(importer(str(path)))
+    assert (row["url"], row["captions"]) == ("http://a/\\ud800.jpg", ["ok", "\\udfff"])
+
+
+def test_alt_texts_of_any_length(tmp_path):
+    path = write(tmp_path, "u.csv", [{"url": "http://a/1", "caption": "long" * 50_000}])
+    assert len(all_rows(importer(path))[0]["alt_text"]) == 200_000
+
+
+def test_a_cell_that_is_nested_too_deeply_costs_one_cell(tmp_path):
+    path = tmp_path / "u.tsv"
+    path.write_text("url\tcaptions\nhttp://a/1\t" + "[" * 100_000 + "\nhttp://a/2\tfine\n")
+    assert [row["import_status"] for row in all_rows(importer(str(path)))] == ["bad_value", "ok"]

@@ -83,3 +83,23 @@ def test_cut_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "text.tar").write_text("hello " * 200)
     with pytest.raises(InputError, match="not a tar archive"):
         importer(tmp_path / "text.tar").slices()
+
+
+def test_keys_that_repeat_are_refused(tmp_path):
+    for folder in ("train", "val"):
+        (tmp_path / folder).mkdir()
+        archive(tmp_path / folder / "000.tar", [("a.png", png("red"))])
+    made = WebDataset(WebDatasetConfig(path=f"{tmp_path}/*/000.tar"))
+    with pytest.raises(InputError, match=r"val/000.tar: the key '000/a' stands in an earlier row"):
+        made.slices()
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    path = tmp_path / "latin.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        entry = tarfile.TarInfo("café.png")
+        entry.size = len(png("red"))
+        tar.addfile(entry, io.BytesIO(png("red")))
+    made = WebDataset(WebDatasetConfig(path=str(path)))
+    (row,) = made.rows(made.slices()[0]).to_pylist()
+    assert (row["key"], row["width"], row["import_status"]) == ("latin/caf\\udce9", 6, "ok")
