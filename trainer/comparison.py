@@ -96,17 +96,21 @@ def render_comparison(told: dict[str, Any]) -> str:
     ]
     for world in told["worlds"]:
         each = told["global_batch"] / world["gpus"] / told["accumulation"]
-        plural = "s" if world["gpus"] > 1 else ""
-        lines += ["", f"{world['gpus']} GPU{plural}, {each:g} rows each in a micro-step", render(world["strategies"])]
+        rows = "1 row" if each == 1 else f"{each:g} rows"
+        lines += ["", f"{_gpus(world)}, {rows} each in a micro-step", render(world["strategies"])]
     if len(told["worlds"]) > 1:
         lines += ["", _memory_table(told["worlds"])]
     return "\n".join([*lines, "", LEGEND])
 
 
+def _gpus(world: dict[str, Any]) -> str:
+    return "1 GPU" if world["gpus"] == 1 else f"{world['gpus']} GPUs"
+
+
 def _memory_table(worlds: list[dict[str, Any]]) -> str:
     """Memory per GPU: a line per strategy, a column per number of GPUs."""
     width = name_width(worlds[0]["strategies"])
-    lines = [f"{'memory/GPU':{width}}{'rows':13}" + "".join(f"{world['gpus']:>6} GPUs" for world in worlds)]
+    lines = [f"{'memory/GPU':{width}}{'rows':13}" + "".join(f"{_gpus(world):>11}" for world in worlds)]
     for entries in zip(*(world["strategies"] for world in worlds), strict=True):
         cells = [gibibytes(entry["memory_total"]) if "memory" in entry else "-" for entry in entries]
         lines.append(f"{marked(entries[0]):{width}}{entries[0]['rows']:13}" + "".join(f"{cell:>11}" for cell in cells))

@@ -16,7 +16,8 @@ SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 def from_llava(
     row: dict[str, Any], where: str = "row", strict: bool = True, any_speaker: bool = False
 ) -> tuple[list[Message], list[str]]:
-    """Messages and image paths of one row. `to_llava` gives the same conversations back, character by character.
+    """Messages and image paths of one row. `to_llava` gives the same conversations back, character by character, but
+    for text glued to pictures that open a turn: there it starts a new line, as LLaVA's data do.
 
     A row without `image` has no pictures: `<image>` in its values stays text. Raises InputError, opening with `where`,
     for a row of another shape, an unknown speaker and, when `strict`, a number of `<image>` other than that of images

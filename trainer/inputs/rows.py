@@ -10,6 +10,7 @@ import pyarrow as pa
 from schemas.chat import ImageRule
 from schemas.chat.words import word_counts
 from schemas.dataset import Dataset
+from trainer.planning.original import UNSIGNED
 
 LENGTHS_WITH_IMAGE = 128
 """What LLaVA's `lengths` adds to the words of a row with a picture (llava/train/train.py); `modality_lengths` not."""
@@ -56,7 +57,9 @@ def original_lengths(mix: Dataset, strategy: str) -> np.ndarray:
     """
     parts = [word_counts(_lists(fragment.read(["messages"]).column(0))) for fragment in mix.fragments]
     words = np.concatenate([np.empty(0, np.int64), *parts])
-    return words if "modality" in strategy else words + LENGTHS_WITH_IMAGE * (mix.numpy("image_count") > 0)
+    if strategy in UNSIGNED:
+        words += LENGTHS_WITH_IMAGE * (mix.numpy("image_count") > 0)
+    return words
 
 
 def _lists(column: pa.ChunkedArray) -> pa.ListArray:

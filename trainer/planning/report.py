@@ -99,8 +99,10 @@ def render(found: list[dict[str, Any]]) -> str:
 
 
 def gibibytes(size: float) -> str:
-    """Bytes for people, in GiB; small models in MiB."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    """Bytes for people, in GiB; small models in MiB, toys in KiB."""
+    if size >= 2**30:
+        return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
 def marked(entry: dict[str, Any]) -> str:
