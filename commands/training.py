@@ -213,8 +213,8 @@ def plan(
 )
 @click.option("--tokenizer", required=True, help="A folder with tokenizer.json.")
 @click.option("--compat", type=click.Choice(["llava", "llava_next"]), help="The original's ids and labels.")
-@click.option("--max-length", type=int, help="Cut rows at this many tokens.")
-@click.option("--limit", type=int, help="Only the first rows.")
+@click.option("--max-length", type=click.IntRange(min=1), help="Cut rows at this many tokens.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first rows.")
 @json_option
 def tokens(file: str, as_json: bool, **given: Any) -> None:
     """See what the model sees of a file or a dataset.

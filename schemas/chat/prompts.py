@@ -129,6 +129,7 @@ TEMPLATES: dict[str, Template] = {
     )
 }
 TEMPLATES |= {
+    "vicuna": V1,
     "vicuna_v1": V1,
     "mistral_instruct": TEMPLATES["mistral"],
     "llava_llama_3": LLAMA_3,

@@ -40,6 +40,7 @@ def tokens_command(
     a file that cannot be read, or a tokenizer or template that does not fit, raises at once.
     """
     form, words = get_template(template), load_tokenizer(tokenizer)
+    _check_fit(form, words, compat)
     rule, rows = open_rows(Path(path), rule, images, any_speaker=compat is not None)
     color = sys.stdout.isatty() if color is None else color
     failures: list[str] = []
@@ -89,6 +90,13 @@ def describe(
         "all_masked": encoded.all_masked,
         "warning": row.warning if compat is None else encoded.warning,
     }
+
+
+def _check_fit(template: Template, tokenizer: Tokenizer, compat: str | None) -> None:
+    """Raises InputError when the tokenizer lacks a token of the template: every row would fail for it."""
+    asked = {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "?"}]}
+    answered = {"role": "assistant", "content": [{"type": "text", "text": "!"}]}
+    encode([asked, answered], [(1, 1)], template, tokenizer, ImageRule(), compat)
 
 
 def supervised_text(encoded: Encoded, tokenizer: Tokenizer) -> list[str]:

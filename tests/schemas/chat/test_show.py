@@ -151,3 +151,12 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, folder: Path) -> No
     ):
         with pytest.raises(InputError, match=message):
             list(tokens_command(str(tmp_path / name), "v1", str(folder)))
+
+
+@pytest.mark.parametrize("compat", [None, "llava"])
+def test_a_tokenizer_that_does_not_fit_the_template_stops_before_the_first_row(
+    compat: str | None, tmp_path: Path, folder: Path
+) -> None:
+    path = write(tmp_path / "rows.json", [GOOD, TEXT])
+    with pytest.raises(InputError, match=r"the tokenizer has no token <\|im_start\|>"):
+        next(tokens_command(path, "qwen", str(folder), compat=compat))
