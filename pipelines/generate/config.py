@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +18,7 @@ class Kind(StrictModel):
     """One kind of conversation to make: its prompt, and the rows it is made of."""
 
     kind: str
+    """Names the rows of one picture: `photo-7/detail`. Two kinds of the same rows need two names."""
     prompt: str | None = None
     """A prompt's name, or the path of your own file; by default the prompt of the kind's name."""
     sources: tuple[str, ...] = ()
@@ -61,6 +63,18 @@ class GenerateConfig(EndpointConfig):
     def _is_checkable(cls, value: str | None) -> str | None:
         if value is not None and value not in KNOWN:
             raise ValueError(f"answers can be checked to be in one of {', '.join(KNOWN)}; null does not check")
+        return value
+
+    @field_validator("kinds")
+    @classmethod
+    def _names_each_row_once(cls, value: tuple[Kind, ...]) -> tuple[Kind, ...]:
+        for one, other in itertools.combinations(value, 2):
+            same_rows = not one.sources or not other.sources or set(one.sources) & set(other.sources)
+            if one.kind == other.kind and same_rows:
+                raise ValueError(
+                    f"kind {one.kind!r} is asked twice of the same rows, which would get the same key. "
+                    f"Name one of them otherwise: {{kind: {one.kind}_2, prompt: {other.prompt_name}}}"
+                )
         return value
 
     @model_validator(mode="after")

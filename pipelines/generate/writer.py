@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.generate.checks import check_pairs, check_refusal
-from pipelines.generate.config import GenerateConfig
+from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.context import Known, known_from
 from pipelines.generate.parsers import (
     PAIRS_SCHEMA,
@@ -56,38 +56,39 @@ class Writer:
         """
         skipped = unusable(row, self._config.skip_duplicates)
         if skipped:
-            return [Written(_bare_row(row, None, GenerateStatus.skipped_input, skipped))]
-        asked = [prompt for kind, prompt in self._kinds if not kind.sources or row.get("source") in kind.sources]
+            return [Written(_bare_row(row, None, None, GenerateStatus.skipped_input, skipped))]
+        asked = [one for one in self._kinds if not one[0].sources or row.get("source") in one[0].sources]
         if not asked:
-            return [Written(_bare_row(row, None, GenerateStatus.not_asked, f"source {row.get('source')!r}"))]
+            return [Written(_bare_row(row, None, None, GenerateStatus.not_asked, f"source {row.get('source')!r}"))]
         known = known_from(row, self._config.caption_columns)
-        written = await asyncio.gather(*(self._samples(row, known, prompt, samples) for prompt in asked))
+        written = await asyncio.gather(*(self._samples(row, known, *one, samples) for one in asked))
         return [one for several in written for one in several]
 
     async def _samples(
-        self, row: Mapping[str, Any], known: Known, prompt: Prompt, samples: Mapping[str, int]
+        self, row: Mapping[str, Any], known: Known, kind: Kind, prompt: Prompt, samples: Mapping[str, int]
     ) -> list[Written]:
         """One row per answer that was asked for: rejected ones stay, the last may be the good one."""
         image = (row.get("image") or {}).get("bytes") if prompt.image else None
         if not known.has(prompt.needs) or (prompt.image and not image):
             needs = "the picture" if prompt.image else " or ".join(prompt.needs)
-            return [
-                Written(_bare_row(row, prompt.kind, GenerateStatus.no_context, f"prompt {prompt.id} needs {needs}"))
-            ]
+            detail = f"prompt {prompt.id} needs {needs}"
+            return [Written(_bare_row(row, kind, prompt, GenerateStatus.no_context, detail))]
         written: list[Written] = []
-        most = max(self._config.samples, samples.get(_key(row["key"], prompt.kind, 0), 0))
+        most = max(self._config.samples, samples.get(_key(row["key"], kind, 0), 0))
         for sample in range(most):
             request = build_request(self._config, prompt, known, image, sample)
-            written.append(await self._written(row, known, prompt, request))
+            written.append(await self._written(row, known, kind, prompt, request))
             if written[-1].row["status"] not in REJECTED:
                 break
         return written
 
-    async def _written(self, row: Mapping[str, Any], known: Known, prompt: Prompt, request: ChatRequest) -> Written:
+    async def _written(
+        self, row: Mapping[str, Any], known: Known, kind: Kind, prompt: Prompt, request: ChatRequest
+    ) -> Written:
         """The answer as a row. Its text stays in a rejected row as well: it was paid for, and explains the status."""
         answer, pairs, status, detail = await self._answered(known, prompt, request)
-        made = _bare_row(row, prompt.kind, status, detail)
-        made["key"] = _key(row["key"], prompt.kind, request.sample)
+        made = _bare_row(row, kind, prompt, status, detail)
+        made["key"] = _key(row["key"], kind, request.sample)
         if answer.received:
             unread = [(prompt.question(row["key"]) if prompt.questions else "", answer.text)]
             made["messages"] = _messages(pairs or unread, prompt.suffix)
@@ -159,20 +160,22 @@ def _read_pairs(text: str) -> list[Pair]:
     return pairs
 
 
-def _bare_row(row: Mapping[str, Any], kind: str | None, status: GenerateStatus, detail: str | None) -> dict[str, Any]:
+def _bare_row(
+    row: Mapping[str, Any], kind: Kind | None, prompt: Prompt | None, status: GenerateStatus, detail: str | None
+) -> dict[str, Any]:
     return {
         "key": _key(row["key"], kind, 0),
         "image_keys": [row["key"]],
-        "kind": kind,
+        "kind": prompt.kind if prompt else None,
         "source": row.get("source"),
         "status": str(status),
         "detail": detail,
     }
 
 
-def _key(key: str, kind: str | None, sample: int) -> str:
+def _key(key: str, kind: Kind | None, sample: int) -> str:
     """`photo-7/detail`, and `photo-7/detail~1` for the second sample; unique within the dataset."""
-    return "/".join(filter(None, (key, kind))) + (f"~{sample}" if sample else "")
+    return (f"{key}/{kind.kind}" if kind else key) + (f"~{sample}" if sample else "")
 
 
 def split_key(key: str) -> tuple[str, int]:

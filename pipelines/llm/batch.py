@@ -8,15 +8,19 @@ killed finds it again. (OpenAI API reference, "Batch": at most 50,000 lines and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from pipelines.llm.answer import Answer, AnswerStatus, MalformedResponse, read_response
+import openai
+
+from pipelines.llm.answer import Answer, AnswerStatus, ErrorResponse, MalformedResponse, read_response
+from pipelines.llm.batch_lines import read_lines
 from pipelines.llm.client import LlmClient
-from pipelines.llm.failures import EXPECTED, Failure, explain, explain_http
+from pipelines.llm.failures import EXPECTED, Failure, explain
 from pipelines.llm.ledger import BATCH_OWNER, Spend
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
@@ -29,6 +33,18 @@ _MOST_LINES, _MOST_BYTES = 50_000, 190_000_000
 _LINGER_S = 0.5
 _ENDPOINT: Final = "/v1/chat/completions"
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+
+_NO_ANSWER = Failure(
+    AnswerStatus.unavailable, "the batch ended without an answer to it", retry=True, may_be_billed=True
+)
+
+
+class QueueFull(Exception):
+    """The provider took no further batch: too many tokens wait in batches already."""
+
+    def __init__(self, told: str):
+        super().__init__(told)
+        self.failure = Failure(AnswerStatus.unavailable, told)
 
 
 @dataclass
@@ -51,12 +67,16 @@ class BatchClient(LlmClient):
         self._waiting: list[Line] = []
         self._tasks: set[asyncio.Task] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._resumed = False
+        self._looked_for_left = False
+        self._resuming: set[str] = set()
+        # Set once the provider's limit of tokens in waiting batches was met: smaller files then, one after the other.
+        self._most_lines, self._crowded = _MOST_LINES, False
+        self._gate = asyncio.Lock()
 
     async def turn(self, key: str, request: ChatRequest, most: Spend) -> Outcome:
         """Join the next file; the outcome comes with its batch."""
-        if not self._resumed:
-            self._resumed = True
+        if not self._looked_for_left:
+            self._looked_for_left = True
             self._start(self._resume())
         line = Line(key, request, most, asyncio.get_running_loop().create_future())
         self._waiting.append(line)
@@ -78,7 +98,7 @@ class BatchClient(LlmClient):
         for line in lines:
             body = line.request.body(self.settings.limit_field, self.structured)
             text = json.dumps({"custom_id": line.key, "method": "POST", "url": _ENDPOINT, "body": body})
-            if chosen and (size + len(text) > _MOST_BYTES or len(chosen) == _MOST_LINES):
+            if chosen and (size + len(text) > _MOST_BYTES or len(chosen) == self._most_lines):
                 self._start(self._send_file(chosen))
                 chosen, size = [], 0
             chosen.append((line, text))
@@ -91,29 +111,64 @@ class BatchClient(LlmClient):
         task.add_done_callback(self._tasks.discard)
 
     async def _send_file(self, lines: list[tuple[Line, str]]) -> None:
+        """Hand out an outcome to each line, whatever happens on the way."""
+        try:
+            async with self._gate if self._crowded else contextlib.nullcontext():
+                await self._answer_file(lines)
+        except BaseException as error:
+            for line, _ in lines:
+                if not line.outcome.done():
+                    line.outcome.set_exception(error)
+            raise
+
+    async def _answer_file(self, lines: list[tuple[Line, str]]) -> None:
         """One file: claim, upload, create, wait, and hand out the results."""
         name = uuid.uuid4().hex
+        granted = self._claimed(name, lines)
+        if not granted:
+            return
+        self._remember(name)
+        missing, smaller = _NO_ANSWER, False
+        try:
+            batch_id = await self._create(name, "\n".join(text for _, text in granted.values()).encode())
+            self.counts["sent"] += len(granted)
+            results = await self._results(batch_id, name)
+        except EXPECTED as error:
+            missing, results = explain(error), {}
+            if missing.may_be_billed or missing.status is AnswerStatus.unauthorized:
+                return self._leave(missing, granted)
+        except QueueFull as full:
+            missing, results, smaller = full.failure, {}, self._makes_room(len(granted))
+        for key, (line, _) in granted.items():
+            settled = self._settled(line.request, key, line.most, results.get(key, missing))
+            line.outcome.set_result(None if smaller else settled)
+        return self._forget(name)
+
+    def _claimed(self, name: str, lines: list[tuple[Line, str]]) -> dict[str, tuple[Line, str]]:
+        """The lines that may be sent, by key; the others look again, also for batches whose process has ended."""
         granted = {}
         for line, text in lines:
             if self.ledger.claim(line.key, line.most, line.request.prompt, BATCH_OWNER + name):
                 granted[line.key] = (line, text)
             else:
                 line.outcome.set_result(None)
-        if not granted:
-            return
-        self._remember(name)
-        content = "\n".join(text for _, text in granted.values()).encode()
-        outcomes: dict[str, str | Failure] = {}
-        failure = Failure(AnswerStatus.unavailable, "the batch ended without an answer to it", retry=True)
-        try:
-            batch_id = await self._create(name, content)
-            self.counts["sent"] += len(granted)
-            outcomes = await self._results(batch_id, name)
-        except EXPECTED as error:
-            failure = explain(error)
-        for key, (line, _) in granted.items():
-            line.outcome.set_result(self._settled(line.request, key, line.most, outcomes.get(key, failure)))
-        self._forget(name)
+        if len(granted) < len(lines):
+            self._start(self._resume())
+        return granted
+
+    def _leave(self, failure: Failure, granted: dict[str, tuple[Line, str]]) -> None:
+        """A batch that may exist and cannot be read now: its claims and its name stay, the next run reads it."""
+        if failure.stops_run:
+            self._stopped = failure
+        for line, _ in granted.values():
+            line.outcome.set_result(replace(failure, retry=False))
+
+    def _makes_room(self, lines: int) -> bool:
+        """After a batch of `lines` was too much for the provider's queue: whether smaller ones are worth a try."""
+        if lines == 1 and self._crowded:
+            return False
+        self._crowded, self._most_lines = True, max(1, lines // 2)
+        return True
 
     async def _create(self, name: str, content: bytes) -> str:
         """Upload the file and create the batch, once: a creation whose reply was lost is found by its name."""
@@ -134,33 +189,36 @@ class BatchClient(LlmClient):
 
     async def _results(self, batch_id: str, name: str) -> dict[str, str | Failure]:
         """Wait for the end of a batch; then the raw response or the failure of each line, by key."""
-        while (batch := await self._call(lambda: self.http.batches.retrieve(batch_id))).status not in _ENDED:
-            await asyncio.sleep(self.settings.batch_poll_s)
         results: dict[str, str | Failure] = {}
-        for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-            content = await self._call(lambda file_id=file_id: self.http.files.content(file_id))  # type: ignore[misc]
-            for text in content.text.splitlines():
-                key, result = _read_line(text)
-                results[key] = result
+        try:
+            while (batch := await self._patiently(lambda: self.http.batches.retrieve(batch_id))).status not in _ENDED:
+                await asyncio.sleep(self.settings.batch_poll_s)
+            for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+                content = await self._patiently(lambda file_id=file_id: self.http.files.content(file_id))  # type: ignore[misc]
+                results.update(read_lines(content.content))
+        except openai.NotFoundError:
+            told = f"the server does not know batch {batch_id} any more"
+            gone = Failure(AnswerStatus.unavailable, told, retry=True, may_be_billed=True)
+            return dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), gone)
         if batch.status == "failed":
             results.update(self._refused(name, batch))
         return results
 
     def _refused(self, name: str, batch: Any) -> dict[str, str | Failure]:
-        """A batch that the server did not accept: the reason, for each of its lines."""
+        """A batch that the server did not accept: the reason, for each of its lines; raises QueueFull."""
         told = batch.errors.data[0] if batch.errors and batch.errors.data else None
         code, message = (told.code or "", told.message or "") if told else ("", "no reason given")
-        full = "limit" in code
-        status = AnswerStatus.unavailable if full else AnswerStatus.bad_request
-        failure = Failure(status, f"the batch was refused: {code} {message}"[:300], retry=full)
-        return dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), failure)
+        detail = f"the batch was refused: {code} {message}"[:300]
+        if "limit" in code:
+            raise QueueFull(detail)
+        return dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), Failure(AnswerStatus.bad_request, detail))
 
     def _settled(self, request: ChatRequest, key: str, most: Spend, outcome: str | Failure) -> Answer | Failure:
         """End the claim of a line in the books; its answer or failure."""
         if isinstance(outcome, str):
             try:
                 return self.end_answered(key, request, outcome, read_response(outcome), most)
-            except MalformedResponse as error:
+            except (MalformedResponse, ErrorResponse) as error:
                 outcome = explain(error)
         self.end_failed(key, outcome)
         return outcome
@@ -170,17 +228,23 @@ class BatchClient(LlmClient):
         rows = self.store.connection.execute(
             "SELECT name, owner, batch FROM batches WHERE model = ?", (self._model,)
         ).fetchall()
-        left = [(name, batch_id) for name, owner, batch_id in rows if self.store.owner.is_dead(owner)]
+        dead = {owner for _, owner, _ in rows if self.store.owner.is_dead(owner)}
+        left = [(name, batch_id) for name, owner, batch_id in rows if owner in dead and name not in self._resuming]
+        self._resuming.update(name for name, _ in left)
         await asyncio.gather(*(self._resume_one(name, batch_id) for name, batch_id in left))
 
     async def _resume_one(self, name: str, batch_id: str | None) -> None:
         try:
             found = batch_id or await self._call(lambda: self._find(name))
             results = await self._results(found, name) if found else {}
+        except QueueFull as full:
+            found, results = None, dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), full.failure)
         except EXPECTED as error:
-            self.counts[f"failed: {explain(error).status}"] += 1
+            # Its lines wait for it: they end now, and the next run reads it.
+            failure = explain(error)
+            self._stopped = replace(failure, detail=f"a batch of an earlier run cannot be read: {failure.detail}")
             return
-        missing = Failure(AnswerStatus.unavailable, "the batch ended without an answer to it", retry=True)
+        missing = _NO_ANSWER if found else replace(_NO_ANSWER, may_be_billed=False)
         for key, claim in self.ledger.claims_of(BATCH_OWNER + name).items():
             asked = ChatRequest(self.settings.provider, self.settings.model, (), 0, prompt=claim.prompt)
             self._settled(asked, key, claim.most, results.get(key, missing))
@@ -192,6 +256,18 @@ class BatchClient(LlmClient):
             if (batch.metadata or {}).get("lavabeam") == name:
                 return batch.id
         return None
+
+    async def _patiently(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        """A call about a batch that exists: an outage, however long, is no reason to give up what was paid for."""
+        while True:
+            try:
+                return await call()
+            except EXPECTED as error:
+                failure = explain(error)
+                if not failure.retry:
+                    raise
+                self.counts[f"failed: {failure.status}"] += 1
+                await asyncio.sleep(max(self.settings.batch_poll_s, failure.retry_after or 0))
 
     async def _call(self, call: Callable[[], Awaitable[Result]]) -> Result:
         """An HTTP call of the batch machinery under the retry policy; raises what is left after it."""
@@ -212,17 +288,3 @@ class BatchClient(LlmClient):
 
     def _forget(self, name: str) -> None:
         self.store.connection.execute("DELETE FROM batches WHERE name = ?", (name,))
-
-
-def _read_line(text: str) -> tuple[str, str | Failure]:
-    """One line of an output or error file: the request's key, and its raw response or its failure."""
-    line = json.loads(text)
-    response, error = line.get("response") or {}, line.get("error") or {}
-    if response.get("status_code") == 200:
-        return line["custom_id"], json.dumps(response["body"])
-    if response:
-        told = (response.get("body") or {}).get("error") or {}
-        words = " ".join(str(told[part]) for part in ("code", "type", "message") if told.get(part))
-        return line["custom_id"], explain_http(response["status_code"], {}, words)
-    detail = f"{error.get('code')}: {error.get('message')}"
-    return line["custom_id"], Failure(AnswerStatus.unavailable, detail, retry=True)

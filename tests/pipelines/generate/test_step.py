@@ -219,6 +219,16 @@ def test_a_picture_prompt_sends_the_picture(tmp_path):
     assert [part["type"] for part in body["messages"][-1]["content"]] == ["image_url", "text"]
 
 
+def test_two_prompts_of_one_kind_make_rows_with_keys_of_their_own(tmp_path):
+    rows = [row("a", captions=["A cat."], image={"bytes": b"\xff\xd8\xff", "path": None})]
+    write_dataset(tmp_path / "images", "images", [pa.Table.from_pylist(rows, SCHEMA)], {})
+    with Teacher() as teacher:
+        _, talks = generate(teacher, None, tmp_path / "talks", kinds=["detail", "detail_image"])
+    told = [(one["key"], one["kind"], one["generator"]["prompt_id"]) for one in rows_of(talks)]
+    assert told == [("a/detail", "detail", "detail"), ("a/detail_image", "detail", "detail_image")]
+    parse({"model": "m", "kinds": [{"kind": "detail", "sources": [one]} for one in "ab"]}, GenerateConfig, where="r")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -228,6 +238,8 @@ def test_a_picture_prompt_sends_the_picture(tmp_path):
         ({"language": "xx"}, "answers can be checked to be in one of"),
         ({"base_url": "http://localhost/v1"}, "base_url is given without provider"),
         ({"max_cost": -1}, "max_cost"),
+        ({"kinds": ["detail", {"kind": "detail", "prompt": "detail_image"}]}, "kind: detail_2, prompt: detail_image"),
+        ({"kinds": [{"kind": "detail", "sources": ["a", "b"]}, {"kind": "detail", "sources": ["b"]}]}, "asked twice"),
     ],
 )
 def test_bad_configuration_is_told(values, message):

@@ -6,7 +6,7 @@ import json
 import pytest
 from aiohttp import web
 
-from demo.teacher import complete
+from demo.teacher import complete, refusal
 from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.batch import BatchClient
 from pipelines.llm.cache import summary
@@ -29,7 +29,10 @@ class BatchServer(FaultyServer):
         super().__init__(**options)
         self.polls, self.refuse = polls, refuse
         self.files, self.batches = {}, {}
-        self.lose_reply = False
+        self.lose_reply = self.locked = False
+        self.failing_polls, self.most_lines = 0, 50_000
+        self.gone: set[str] = set()
+        self.separator = self.rubbish = ""
 
     def routes(self):
         return [
@@ -58,7 +61,7 @@ class BatchServer(FaultyServer):
         }
 
     async def _content(self, request):
-        return web.Response(text=self.files[request.match_info["id"]])
+        return web.Response(text=self.rubbish + self.files[request.match_info["id"]])
 
     async def _create(self, request):
         asked = await request.json()
@@ -75,7 +78,17 @@ class BatchServer(FaultyServer):
 
     async def _poll(self, request):
         batch = self.batches[request.match_info["id"]]
+        if self.failing_polls:
+            self.failing_polls -= 1
+            return refusal(503, "server_error", "away")
+        if self.locked:
+            return refusal(401, "invalid_api_key", "incorrect API key")
+        if batch["id"] in self.gone:
+            return refusal(404, "not_found", "no such batch")
         batch["polled"] += 1
+        if len(self.files[batch["input_file_id"]].splitlines()) > self.most_lines:
+            told = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}
+            return web.json_response(batch | {"status": "failed", "errors": {"object": "list", "data": [told]}})
         if batch["polled"] == self.polls and self.refuse:
             batch |= {"status": "failed", "errors": {"object": "list", "data": [self.refuse]}}
         elif batch["polled"] == self.polls:
@@ -91,6 +104,7 @@ class BatchServer(FaultyServer):
             fault = self.script(question, self.arrivals[question])
             if fault == "ok":
                 answer = complete(line["body"])
+                answer["choices"][0]["message"]["content"] += self.separator
                 self.record(answer)
                 self.answered[question] += 1
                 answers.append({"custom_id": line["custom_id"], "response": {"status_code": 200, "body": answer}})
@@ -103,7 +117,7 @@ class BatchServer(FaultyServer):
         # Results come in any order.
         for name, lines in (("output_file_id", answers[::-1]), ("error_file_id", errors)):
             if lines:
-                batch[name] = self._file("\n".join(map(json.dumps, lines)))["id"]
+                batch[name] = self._file("\n".join(json.dumps(one, ensure_ascii=False) for one in lines))["id"]
         batch["status"] = "completed"
 
 
@@ -232,3 +246,67 @@ def test_the_cap_holds(tmp_path):
         statuses = [answer.status for answer in answers]
         assert statuses.count(AnswerStatus.ok) == server.answered.total() == report["spent"].requests == 5
         assert statuses.count(AnswerStatus.budget_exhausted) == 7
+
+
+def test_an_outage_while_a_batch_is_polled_gives_nothing_up(tmp_path):
+    """Longer than the patience with a request: what was paid for is waited for."""
+    with BatchServer(polls=3) as server:
+        server.failing_polls = 10
+        answers, report = ask(settings(server, tmp_path), QUESTIONS)
+        assert all(answer.ok for answer in answers)
+        assert (len(server.batches), report["lost"].requests) == (1, 0)
+
+
+def test_a_line_with_unusual_ends_of_lines_is_one_line(tmp_path):
+    with BatchServer() as server:
+        server.separator = "\u2028"
+        answers, _ = ask(settings(server, tmp_path), QUESTIONS[:2])
+        assert [answer.text for answer in answers] == [f"Picture {n} shows a red house.\u2028" for n in range(2)]
+
+
+def test_lines_that_are_missing_or_unreadable_are_asked_again(tmp_path):
+    with BatchServer() as server:
+        server.script = lambda question, arrival: "missing" if "Picture 1 " in question and arrival == 1 else "ok"
+        server.rubbish = "not json\n[]\n{}\n"
+        answers, report = ask(settings(server, tmp_path), QUESTIONS[:3])
+        assert all(answer.ok for answer in answers)
+        assert (len(server.batches), report["lost"].requests) == (2, 1)
+
+
+def test_a_batch_that_is_gone_is_asked_again_and_counted_as_lost(tmp_path):
+    with BatchServer(polls=10) as server:
+        config = settings(server, tmp_path)
+        killed(config, QUESTIONS[:3], after=lambda: any(batch["polled"] >= 1 for batch in server.batches.values()))
+        server.gone = {"batch-0"}
+        server.polls = 2
+        answers, report = ask(config, QUESTIONS[:3])
+        assert all(answer.ok for answer in answers)
+        assert (report["lost"].requests, report["reserved"].requests) == (3, 0)
+
+
+def test_a_wrong_key_leaves_the_batch_for_the_next_run(tmp_path):
+    with BatchServer(polls=10) as server:
+        config = settings(server, tmp_path)
+        killed(config, QUESTIONS[:3], after=lambda: any(batch["polled"] >= 1 for batch in server.batches.values()))
+        server.locked = True
+        answers, _ = ask(config, QUESTIONS[:3])
+        assert {answer.status for answer in answers} == {AnswerStatus.unauthorized}
+        server.locked = False
+        answers, report = ask(config, QUESTIONS[:3])
+        assert all(answer.ok for answer in answers)
+        assert (len(server.batches), report["lost"].requests) == (1, 0)
+
+
+def test_a_batch_too_large_for_the_queue_is_sent_in_parts(tmp_path):
+    """OpenAI's limit of enqueued tokens: what does not fit comes in smaller files, one after the other."""
+    with BatchServer() as server:
+        server.most_lines = 3
+        answers, report = ask(settings(server, tmp_path), QUESTIONS)
+        assert all(answer.ok for answer in answers)
+        assert set(server.answered.values()) == {1}
+        assert report["spent"].requests == 12
+    with BatchServer() as server:
+        server.most_lines = 0
+        answers, report = ask(settings(server, tmp_path / "other"), QUESTIONS[:2])
+        assert "token_limit_exceeded" in (answers[0].detail or "")
+        assert (report["spent"].requests, report["reserved"].requests) == (0, 0)
