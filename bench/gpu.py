@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.gpu_rows import IMAGE, WAYS, Run, collate, made_up_mix, order
+from bench.gpu_rows import IMAGE, Run, collate, made_up_mix, order, ways
 from schemas.chat import IGNORE, ImageRule
 from trainer.config import Recipe
 from trainer.models.folder import CLIP_MEAN, CLIP_STD, ModelFolder
@@ -60,6 +60,8 @@ def main() -> None:
     arguments = _arguments()
     import torch
 
+    from trainer.models.loading import attention
+
     cuda = torch.cuda.is_available()
     if not cuda and not arguments.tiny:
         print(
@@ -67,13 +69,16 @@ def main() -> None:
         )
         sys.exit(2)
     device = torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
+    packed = arguments.tiny or bool(arguments.attention) or attention("auto", cuda)[1]
+    if not packed:
+        print("no flash-attn here: rows are padded, as the trainer does then (--attention flex_attention packs them)")
     print(f"{device}, torch {torch.__version__}, ZeRO-{arguments.zero}, {arguments.rows} rows a step")
     print("| device | model | stage | rows | attention | step s | useful tokens/s | MFU | peak GiB | loss |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     figures = []
     for model in ["tiny"] if arguments.tiny else arguments.models.split(","):
         for stage in arguments.stages.split(","):
-            found = {way: measure(_run(arguments, model, stage, way), arguments.steps, cuda) for way in WAYS}
+            found = {way: measure(_run(arguments, model, stage, way), arguments.steps, cuda) for way in ways(packed)}
             for way, one in found.items():
                 print(_row(device, model, stage, way, one), flush=True)
             figures += _figures(device, model, stage, found)
@@ -84,13 +89,18 @@ def measure(run: Run, steps: int, cuda: bool) -> Measured | None:
     """Train `steps` steps after a warm-up of two; None where the device's memory does not hold it."""
     import torch
 
+    _forget(cuda)
+    try:
+        return _measured(run, steps, cuda)
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _measured(run: Run, steps: int, cuda: bool) -> Measured:
     from trainer.runtime.flops import model_flops, peak_flops
     from trainer.stages import get_stage
 
-    try:
-        folder, engine, kernel = build(run, cuda)
-    except torch.OutOfMemoryError:
-        return None
+    folder, engine, kernel = build(run, cuda)
     mix = made_up_mix(run)
     plan = order(run, folder, mix)
     seconds, losses, flops, useful = [], [], [], []
@@ -106,20 +116,25 @@ def measure(run: Run, steps: int, cuda: bool) -> Measured | None:
             every = np.concatenate(rows)
             flops.append(count.of(mix.tokens[every], mix.images[every]))
             useful.append(int(mix.tokens[every].sum()))
-    except torch.OutOfMemoryError:
-        return None
     finally:
-        peak = _peak_memory(cuda)
         engine.destroy()
-        del engine
-        gc.collect()
     total, arithmetic = sum(seconds[2:]), peak_flops(None, "bf16" if cuda else "fp32", _name(cuda))
     mfu = sum(flops[2:]) / total / arithmetic if arithmetic else None
-    return Measured(float(np.median(seconds[2:])), sum(useful[2:]) / total, mfu, peak, kernel, losses[0])
+    return Measured(float(np.median(seconds[2:])), sum(useful[2:]) / total, mfu, _peak_memory(cuda), kernel, losses[0])
+
+
+def _forget(cuda: bool) -> None:
+    """Give back what the run before held, also where it ended without room, and count its peak no more."""
+    import torch
+
+    gc.collect()
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
-    """A model with random weights on the device, in the trainer's DeepSpeed engine."""
+    """A model with random weights on the device, in the trainer's DeepSpeed engine, and its attention kernel."""
     import torch
     from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -143,7 +158,7 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     parts = AutoConfig.for_model("clip_vision_model", **vision), AutoConfig.for_model("llama", **text)
     config = LlavaConfig(vision_config=parts[0], text_config=parts[1], image_token_index=IMAGE)
     folder = ModelFolder(Path("random"), config.to_dict(), rule, CLIP_MEAN, CLIP_STD)
-    kernel, _ = attention("packed", cuda)
+    kernel = run.attention or attention("auto", cuda)[0]
     with torch.device("cuda" if cuda else "cpu"):
         how = {"dtype": torch.bfloat16 if cuda else torch.float32, "attn_implementation": kernel}
         model: Any = LlavaForConditionalGeneration._from_config(config, **how)
@@ -161,7 +176,7 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     engine = deepspeed.initialize(
         model=model, optimizer=optimizer, config=deepspeed_config(run.recipe, "bf16" if cuda else "fp32")
     )[0]
-    return folder, engine, kernel
+    return folder, engine, kernel or "sdpa"
 
 
 def train_step(engine: Any, batches: list[dict[str, Any]], cuda: bool) -> float:
@@ -201,7 +216,7 @@ def _run(arguments: argparse.Namespace, model: str, stage: str, way: str) -> Run
         }
     )
     longest = 256 if model == "tiny" else 2048
-    return Run(model, stage, way, arguments.rows, arguments.batch, longest, recipe)
+    return Run(model, stage, way, arguments.rows, arguments.batch, longest, recipe, arguments.attention)
 
 
 def _row(device: str, model: str, stage: str, way: str, one: Measured | None) -> str:
@@ -214,10 +229,10 @@ def _row(device: str, model: str, stage: str, way: str, one: Measured | None) ->
 
 
 def _figures(device: str, model: str, stage: str, found: dict[str, Measured | None]) -> list[dict[str, Any]]:
-    ours, original = (found[way] for way in WAYS)
+    (way, ours), (_, original) = found.items()
     if ours is None or original is None:
         return []
-    name = f"{device}: useful tokens/s, {model} {stage}, balanced padding-free against the original's grouping"
+    name = f"{device}: useful tokens/s, {model} {stage}, {way} against the original's grouping"
     value, peer = round(ours.useful, 1), round(original.useful, 1)
     # A tiny model on a CPU proves that the code runs, and nothing about speed.
     goal, ok = ("it runs", value > 0) if model == "tiny" else ("> peer", value > peer)
@@ -227,11 +242,12 @@ def _figures(device: str, model: str, stage: str, found: dict[str, Measured | No
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="1b,7b", help=", ".join(LANGUAGE))
-    parser.add_argument("--stages", default="finetune,pretrain")
+    parser.add_argument("--stages", default="finetune,pretrain", help="or finetune_tower, finetune_lora")
     parser.add_argument("--steps", type=int, default=6, help="measured, after two that are not")
     parser.add_argument("--rows", type=int, default=64, help="of a step")
     parser.add_argument("--batch", type=int, default=8, help="rows of the original's micro-step")
     parser.add_argument("--zero", type=int, default=2, help="ZeRO stage")
+    parser.add_argument("--attention", help="a kernel instead of the trainer's choice: flex_attention")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--liger", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, on a CPU as well")
@@ -239,18 +255,17 @@ def _arguments() -> argparse.Namespace:
         probe.bind(("127.0.0.1", 0))
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(probe.getsockname()[1]))
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if "qlora" in arguments.stages:
+        parser.error("finetune_qlora: 4-bit weights are made of a checkpoint's, and there is none here")
+    return arguments
 
 
 def _peak_memory(cuda: bool) -> int:
-    """Bytes; starts to count anew on a GPU, which a CPU's process cannot."""
+    """Bytes: of this run on a GPU, of the whole process on a CPU."""
     import torch
 
-    if not cuda:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    peak = torch.cuda.max_memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    return peak
+    return torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _name(cuda: bool) -> str | None:

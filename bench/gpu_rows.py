@@ -15,12 +15,13 @@ from trainer.models.folder import ModelFolder
 IMAGE = 0
 """The id that stands for a piece of picture here: no tokenizer takes part."""
 
-WAYS = {"balanced, padding-free": ("balanced", "packed"), "original's grouping, padded": ("modality_length", "padded")}
+PACKED, PADDED, ORIGINAL = "balanced, padding-free", "balanced, padded", "original's grouping, padded"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One model, stage and way of making steps. `rows`: of a step; `batch`: of a padded micro-step."""
+    """One model, stage and way of making steps. `rows`: of a step; `batch`: of a padded micro-step; `attention`: a
+    kernel instead of the trainer's choice."""
 
     model: str
     stage: str
@@ -29,6 +30,12 @@ class Run:
     batch: int
     longest: int
     recipe: Recipe
+    attention: str | None = None
+
+
+def ways(packed: bool) -> tuple[str, str]:
+    """Ours, padding-free where the attention kernel can do it, and the original's."""
+    return PACKED if packed else PADDED, ORIGINAL
 
 
 def made_up_mix(run: Run) -> Mix:
@@ -47,8 +54,7 @@ def order(run: Run, folder: ModelFolder, mix: Mix) -> Any:
     from trainer.plan import make_plan
     from trainer.stages import get_stage
 
-    strategy, rows = WAYS[run.way]
-    ours = rows == "packed"
+    ours = run.way != ORIGINAL
     bound = max(run.batch * run.longest, int(mix.tokens.max()))
     return make_plan(
         mix.tokens,
@@ -57,9 +63,9 @@ def order(run: Run, folder: ModelFolder, mix: Mix) -> Any:
         global_batch=run.rows,
         world_size=1,
         accumulation=1 if ours else run.rows // run.batch,
-        strategy=strategy,
+        strategy="balanced" if ours else "modality_length",
         max_tokens=bound if ours else None,
-        padded=not ours,
+        padded=run.way != PACKED,
         cost=cost_model(folder, get_stage(run.stage), checkpointing=True),
         grouping_lengths=None if ours else mix.words,
     )
@@ -81,4 +87,4 @@ def collate(run: Run, folder: ModelFolder, mix: Mix, rows: np.ndarray) -> dict[s
         labels = np.where(np.arange(length) < (length + patches * images) // 2, IGNORE, ids).astype(np.int32)
         pictures = [random.standard_normal((1, 3, side, side), np.float32) for _ in range(images)]
         items.append(Item(str(row), ids, labels, pictures, [(side, side)] * images))
-    return Collator(folder.rule, IMAGE, 1, packed=WAYS[run.way][1] == "packed")(items)
+    return Collator(folder.rule, IMAGE, 1, packed=run.way == PACKED)(items)

@@ -99,8 +99,8 @@ def joined(job: Job, folder: Path, ranks: int, replace: bool) -> Job:
 
 
 def _has_gpu() -> bool:
-    """Whether a GPU driver is loaded (Nvidia's or AMD's): known without importing torch."""
-    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/kfd").exists()
+    """Whether a GPU driver is loaded (Nvidia's, AMD's, or Windows' under WSL): known without importing torch."""
+    return any(Path(path).exists() for path in ("/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg"))
 
 
 def default_processes() -> int:
@@ -161,8 +161,8 @@ def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1))),
         "TOKENIZERS_PARALLELISM": "false",
         # DeepSpeed's optimizers ask torch to compile a function when they are imported, which loads torch's whole
-        # compiler (4 s of CPU a process); without a GPU nothing here is compiled.
-        **({} if _has_gpu() else {"TORCHDYNAMO_DISABLE": "1"}),
+        # compiler (4 s of CPU a process); without a GPU nothing here is compiled. Nor need it warn that there is none.
+        **({} if _has_gpu() else {"TORCHDYNAMO_DISABLE": "1", "DS_ACCELERATOR": "cpu"}),
         "PYTHONPATH": f"{rooms}{os.pathsep}{path}" if path else rooms,
     }
 

@@ -167,6 +167,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> 
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     settings, precision = recipe.optimizer, precision_of(recipe, cuda)
     return TrainingArguments(
         output_dir=str(folder),

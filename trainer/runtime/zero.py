@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from trainer.config import Recipe
@@ -40,7 +41,11 @@ def deepspeed_config(recipe: Recipe, precision: str) -> dict[str, Any]:
 
 def prepare_deepspeed(cuda: bool) -> None:
     """Without a GPU, keep DeepSpeed from compiling its shared-memory collectives, which takes over half a minute and
-    needs a compiler; gloo does the same work. Nor does it then try compiler and linker on every operator it knows."""
+    needs a compiler; gloo does the same work. Nor does it then try compiler and linker on every operator it knows.
+
+    It calls torch by names that are going to be dropped: nothing that a user could do about it.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     if not cuda:
         import deepspeed
 
