@@ -21,12 +21,15 @@ class DownloadConfig(Config):
     """What is kept decides the output; how it is fetched (marked Runtime) does not recompute anything."""
 
     engine: Literal["native", "img2dataset"] = "native"
+    """img2dataset: its own Downloader does it (extra [img2dataset]), which asks no robots.txt and has no byte cap."""
 
     # What is kept.
     resize_mode: Literal["no", "border", "keep_ratio", "keep_ratio_largest", "center_crop"] = "keep_ratio_largest"
+    """How a picture gets its size; border pads with white."""
     image_size: int = Field(default=1024, ge=1)
     """Pixels: the longest side (keep_ratio_largest, border), the shortest (keep_ratio), both (center_crop)."""
     resize_only_if_bigger: bool = True
+    """Never enlarge."""
     upscale_interpolation: Interpolation = "lanczos"
     downscale_interpolation: Interpolation = "area"
     encode_format: Literal["jpg", "png", "webp"] = "jpg"
@@ -35,6 +38,7 @@ class DownloadConfig(Config):
     skip_reencode: bool = True
     """Keep the bytes as received when no pixel needs to change and they are at most `max_kept_bytes`."""
     max_kept_bytes: int = Field(default=2**20, ge=0)
+    """Larger ones are encoded again."""
 
     # What is refused.
     min_image_size: int = Field(default=0, ge=0)
@@ -42,20 +46,25 @@ class DownloadConfig(Config):
     max_image_area: int = Field(default=2**25, ge=1, le=89_478_485)
     """Pixels, read from the header before anything is decoded; also of what resizing makes. Pillow's limit at most."""
     max_aspect_ratio: float = Field(default=math.inf, ge=1)
+    """Longest side over shortest."""
     max_bytes: int = Field(default=20 * 2**20, ge=1)
     """Of a body, as sent and after content decoding."""
     max_redirects: int = Field(default=5, ge=0)
+    """Followed one by one, each checked like a URL of its own."""
     compute_hash: HashKind = "sha256"
     """sha256 of the received bytes is always a column; another kind adds a column of its name."""
     verify_hash: tuple[str, HashKind] | None = None
-    """(column, kind): refuse bytes whose hash is not the hex text in that column."""
+    """[column, kind], as [md5_of_list, md5]: refuse bytes whose hash is not the hex text in that column."""
 
     # Opting out.
     user_agent_token: str = Field(default="lavabeam", pattern=r"^[A-Za-z0-9_-]+$")
     """Our product token: in User-Agent, and the name that robots.txt and X-Robots-Tag may address."""
     disallowed_header_directives: tuple[str, ...] = HEADER_DIRECTIVES
+    """X-Robots-Tag directives that keep a picture out."""
     respect_tdm: bool = True
+    """Keep a picture out that TDM-Reservation: 1 reserves."""
     respect_robots_txt: bool = True
+    """Ask each host for its robots.txt first."""
 
     # The guard.
     allow_private_hosts: tuple[str, ...] = ()
@@ -69,13 +78,17 @@ class DownloadConfig(Config):
     deadline: Annotated[float, Runtime()] = Field(default=60, gt=0)
     """Seconds for one try as a whole: every redirect and the last byte."""
     retries: Annotated[int, Runtime()] = Field(default=2, ge=0)
+    """Tries after the first, for failures that may pass."""
     retry_wait: Annotated[float, Runtime()] = Field(default=1, ge=0)
+    """Longest wait in seconds before the second try; doubled before each further one, and a random part of it taken."""
     retry_wait_cap: Annotated[float, Runtime()] = Field(default=30, ge=0)
+    """Longest wait in seconds of our own choosing; a Retry-After is waited for up to two minutes."""
     host_limit: Annotated[int, Runtime()] = Field(default=8, ge=1)
     """Downloads at a time from one host, over all workers."""
     host_delay: Annotated[float, Runtime()] = Field(default=0, ge=0)
     """Seconds between the starts of two downloads from one host, over all workers."""
     decode_threads: Annotated[int, Runtime()] = Field(default=2, ge=1)
+    """Pictures checked and encoded at a time per worker process."""
     memory: Annotated[int, Runtime()] = Field(default=128 * 2**20, ge=1)
     """Bytes of bodies that a worker process may hold at a time."""
     ca_file: Annotated[str | None, Runtime()] = None
