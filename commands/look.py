@@ -167,19 +167,23 @@ def _readable(value: Any) -> Any:
     return value
 
 
-@click.group()
-def cache() -> None:
-    """Answers paid for once: their cost, moving them."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def cache(ctx: click.Context) -> None:
+    """Answers paid for once: their cost, moving them. Without a command: what the default cache holds."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(cache_show, folder=None, as_json=False)
 
 
 @cache.command("show")
-@click.argument("folder")
+@click.argument("folder", required=False)
 @json_option
-def cache_show(folder: str, as_json: bool) -> None:
-    """Size, hits, cost and money saved of the answer cache in FOLDER."""
+def cache_show(folder: str | None, as_json: bool) -> None:
+    """Size, hits, cost and money saved of the answer cache in FOLDER (the default one if none is given)."""
     from pipelines.llm.cache import summary
+    from pipelines.llm.settings import DEFAULT_CACHE
 
-    told = summary(folder)
+    told = summary(folder or DEFAULT_CACHE)
     if as_json:
         return print_json(told)
     groups, budgets = told.pop("by_prompt"), told.pop("budgets")

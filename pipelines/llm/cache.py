@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
@@ -11,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.llm.answer import Answer, MalformedResponse, read_response
-from pipelines.llm.store import FILE, CacheStore, check_folder
+from pipelines.llm.answer import Answer, ErrorResponse, MalformedResponse, read_response
+from pipelines.llm.store import FILE, CacheStore, check_folder, open_file, told_of
 from schemas.errors import InputError
 
 _COLUMNS = ("key", "provider", "model", "prompt", "response", "input_tokens", "output_tokens", "cost", "created")
@@ -31,13 +32,20 @@ class AnswerCache:
 
     def get(self, key: str) -> Answer | None:
         """The stored answer (marked as cached), or None."""
-        row = self._store.connection.execute("SELECT response, cost FROM answers WHERE key = ?", (key,)).fetchone()
+        connection = self._store.connection
+        row = connection.execute("SELECT response, cost FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
+            return None
+        try:
+            answer = _answer(*row)
+        except (MalformedResponse, ErrorResponse):
+            # Damaged, or taken for an answer by an older version: it must not stand in the way of one.
+            connection.execute("DELETE FROM answers WHERE key = ?", (key,))
             return None
         self._hits[key] += 1
         if self._hits.total() >= _HITS_PER_WRITE:
             self.write_hits()
-        return _answer(*row)
+        return answer
 
     def holds(self, key: str) -> bool:
         """Whether `get` would find an answer; counts no hit."""
@@ -65,14 +73,12 @@ class AnswerCache:
 def summary(folder: str | Path) -> dict[str, Any]:
     """What the cache folder holds: answers, bytes, tokens, USD spent, hits, USD saved; also by model and prompt."""
     connection = _open_for_reading(folder)
-    try:
+    with contextlib.closing(connection), told_of(check_folder(folder) / FILE):
         rows = connection.execute(
             "SELECT provider, model, prompt, COUNT(*), SUM(LENGTH(response)), SUM(input_tokens), SUM(output_tokens), "
             "SUM(cost), SUM(hits), SUM(hits * cost) FROM answers GROUP BY provider, model, prompt ORDER BY 1, 2, 3"
         ).fetchall()
         spends = connection.execute("SELECT * FROM spend ORDER BY budget").fetchall()
-    finally:
-        connection.close()
     groups = [
         {"provider": row[0], "model": row[1], "prompt": row[2], **_named(_SUMS, [number or 0 for number in row[3:]])}
         for row in rows
@@ -88,10 +94,12 @@ def export_answers(folder: str | Path, target: str | Path) -> int:
     connection = _open_for_reading(folder)
     count = 0
     try:
-        with Path(target).open("w", encoding="utf-8") as file:
+        with told_of(check_folder(folder) / FILE), Path(target).open("w", encoding="utf-8") as file:
             for row in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM answers ORDER BY key"):
                 file.write(json.dumps(dict(zip(_COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
                 count += 1
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error}). Give a file in a folder that is there.") from error
     finally:
         connection.close()
     return count
@@ -122,7 +130,7 @@ def _imported(line: str, where: str) -> list[Any]:
         entry = json.loads(line)
         row = [entry[column] for column in _COLUMNS]
         read_response(entry["response"])
-    except (ValueError, KeyError, TypeError, MalformedResponse) as error:
+    except (ValueError, KeyError, TypeError, MalformedResponse, ErrorResponse) as error:
         raise InputError(
             f"{where}: this is no exported answer ({type(error).__name__}: {error}). "
             "Nothing was imported; export the file again."
@@ -138,7 +146,7 @@ def _open_for_reading(folder: str | Path) -> sqlite3.Connection:
     path = check_folder(folder) / FILE
     if not path.is_file():
         raise InputError(f"{folder}: there is no answer cache here (no {FILE}). Give the `cache` folder of a recipe.")
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+    return open_file(path, read_only=True)
 
 
 def _named(names: tuple[str, ...], values: Sequence[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from schemas.errors import InputError
 
@@ -46,18 +47,16 @@ class CacheStore:
 
     def __init__(self, folder: str | Path):
         self.folder = check_folder(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / FILE
         try:
-            self.connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            self.connection.execute("PRAGMA journal_mode=WAL")
-            # Safe against the death of a process; the death of the machine may lose the newest answers, never the file.
-            self.connection.execute("PRAGMA synchronous=NORMAL")
-            self._create_tables(path)
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{path}: this is no answer cache ({error}). Move it away, or choose another `cache`."
-            ) from error
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cache {folder}: no folder can be made here ({error}). Choose another.") from error
+        path = self.folder / FILE
+        self.connection = open_file(path)
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        # Safe against the death of a process; the death of the machine may lose the newest answers, never the file.
+        self.connection.execute("PRAGMA synchronous=NORMAL")
+        self._create_tables(path)
         self.owner = Owner(self.folder)
 
     @contextlib.contextmanager
@@ -94,6 +93,48 @@ class CacheStore:
 
     def _layout(self) -> int:
         return self.connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+class Connection(sqlite3.Connection):
+    """A connection whose errors say which file they are about, and what to do."""
+
+    path: Path
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        with told_of(self.path):
+            return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        with told_of(self.path):
+            return super().executemany(*arguments)
+
+
+def open_file(path: Path, read_only: bool = False) -> Connection:
+    """The SQLite file at `path`; raises InputError when it cannot be opened."""
+    mode = "ro" if read_only else "rwc"
+    with told_of(path):
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=Connection,
+        )
+    connection.path = path
+    return connection
+
+
+@contextlib.contextmanager
+def told_of(path: Path) -> Iterator[None]:
+    """Errors of SQLite as InputError: a full disk, no right to write, a damaged file, or none of ours."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise InputError(
+            f"{path}: the answer cache cannot be used ({error}). See that the disk has room and the file may be "
+            "written; if it is damaged or none of ours, move it away or choose another `cache`."
+        ) from error
 
 
 class Owner:

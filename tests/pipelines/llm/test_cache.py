@@ -97,7 +97,7 @@ def test_a_missing_or_foreign_file_is_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         import_answers(tmp_path, tmp_path / "none.jsonl")
     (tmp_path / FILE).write_bytes(b"this is no database, whatever it is called" * 100)
-    with pytest.raises(InputError, match="this is no answer cache"):
+    with pytest.raises(InputError, match="file is not a database"):
         CacheStore(tmp_path)
     with pytest.raises(InputError, match="local disk"):
         CacheStore("gs://bucket/cache")
@@ -133,3 +133,43 @@ def test_many_processes_write_at_once(tmp_path):
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert summary(tmp_path)["answers"] == 300
+
+
+def test_an_answer_that_cannot_be_read_is_none_and_makes_room(tmp_path):
+    store, cache = fill(tmp_path, {"k": "A house."})
+    store.connection.execute("UPDATE answers SET response = 'oops'")
+    assert cache.get("k") is None
+    assert not cache.holds("k")
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["middle", "all"])
+def test_a_damaged_file_is_one_clear_error(damage, tmp_path):
+    store, _ = fill(tmp_path, {f"key-{number:04}": "A house. " * 50 for number in range(200)})
+    store.close()
+    path = tmp_path / FILE
+    content = bytearray(path.read_bytes())
+    start = 0 if damage == "all" else 2 * 4096
+    content[start:] = b"\xa5" * (len(content) - start)
+    path.write_bytes(content)
+    for use in (summary, lambda folder: export_answers(folder, tmp_path / "answers.jsonl"), use_all):
+        with pytest.raises(InputError, match=r"answers.sqlite: the answer cache cannot be used .* move it away"):
+            use(tmp_path)
+
+
+def use_all(folder):
+    store = CacheStore(folder)
+    try:
+        for number in range(200):
+            AnswerCache(store).get(f"key-{number:04}")
+    finally:
+        store.close()
+
+
+def test_places_that_cannot_be_used_are_told(tmp_path):
+    store, _ = fill(tmp_path, {"k": "A house."})
+    store.close()
+    with pytest.raises(InputError, match="cannot be written"):
+        export_answers(tmp_path, tmp_path / "nowhere" / "answers.jsonl")
+    with pytest.raises(InputError, match="no folder can be made here"):
+        CacheStore(tmp_path / FILE / "deeper")
