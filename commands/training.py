@@ -231,6 +231,8 @@ def tokens(file: str, as_json: bool, **given: Any) -> None:
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:
     """Nested results as indented lines."""
     for key, inner in value.items():
+        if inner is None:
+            continue
         if isinstance(inner, dict):
             click.echo(f"{indent}{key}:")
             _print_tree(inner, indent + "  ")

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from schemas.errors import InputError, LavaBeamError
 from trainer.config import load_recipe
+from trainer.following import OPTION
 from trainer.launchers import launcher_lines, slurm_script
 from trainer.preflight import Job, check
 from trainer.runfolder import RESULT, checkpoints, finished, make_room, read_mark, run_fingerprint, write_inputs
@@ -129,8 +130,11 @@ def start_ranks(folder: Path, count: int) -> None:
         for rank in range(count):
             log: IO[bytes] | None = (folder / "logs" / f"rank-{rank}.log").open("wb") if rank else None
             logs.append(log)
-            command = [sys.executable, "-m", "trainer.run", str(folder)]
-            ranks.append(subprocess.Popen(command, env=rank_environment(rank, count, port), stdout=log, stderr=log))
+            command = [sys.executable, "-m", "trainer.run", OPTION, str(folder)]
+            environment = rank_environment(rank, count, port)
+            # The pipe tells a rank that this process is gone: nothing is ever written to it.
+            told = subprocess.PIPE
+            ranks.append(subprocess.Popen(command, env=environment, stdin=told, stdout=log, stderr=log))
         _pass_on_sigterm(ranks, stopping)
         _wait(ranks, folder, stopping)
     except KeyboardInterrupt:
@@ -219,3 +223,5 @@ def _end(ranks: Sequence[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             rank.kill()
             rank.wait()
+        if rank.stdin is not None:
+            rank.stdin.close()

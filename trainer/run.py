@@ -21,6 +21,7 @@ import torch
 from schemas.config import load_yaml
 from schemas.errors import InputError, LavaBeamError
 from trainer.config import Recipe
+from trainer.following import OPTION, follow_launcher
 from trainer.preflight import Job, check
 from trainer.runfolder import (
     METRICS,
@@ -59,8 +60,8 @@ def main(folder: Path) -> int:
 
 def run_folder(arguments: list[str]) -> Path:
     """The folder among a rank's arguments; deepspeed's launcher puts `--local_rank=N` before it, which the environment
-    says as well."""
-    folders = [argument for argument in arguments if not argument.startswith("--local_rank")]
+    says as well, ours the option of `following.py`."""
+    folders = [argument for argument in arguments if argument != OPTION and not argument.startswith("--local_rank")]
     if len(folders) != 1 or folders[0].startswith("-"):
         sys.exit("usage: python -m trainer.run RUN_FOLDER, which `lavabeam train RECIPE --prepare` makes")
     return Path(folders[0])
@@ -241,18 +242,6 @@ def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> 
     write_json(folder / RESULT, result)
 
 
-def _follow_parent() -> None:
-    """End this process when the launcher is gone, even if that was killed without a chance to tell us."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _leave(code: int) -> None:
     """Exit without the interpreter's teardown, in which ZeRO-3 on gloo now and then aborts after all work is done."""
     if code == 0 and torch.distributed.is_initialized():
@@ -264,5 +253,5 @@ def _leave(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _follow_parent()
+    follow_launcher(sys.argv[1:])
     _leave(main(run_folder(sys.argv[1:])))

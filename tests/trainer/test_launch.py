@@ -28,10 +28,26 @@ time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("arguments", [["work/run"], ["--local_rank=1", "work/run"]])
+@pytest.mark.parametrize("arguments", [["work/run"], ["--local_rank=1", "work/run"], ["--follow-stdin", "work/run"]])
 def test_a_rank_finds_its_folder_under_every_launcher(arguments):
     """torchrun and our own launcher give the folder alone, deepspeed's its option first."""
     assert run.run_folder(arguments) == Path("work/run")
+
+
+LATE = """
+import time
+from trainer.following import follow_launcher
+
+follow_launcher(["--follow-stdin"])
+time.sleep(60)
+"""
+
+
+def test_a_rank_ends_with_a_launcher_that_was_killed_before_the_rank_had_loaded():
+    """It would otherwise train on alone, beside the run that is started next."""
+    rank = subprocess.Popen([sys.executable, "-c", LATE], stdin=subprocess.PIPE)
+    rank.stdin.close()  # as when the process that holds it is killed
+    assert rank.wait(30) == 1
 
 
 TOOLS = {
