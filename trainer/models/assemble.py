@@ -40,7 +40,8 @@ def assemble(
 ) -> Path:
     """Write a llava-hf folder to `output`; peak memory is about one shard.
 
-    `projector`: an original mm_projector.bin to start from instead of a fresh one.
+    `projector`: an original mm_projector.bin to start from instead of a fresh one. `dtype`: by default the language
+    model's, which is most of the folder: CLIP is published in float32, Vicuna in float16.
     The tokenizer gains `<image>` (and a pad token where it has none), the embeddings the rows for them: the mean of
     the old rows. Raises InputError when `rule` is not what the tower makes of a picture.
     """
@@ -49,7 +50,7 @@ def assemble(
     made = write_tokenizer(tokenizer or llm, output)
     config = joined_config(tower, llm, rule, select_layer, projector_type, made.image_id, made.vocab_size)
     first = projector_tensors(config, projector_type, projector, seed)
-    with ShardWriter(output, dtype) as writer:
+    with ShardWriter(output, dtype or _precision(Path(llm))) as writer:
         for name, tensor in _tower_tensors(Path(tower)):
             writer.put(name, tensor)
         for name, tensor in _llm_tensors(Path(llm), config.text_config.vocab_size, config.tie_word_embeddings):
@@ -186,6 +187,10 @@ def _llm_tensors(folder: Path, vocabulary: int, tied: bool) -> Iterator[tuple[st
             continue
         table = name in ("model.embed_tokens.weight", "lm_head.weight")
         yield f"language_model.{name}", _grown(tensor, vocabulary) if table else tensor
+
+
+def _precision(folder: Path) -> torch.dtype:
+    return next(tensor.dtype for _, tensor in read_tensors(folder) if tensor.is_floating_point())
 
 
 def _grown(table: torch.Tensor, rows: int) -> torch.Tensor:

@@ -191,3 +191,16 @@ def test_weights_may_be_read_by_whoever_may_read_other_files(tmp_path):
     (tmp_path / "other").touch()
     save_tensors({"a": torch.zeros(3)}, tmp_path / "a.safetensors")
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_the_joined_weights_have_the_language_models_precision(tiny, tmp_path):
+    """A tower in half precision must not cost the language model its own."""
+    from transformers import CLIPVisionModel
+
+    CLIPVisionModel.from_pretrained(tiny / "tower", dtype=torch.float16).save_pretrained(tmp_path / "half")
+    assemble(tmp_path / "half", tiny / "llm", tmp_path / "model", rule=RULE)
+    old = load_file(tiny / "llm" / "model.safetensors")["model.norm.weight"]
+    new = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in new.values()} == {torch.float32}
+    assert torch.equal(new["language_model.model.norm.weight"], old)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "float32"
