@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,7 @@ def add_lora(model: Any, settings: LoraConfig) -> Any:
     from peft import get_peft_model
 
     config = Peft(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=TARGETS)
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 by a name that version 6 will not have.
-        warnings.simplefilter("ignore", FutureWarning)
+    with _without_peft_warnings():
         return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
@@ -98,7 +97,8 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
         told_apart = base.load_state_dict(load_file(file), strict=False) if file.is_file() else None
         if told_apart is not None and told_apart.unexpected_keys:
             raise InputError(f"{file}: {told_apart.unexpected_keys[0]} is no weight of {origin.path}: another model's.")
-    tuned = PeftModel.from_pretrained(base, str(folder)).eval()
+    with _without_peft_warnings():
+        tuned = PeftModel.from_pretrained(base, str(folder)).eval()
     before = _probe(tuned, origin)
     merged = tuned.merge_and_unload()
     after = _probe(merged, origin)
@@ -117,6 +117,14 @@ def plain_name(name: str) -> str:
     return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
+@contextmanager
+def _without_peft_warnings() -> Iterator[None]:
+    """peft 0.21 asks transformers 5 by a name that version 6 will not have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _adapter_folder(path: Path) -> Path:
     for folder in (path, path / ADAPTER):
         if (folder / ORIGIN).is_file():
@@ -127,6 +135,7 @@ def _adapter_folder(path: Path) -> Path:
 def _load(origin: ModelFolder) -> Any:
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()
     kind = getattr(transformers, origin.model_class)
     return kind.from_pretrained(origin.path, dtype=torch.float32).eval()
 
