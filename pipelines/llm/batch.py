@@ -148,7 +148,7 @@ class BatchClient(LlmClient):
         """The lines that may be sent, by key; the others look again, also for batches whose process has ended."""
         granted = {}
         for line, text in lines:
-            if self.ledger.claim(line.key, line.most, line.request.prompt, BATCH_OWNER + name):
+            if self.ledger.claim(line.key, self.reserved(line.most), line.request.prompt, BATCH_OWNER + name):
                 granted[line.key] = (line, text)
             else:
                 line.outcome.set_result(None)

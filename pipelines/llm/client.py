@@ -49,6 +49,7 @@ class LlmClient:
         self._asking: dict[str, asyncio.Task[Answer]] = {}
         self._stopped: Failure | None = None
         self._given_up = 0
+        self._understated = 1.0
         self.structured = "json_schema" if settings.structured == "auto" else settings.structured
 
     async def ask(self, request: ChatRequest) -> Answer:
@@ -82,7 +83,7 @@ class LlmClient:
                 return known
             if self._stopped is not None:
                 return Answer(self._stopped.status, detail=self._stopped.detail)
-            reached = self.ledger.reached(most)
+            reached = self.ledger.reached(self.reserved(most))
             if reached is not None:
                 return Answer(AnswerStatus.budget_exhausted, detail=reached)
             outcome = await self.turn(key, request, most)
@@ -109,7 +110,7 @@ class LlmClient:
         await self._window.enter()
         overload: bool | None = None
         try:
-            if self._stopped is not None or not self.ledger.claim(key, most, request.prompt):
+            if self._stopped is not None or not self.ledger.claim(key, self.reserved(most), request.prompt):
                 self._requests.give_back(1)
                 self._tokens.give_back(most.tokens)
                 return self._stopped
@@ -138,11 +139,14 @@ class LlmClient:
         """Store the answer, what it cost, and the end of its claim, all at once."""
         cost = self._price.cost(answer.usage) if self._price and answer.usage else None
         answer = replace(answer, cost=cost)
-        paid = Spend(1, most.tokens, most.cost)
+        paid = self.reserved(most)
         if answer.usage is not None:
             used = answer.usage.input + answer.usage.output
             self._tokens.give_back(most.tokens - used)
             paid = Spend(1, used, cost or 0.0)
+            shares = (used / most.tokens, paid.cost / most.cost if most.cost else 0.0)
+            # A model with dear pictures, or a server that ignores the output limit.
+            self._understated = max(self._understated, *shares)
         names = (request.provider, request.model, request.prompt)
         with self.store.transaction() as connection:
             self.ledger.settle(connection, key, paid)
@@ -161,6 +165,10 @@ class LlmClient:
         if failure.stops_run:
             self._stopped = failure
 
+    def reserved(self, most: Spend) -> Spend:
+        """What a request that should cost at most `most` reserves: more, once the server has counted more than that."""
+        return Spend(most.requests, round(most.tokens * self._understated), most.cost * self._understated)
+
     def _count_given_up(self, failure: Failure) -> None:
         """After many requests that no patience helped, the next ones are not sent: hours would pass for nothing."""
         self._given_up = self._given_up + 1 if failure.retry else 0
@@ -177,7 +185,7 @@ class LlmClient:
 
     def _most(self, request: ChatRequest) -> Spend:
         """The most that the request can take: an upper bound of its input, and its whole output limit."""
-        usage = Usage(request.most_input_tokens(self.settings.tokens_per_image), request.max_output_tokens)
+        usage = Usage(request.most_input_tokens(self.settings.image_tokens), request.max_output_tokens)
         cost = self._price.cost(usage) if self._price else 0.0
         return Spend(1, usage.input + usage.output, cost)
 

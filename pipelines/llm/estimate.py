@@ -18,9 +18,9 @@ _CHARACTERS_PER_TOKEN = 4
 def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatRequest, int]]) -> dict[str, Any]:
     """Requests, tokens and USD that `requests` (each with its expected output tokens) would take; sends nothing.
 
-    `cost` is what to expect: input by its characters, output by what this model and prompt gave so far (from the
-    cache), else by what the prompt file expects. `most` is the bound that a cap reserves: input by its bytes, every
-    answer at the output limit. None without a price.
+    `cost` is what to expect, from what this model and prompt took so far (in the cache); else input by its characters
+    and `tokens_per_image`, output by what the prompt file expects. `most` is the bound that a cap reserves: input by
+    its bytes, every answer at the output limit. None without a price.
     """
     store = CacheStore(settings.cache) if (check_folder(settings.cache) / FILE).is_file() else None
     try:
@@ -35,9 +35,12 @@ def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatReq
                 told["cached"] += 1
                 continue
             told["requests"] += 1
-            told["input_tokens"] += _likely_input(request, settings.tokens_per_image)
-            told["output_tokens"] += seen.get(request.prompt, expected)
-            told["most_tokens"] += request.most_input_tokens(settings.tokens_per_image) + request.max_output_tokens
+            seen_input, seen_output = seen.get(request.prompt, (None, expected))
+            pictures = any(message.images for message in request.messages)
+            likely = _likely_input(request, settings.image_tokens)
+            told["input_tokens"] += seen_input if pictures and seen_input is not None else likely
+            told["output_tokens"] += seen_output
+            told["most_tokens"] += request.most_input_tokens(settings.image_tokens) + request.max_output_tokens
     finally:
         if store is not None:
             store.close()
@@ -50,14 +53,14 @@ def _likely_input(request: ChatRequest, tokens_per_image: int) -> int:
     return characters // _CHARACTERS_PER_TOKEN + images * tokens_per_image
 
 
-def _lengths_seen(store: CacheStore, settings: EndpointConfig) -> dict[str, int]:
-    """Mean output tokens by prompt, of this model's answers in the cache."""
+def _lengths_seen(store: CacheStore, settings: EndpointConfig) -> dict[str, tuple[int, int]]:
+    """Mean input and output tokens by prompt, of this model's answers in the cache."""
     rows = store.connection.execute(
-        "SELECT prompt, AVG(output_tokens) FROM answers WHERE provider = ? AND model = ? AND output_tokens IS NOT NULL "
-        "GROUP BY prompt",
+        "SELECT prompt, AVG(input_tokens), AVG(output_tokens) FROM answers WHERE provider = ? AND model = ? "
+        "AND input_tokens IS NOT NULL AND output_tokens IS NOT NULL GROUP BY prompt",
         (settings.provider, settings.model),
     ).fetchall()
-    return {prompt: round(mean) for prompt, mean in rows}
+    return {prompt: (round(taken), round(given)) for prompt, taken, given in rows}
 
 
 def _priced(settings: EndpointConfig, prompts: dict[str, dict[str, Any]]) -> dict[str, Any]:

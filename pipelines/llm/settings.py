@@ -16,6 +16,10 @@ DEFAULT_CACHE = "~/.cache/lavabeam/llm"
 _OURS = dict.fromkeys(("messages", "n", "best_of", "stream", "response_format", "tools"), "Leave it out")
 _OURS |= dict.fromkeys(("max_tokens", "max_completion_tokens"), "Set max_output_tokens instead")
 _OURS |= {name: f"Set {name} instead of extra" for name in ("model", "temperature")}
+# The most tokens of one image ("Images and vision", OpenAI's guide): 8 tiles of 5,667 and 2,833 at gpt-4o-mini; 1,536
+# patches, times 1.62 for mini and 2.46 for nano, at later small models. Large ones stay below 2,000.
+_IMAGE_TOKENS = {"gpt-4o-mini": 48_169, "-nano": 3_800, "-mini": 2_700}
+_OTHER_IMAGE_TOKENS = 2_000
 PATIENCE = RetryPolicy(attempts=8, base_s=0.5, cap_s=30.0, jitter=0.5)
 """About 45 s of patience with a server that is away, and far more with one that names its own waiting time."""
 
@@ -58,8 +62,9 @@ class EndpointConfig(Config):
     max_requests: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
     price: Annotated[Price | None, Runtime()] = None
     """USD per million tokens; by default what genai-prices lists."""
-    tokens_per_image: Annotated[int, Runtime()] = Field(default=2000, ge=0)
-    """Input tokens reserved for each image: the most that the model counts for one."""
+    tokens_per_image: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
+    """Input tokens reserved for each image: the most that the model counts for one. By default what OpenAI documents
+    for its small models (48,169 for gpt-4o-mini), and 2,000 for others."""
 
     cache: Annotated[str, Runtime()] = DEFAULT_CACHE
     """The folder of the answer cache and the spend ledger, on a local disk."""
@@ -94,6 +99,13 @@ class EndpointConfig(Config):
     @property
     def caps(self) -> Caps:
         return Caps(self.max_requests, self.max_tokens, self.max_cost)
+
+    @property
+    def image_tokens(self) -> int:
+        """`tokens_per_image`, or its default for the model."""
+        if self.tokens_per_image is not None:
+            return self.tokens_per_image
+        return next((most for sign, most in _IMAGE_TOKENS.items() if sign in self.model), _OTHER_IMAGE_TOKENS)
 
     @property
     def limit_field(self) -> str:

@@ -108,6 +108,9 @@ class FaultyServer(Teacher):
     async def _wrong_setting(self, request: web.Request, answer: dict) -> web.Response:
         return refusal(400, "unsupported_value", "temperature must be 1")
 
+    async def _dear(self, request: web.Request, answer: dict) -> web.Response:
+        return web.json_response({**answer, "usage": {"prompt_tokens": 990, "completion_tokens": 10}})
+
     async def _half(self, request: web.Request, answer: dict) -> web.StreamResponse:
         whole = json.dumps(answer).encode()
         response = web.StreamResponse(headers={"content-length": str(len(whole))})

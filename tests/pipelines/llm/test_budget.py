@@ -150,3 +150,19 @@ def test_a_claim_of_a_dead_process_is_taken_over_and_counts_as_lost(tmp_path):
     assert ledger.claim("key", Spend(1, 40, 0.0))
     assert ledger.report() == {"spent": Spend(1, 60, 0.5), "lost": Spend(1, 60, 0.5), "reserved": Spend(1, 40, 0.0)}
     living.close()
+
+
+def test_a_server_that_counts_more_than_was_reserved_raises_what_is_reserved(tmp_path):
+    """Large pictures, say. Without that the cap would be passed by one request after the other."""
+    with FaultyServer(lambda question, arrival: "dear") as server:
+        answers, report = ask(settings(server, tmp_path, max_tokens=2500, concurrency=1), QUESTIONS)
+        assert [answer.ok for answer in answers].count(True) == 2
+        assert report["spent"].tokens == 2 * 1000
+
+
+@pytest.mark.parametrize(
+    ("model", "most"), [("gpt-4o-mini", 48169), ("gpt-4.1-mini", 2700), ("gpt-4.1-nano", 3800), ("my-llava", 2000)]
+)
+def test_a_picture_reserves_the_most_that_its_model_counts(model, most):
+    assert EndpointConfig(model=model).image_tokens == most
+    assert EndpointConfig(model=model, tokens_per_image=7).image_tokens == 7
