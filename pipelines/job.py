@@ -24,7 +24,7 @@ from schemas import errors
 from schemas.columnfile import describe_column_file, write_column_file
 from schemas.commit import Change, commit
 from schemas.dataset import Fragment
-from schemas.errors import LavaBeamError, SchemaError
+from schemas.errors import LavaBeamError, SchemaError, StorageError
 from schemas.manifest import FileEntry, FragmentEntry
 from schemas.store import Store
 
@@ -81,8 +81,7 @@ class Make(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[tuple[str, Any]]:
         try:
-            worker = worker_for(self.maker, self.context)
-            yield task.fragment, _make(worker.maker, task, worker.context)
+            yield task.fragment, worker_for(self.maker, self.context).make(task)
         except LavaBeamError as error:
             yield task.fragment, error
 
@@ -203,7 +202,18 @@ class Worker:
 
     def __init__(self, maker: Maker, context: Context):
         self.maker, self.context = maker, Context(context.run, context.dataset, context.workers)
+        self.unwritable: StorageError | None = None
         maker.setup(self.context)
+
+    def make(self, task: Task) -> FileEntry:
+        """The task's file. Once a file could not be written the other tasks fail too, before they do their work."""
+        if self.unwritable:
+            raise self.unwritable
+        try:
+            return _make(self.maker, task, self.context)
+        except StorageError as error:
+            self.unwritable = error
+            raise
 
 
 _WORKERS: dict[tuple[str, str], Worker] = {}

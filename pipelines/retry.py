@@ -79,7 +79,7 @@ def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -
         return seconds
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

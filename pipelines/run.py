@@ -7,6 +7,7 @@ name and takes them over.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import time
 import uuid
@@ -190,6 +191,9 @@ class Work:
         else:
             context = Context(run=self.run_id, dataset=self.target, workers=1 if runner.live else runner.count)
             rows = sum(task.source_rows for task in self.tasks)
+            # Also finds out, before any work is done, whether something can be written there at all.
+            with self.store.write(f"runs/{self.run_id}/plan.json") as file:
+                file.write(json.dumps({"step": self.name, "fragments": len(self.tasks), "rows": rows}).encode())
             try:
                 with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
                     build(pipeline, self.tasks, maker, context, change)

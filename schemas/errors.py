@@ -25,3 +25,7 @@ class CorruptError(LavaBeamError):
 
 class ConflictError(LavaBeamError):
     """Another writer committed the same column files, or other inputs, first."""
+
+
+class StorageError(LavaBeamError):
+    """The place of a dataset cannot be written: it is full, read-only, or not ours."""

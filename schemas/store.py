@@ -5,6 +5,7 @@ Local files are memory-mapped and written by rename; other places are read and w
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 import fsspec
 import pyarrow as pa
 
-from schemas.errors import CorruptError
+from schemas.errors import CorruptError, StorageError
 
 TEMPORARY = ".tmp-"
 """Names with this part are unfinished: `<final name>.tmp-<host>-<process>-<random>`."""
@@ -82,20 +83,24 @@ class Store:
 
     @contextmanager
     def write(self, name: str) -> Iterator[BinaryIO]:
-        """A file that appears under `name` when the block ends well, and not at all otherwise."""
+        """A file that appears under `name` when the block ends well, and not at all otherwise.
+
+        Raises StorageError when the place is full or must not be written.
+        """
         if not self.local:
             buffer = io.BytesIO()
             yield buffer
             self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
             self.fs.pipe_file(self.path(name), buffer.getvalue())
             return
-        temporary = self._temporary(name)
-        try:
-            with open(temporary, "wb") as file:
-                yield file
-            os.replace(temporary, self.path(name))
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with _told(self.root):
+            temporary = self._temporary(name)
+            try:
+                with open(temporary, "wb") as file:
+                    yield file
+                os.replace(temporary, self.path(name))
+            finally:
+                Path(temporary).unlink(missing_ok=True)
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write `content` unless `name` exists: True when we wrote it. Atomic among concurrent writers.
@@ -152,6 +157,20 @@ class Store:
     def _temporary(self, name: str) -> str:
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
         return f"{self.path(name)}{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def _told(root: str) -> Iterator[None]:
+    """Says in our words that a disk is full, or that a file under `root` must not be written."""
+    try:
+        yield
+    except OSError as error:
+        again = "then start the same command again: it goes on where it stopped."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"{root}: {error.strerror}. Free some space, {again}") from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and str(error.filename).startswith(root):
+            raise StorageError(f"{root}: {error.strerror}. Make it writable, {again}") from error
+        raise
 
 
 def _host() -> str:

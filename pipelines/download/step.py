@@ -96,8 +96,9 @@ class Download(Step[DownloadConfig]):
             while ahead:
                 yield self._finish(*ahead.popleft())
         finally:
-            for future, _ in ahead:
+            for future, rows in ahead:
                 future.cancel()
+                self.loop.call_soon_threadsafe(self._release, rows)
         self.context.log({"event": "fragment", **self.client.counts, "memory_peak": self.client.memory.peak})
 
     def _by_img2dataset(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -77,6 +77,7 @@ def test_permanent_http(status):
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "Wed, 21 Oct 99999999999 07:28:00 GMT"}, None),
         ({"Retry-After": ""}, None),
         ({}, None),
     ],

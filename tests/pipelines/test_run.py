@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from pipelines.run import run_derive, run_step
 from pipelines.runners import Runner
 from schemas import Dataset
-from schemas.errors import InputError, SchemaError
+from schemas.errors import InputError, SchemaError, StorageError
 from schemas.records import BASE
 from schemas.writing import write_dataset
 from tests.pipelines.steps import Echo, Shout, ShoutConfig, Talk, Twin
@@ -87,6 +88,25 @@ def test_a_step_that_loses_rows_commits_nothing(photos):
         run_step(shout(lose_rows=True), photos, LOCAL)
     assert Dataset.open(photos).manifest.number == 1
     assert list(Path(photos).rglob("*.tmp-*")) == []
+
+
+def test_a_full_disk_ends_the_run_at_once_in_our_words(photos, monkeypatch):
+    asked = []
+
+    def full(self, batch):
+        asked.append(batch.num_rows)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Shout, "process", full)
+    with pytest.raises(
+        StorageError, match=r"photos: No space left on device. Free some space, then start .* again"
+    ) as caught:
+        run_step(shout(), photos, Runner("local", 1))
+    assert len(asked) == 1, "the other fragments are not worked on"
+    assert "3 fragments" in str(caught.value)
+    assert not [path for path in Path(photos).rglob("*") if ".tmp-" in path.name]
+    monkeypatch.undo()
+    assert run_step(shout(), photos, LOCAL).made == 3
 
 
 def test_a_column_that_no_step_made_yet_is_named(photos):
