@@ -112,8 +112,10 @@ def _rows_with(opened: Any, wanted: str, limit: int) -> list[int]:
     from schemas.errors import InputError
 
     step, _, status = wanted.partition("=")
-    column = step if step in opened.columns else f"{step}_status"
-    if column not in opened.columns or not status:
+    # The table of `show` calls what an import wrote `base`, as its column file is called.
+    names = ("import_status", "status") if step == "base" else (step, f"{step}_status")
+    column = next((name for name in names if name in opened.columns), None)
+    if column is None or not status:
         known = [name.removesuffix("_status") for name in opened.columns if name.endswith("status")]
         raise InputError(f"--status {wanted}: expected step=status. {nearest(step, known)}")
     found, start = [], 0

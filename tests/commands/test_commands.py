@@ -55,6 +55,7 @@ def test_import_then_show_log_and_verify(photos):
 
 def test_rows_are_shown_by_status(photos):
     assert json.loads(call("show", photos, "--status", "import=ok", "--limit", "1", "--json").output)["row"] == 0
+    assert json.loads(call("show", photos, "--status", "base=ok", "--limit", "1", "--json").output)["row"] == 0
     assert "no row of" in refused("show", photos, "--status", "import=lost")
     assert "expected step=status" in refused("show", photos, "--status", "downlod=ok")
 
