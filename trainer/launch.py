@@ -52,12 +52,9 @@ def train(
     """
     tell = report or (lambda text: print(text, file=sys.stderr, flush=True))
     settings = load_recipe(recipe, overrides)
-    if nodes > 1 and not (dry_run or prepare_only):
-        raise InputError(
-            f"{nodes} machines: `lavabeam train` starts ranks on this one only. Prepare the run folder with --prepare, "
-            "then start it by one of the lines that this prints."
-        )
     count = default_processes() if processes is None else processes
+    if not (dry_run or prepare_only):
+        _check_machine(count, nodes)
     job = check(settings, count * nodes)
     if dry_run:
         from trainer.dryrun import describe
@@ -77,13 +74,36 @@ def train(
     if prepare_only:
         (folder / "job.slurm").write_text(slurm_script(folder.resolve(), count, nodes), encoding="utf-8")
         return {"stage": settings.stage, "prepared": str(folder), "launch": launcher_lines(folder, count, nodes)}
+    return _run(folder, settings.stage, count, tell)
+
+
+def _check_machine(processes: int, nodes: int) -> None:
+    """Raise InputError for ranks that cannot be started from here."""
+    if nodes > 1:
+        raise InputError(
+            f"{nodes} machines: `lavabeam train` starts ranks on this one only. Prepare the run folder with --prepare, "
+            "then start it by one of the lines that this prints."
+        )
+    if not _has_gpu():
+        return
+    import torch
+
+    if 0 < torch.cuda.device_count() < processes:
+        raise InputError(
+            f"{processes} processes, and this machine has {torch.cuda.device_count()} GPUs for one each. Leave "
+            "--processes out, or use `plan.accumulation`."
+        )
+
+
+def _run(folder: Path, stage: str, count: int, tell: Report) -> dict[str, Any]:
+    """Train a prepared folder on `count` ranks; its result."""
     began = time.perf_counter()
     start_ranks(folder, count)
     if not (folder / RESULT).is_file():
         newest = checkpoints(folder)[-1:]
         where = f"with {newest[0].name}" if newest else "before its first checkpoint"
-        tell(f"{settings.stage}: stopped {where}; the same command goes on from there.")
-        return {"stage": settings.stage, "stopped": True, "reused": False}
+        tell(f"{stage}: stopped {where}; the same command goes on from there.")
+        return {"stage": stage, "stopped": True, "reused": False}
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     total = round(time.perf_counter() - began, 2)
     return {**result, "wall_seconds": total, "model": str(folder / result["model"]), "reused": False}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.errors import InputError
 from trainer import launch, run
 from trainer.launchers import slurm_script
 from trainer.runfolder import checkpoints
@@ -32,6 +33,13 @@ time.sleep(60)
 def test_a_rank_finds_its_folder_under_every_launcher(arguments):
     """torchrun and our own launcher give the folder alone, deepspeed's its option first."""
     assert run.run_folder(arguments) == Path("work/run")
+
+
+def test_more_ranks_than_gpus_are_refused(recipe_file, monkeypatch):
+    monkeypatch.setattr(launch, "_has_gpu", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(InputError, match="has 2 GPUs"):
+        launch.train(recipe_file(), processes=4)
 
 
 LATE = """
