@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.generate.context import Known, known_from
+from pipelines.generate.context import CAPTION_COLUMNS, Known, known_from
 from pipelines.generate.parsers import parse_json
 from pipelines.generate.statuses import TRANSIENT, UNFINISHED
 from pipelines.llm.answer import Answer
@@ -28,7 +28,7 @@ from pipelines.step import Context, Step
 from schemas import Dataset
 
 AXES = ("relevance", "accuracy", "completeness", "language")
-_CONTEXT_COLUMNS = ("key", "captions", "alt_text", "boxes", "facts")
+_CONTEXT_COLUMNS = ("key", *CAPTION_COLUMNS, "boxes", "facts")
 
 
 class Scores(BaseModel):
@@ -36,11 +36,12 @@ class Scores(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    reason: str
+    """Comes first: what is written before the scores is thought about before them."""
     relevance: int = Field(ge=1, le=5)
     accuracy: int = Field(ge=1, le=5)
     completeness: int = Field(ge=1, le=5)
     language: int = Field(ge=1, le=5)
-    reason: str
 
 
 class JudgeStatus(StrEnum):
@@ -84,7 +85,7 @@ class Judge(Step[JudgeConfig]):
     """Adds a score per axis and the judge's reason. Only conversations with status ok are asked about."""
 
     name = "judge"
-    version = 2
+    version = 3
     Config = JudgeConfig
     reads = ("key", "image_keys", "messages", "status")
     adds: ClassVar[tuple[pa.Field, ...]] = (
@@ -194,7 +195,7 @@ class Images:
         if key not in self._rows:
             return Known(key)
         (row,) = self._dataset.take([self._rows[key]], self._columns)
-        return known_from(row, ("captions", "alt_text"))
+        return known_from(row, CAPTION_COLUMNS)
 
 
 def _read_scores(text: str) -> Scores:

@@ -5,7 +5,7 @@ import pytest
 
 from demo.teacher import Teacher
 from pipelines.generate import Generate, GenerateConfig
-from pipelines.generate.judge import Judge, JudgeConfig, JudgeStatus
+from pipelines.generate.judge import Images, Judge, JudgeConfig, JudgeStatus
 from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.answer import AnswerStatus
 from pipelines.recipe import load_recipe, run_recipe
@@ -55,7 +55,7 @@ def scores_of(path):
 def test_conversations_get_scores_beside_them(talks):
     path, config = talks
     told = Judge(JudgeConfig(**config)).estimate(path)
-    assert (told["requests"], told["cached"], told["output_tokens"]) == (2, 0, 80)
+    assert (told["requests"], told["cached"], told["output_tokens"]) == (2, 0, 180)
     summary = run_step(Judge(JudgeConfig(**config)), path, RUNNER)
     assert summary.statuses == {"ok": 2, "not_asked": 1}
     first, without, _ = scores_of(path)
@@ -124,3 +124,10 @@ def test_a_recipe_whose_pictures_are_nowhere_says_so_when_it_comes_to_the_judge(
 @pytest.mark.parametrize("statuses", [GenerateStatus, JudgeStatus])
 def test_every_reason_of_the_request_layer_is_a_status(statuses):
     assert {str(reason) for reason in AnswerStatus} <= {str(status) for status in statuses}
+
+
+def test_the_judge_knows_what_the_writer_knew(tmp_path):
+    """A caption that a model wrote is what the conversations were made of, where there is no other."""
+    rows = pa.Table.from_pydict({"key": ["a"], "caption": ["A red house."]})
+    images = write_dataset(tmp_path / "images", "images", [rows], {})
+    assert Images(images.path, images.manifest.number).known("a").captions == ("A red house.",)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.generate.checks import check_pairs
 from pipelines.generate.context import Box, Known
+from pipelines.generate.parsers import parse_text, parse_turns
 from pipelines.prompts import load_prompt
 from pipelines.prompts.prompt import FOLDER
 from schemas.errors import InputError
@@ -58,6 +60,21 @@ def test_only_image_prompts_send_the_picture():
 def test_examples_are_earlier_turns():
     prompt = load_prompt("reasoning")
     assert [message.role for message in prompt.messages(KNOWN.values())] == ["system", "user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_read_and_pass_like_answers(name):
+    """A model writes as the examples do: so they have no line break within a sentence, and every check likes them."""
+    prompt = load_prompt(name)
+    for example in prompt.examples:
+        boxes = tuple(Box(**one) for one in example.objects)
+        known = Known("k", example.captions, boxes, example.facts)
+        answer = prompt.messages(known.values())[2 + 2 * prompt.examples.index(example)].text
+        if prompt.answer != "json_pairs":
+            assert all(line[-1] in ".?!" for line in answer.splitlines() if line)
+        pairs = [("", parse_text(answer))] if prompt.answer == "text" else parse_turns(answer)
+        check_pairs(pairs, known, "en")
+        assert len(pairs) == {"text": 1, "pair": 1}.get(prompt.answer, len(pairs))
 
 
 def test_the_question_depends_on_the_key_alone():
