@@ -38,6 +38,8 @@ _SETTING_SIGNS = ("unsupported_parameter", "unsupported_value", "unknown_paramet
 _SCHEMA_SIGNS = ("response_format", "json_schema", "structured output", "guided")
 # An error that came with status 200 and names no other: most likely the server's own.
 _UNTOLD = 500
+_NEVER_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, ConnectionRefusedError)
+"""openai's aiohttp transport calls a refused connection a ConnectTimeout, which openai calls a timeout."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,23 @@ def explain(error: BaseException) -> Failure:
         return explain_http(error.status or _UNTOLD, {}, error.told)
     if isinstance(error, MalformedResponse):
         return Failure(AnswerStatus.malformed, str(error), retry=True, may_be_billed=True, usage=error.usage)
+    causes = _causes(error)
+    if any(isinstance(cause, _NEVER_CONNECTED) for cause in causes):
+        detail = f"cannot connect: {type(causes[-1]).__name__}"
+        return Failure(AnswerStatus.unavailable, detail, retry=True, overload=True)
     if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError, httpx2.TimeoutException)):
-        return Failure(
-            AnswerStatus.unavailable, "no answer within the timeout", retry=True, overload=True, may_be_billed=True
-        )
-    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
-    refused = isinstance(cause, (httpx2.ConnectError, ConnectionRefusedError))
-    detail = f"connection failed: {type(cause).__name__}"
-    return Failure(AnswerStatus.unavailable, detail, retry=True, overload=True, may_be_billed=not refused)
+        detail = "no answer within the timeout"
+    else:
+        detail = f"connection failed: {type(causes[min(1, len(causes) - 1)]).__name__}"
+    return Failure(AnswerStatus.unavailable, detail, retry=True, overload=True, may_be_billed=True)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """`error` and what it was raised from, the first cause last."""
+    found = [error]
+    while found[-1].__cause__ is not None:
+        found.append(found[-1].__cause__)
+    return found
 
 
 def explain_http(status: int, headers: dict[str, str], told: str) -> Failure:

@@ -1,3 +1,6 @@
+import asyncio
+import socket
+
 import httpx2
 import openai
 import pytest
@@ -68,10 +71,29 @@ def test_the_servers_waiting_time_is_kept():
 def test_only_what_may_have_been_worked_on_may_be_billed():
     refused = openai.APIConnectionError(request=REQUEST)
     refused.__cause__ = httpx2.ConnectError("refused")
+    closed = openai.APITimeoutError(REQUEST)
+    closed.__cause__ = httpx2.ConnectTimeout("refused")
     reset = openai.APIConnectionError(request=REQUEST)
     reset.__cause__ = httpx2.ReadError("reset")
-    billed = [http(500), refused, reset, openai.APITimeoutError(REQUEST), MalformedResponse("half")]
-    assert [explain(error).may_be_billed for error in billed] == [False, False, True, True, True]
+    billed = [http(500), refused, closed, reset, openai.APITimeoutError(REQUEST), MalformedResponse("half")]
+    assert [explain(error).may_be_billed for error in billed] == [False, False, False, True, True, True]
+
+
+def test_a_closed_port_is_not_taken_for_a_slow_server():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+
+    async def ask():
+        async with openai.DefaultAioHttpClient() as http_client:
+            base = f"http://127.0.0.1:{port}/v1"
+            client = openai.AsyncOpenAI(base_url=base, api_key="-", max_retries=0, http_client=http_client)
+            await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "a"}])
+
+    with pytest.raises(openai.OpenAIError) as raised:
+        asyncio.run(ask())
+    failure = explain(raised.value)
+    assert (failure.detail, failure.may_be_billed) == ("cannot connect: ConnectionRefusedError", False)
 
 
 def test_a_refused_schema_is_told_apart():
