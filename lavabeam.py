@@ -46,11 +46,15 @@ def main() -> None:
     from schemas.errors import LavaBeamError
 
     try:
-        app()
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except LavaBeamError as error:
         click.echo(f"lavabeam: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
         click.echo("lavabeam: interrupted. Start the same command again to continue.", err=True)
         sys.exit(130)
 

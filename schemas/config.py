@@ -73,7 +73,8 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"the key {place!r} is missing."
     found = repr(problem.get("input"))
-    return f"{place or 'value'}: {problem['msg']} (found {found if len(found) < 80 else found[:77] + '...'})."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{place or 'value'}: {message} (found {found if len(found) < 80 else found[:77] + '...'})."
 
 
 def _is_list(field: Any) -> bool:

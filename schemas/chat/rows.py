@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from schemas.chat.images import ImageRule, Size
 from schemas.chat.llava_json import PLACEHOLDER, from_llava, mismatch
 from schemas.chat.templates import Message
 from schemas.errors import InputError
+from schemas.jsonfile import json_values
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def _dataset_rows(dataset: Any) -> Iterator[Row]:
 
 
 def _llava_rows(path: Path, images: str | None, any_speaker: bool) -> Iterator[Row | InputError]:
-    for number, content in enumerate(_json_values(path)):
+    for number, content in enumerate(json_values(path)):
         try:
             if isinstance(content, InputError):
                 raise InputError(f"row {number}: {content}")
@@ -93,52 +92,6 @@ def _warning(messages: list[Message], paths: list[str]) -> str | None:
     if not paths and any(PLACEHOLDER in text for text in texts):
         return f"{PLACEHOLDER} stands in its conversations and the row names no image, so it is text like any other."
     return mismatch(messages, paths)
-
-
-def _json_values(path: Path) -> Iterator[Any]:
-    """Values of a JSON list or of JSON lines, whatever the suffix says: writers confuse the two.
-
-    Lines are read one by one; a bad one is an InputError among the values.
-    """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = next((line for line in file if line.strip()), "")
-            if _is_object(first):
-                yield from _json_lines(chain([first], file))
-                return
-            text = first + file.read()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: this is not UTF-8 text ({error}). Convert the file to UTF-8.") from error
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty.")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if path.suffix == ".json" or text.lstrip()[0] == "[":
-            raise InputError(f"{path}: this is not valid JSON ({error}).") from error
-        yield from _json_lines(iter(text.split("\n")))
-        return
-    if not isinstance(found, list):
-        found = [found]
-    yield from found
-
-
-def _is_object(line: str) -> bool:
-    """Whether a line holds a whole JSON object: then so do the others."""
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _json_lines(lines: Iterator[str]) -> Iterator[Any]:
-    for line in lines:
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield InputError(f"this line is not valid JSON ({error}).")
 
 
 def _size(path: Path) -> Size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +11,7 @@ from typing import Any
 from schemas.chat.llava_json import from_llava
 from schemas.dataset import Dataset
 from schemas.errors import InputError
+from schemas.jsonfile import json_values
 
 PARTS = (("user", "text"), ("assistant", "answer"))
 """Who says what in a row with `text` and `answer`."""
@@ -81,16 +81,9 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of a JSON list or JSON lines."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give a samples dataset, or a .json or .jsonl file of questions.")
-    text = path.read_text(encoding="utf-8-sig")
-    # Not splitlines: it also cuts at characters that JSON allows inside a text.
-    lines = [line for line in text.split("\n") if line.strip()]
-    try:
-        rows = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise InputError(f"{path}: this is not JSON: {error}") from error
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: holds a {type(rows).__name__}; expected a list of questions.")
-    for number, row in enumerate(rows):
+    for number, row in enumerate(json_values(path)):
+        if isinstance(row, InputError):
+            raise InputError(f"{path}, question {number}: {row}")
         if not isinstance(row, dict):
             raise InputError(f"{path}, question {number}: is {row!r:.60}; expected an object.")
         yield f"{path}, question {number}", row

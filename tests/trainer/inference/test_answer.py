@@ -249,8 +249,8 @@ def test_rows_of_llava_and_lines_with_answers_are_questions(tiny, tmp_path):
     ("text", "words"),
     [
         ('[{"text": "a"}]', "neither `conversations` nor"),
-        ("{", "not JSON"),
-        ('{"a": 1}', "expected a list"),
+        ("{", "not valid JSON"),
+        ('{"a": 1}', "neither `conversations`"),
         ("[3]", "expected an object"),
         ('[{"text": "a", "answer": "b", "image": "no.png"}]', "no such picture"),
         ("[]", "no question"),
