@@ -19,7 +19,7 @@ from trainer.config import load_recipe
 from trainer.following import OPTION
 from trainer.launchers import launcher_lines, slurm_script
 from trainer.preflight import Job, check
-from trainer.runfolder import RESULT, checkpoints, finished, make_room, read_mark, run_fingerprint, write_inputs
+from trainer.runfolder import RESULT, alone, checkpoints, finished, make_room, read_mark, run_fingerprint, write_inputs
 
 ERROR = "error.json"
 LOG_LINES = 15
@@ -61,20 +61,29 @@ def train(
 
         return describe(job, count, nodes)
     folder = Path(settings.output)
-    job = joined(job, folder, count * nodes, replace)
-    mark = run_fingerprint(job)
+    with alone(folder):
+        done = _prepare(folder, job, count * nodes, replace)
+        if done is not None:
+            tell(f"{settings.stage}: nothing to do, {folder} holds this very run ({done['steps']} steps).")
+            return {**done, "model": str(folder / done["model"]), "reused": True}
+        if prepare_only:
+            (folder / "job.slurm").write_text(slurm_script(folder.resolve(), count, nodes), encoding="utf-8")
+            return {"stage": settings.stage, "prepared": str(folder), "launch": launcher_lines(folder, count, nodes)}
+        return _run(folder, settings.stage, count, tell)
+
+
+def _prepare(folder: Path, job: Job, ranks: int, replace: bool) -> dict[str, Any] | None:
+    """Write what ranks read from the run folder; the result instead where it holds this run, finished."""
+    job = joined(job, folder, ranks, replace)
+    mark, settings = run_fingerprint(job), job.recipe
     done = finished(folder, mark)
     if done is not None:
-        tell(f"{settings.stage}: nothing to do, {folder} holds this very run ({done['steps']} steps).")
-        return {**done, "model": str(folder / done["model"]), "reused": True}
+        return done
     make_room(folder, job, read_mark(folder) == mark, replace)
-    write_inputs(folder, job, mark, count * nodes, {"length": settings.steps or settings.epochs or 1})
+    write_inputs(folder, job, mark, ranks, {"length": settings.steps or settings.epochs or 1})
     for stale in (RESULT, ERROR):
         (folder / stale).unlink(missing_ok=True)
-    if prepare_only:
-        (folder / "job.slurm").write_text(slurm_script(folder.resolve(), count, nodes), encoding="utf-8")
-        return {"stage": settings.stage, "prepared": str(folder), "launch": launcher_lines(folder, count, nodes)}
-    return _run(folder, settings.stage, count, tell)
+    return None
 
 
 def _check_machine(processes: int, nodes: int) -> None:

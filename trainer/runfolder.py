@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from trainer.config import save_recipe
 from trainer.preflight import Job, model_path
 
 RECIPE, INPUTS, RESULT, METRICS, MODEL = "recipe.yaml", "inputs.json", "result.json", "metrics.jsonl", "model"
-CHECKPOINT = "checkpoint.json"
+CHECKPOINT, LOCK = "checkpoint.json", ".lock"
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "pyarrow", "numpy", "pillow", "tokenizers")
 
 NOT_CONTENT: dict[str, Any] = {
@@ -27,6 +31,7 @@ NOT_CONTENT: dict[str, Any] = {
 }
 """What does not change what is trained, like the number of processes: a run may go on with other values."""
 
+WEIGHTS = (".safetensors", ".bin")
 BLOCKS, BLOCK_BYTES = 64, 1 << 16
 
 
@@ -41,12 +46,10 @@ def run_fingerprint(job: Job) -> str:
     return fingerprint(settings, job.mix.as_parent().sha256, weights)
 
 
-def weights_digest(path: Path) -> str:
+def weights_digest(path: Path, suffixes: tuple[str, ...] = (*WEIGHTS, ".json")) -> str:
     """sha256 over names, sizes and evenly spaced blocks of the weight and JSON files: quick for a 100 GB model too."""
     digest = hashlib.sha256()
-    files = (
-        [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".bin", ".json"))
-    )
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in suffixes)
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name}:{size};".encode())
@@ -55,6 +58,26 @@ def weights_digest(path: Path) -> str:
                 content.seek(max(size - BLOCK_BYTES, 0) * block // (BLOCKS - 1))
                 digest.update(content.read(BLOCK_BYTES))
     return digest.hexdigest()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other `lavabeam train`s of this machine out of a run folder; raises InputError where one is at work.
+
+    The lock goes with the process, however it ends. Where the file system has no locks there is none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another `lavabeam train` is at work here. Wait for it, or choose another `output`."
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                raise
+        yield
 
 
 def make_room(folder: Path, job: Job, same: bool, replace: bool) -> None:
@@ -73,7 +96,7 @@ def make_room(folder: Path, job: Job, same: bool, replace: bool) -> None:
             f"{folder}: holds a run of another recipe, mix or starting model. Choose another `output`, or delete that "
             "run with --replace."
         )
-    for path in folder.iterdir():
+    for path in set(folder.iterdir()) - {folder / LOCK}:
         if start is not None and start.is_relative_to(path.resolve()):
             continue
         if path.is_dir() and not path.is_symlink():

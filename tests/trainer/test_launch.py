@@ -13,7 +13,7 @@ import pytest
 from schemas.errors import InputError
 from trainer import launch, run
 from trainer.launchers import slurm_script
-from trainer.runfolder import checkpoints
+from trainer.runfolder import alone, checkpoints
 
 RANK = """#!{python}
 import os, pathlib, signal, sys, time
@@ -69,6 +69,14 @@ done""",
 """Stand-ins for Slurm's commands, and for a rank."""
 
 SLURM = {"SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_JOB_ID": "1007345"}
+
+
+def test_a_second_run_in_a_folder_waits_for_nobody_and_says_so(recipe_file, tmp_path):
+    with alone(tmp_path / "run"), pytest.raises(InputError, match="another `lavabeam train` is at work here"):
+        launch.train(recipe_file(steps=1))
+    assert not (tmp_path / "run" / "inputs.json").exists()
+    with alone(tmp_path / "run"):
+        pass
 
 
 def test_the_slurm_script_starts_each_task_as_a_rank(tmp_path):

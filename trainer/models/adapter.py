@@ -15,6 +15,7 @@ import torch
 from schemas.errors import InputError
 from trainer.config import LoraConfig
 from trainer.models.folder import ModelFolder
+from trainer.runfolder import WEIGHTS, weights_digest
 from trainer.stages import module_of
 
 ADAPTER, ORIGIN = "adapter", "origin.json"
@@ -72,6 +73,7 @@ def write_adapter(model: Any, weights: Mapping[str, torch.Tensor], origin: Model
         whole = {plain_name(name): tensor for name, tensor in weights.items() if module_of(name) == module}
         save_tensors(whole, output / IN_FULL[module])
     told = {"model": str(origin.path.resolve()), "template": origin.template, "image": origin.rule.to_dict()}
+    told["weights"] = weights_digest(origin.path, WEIGHTS)
     (output / ORIGIN).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return output
 
@@ -90,6 +92,10 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
     folder = _adapter_folder(Path(adapter))
     told = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
     origin = ModelFolder.open(model or told["model"])
+    if told["weights"] != weights_digest(origin.path, WEIGHTS):
+        raise InputError(
+            f"{origin.path}: its weights are not those that {folder} was trained on. Give that checkpoint with --model."
+        )
     if Path(output).exists():
         raise InputError(f"{output}: is there already. Choose another place for the merged model.")
     base = _load(origin)

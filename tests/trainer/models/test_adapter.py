@@ -1,5 +1,7 @@
 """LoRA: what learns, what is written, and a merge that is checked before it is written."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,17 @@ def test_a_merge_that_changes_the_logits_writes_nothing(run, tmp_path):
     with pytest.raises(InputError, match="nothing was written"):
         merge(run, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_another_model_of_the_same_shape_is_refused_and_a_moved_one_is_not(run, tiny, tmp_path):
+    moved = shutil.copytree(tiny / "model", tmp_path / "moved")
+    other = shutil.copytree(tiny / "model", tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    save_file({name: tensor * 1.01 for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"other: its weights are not those .* Give that checkpoint with --model"):
+        merge(run, tmp_path / "merged", other)
+    assert not (tmp_path / "merged").exists()
+    assert merge(run, tmp_path / "merged", moved) == tmp_path / "merged"
 
 
 def test_an_adapter_is_no_checkpoint_and_a_checkpoint_no_adapter(run, tiny, tmp_path):
