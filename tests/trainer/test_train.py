@@ -113,11 +113,13 @@ def test_another_recipe_does_not_overwrite_a_run(recipe_file, forked, tmp_path):
 
 
 def test_the_launcher_starts_ranks_passes_on_their_error_and_leaves_none(recipe_file, tiny, reader, tmp_path):
-    rows = [sample_row(number, reader, "mistral") for number in range(8)]
-    rows[3]["images"] = [{"bytes": b"no picture", "path": None}]
+    rows = [sample_row(number, reader, "mistral", images=1) for number in range(8)]
+    for row in rows:
+        row["images"] = [{"bytes": b"no picture", "path": None}]
     write_mix(tmp_path / "bad", rows, reader)
-    with pytest.raises(LavaBeamError, match="row-3"):
-        launch.train(recipe_file(data__mix=str(tmp_path / "bad"), steps=1), processes=2)
+    path = recipe_file(data__mix=str(tmp_path / "bad"), data__max_bad=7, steps=1)
+    with pytest.raises(LavaBeamError, match=r"8 bad rows, 7 allowed .* key 'row-\d'"):  # no rank has seen all of them
+        launch.train(path, processes=2)
     assert not multiprocessing.active_children()
 
 

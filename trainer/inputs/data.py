@@ -104,22 +104,31 @@ class Samples:
 
 
 class BadRows:
-    """Refused rows of one rank: each is written down, and more than `allowed` of them stop the run."""
+    """Refused rows: this rank's are written down, and more than `allowed` on all ranks stop the run."""
 
     def __init__(self, path: Path, allowed: int):
         self.path, self.allowed = path, allowed
         self.count = 0
+        self.latest = ""
 
-    def add(self, refused: Sequence[Refused]) -> None:
-        """Record them; raises InputError when they are too many."""
+    def record(self, refused: Sequence[Refused]) -> None:
+        """Write this rank's down, each with key and reason."""
         if not refused:
             return
         with self.path.open("a", encoding="utf-8") as file:
             for row in refused:
                 file.write(json.dumps({"key": row.key, "row": row.row, "reason": row.reason}) + "\n")
-        self.count += len(refused)
-        if self.count > self.allowed:
-            raise InputError(
-                f"{self.count} bad rows, {self.allowed} allowed (data.max_bad). The latest: row {refused[-1].row}, key "
-                f"{refused[-1].key!r}: {refused[-1].reason} All are listed in {self.path.name} of the run folder."
-            )
+        self.latest = f"row {refused[-1].row}, key {refused[-1].key!r}: {refused[-1].reason}"
+
+    def too_many(self, found: int) -> bool:
+        """Whether the rows that a step `found` on all ranks are more than may be."""
+        self.count += found
+        return self.count > self.allowed
+
+    def error(self, latest: Sequence[str]) -> InputError:
+        """What to tell about too many; `latest` of each rank, empty where it had none."""
+        told = next((text for text in latest if text), "")
+        return InputError(
+            f"{self.count} bad rows, {self.allowed} allowed (data.max_bad). The latest: {told} All are listed in "
+            "bad-rows-*.jsonl of the run folder."
+        )

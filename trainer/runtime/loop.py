@@ -124,7 +124,7 @@ class LlavaTrainer(Trainer):
         Returns this rank's share times the number of ranks, whose mean over ranks is the loss. Raises NonFiniteLoss
         before the optimizer's step.
         """
-        self.bad_rows.add(inputs.refused)
+        self.bad_rows.record(inputs.refused)
         self._seed(inputs.number)
         model.train()
         learnt = self._agree(inputs)
@@ -193,11 +193,17 @@ class LlavaTrainer(Trainer):
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
     def _agree(self, step: Step) -> int:
-        """Learnt tokens of the step on all ranks; any rank's wish to stop becomes everyone's."""
-        numbers = torch.tensor([step.learnt, int(self.stop.is_set())], dtype=torch.int64, device=self.args.device)
+        """Learnt tokens of the step on all ranks; any rank's wish to stop, and bad rows, become everyone's."""
+        told = [step.learnt, int(self.stop.is_set()), len(step.refused)]
+        numbers = torch.tensor(told, dtype=torch.int64, device=self.args.device)
         if dist.is_initialized():
             dist.all_reduce(numbers)
         self.stopping = bool(numbers[1])
+        if self.bad_rows.too_many(int(numbers[2])):
+            latest: list[Any] = [self.bad_rows.latest] * self.args.world_size
+            if dist.is_initialized():
+                dist.all_gather_object(latest, self.bad_rows.latest)
+            raise self.bad_rows.error(latest)
         if not numbers[0]:
             raise LavaBeamError(f"step {step.number}: none of its rows can be learnt from; see bad-rows-*.jsonl.")
         return int(numbers[0])
