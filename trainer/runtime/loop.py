@@ -99,6 +99,7 @@ class LlavaTrainer(Trainer):
         super().__init__(train_dataset=steps, **kwargs)
         self.steps, self.bad_rows, self.workers, self.recipe = steps, bad_rows, workers, recipe
         self.stop, self.stopping = stop, False
+        self.gradient_norm: float | None = None
         self._order = lru_cache(1)(lambda epoch: checkpoint.order_digest(steps.schedule.plan(epoch)))
         self.remove_callback(PrinterCallback)
         ends = StopCallback()
@@ -221,12 +222,21 @@ class LlavaTrainer(Trainer):
         if engine.optimizer is engine.basic_optimizer:
             grown = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
             self._check_gradient(step, torch.nn.utils.get_total_norm(grown))
-        engine.step()
-        norm = engine.get_global_grad_norm()
-        if norm is not None:
-            self._check_gradient(step, norm)
+            engine.step()
+        else:
+            engine.step()
+            norm = engine.get_global_grad_norm()
+            if norm is not None:
+                self._check_gradient(step, norm)
+
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """DeepSpeed knows no norm of the gradient without ZeRO in float32; ours is there always."""
+        if "loss" in logs and self.gradient_norm is not None:
+            logs = {**logs, "grad_norm": self.gradient_norm}
+        super().log(logs, *args, **kwargs)
 
     def _check_gradient(self, step: Step, norm: Any) -> None:
+        self.gradient_norm = float(norm)
         if not math.isfinite(norm):
             keys = [key for batch in step.keys for key in batch]
             more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""

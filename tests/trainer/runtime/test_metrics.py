@@ -163,3 +163,14 @@ def test_memory_is_that_of_the_process():
 
     held = np.ones(50_000_000, np.uint8)
     assert most_memory(torch.device("cpu")) > held.nbytes
+
+
+def test_the_norm_of_the_gradient_is_told_with_and_without_zero(recipe_file, forked, tmp_path):
+    path = recipe_file(steps=2)
+    norms = []
+    for stage in (0, 2):
+        changes = {"deepspeed.zero": stage, "output": str(tmp_path / f"zero-{stage}")}
+        launch.train(path, processes=1, overrides=changes)
+        norms.append([line["grad_norm"] for line in read_metrics(tmp_path / f"zero-{stage}" / "metrics.jsonl")])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    assert min(norms[0]) > 0
