@@ -22,7 +22,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for number, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
@@ -31,6 +31,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, LONGEST_LINE)
+    if title:  # not the table's own, which is folded to its width
+        console.print(title, style="italic", highlight=False)
     console.print(table)
 
 
