@@ -42,10 +42,14 @@ class AnswerCache:
             # Damaged, or taken for an answer by an older version: it must not stand in the way of one.
             connection.execute("DELETE FROM answers WHERE key = ?", (key,))
             return None
+        self.count_hit(key)
+        return answer
+
+    def count_hit(self, key: str) -> None:
+        """An answer that was there, or on its way, served another row."""
         self._hits[key] += 1
         if self._hits.total() >= _HITS_PER_WRITE:
             self.write_hits()
-        return answer
 
     def holds(self, key: str) -> bool:
         """Whether `get` would find an answer; counts no hit."""

@@ -60,7 +60,9 @@ class LlmClient:
         key = request.key()
         running = self._asking.get(key)
         if running is not None:
-            return replace(await asyncio.shield(running), cached=True)
+            answer = await asyncio.shield(running)
+            self.cache.count_hit(key)  # of no effect when there was no answer to keep
+            return replace(answer, cached=True)
         task = asyncio.ensure_future(self._ask(key, request))
         self._asking[key] = task
         task.add_done_callback(lambda _: self._asking.pop(key, None))

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from pipelines.llm.answer import Answer, AnswerStatus
+from pipelines.llm.cache import summary
 from pipelines.llm.client import LlmClient
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
@@ -170,6 +171,7 @@ def test_the_same_question_at_once_is_sent_once(tmp_path):
         assert server.arrivals["same"] == 1
         assert sum(answer.cached for answer in answers) == 19
         assert len({answer.request_id for answer in answers}) == 1
+        assert summary(settings(server, tmp_path).cache)["hits"] == 19
 
 
 def test_no_more_requests_are_open_than_allowed(tmp_path):
