@@ -75,7 +75,10 @@ class JudgeConfig(EndpointConfig):
 
     @model_validator(mode="after")
     def _fills_in(self) -> JudgeConfig:
-        object.__setattr__(self, "prompt_hash", load_prompt(self.prompt).hash)
+        prompt = load_prompt(self.prompt)
+        if prompt.image:
+            raise ValueError(f"prompt {self.prompt} wants the picture; a judge is shown what is known about it alone")
+        object.__setattr__(self, "prompt_hash", prompt.hash)
         if self.images_manifest < 0 and Dataset.exists(self.images):
             object.__setattr__(self, "images_manifest", Dataset.open(self.images).manifest.number)
         return self

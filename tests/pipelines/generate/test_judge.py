@@ -69,6 +69,12 @@ def test_conversations_get_scores_beside_them(talks):
     assert Judge(JudgeConfig(**config)).estimate(path)["cached"] == 2
 
 
+def test_a_prompt_that_wants_the_picture_is_none_for_the_judge(talks):
+    _, config = talks
+    with pytest.raises(ValueError, match="detail_image wants the picture"):
+        JudgeConfig(**{**config, "prompt": "detail_image"})
+
+
 def test_the_judge_has_a_budget_of_its_own(talks):
     path, config = talks
     capped = run_step(Judge(JudgeConfig(**config, max_requests=1)), path, RUNNER)
