@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -40,11 +39,6 @@ class Schedule:
         """Rows of each micro-step of a rank in optimizer step `step` (counted over all epochs)."""
         epoch, inner = divmod(step, self.steps_per_epoch)
         return self.plan(epoch).micro_batches(inner, rank)
-
-    def from_position(self, position: int, rank: int) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """(step, micro-batches) of a rank from `position` to the end of the run."""
-        for step in range(position, self.steps):
-            yield step, self.micro_batches(step, rank)
 
     def load(self, step: int) -> tuple[int, int, float]:
         """(useful tokens, tokens with padding, rank balance) of a step; balance is the mean rank's work by the most."""
