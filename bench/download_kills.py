@@ -32,8 +32,8 @@ ROWS, THREADS = 100, 2
 RUN = """
 import sys
 from pipelines.download import Download, DownloadConfig
-from pipelines.run import run_step
-from pipelines.runners import Runner
+from pipelines.engine.work import run_step
+from pipelines.engine.runners import Runner
 options = {"allow_private_hosts": ["localhost"], "respect_robots_txt": False}
 run_step(Download(DownloadConfig(**options)), sys.argv[1], Runner("local", int(sys.argv[2])))
 """

@@ -125,8 +125,8 @@ def bare(url: str, rows: int) -> dict:
 
 def ours(url: str, rows: int, cache: str) -> dict:
     """The `generate` step over one fragment."""
+    from pipelines.engine.step import Context
     from pipelines.generate import Generate
-    from pipelines.step import Context
 
     step = Generate(config(url, cache))
     step.setup(Context("bench", str(WORK / "talks")))

@@ -19,10 +19,10 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from pipelines.engine.runners import Runner
+from pipelines.engine.step import Config, Step
+from pipelines.engine.work import run_step
 from pipelines.mix import MixRecipe, MixSource, run_mix
-from pipelines.run import run_step
-from pipelines.runners import Runner
-from pipelines.step import Config, Step
 from schemas.records import BASE, STORED_IMAGE
 from schemas.writing import write_dataset
 

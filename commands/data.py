@@ -54,7 +54,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Run the missing steps of a data RECIPE. What is there is not made again."""
-    from pipelines.recipe import load_recipe, run_recipe
+    from pipelines.recipes import load_recipe, run_recipe
 
     actions = load_recipe(recipe, folder, pairs(settings))
     summaries, asked = [], []
@@ -147,7 +147,7 @@ def pairs(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_json: bool, **given: Any) -> None:
-    from pipelines.run import run_derive, run_step
+    from pipelines.engine.work import run_derive, run_step
     from schemas.config import parse
 
     kind = catalog.step(name)
@@ -174,7 +174,7 @@ def _print_estimate(told: dict[str, Any], as_json: bool) -> None:
 
 
 def _run_import(name: str, config: dict, arguments: list[str], target: str, as_json: bool, **given: Any) -> None:
-    from pipelines.run import run_import
+    from pipelines.engine.work import run_import
     from schemas.config import parse
 
     kind = catalog.importer(name)
@@ -183,6 +183,6 @@ def _run_import(name: str, config: dict, arguments: list[str], target: str, as_j
 
 
 def _runner(runner: str, workers: int, arguments: list[str]) -> Any:
-    from pipelines.runners import Runner
+    from pipelines.engine.runners import Runner
 
     return Runner(runner, workers, list(arguments))

@@ -24,7 +24,7 @@ def demo(folder: Path, runner: str, as_json: bool) -> None:
     A second run finds everything there and computes nothing.
     """
     from demo.run import run_demo
-    from pipelines.runners import Runner
+    from pipelines.engine.runners import Runner
 
     summary = run_demo(folder, Runner(runner), lambda text: click.echo(text, err=True))
     if as_json:

@@ -11,9 +11,9 @@ from typing import Any
 
 from demo.inputs import prepare
 from demo.teacher import Teacher
-from pipelines.recipe import Action, load_recipe
-from pipelines.run import RunSummary
-from pipelines.runners import Runner
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import RunSummary
+from pipelines.recipes import Action, load_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 

@@ -28,7 +28,7 @@ STEPS = {
     "generate": Entry(
         "pipelines.generate:Generate", "Let an LLM talk about every picture of DATASET.", "conversations"
     ),
-    "judge": Entry("pipelines.generate.judge:Judge", "Let an LLM score the conversations of DATASET from 1 to 5."),
+    "judge": Entry("pipelines.judge:Judge", "Let an LLM score the conversations of DATASET from 1 to 5."),
 }
 
 IMPORTERS = {

@@ -18,9 +18,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.download import Download, DownloadConfig
-from pipelines.run import run_step
-from pipelines.runners import Runner
-from pipelines.step import Context
+from pipelines.engine.runners import Runner
+from pipelines.engine.step import Context
+from pipelines.engine.work import run_step
 from schemas import Dataset
 from schemas.columnfile import write_column_file
 from schemas.records import BASE

@@ -18,7 +18,7 @@ from pipelines.caption.candidates import best_captions
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.caption.local import Opened, captions_in_batches, model_version
 from pipelines.caption.matching import Matcher
-from pipelines.step import Config, Runtime
+from pipelines.engine.step import Config, Runtime
 from schemas.errors import InputError
 
 DESCRIBE = "Describe this picture in one sentence."

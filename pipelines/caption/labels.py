@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.caption.local import Opened, captions_in_batches, weights_version
-from pipelines.step import Config, Runtime
+from pipelines.engine.step import Config, Runtime
 from schemas.errors import InputError
 
 MODEL = "efficientnet-lite0"

@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, Field
 from pipelines.caption.endpoint import Endpoint
 from pipelines.caption.engine import TRANSIENT, UNFINISHED, Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
+from pipelines.engine.step import Config, Context, Step
 from pipelines.llm.tally import Tally, usage_fields, usage_of
-from pipelines.step import Config, Context, Step
 from schemas import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint

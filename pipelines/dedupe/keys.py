@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.download.phash import perceptual_hash
-from pipelines.step import Config, Step
+from pipelines.engine.step import Config, Step
 from schemas.fingerprint import fingerprint
+from schemas.phash import perceptual_hash
 
 
 class DedupeConfig(Config):

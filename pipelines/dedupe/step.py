@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipelines.dedupe.cluster import Member, Verdict, bands, components, near_pairs, verdicts_of
 from pipelines.dedupe.keys import DedupeConfig, DedupeKeys
-from pipelines.step import DatasetStep, Place
+from pipelines.engine.step import DatasetStep, Place
 
 
 class DedupeStatus(StrEnum):

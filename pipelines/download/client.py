@@ -28,7 +28,7 @@ from pipelines.download.optout import MAX_ROBOTS_BYTES, check_headers
 from pipelines.download.pictures import Kept, keep, single_threaded
 from pipelines.download.robots import RobotsCache
 from pipelines.download.statuses import DownloadStatus, Failure
-from pipelines.step import Context
+from pipelines.engine.step import Context
 
 _MAX_HEADER = 16_384
 """Bytes of one response header line; long redirect targets exceed aiohttp's 8,190."""

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.retry import RetryPolicy
-from pipelines.step import Config, Runtime
+from pipelines.engine.retry import RetryPolicy
+from pipelines.engine.step import Config, Runtime
 
 Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos"]
 HashKind = Literal["md5", "sha256", "sha512"]

@@ -17,7 +17,7 @@ from yarl import URL
 from pipelines.download.connect import GuardedError
 from pipelines.download.guard import Guard
 from pipelines.download.statuses import DownloadStatus, Failure, http_status
-from pipelines.retry import parse_retry_after
+from pipelines.engine.retry import parse_retry_after
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK = 2**16

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from pipelines.download.statuses import Failure
-from pipelines.retry import RetryPolicy
+from pipelines.engine.retry import RetryPolicy
 
 KEPT_HOSTS = 20_000
 """Idle hosts remembered (their last start, their rest) before the oldest are forgotten."""

@@ -22,9 +22,9 @@ from pipelines.download.config import DownloadConfig
 from pipelines.download.connect import tls_context
 from pipelines.download.guard import Guard
 from pipelines.download.opener import guarded_opener
-from pipelines.download.phash import perceptual_hash
 from pipelines.download.statuses import DownloadStatus, Failure, http_status
 from schemas.errors import InputError
+from schemas.phash import perceptual_hash
 
 _MIMES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from pipelines.download.config import DownloadConfig
 from pipelines.download.headers import Header, read_header
-from pipelines.download.phash import perceptual_hash
 from pipelines.download.resize import final_size, resize, scaled_size, shrink_while_decoding
 from pipelines.download.statuses import DownloadStatus, Failure
+from schemas.phash import perceptual_hash
 
 _LARGE = 2**23
 """Pixels above which pictures are decoded one at a time: a progressive JPEG takes up to 9 bytes for each."""

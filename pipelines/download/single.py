@@ -8,7 +8,7 @@ from pipelines.download.client import Client, Picture
 from pipelines.download.config import DownloadConfig
 from pipelines.download.memory import Line
 from pipelines.download.statuses import DownloadStatus, Failure
-from pipelines.step import Context
+from pipelines.engine.step import Context
 from schemas.errors import InputError
 
 REMEDIES = {

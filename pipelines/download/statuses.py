@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pipelines.retry import is_transient_http
+from pipelines.engine.retry import is_transient_http
 
 
 class DownloadStatus(StrEnum):

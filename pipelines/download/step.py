@@ -18,7 +18,7 @@ from pipelines.download.img2dataset_engine import Img2datasetEngine
 from pipelines.download.loop import SHARED_LOOP, submit
 from pipelines.download.memory import Line, Row
 from pipelines.download.statuses import TRANSIENT, DownloadStatus, Failure
-from pipelines.step import Context, Step
+from pipelines.engine.step import Context, Step
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.records import STORED_IMAGE

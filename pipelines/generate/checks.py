@@ -7,9 +7,9 @@ from collections.abc import Collection
 
 from pipelines.generate.claims import contradiction
 from pipelines.generate.context import Known
-from pipelines.generate.language import is_other_language
-from pipelines.generate.parsers import Pair
 from pipelines.generate.statuses import GenerateStatus, Rejected
+from pipelines.llm.reading.language import is_other_language
+from pipelines.llm.reading.parsers import Pair
 
 # What a model declines to do. Who answers a question may well say "I can't see anyone there" or "I'm not able to tell".
 _DECLINED = r"""(?:directly\ |actually\ )?(?:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.engine.step import Context, Derive
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.statuses import REJECTED, TRANSIENT, UNFINISHED, GenerateStatus
 from pipelines.generate.writer import Writer, split_key
 from pipelines.llm.pool import Lease
 from pipelines.llm.tally import Tally
-from pipelines.step import Context, Derive
 from schemas.records import CONVERSATIONS
 
 _READ_IF_PRESENT: tuple[str, ...] = (

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from pipelines.generate.checks import check_pairs, check_refusal
 from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.context import Known, known_from
-from pipelines.generate.parsers import (
+from pipelines.generate.statuses import REJECTED, GenerateStatus, Rejected
+from pipelines.llm.answer import Answer
+from pipelines.llm.prompts import Prompt
+from pipelines.llm.reading.parsers import (
     PAIRS_SCHEMA,
     Pair,
     QuestionAnswers,
@@ -20,11 +23,8 @@ from pipelines.generate.parsers import (
     parse_text,
     parse_turns,
 )
-from pipelines.generate.statuses import REJECTED, GenerateStatus, Rejected
-from pipelines.llm.answer import Answer
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.structured import ask_for
-from pipelines.prompts import Prompt
 
 if TYPE_CHECKING:
     from pipelines.llm.client import LlmClient

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
 
-from pipelines.step import Config
+from pipelines.engine.step import Config
 from schemas.records import BASE
 
 Item = TypeVar("Item")

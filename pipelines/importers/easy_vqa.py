@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import (
     ROWS_PER_SLICE,
     Importer,
@@ -27,7 +28,6 @@ from pipelines.importers.base import (
     cut,
     digest,
 )
-from pipelines.step import Config, Runtime
 from schemas.errors import InputError
 
 SHAPES = ("circle", "rectangle", "triangle")

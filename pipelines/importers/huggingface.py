@@ -13,13 +13,13 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines.engine.step import Config, Runtime
 from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest
 from pipelines.importers.files import expand
 from pipelines.importers.mapping import check_key, image_row, match
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.stored import stored_row, stored_table
-from pipelines.step import Config, Runtime
 from schemas.config import nearest
 from schemas.errors import InputError
 

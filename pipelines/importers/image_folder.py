@@ -9,9 +9,9 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, storable
 from pipelines.importers.stored import stored_row, stored_table
-from pipelines.step import Config, Runtime
 from schemas.errors import InputError
 
 ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")

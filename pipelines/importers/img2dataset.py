@@ -15,13 +15,13 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines.engine.step import Config, Runtime
 from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, digest
 from pipelines.importers.huggingface import Target
 from pipelines.importers.mapping import image_row, match
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.stored import stored_row, stored_table
-from pipelines.step import Config, Runtime
 from schemas.errors import InputError
 
 FORMATS = ("jpg", "png", "webp")

@@ -14,10 +14,10 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, conversation_table, cut, digest
 from pipelines.importers.files import expand, format_of
 from pipelines.importers.records import Span, TextSource, span_of
-from pipelines.step import Config, Runtime
 from schemas.chat.llava_json import from_llava, image_paths
 from schemas.errors import InputError
 

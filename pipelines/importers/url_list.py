@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, image_table
 from pipelines.importers.files import expand, format_of
 from pipelines.importers.mapping import check_key, image_row, match, resolve
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.records import TEXT_FORMATS, Span, TextSource, span_of
-from pipelines.step import Config, Runtime
 from schemas.records import BASE, STORED_IMAGE
 
 TAKEN = frozenset((*BASE["images"].names, *(field.name for field in STORED_IMAGE)))

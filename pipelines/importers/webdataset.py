@@ -15,13 +15,13 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
+from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, storable
 from pipelines.importers.files import expand
 from pipelines.importers.huggingface import Target
 from pipelines.importers.image_folder import ENDINGS
 from pipelines.importers.mapping import check_key, image_row, match
 from pipelines.importers.stored import stored_row, stored_table
-from pipelines.step import Config, Runtime
 from schemas.errors import InputError
 
 

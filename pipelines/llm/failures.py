@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import httpx2
 import openai
 
+from pipelines.engine.retry import is_transient_http, parse_retry_after
 from pipelines.llm.answer import AnswerStatus, ErrorResponse, MalformedResponse, Usage, error_text
-from pipelines.retry import is_transient_http, parse_retry_after
 
 EXPECTED = (
     openai.OpenAIError,

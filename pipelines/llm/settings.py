@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.engine.retry import RetryPolicy
+from pipelines.engine.step import Config, Runtime
 from pipelines.llm.ledger import Caps
 from pipelines.llm.prices import Price, find_price
-from pipelines.retry import RetryPolicy
-from pipelines.step import Config, Runtime
 
 DEFAULT_CACHE = "~/.cache/lavabeam/llm"
 # Fields of a request that `extra` must leave to us, because caps and readers count on them, and what sets them.

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.makers import Maker, Task
+from pipelines.engine.makers import Maker, Task
+from pipelines.engine.step import Context
 from pipelines.mix.pictures import stored
 from pipelines.mix.recipe import MixRecipe, MixSource
 from pipelines.mix.select import KeyIndex, caption_rows, copies, image_filters, refused_by
-from pipelines.step import Context
 from schemas.chat import Encoded, ImageRule, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError, LavaBeamError

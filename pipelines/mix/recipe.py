@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.step import Config
+from pipelines.engine.step import Config
 from schemas.config import StrictModel, parse, read_yaml
 from schemas.errors import InputError
 
@@ -67,7 +67,7 @@ def load_mix(path: str | Path, folder: str | Path | None = None, variables: dict
     """The recipe at `path`; dataset names are looked up in `folder`, the tokenizer beside the recipe or in `folder`."""
     values = read_yaml(path)
     if variables:
-        from pipelines.recipe import substitute
+        from pipelines.recipes import substitute
 
         values = substitute(values, variables, str(path))
     recipe = parse(values, MixRecipe, where=str(path))

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import RunSummary, Work
 from pipelines.mix.maker import CANNOT_ENCODE, CONVERSATION_COLUMNS, MixFragment, MixMaker
 from pipelines.mix.recipe import MixRecipe, MixSource
 from pipelines.mix.select import KeyIndex, image_filters
-from pipelines.run import RunSummary, Work
-from pipelines.runners import Runner
 from schemas.chat import ImageRule, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError

@@ -9,7 +9,7 @@ from typing import Annotated
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines.step import Config, DatasetStep, Derive, Runtime, Step
+from pipelines.engine.step import Config, DatasetStep, Derive, Runtime, Step
 from schemas.records import CONVERSATIONS
 
 

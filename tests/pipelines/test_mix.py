@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from pipelines.engine.runners import Runner
 from pipelines.mix import MixRecipe, MixSource, run_mix
 from pipelines.mix.pictures import stored
 from pipelines.mix.recipe import Pictures, load_mix
 from pipelines.mix.select import KeyIndex, copies, refused_by
-from pipelines.runners import Runner
 from schemas import Dataset
 from schemas.errors import InputError
 from schemas.records import BASE, STORED_IMAGE

@@ -7,8 +7,8 @@ from pipelines.caption import Caption as CaptionStep
 from pipelines.caption import CaptionConfig
 from pipelines.caption.endpoint import Endpoint, EndpointCaptionConfig
 from pipelines.caption.engine import CaptionStatus, Picture
-from pipelines.retry import RetryPolicy
-from pipelines.step import Context
+from pipelines.engine.retry import RetryPolicy
+from pipelines.engine.step import Context
 from schemas.errors import InputError
 from schemas.records import IMAGE, IMAGES
 from schemas.writing import write_dataset

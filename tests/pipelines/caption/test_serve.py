@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines.caption import Caption, CaptionConfig
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_derive, run_step
 from pipelines.generate import Generate, GenerateConfig
-from pipelines.run import run_derive, run_step
-from pipelines.runners import Runner
 from schemas import Dataset
 from schemas.records import IMAGE, IMAGES
 from schemas.writing import write_dataset

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipelines.caption import Caption as CaptionStep
 from pipelines.caption import CaptionConfig
 from pipelines.caption.engine import Caption, CaptionStatus, Identity
-from pipelines.step import Context
+from pipelines.engine.step import Context
 from schemas.config import parse
 from schemas.errors import InputError
 

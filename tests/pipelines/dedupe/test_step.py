@@ -11,8 +11,8 @@ from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.dedupe.cluster import Member
 from pipelines.dedupe.keys import DedupeKeys
 from pipelines.dedupe.step import _order
-from pipelines.run import run_step
-from pipelines.runners import Runner
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_step
 from schemas import Dataset
 from schemas.records import BASE, STORED_IMAGE
 from schemas.writing import write_dataset

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.download.config import DownloadConfig
 from pipelines.download.step import Download
-from pipelines.step import Context
+from pipelines.engine.step import Context
 
 FAST = {"retries": 1, "retry_wait": 0.01, "timeout": 1.0, "deadline": 2.0, "allow_private_hosts": ["localhost"]}
 

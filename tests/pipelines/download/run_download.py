@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.download.config import DownloadConfig
 from pipelines.download.step import Download
-from pipelines.step import Context
+from pipelines.engine.step import Context
 
 _system = socket.getaddrinfo
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.download import Download, DownloadConfig
-from pipelines.run import run_step
-from pipelines.runners import Runner
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_step
 from schemas import Dataset
 from schemas.errors import InputError
 from schemas.records import BASE, STORED_IMAGE
@@ -209,8 +209,8 @@ def test_host_class(url, group):
 KILLED_RUN = """
 import sys, json
 from pipelines.download import Download, DownloadConfig
-from pipelines.run import run_step
-from pipelines.runners import Runner
+from pipelines.engine.work import run_step
+from pipelines.engine.runners import Runner
 if __name__ == "__main__":
     run_step(Download(DownloadConfig(**json.loads(sys.argv[2]))), sys.argv[1], Runner("local", 2))
 """

@@ -8,9 +8,9 @@ from PIL import Image
 
 from pipelines.download import pictures
 from pipelines.download.config import DownloadConfig
-from pipelines.download.phash import distance, perceptual_hash
 from pipelines.download.pictures import keep, upright
 from pipelines.download.statuses import Failure
+from schemas.phash import distance, perceptual_hash
 from tests.pipelines.download.images import encoded, jpeg, opened, png_claiming, scene, webp_claiming
 
 DEFAULT = DownloadConfig()

@@ -11,7 +11,7 @@ import pytest
 from pipelines.download.hosts import HostLimits
 from pipelines.download.memory import Line, Memory, MemoryFull
 from pipelines.download.statuses import DownloadStatus, Failure
-from pipelines.retry import RetryPolicy
+from pipelines.engine.retry import RetryPolicy
 from tests.pipelines.download.images import jpeg
 from tests.pipelines.download.web import Request, Web, body
 

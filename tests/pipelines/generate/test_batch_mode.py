@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_derive
 from pipelines.generate import Generate, GenerateConfig
-from pipelines.run import run_derive
-from pipelines.runners import Runner
 from schemas import Dataset
 from schemas.records import IMAGES
 from schemas.writing import write_dataset

@@ -2,11 +2,11 @@ import pyarrow as pa
 import pytest
 
 from demo.teacher import Teacher
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_derive
 from pipelines.generate import GenerateConfig
 from pipelines.generate.estimate import estimate
 from pipelines.generate.step import Generate
-from pipelines.run import run_derive
-from pipelines.runners import Runner
 from schemas.records import IMAGES
 from schemas.writing import write_dataset
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 
 from demo.teacher import Teacher
+from pipelines.engine.progress import LIVE, Progress
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_derive
 from pipelines.generate import Generate, GenerateConfig
 from pipelines.generate.step import samples_wanted
-from pipelines.progress import LIVE, Progress
-from pipelines.run import run_derive
-from pipelines.runners import Runner
 from schemas import Dataset
 from schemas.config import parse
 from schemas.errors import InputError
@@ -125,7 +125,7 @@ def test_the_same_inputs_give_the_same_bytes_and_send_nothing(images, tmp_path):
 
 def test_a_changed_prompt_asks_again_for_its_own_kind_only(images, tmp_path):
     own = tmp_path / "detail.yaml"
-    own.write_text((Path("pipelines/prompts/detail.yaml")).read_text().replace("in full", "in short"))
+    own.write_text((Path("pipelines/llm/prompts/detail.yaml")).read_text().replace("in full", "in short"))
     kinds = [*KINDS[:2], {"kind": "detail", "prompt": str(own), "sources": ["photos"]}, *KINDS[3:]]
     with Teacher() as teacher:
         generate(teacher, images, tmp_path / "talks")

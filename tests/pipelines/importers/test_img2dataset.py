@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_import
 from pipelines.importers.img2dataset import Img2dataset, Img2datasetConfig
-from pipelines.run import run_import
-from pipelines.runners import Runner
 from schemas import Dataset
 from schemas.errors import InputError
 

@@ -7,13 +7,13 @@ import pytest
 from aiohttp import web
 
 from demo.teacher import complete, refusal
+from pipelines.engine.retry import RetryPolicy
 from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.batch import BatchClient
 from pipelines.llm.cache import summary
 from pipelines.llm.prices import Price
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
-from pipelines.retry import RetryPolicy
 from tests.pipelines.llm.faulty import FaultyServer
 
 PRICE = Price(input=1000.0, output=2000.0)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from pipelines.engine.retry import RetryPolicy
 from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.client import LlmClient
 from pipelines.llm.ledger import Caps, Ledger, Spend
@@ -17,7 +18,6 @@ from pipelines.llm.prices import Price
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.store import CacheStore
-from pipelines.retry import RetryPolicy
 from schemas.errors import InputError
 from tests.pipelines.llm.faulty import OK, FaultyServer
 

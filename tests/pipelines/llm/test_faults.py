@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
+from pipelines.engine.retry import RetryPolicy
 from pipelines.llm.answer import Answer, AnswerStatus
 from pipelines.llm.cache import summary
 from pipelines.llm.client import LlmClient
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
-from pipelines.retry import RetryPolicy
 from tests.pipelines.llm.faulty import OK, FaultyServer
 
 QUICK = RetryPolicy(attempts=4, base_s=0.01, cap_s=0.02)

@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from pipelines.generate.parsers import PAIRS_SCHEMA, QuestionAnswers, parse_json
 from pipelines.llm.answer import Answer, AnswerStatus, Usage
 from pipelines.llm.client import LlmClient
+from pipelines.llm.reading.parsers import PAIRS_SCHEMA, QuestionAnswers, parse_json
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import ask_for

@@ -50,7 +50,7 @@ class Prompt(StrictModel):
     image: bool = False
     """Whether the picture itself is sent."""
     answer: Literal["turns", "pair", "text", "json_pairs", "score"]
-    """How the answer is read (pipelines/generate/parsers.py)."""
+    """How the answer is read (pipelines/llm/reading/parsers.py)."""
     questions: tuple[str, ...] = ()
     """For `text` answers: the instruction of a row is one of these, chosen by the row's key."""
     suffix: str = ""

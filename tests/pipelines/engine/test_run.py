@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.run import run_derive, run_step
-from pipelines.runners import Runner
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_derive, run_step
 from schemas import Dataset
 from schemas.errors import InputError, SchemaError, StorageError
 from schemas.records import BASE
@@ -17,7 +17,7 @@ from schemas.writing import write_dataset
 from tests.pipelines.steps import Echo, Shout, ShoutConfig, Talk, Twin
 
 LOCAL = Runner("local", 2)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def keys(start: int, rows: int) -> pa.Table:
@@ -157,7 +157,7 @@ def test_a_dataset_on_an_object_store_gets_the_same_files(photos):
 
 def test_a_killed_run_is_continued_from_the_files_it_finished(photos):
     code = (
-        "from tests.pipelines.steps import *; from pipelines.run import run_step, Runner\n"
+        "from tests.pipelines.steps import *; from pipelines.engine.work import run_step, Runner\n"
         f"run_step(Shout(ShoutConfig(die_after=4)), {photos!r}, Runner('local', 1))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

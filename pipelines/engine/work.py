@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.job import fragment_job, read_outcome, release_workers, verdict_job
-from pipelines.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
-from pipelines.progress import Progress
-from pipelines.runners import Runner
-from pipelines.step import Context, DatasetStep, Derive, Step
+from pipelines.engine.job import fragment_job, read_outcome, release_workers, verdict_job
+from pipelines.engine.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
+from pipelines.engine.progress import Progress
+from pipelines.engine.runners import Runner
+from pipelines.engine.step import Context, DatasetStep, Derive, Step
 from schemas.columnfile import column_path
 from schemas.commit import Change, commit
 from schemas.config import StrictModel

@@ -13,18 +13,18 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.engine.step import Context, Step
 from pipelines.generate.context import CAPTION_COLUMNS, Known, known_from
-from pipelines.generate.parsers import parse_json
 from pipelines.generate.statuses import TRANSIENT, UNFINISHED
 from pipelines.llm.answer import Answer
 from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pool import Lease
+from pipelines.llm.prompts import load_prompt
+from pipelines.llm.reading.parsers import parse_json
 from pipelines.llm.request import AnswerSchema, ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import Structured, ask_for
 from pipelines.llm.tally import Tally, usage_fields, usage_of
-from pipelines.prompts import load_prompt
-from pipelines.step import Context, Step
 from schemas import Dataset
 
 AXES = ("relevance", "accuracy", "completeness", "language")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.retry import RetryPolicy, is_transient_http, parse_retry_after
+from pipelines.engine.retry import RetryPolicy, is_transient_http, parse_retry_after
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 

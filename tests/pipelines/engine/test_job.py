@@ -5,9 +5,9 @@ import pytest
 from apache_beam.internal import pickler
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from pipelines.job import fragment_job, verdict_job
-from pipelines.makers import StepMaker, VerdictMaker
-from pipelines.step import Context
+from pipelines.engine.job import fragment_job, verdict_job
+from pipelines.engine.makers import StepMaker, VerdictMaker
+from pipelines.engine.step import Context
 from schemas.commit import Change
 from tests.pipelines.steps import Shout, ShoutConfig, Twin
 

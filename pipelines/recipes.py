@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import Field
 
 from pipelines import catalog
+from pipelines.engine.runners import Runner
+from pipelines.engine.step import Derive, Step
+from pipelines.engine.work import RunSummary, run_derive, run_import, run_step
 from pipelines.mix import load_mix, run_mix
 from pipelines.mix.recipe import place
-from pipelines.run import RunSummary, run_derive, run_import, run_step
-from pipelines.runners import Runner
-from pipelines.step import Derive, Step
 from schemas.config import StrictModel, nearest, parse, read_yaml
 from schemas.errors import InputError
 

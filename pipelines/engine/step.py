@@ -1,4 +1,4 @@
-"""What a step is. A step is a small class of pure functions; `pipelines/run.py` turns it into a Beam job.
+"""What a step is. A step is a small class of pure functions; `pipelines/engine/work.py` turns it into a Beam job.
 
 Three kinds:
 - `Step` adds a column file to every fragment of a dataset.

@@ -4,13 +4,13 @@ import pyarrow as pa
 import pytest
 
 from demo.teacher import Teacher
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_derive, run_step
 from pipelines.generate import Generate, GenerateConfig
-from pipelines.generate.judge import Images, Judge, JudgeConfig, JudgeStatus
 from pipelines.generate.statuses import GenerateStatus
+from pipelines.judge.step import Images, Judge, JudgeConfig, JudgeStatus
 from pipelines.llm.answer import AnswerStatus
-from pipelines.recipe import load_recipe, run_recipe
-from pipelines.run import run_derive, run_step
-from pipelines.runners import Runner
+from pipelines.recipes import load_recipe, run_recipe
 from schemas import Dataset
 from schemas.errors import InputError
 from schemas.records import IMAGES

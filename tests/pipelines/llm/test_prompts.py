@@ -7,9 +7,9 @@ import pytest
 
 from pipelines.generate.checks import check_pairs
 from pipelines.generate.context import Box, Known
-from pipelines.generate.parsers import parse_text, parse_turns
-from pipelines.prompts import load_prompt
-from pipelines.prompts.prompt import FOLDER
+from pipelines.llm.prompts import load_prompt
+from pipelines.llm.prompts.prompt import FOLDER
+from pipelines.llm.reading.parsers import parse_text, parse_turns
 from schemas.errors import InputError
 
 RELEASED = json.loads((Path(__file__).parent / "released_prompts.json").read_text())

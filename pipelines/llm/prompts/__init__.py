@@ -4,6 +4,6 @@ In: a prompt's name or the path of a user's own file, and what is known about a 
 A changed text needs a new version (a test keeps the hashes of the released ones).
 """
 
-from pipelines.prompts.prompt import Prompt, load_prompt
+from pipelines.llm.prompts.prompt import Prompt, load_prompt
 
 __all__ = ["Prompt", "load_prompt"]

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.step import Context, DatasetStep, Derive, Step
+from pipelines.engine.step import Context, DatasetStep, Derive, Step
 from schemas.columnfile import read_column_file
 from schemas.dataset import Fragment
 from schemas.errors import SchemaError

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.generate.notation import bare, is_ornament, joined, unnumbered, untitled, unwrapped
 from pipelines.generate.statuses import GenerateStatus, Rejected
+from pipelines.llm.reading.notation import bare, is_ornament, joined, unnumbered, untitled, unwrapped
 from pipelines.llm.request import AnswerSchema
 
 Pair = tuple[str, str]

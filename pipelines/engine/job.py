@@ -17,9 +17,9 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines.makers import Maker, Task, VerdictMaker
-from pipelines.progress import LIVE
-from pipelines.step import Context, DatasetStep
+from pipelines.engine.makers import Maker, Task, VerdictMaker
+from pipelines.engine.progress import LIVE
+from pipelines.engine.step import Context, DatasetStep
 from schemas import errors
 from schemas.columnfile import describe_column_file, write_column_file
 from schemas.commit import Change, commit
