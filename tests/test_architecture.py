@@ -48,7 +48,7 @@ def test_schemas_load_neither_beam_nor_torch():
 
 
 def test_pipelines_load_no_torch():
-    loaded = loaded_by("import pipelines, pipelines.engine.work, pipelines.recipes, pipelines.mix")
+    loaded = loaded_by("import pipelines, pipelines.engine.job, pipelines.recipes, pipelines.mix")
     assert "apache_beam" in loaded
     assert loaded.isdisjoint({"torch", "transformers", "tensorflow"})
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.engine.step import Context, Derive
+from pipelines.engine.step import Context, Derive, Needs
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.statuses import REJECTED, TRANSIENT, UNFINISHED, GenerateStatus
 from pipelines.generate.writer import Writer, split_key
@@ -52,9 +52,9 @@ class Generate(Derive[GenerateConfig]):
             self.optional = (*_READ_IF_PRESENT, "image")  # type: ignore[misc]
 
     @property
-    def waits(self) -> bool:
-        """In batch mode, unless pictures go along: those of many fragments do not fit in memory."""
-        return self.config.mode == "batch" and "image" not in self.optional
+    def needs(self) -> Needs:
+        """In batch mode it waits, unless pictures go along: those of many fragments do not fit in memory."""
+        return Needs(threads=True, waits=self.config.mode == "batch" and "image" not in self.optional)
 
     def setup(self, context: Context) -> None:
         self._context = context

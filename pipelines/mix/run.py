@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.runlog import read_records
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import RunSummary, Work
 from pipelines.mix.maker import CANNOT_ENCODE, CONVERSATION_COLUMNS, MixFragment, MixMaker
@@ -76,9 +76,8 @@ def _unfit_rows(work: Work, summary: RunSummary) -> Iterator[str]:
     number = summary.statuses.get(CANNOT_ENCODE, 0)
     if not number:
         return
-    folder = f"runs/{summary.run}"
-    logs = [json.loads(work.store.read(f"{folder}/{name}")) for name in work.store.list(folder)]
-    events = [event for log in logs for event in log.get("events", ()) if CANNOT_ENCODE in event]
+    records = read_records(work.store, summary.run)
+    events = [event for record in records for event in record["events"] if CANNOT_ENCODE in event]
     first = f" The first: row {events[0]['row']!r}: {events[0][CANNOT_ENCODE]}" if events else ""
     yield f"{number} rows cannot be encoded and were left out; the logs in {work.target}/runs name them.{first}"
 
