@@ -17,11 +17,14 @@ from pipelines.engine.making import Made, make
 from pipelines.engine.progress import LIVE
 from pipelines.engine.runlog import RunLog
 from pipelines.engine.step import Context
-from schemas.errors import StorageError, WorkerError
+from schemas.errors import LavaBeamError, StorageError, WorkerError
 from schemas.store import Store
 
 AGAIN = 3
 """How often a fragment is made again whose worker process died."""
+
+LOST_IN_A_ROW = 2
+"""So many fragments lost to dying workers, and none made between them: it is the step or the machine, not a row."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Workforce:
     def __init__(self, maker: Maker, context: Context, hands: Hands):
         self._log = RunLog(Store(maker.target), context.run, maker.name)
         self._hands, self._stop = hands, threading.Event()
-        self._unwritable: StorageError | None = None
+        self._lost = 0
+        self._hopeless: LavaBeamError | None = None
         self._workers: list[Worker] = []
         if hands.kind == "processes":
             from pipelines.engine.processes import Crew
@@ -59,13 +63,12 @@ class Workforce:
             self._hire = lambda: shared
 
     def make(self, tasks: Iterable[Task]) -> Iterator[Made]:
-        """Make all `tasks`. Once a file could not be written the others fail too, before they do their work."""
+        """Make all `tasks`. Where nothing can be written, or no worker survives, the others fail without a try."""
         made = self._in_turn(tasks) if self._hands.kind == "inline" else self._side_by_side(list(tasks))
         for one in made:
             if one.record is not None:
                 self._log.add(one.record)
-            if isinstance(one.error, StorageError):
-                self._unwritable = one.error
+            self._judge(one)
             yield one
         self._log.flush()
 
@@ -75,6 +78,11 @@ class Workforce:
         for worker in self._workers:
             worker.close()
         self._log.flush()
+
+    def _judge(self, made: Made) -> None:
+        self._lost = self._lost + 1 if isinstance(made.error, WorkerError) else 0
+        if isinstance(made.error, StorageError) or self._lost >= LOST_IN_A_ROW:
+            self._hopeless = made.error
 
     def _in_turn(self, tasks: Iterable[Task]) -> Iterator[Made]:
         worker = self._hire()
@@ -110,8 +118,8 @@ class Workforce:
             done.put(error)  # a defect: raised again in the thread that waits, so that the run ends with it
 
     def _one(self, worker: Worker, task: Task) -> Made:
-        if self._unwritable is not None:
-            return Made(task.fragment, error=self._unwritable)
+        if self._hopeless is not None:
+            return Made(task.fragment, error=self._hopeless)
         return worker.make(task)
 
 
