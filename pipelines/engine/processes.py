@@ -50,7 +50,7 @@ class Crew:
 
 
 class Hired:
-    """One worker process, and its replacements. Used by one thread; `close` may come from another."""
+    """One worker process, and its replacements. One thread uses it; `close` may come from another one."""
 
     def __init__(self, crew: Crew):
         self._crew, self._closed, self._lock = crew, False, threading.Lock()
@@ -71,16 +71,17 @@ class Hired:
         return died_too_often(task, self._crew.maker, how)
 
     def close(self) -> None:
-        """Let an idle worker tear down its step; one that is busy after the grace is killed."""
+        """Let an idle worker tear down its step; one that is busy is killed, and `make` returns."""
         with self._lock:
-            self._closed = True
-        try:
-            self._out.send_bytes(_END)
-            self._process.wait(_GRACE_S if self._idle else 0)
-        except (OSError, ValueError, subprocess.TimeoutExpired):
+            closed, self._closed = self._closed, True
+            idle = self._idle
+        if not idle:
             self._process.kill()
-        self._process.wait()
-        self._hang_up()
+        elif not closed:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                self._out.send_bytes(_END)
+                self._process.wait(_GRACE_S)
+            self._end()
 
     def _start(self) -> subprocess.Popen:
         command = [sys.executable, "-P", "-c", _BOOT]
@@ -98,7 +99,10 @@ class Hired:
         return process
 
     def _ask(self, task: Task) -> Made:
-        self._idle = False
+        with self._lock:
+            if self._closed:
+                raise EOFError
+            self._idle = False
         self._out.send_bytes(pickle.dumps(task))
         while True:
             kind, *values = pickle.loads(self._in.recv_bytes())
@@ -114,12 +118,9 @@ class Hired:
         """Make sure that the process is gone; how it went."""
         self._process.kill()
         code = self._process.wait()
-        self._hang_up()
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-    def _hang_up(self) -> None:
         self._out.close()
         self._in.close()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _defect(error: bytes, text: str) -> BaseException:
