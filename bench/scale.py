@@ -104,9 +104,11 @@ def prepare(job: str, folder: Path, rows: int, port: int) -> None:
         schema = pa.schema([*BASE["images"], *STORED_IMAGE])
         known = {"width": 512, "height": 400} if job == "mix" else {}
         photos = (
-            {"key": str(number), "image": {"bytes": pictures[number % DISTINCT], "path": None}, **known}
-            | {
-                "alt_text": f"picture {number} shows {' and '.join(f'thing {number % other}' for other in range(7, 40))}"
+            {
+                "key": str(number),
+                "image": {"bytes": pictures[number % DISTINCT], "path": None},
+                "alt_text": " and ".join(f"thing {number % other}" for other in range(7, 40)),
+                **known,
             }
             for number in range(rows)
         )

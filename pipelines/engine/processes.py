@@ -21,8 +21,11 @@ from typing import Any
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.making import Count, Made, make
 from pipelines.engine.step import Context
-from pipelines.engine.workers import AGAIN, died_too_often
-from schemas.errors import LavaBeamError
+from schemas.errors import LavaBeamError, WorkerError
+
+AGAIN = 3
+"""How often a fragment is made again whose worker process died."""
+
 
 _BOOT = (
     "import pickle, sys; from multiprocessing.connection import Connection; inbox = Connection(0, writable=False); "
@@ -68,7 +71,7 @@ class Hired:
                     if self._closed:
                         break
                     self._process = self._start()
-        return died_too_often(task, self._crew.maker, how)
+        return _died_too_often(task, self._crew.maker, how)
 
     def close(self) -> None:
         """Let an idle worker tear down its step; one that is busy is killed, and `make` returns."""
@@ -121,6 +124,16 @@ class Hired:
         self._out.close()
         self._in.close()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _died_too_often(task: Task, maker: Maker, how: str) -> Made:
+    """The one error about a fragment that no worker process survived."""
+    message = (
+        f"{maker.target}, fragment {task.fragment}: {AGAIN + 1} worker processes in a row ended while they made "
+        f"{task.path.rsplit('/', 1)[-1]} ({how}). If memory ran out, use fewer --workers. The other fragments "
+        "are kept: start the same command again to make this one."
+    )
+    return Made(task.fragment, error=WorkerError(message))
 
 
 def _defect(error: bytes, text: str) -> BaseException:

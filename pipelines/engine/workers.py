@@ -14,14 +14,12 @@ from typing import Literal, Protocol
 
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.making import Made, make
+from pipelines.engine.processes import Crew
 from pipelines.engine.progress import LIVE
 from pipelines.engine.runlog import RunLog
 from pipelines.engine.step import Context
 from schemas.errors import LavaBeamError, StorageError, WorkerError
 from schemas.store import Store
-
-AGAIN = 3
-"""How often a fragment is made again whose worker process died."""
 
 LOST_IN_A_ROW = 2
 """So many fragments lost to dying workers, and none made between them: it is the step or the machine, not a row."""
@@ -53,8 +51,6 @@ class Workforce:
         self._hopeless: LavaBeamError | None = None
         self._workers: list[Worker] = []
         if hands.kind == "processes":
-            from pipelines.engine.processes import Crew
-
             crew = Crew(maker, context, _counted_for(context.run))
             self._hire: Callable[[], Worker] = crew.hire
         else:
@@ -138,16 +134,6 @@ class InProcess:
         if self._ready:
             self._ready = False
             self._maker.teardown()
-
-
-def died_too_often(task: Task, maker: Maker, how: str) -> Made:
-    """The one error about a fragment that no worker process survived."""
-    message = (
-        f"{maker.target}, fragment {task.fragment}: {AGAIN + 1} worker processes in a row ended while they made "
-        f"{task.path.rsplit('/', 1)[-1]} ({how}). If memory ran out, use fewer --workers. The other fragments "
-        "are kept: start the same command again to make this one."
-    )
-    return Made(task.fragment, error=WorkerError(message))
 
 
 def _counted_for(run: str) -> Callable[[int, dict[str, int]], None]:

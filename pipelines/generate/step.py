@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipelines.engine.step import Context, Derive, Needs
 from pipelines.generate.config import GenerateConfig
+from pipelines.generate.estimate import estimate
 from pipelines.generate.statuses import REJECTED, TRANSIENT, UNFINISHED, GenerateStatus
 from pipelines.generate.writer import Writer, split_key
 from pipelines.llm.pool import Lease
@@ -66,9 +67,7 @@ class Generate(Derive[GenerateConfig]):
 
     def estimate(self, images: str | Path) -> dict[str, Any]:
         """What this step would ask and cost for the dataset `images` (see `estimate.py`); sends nothing."""
-        from pipelines.generate.estimate import estimate
-
-        return estimate(self.config, images)
+        return estimate(self.config, (*self.reads, *self.optional), images)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return self._written(batches, {})

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-import lavabeam
+from lavabeam.cli.main import app
 from pipelines.llm.store import CacheStore
 from schemas.errors import LavaBeamError
 from schemas.writing import write_dataset
@@ -21,7 +21,7 @@ def photos(tmp_path):
 
 
 def call(*arguments: str):
-    return CliRunner().invoke(lavabeam.app, list(arguments))
+    return CliRunner().invoke(app, list(arguments))
 
 
 def refused(*arguments: str) -> str:
