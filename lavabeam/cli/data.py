@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import click
 
 from lavabeam.cli.asking import print_runs, read_asking, was_stopped
-from lavabeam.cli.options import EXTRA_ARGUMENTS, LazyGroup, ModelCommand
+from lavabeam.cli.options import BeamCommand, LazyGroup, ModelCommand, beam_arguments
 from lavabeam.cli.output import print_json, print_summaries, print_table, told_summary
 from pipelines import catalog  # names and one-line helps only: no step is imported
 
@@ -36,7 +36,7 @@ def with_runner(command: Callable) -> Callable:
     return command
 
 
-@click.command(context_settings=EXTRA_ARGUMENTS)
+@click.command(cls=BeamCommand)
 @click.argument("recipe")
 @folder_option
 @settings_option
@@ -62,7 +62,7 @@ def run(
 
     actions = load_recipe(locate(recipe, "data"), folder, pairs(settings))
     summaries, asked = [], []
-    for summary in run_recipe(actions, _runner(runner, workers, ctx.args), retry):
+    for summary in run_recipe(actions, _runner(runner, workers, beam_arguments(ctx)), retry):
         summaries.append(summary)
         asked.append(read_asking(summary))
         click.echo(f"{summary.step}: {told_summary(summary)}", err=True)
@@ -71,7 +71,7 @@ def run(
     print_runs(summaries, asked, as_json)
 
 
-@click.command(context_settings=EXTRA_ARGUMENTS)
+@click.command(cls=BeamCommand)
 @click.argument("recipe")
 @click.argument("target")
 @folder_option
@@ -99,7 +99,7 @@ def mix(
     from pipelines.mix.recipe import place
 
     loaded = load_mix(locate(recipe, "mixes"), folder, pairs(settings))
-    print_summaries([run_mix(loaded, place(target, folder), _runner(runner, workers, ctx.args))], as_json)
+    print_summaries([run_mix(loaded, place(target, folder), _runner(runner, workers, beam_arguments(ctx)))], as_json)
 
 
 @click.command()
