@@ -125,7 +125,7 @@ class Commit(beam.DoFn):
         self.name, self.target, self.context, self.change = maker.name, maker.target, context, change
 
     def process(self, made: list[tuple[str, Any]]) -> None:
-        store = Store(self.target)
+        store = Store(self.target, token=self.context.run)
         try:
             outcome: dict[str, Any] = {"manifest": commit(store, self._change(dict(made))).number}
         except LavaBeamError as error:
@@ -158,7 +158,7 @@ def with_files(change: Change, name: str, made: dict[str, FileEntry]) -> Change:
 
 def _make(maker: Maker, task: Task, context: Context) -> FileEntry:
     """Write the task's file, or take over a finished one that a killed run left; either way log it."""
-    store, started = Store(maker.target), time.time()
+    store, started = Store(maker.target, token=context.run), time.time()
     kept: dict[str, Any] = {"fingerprint": task.fingerprint, "plan": task.plan, "inputs": task.inputs}
     columns: dict[str, Any] = {"status_column": maker.status_column, "counted_by": maker.counted_by}
     entry = None
@@ -171,7 +171,7 @@ def _make(maker: Maker, task: Task, context: Context) -> FileEntry:
         kept |= {**columns, "counts": counts}
         entry = write_column_file(store, task.path, batches, maker.schema, maker.schema_name, **kept)
     else:
-        LIVE.add(context.run, task.source_rows, entry.statuses)
+        LIVE.add(context.run, task.source_rows, dict(entry.statuses))
     record = {"fragment": task.fragment, "file": task.path, "rows": entry.rows, "statuses": entry.statuses}
     record |= {
         "source_rows": task.source_rows,
