@@ -15,7 +15,7 @@ import pyarrow as pa
 from schemas import manifest as manifests
 from schemas.columnfile import BATCH_ROWS, current_columns, read_column_file
 from schemas.config import nearest
-from schemas.errors import CorruptError, SchemaError
+from schemas.errors import CorruptError, InputError, SchemaError
 from schemas.listing import Files
 from schemas.manifest import FragmentEntry, Manifest, Parent
 from schemas.records import is_current, parse_version
@@ -198,6 +198,27 @@ class Dataset:
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         for fragment in self.fragments:
             yield from fragment.batches(columns, batch_rows)
+
+    def files(self, step: str | None = None) -> Iterator[tuple[str, str, str, int, int]]:
+        """(path, step, fragment, rows, bytes) of the current column files, fragment by fragment, or of one step's.
+
+        Paths begin as the dataset's own does. Raises InputError for a step that the dataset has no file of.
+        """
+        names = self.manifest.names
+        if step is not None and step not in names:
+            raise InputError(f"{self.path}: no column file of {step!r}. {nearest(step, names)}")
+        return self._files([name for name in names if step in (None, name)])
+
+    def _files(self, names: list[str]) -> Iterator[tuple[str, str, str, int, int]]:
+        for one in self.manifest.fragments.ranges:
+            listed = [(name, one.files[name].table) for name in names if name in one.files]
+            columns = [
+                (name, *(table.column(key).to_pylist() for key in ("path", "rows", "bytes"))) for name, table in listed
+            ]
+            for row, fragment in enumerate(one.ids.ids):
+                for name, paths, rows, sizes in columns:
+                    if paths[row] is not None:
+                        yield self.store.path(paths[row]), name, fragment, rows[row], sizes[row]
 
     def as_parent(self) -> Parent:
         """How a dataset made from this one remembers it."""

@@ -210,7 +210,8 @@ def _beating(store: Store, lease: Lease) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        store.remove(name)
+        with suppress(FileNotFoundError):
+            store.remove(name)
 
 
 def _content(lease: Lease) -> bytes:

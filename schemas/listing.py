@@ -25,7 +25,7 @@ class FilesRef(ChunkRef):
 
     files: Count
     """Fragments that have the file."""
-    data: Count
+    data_bytes: Count
     """Bytes of the column files."""
     versions: list[str]
     """Schema versions of the column files."""
@@ -243,7 +243,7 @@ def _files_ref(chunk: Chunk) -> FilesRef:
     counts = {
         "versions": sorted(pc.unique(chunk.table.column("version").drop_null()).to_pylist()),
         "files": int(chunk.present.sum()),
-        "data": pc.sum(chunk.table.column("bytes")).as_py() or 0,
+        "data_bytes": pc.sum(chunk.table.column("bytes")).as_py() or 0,
         "statuses": dict(sorted(statuses_of(chunk.table).items())),
     }
     return FilesRef(**_plain(chunk.ref), **counts)

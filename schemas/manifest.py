@@ -231,7 +231,7 @@ def totals(fragments: Fragments, names: list[str], old: Manifest | None = None) 
     return Totals(
         rows=sum(one.rows for one in refs),
         fragments=sum(one.fragments for one in refs),
-        bytes=sum(files.data for one in refs for files in one.files.values()),
+        bytes=sum(files.data_bytes for one in refs for files in one.files.values()),
         statuses={name: counts for name, counts in statuses.items() if counts},
         groups={name: counts for name, counts in groups.items() if counts},
         columns=fragments.columns(),

@@ -177,6 +177,12 @@ class Store:
             if TEMPORARY in name:
                 yield name, name.rsplit(TEMPORARY, 1)[1].rpartition("-")[0], size
 
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder if it is empty; object stores have none."""
+        if self.local:
+            with suppress(OSError):
+                os.rmdir(self.path(folder))
+
     def sweep(self) -> int:
         """Remove what killed writers left unfinished; returns how many files. See `schemas/lease.py`."""
         from schemas.lease import sweep  # which rests on this file
