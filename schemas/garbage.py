@@ -141,15 +141,13 @@ def _find_logs(store: Store, kept: list[Manifest], leases: list[Lease], found: G
 def _remove(store: Store, found: Garbage, leave_folders: bool) -> None:
     for name in found.logs:
         _remove_one(store, name)
-    for folder in sorted({name.rpartition("/")[0] for name in found.logs}, reverse=True):
-        store.remove_folder(folder)
     for number in found.manifests:
         _remove_one(store, manifests.file_name(number))
     for name in (*found.files, *found.chunks):
         _remove_one(store, name)
     if not leave_folders:  # a run makes a folder, and a moment later a file in it
-        for folder in {name.rpartition("/")[0] for name in found.files}:
-            store.remove_folder(folder)
+        store.remove_empty_folders("runs")
+        store.remove_empty_folders("fragments")
 
 
 def _remove_one(store: Store, name: str) -> None:

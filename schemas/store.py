@@ -177,11 +177,12 @@ class Store:
             if TEMPORARY in name:
                 yield name, name.rsplit(TEMPORARY, 1)[1].rpartition("-")[0], size
 
-    def remove_folder(self, folder: str) -> None:
-        """Remove a folder if it is empty; object stores have none."""
-        if self.local:
-            with suppress(OSError):
-                os.rmdir(self.path(folder))
+    def remove_empty_folders(self, folder: str) -> None:
+        """Remove the empty folders below `folder`; object stores have none."""
+        for place, _, names in os.walk(self.path(folder), topdown=False) if self.local else ():
+            if not names:
+                with suppress(OSError):  # not empty
+                    os.rmdir(place)
 
     def sweep(self) -> int:
         """Remove what killed writers left unfinished; returns how many files. See `schemas/lease.py`."""
