@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from schemas.chunks import FILES, IDS, Chunk, check_inside, files_table, ids_table
+from schemas.chunks import Chunk, check_inside
 from schemas.entries import FragmentEntry
+from schemas.filetables import FILES, IDS, files_table, ids_table
 from schemas.listing import RANGE, Range
 
 _ENTRIES = TypeAdapter(list[FragmentEntry])

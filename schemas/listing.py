@@ -12,8 +12,9 @@ from typing import Any, overload
 import numpy as np
 import pyarrow.compute as pc
 
-from schemas.chunks import FILES, IDS, Chunk, ChunkRef, column_names, groups_of, statuses_of
+from schemas.chunks import Chunk, ChunkRef
 from schemas.entries import Count, FileEntry, FragmentEntry
+from schemas.filetables import FILES, IDS, column_names, groups_of, statuses_of
 from schemas.store import Store
 
 RANGE = 4096

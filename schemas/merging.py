@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.chunks import FILES, IDS, Chunk, ids_table, no_files, take_files, with_entries
+from schemas.chunks import Chunk
 from schemas.entries import FileEntry, FragmentEntry
 from schemas.errors import CorruptError
+from schemas.filetables import FILES, IDS, ids_table, no_files, take_files, with_entries
 from schemas.listing import RANGE, Files, Fragments, Range
 from schemas.manifest import Manifest
 

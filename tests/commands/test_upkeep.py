@@ -33,8 +33,8 @@ def test_files_lists_the_current_files_of_a_version(photos):
     head, *lines = now.output.splitlines()
     assert head.split("\t") == ["path", "step", "fragment", "rows", "bytes"]
     assert len(lines) == 1 and Path(lines[0].split("\t")[0]).stat().st_size == int(lines[0].split("\t")[4])
-    told = json.loads(before.output)
-    assert [one["rows"] for one in told] == [1, 1] and all(Path(one["path"]).is_file() for one in told)
+    listed = json.loads(before.output)
+    assert [one["rows"] for one in listed] == [1, 1] and all(Path(one["path"]).is_file() for one in listed)
     assert isinstance(call("files", photos, "--step", "bas").exception, InputError)
 
 

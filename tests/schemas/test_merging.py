@@ -24,10 +24,7 @@ Plain = dict[str, dict[str, FileEntry]]
 """Fragment id -> file name -> entry: what a dataset holds, as the rules see it."""
 
 
-@pytest.fixture(autouse=True)
-def small_ranges(monkeypatch):
-    monkeypatch.setattr("schemas.merging.RANGE", 3)
-    monkeypatch.setattr("schemas.format1.RANGE", 3)
+pytestmark = pytest.mark.usefixtures("small_ranges")
 
 
 def entry(fragment: str, name: str, word: str, inputs: dict[str, str] | None = None) -> FileEntry:
@@ -97,7 +94,7 @@ def made(step, old: Plain) -> tuple[Plain | None, Plain]:
     }
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(steps)
 def test_a_history_of_changes_is_what_the_rules_say(history):
     store, expected, number = Store(f"memory://rules/{uuid.uuid4().hex}"), {}, 0
@@ -185,7 +182,7 @@ for number in range(rounds):
 """
 
 
-def test_processes_that_commit_at_once_lose_nothing(tmp_path, rounds: int = 12):
+def test_processes_that_commit_at_once_lose_nothing(tmp_path, rounds: int = 8):
     store = Store(tmp_path / "d")
     commit(store, as_change(0, {name: {"base": entry(name, "base", "x")} for name in IDS}, {}))
     root = Path(__file__).parent.parent.parent
