@@ -80,7 +80,9 @@ def log(dataset: str, as_json: bool) -> None:
     ]
     if as_json:
         return print_json(told)
-    return print_table(("manifest", "created", "what", "rows", "run"), [tuple(one.values()) for one in told])
+    return print_table(
+        ("manifest", "created", "what", "rows", "run"), [tuple(map(_line, one.values())) for one in told]
+    )
 
 
 @click.command()
@@ -128,6 +130,10 @@ def verify(dataset: str, at: int | None, as_json: bool) -> None:
         click.echo(f"{opened.path}: {files} files, {opened.rows} rows, {len(problems)} problems")
     if problems:
         click.get_current_context().exit(2)
+
+
+def _line(value: Any) -> Any:
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _rows_with(opened: Any, wanted: str, limit: int) -> list[int]:

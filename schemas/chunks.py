@@ -57,9 +57,13 @@ class Chunk:
         return cls(ref, schema, table.num_rows, None, content)
 
     def save(self, store: Store) -> None:
-        """Write the chunk unless it is there. A killed writer leaves at most a chunk that no manifest names."""
+        """Write the chunk unless it is there. A killed writer leaves at most a chunk that no manifest names.
+
+        Raises CorruptError for a path or id that leads out of the dataset's folder.
+        """
         if self._content is None or _is_there(store, self.ref):
             return
+        check_inside(self.table, store.path(self.ref.path))
         with store.write(self.ref.path, durable=True) as file:
             file.write(self._content)
 

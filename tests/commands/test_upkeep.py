@@ -38,6 +38,10 @@ def test_files_lists_the_current_files_of_a_version(photos):
     assert isinstance(call("files", photos, "--step", "bas").exception, InputError)
 
 
+def test_what_others_wrote_reaches_the_terminal_without_its_escapes(photos):
+    assert "\x1b" not in call("log", photos).output and "r\\x1b[2J" in call("log", photos).output
+
+
 def test_gc_says_what_it_would_do_and_does_it(photos):
     versions = sorted(Path(photos).glob("manifest-*"))
     said = call("gc", photos, "--keep", "1", "--dry-run")

@@ -84,15 +84,34 @@ def test_a_chunk_of_another_manifest_is_refused_even_when_the_head_agrees(store)
         list(Dataset.open(store.root).fragments)
 
 
-def test_a_path_that_leads_outside_is_refused(tmp_path):
-    for number, path in enumerate(("../x.arrow", "/etc/passwd", "a/../../b", "", "a\\b", "..")):
-        store = Store(tmp_path / str(number))
-        bad = replace(entry("f", "base", "w"), path=path)
-        commit(store, change(0, fragments=[FragmentEntry(id="f", rows=10, files={"base": bad})]))
-        with pytest.raises(CorruptError, match="leads out of the dataset's folder"):
-            list(Dataset.open(store.root).fragments[0].read().column_names)
+OUTSIDE = ("../x.arrow", "/etc/passwd", "a/../../b", "", "a\\b", "..")
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_a_path_that_leads_outside_is_neither_read_nor_written(tmp_path, monkeypatch, path):
+    store = Store(tmp_path / "d")
+    bad = replace(entry("f", "base", "w"), path=path)
+    given = change(0, fragments=[FragmentEntry(id="f", rows=10, files={"base": bad})])
+    with pytest.raises(CorruptError, match="leads out of the dataset's folder"):
+        commit(store, given)
+    assert manifest.numbers(store) == []
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr("schemas.chunks.check_inside", lambda *_: None)
+        commit(store, given)
+    with pytest.raises(CorruptError, match="leads out of the dataset's folder"):
+        list(Dataset.open(store.root).fragments[0].read().column_names)
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", "..", "", "/x"])
+def test_a_fragment_id_that_leads_outside_is_refused(tmp_path, name):
+    files = {"base": entry("f", "base", "w")}
+    with pytest.raises(CorruptError, match="leads out of the dataset's folder"):
+        commit(Store(tmp_path / "d"), change(0, fragments=[FragmentEntry(id=name, rows=10, files=files)]))
+
+
+def test_dots_in_a_name_are_no_way_out(tmp_path):
     fine = replace(entry("f", "base", "w"), path="fragments/f/a..b.arrow")
-    commit(Store(tmp_path / "f"), change(0, fragments=[FragmentEntry(id="f", rows=10, files={"base": fine})]))
+    commit(Store(tmp_path / "f"), change(0, fragments=[FragmentEntry(id="f..g", rows=10, files={"base": fine})]))
     assert Dataset.open(tmp_path / "f").fragments[0].columns == ["base_x"]
 
 
@@ -136,6 +155,15 @@ def test_the_name_of_a_manifest_says_its_number_so_that_a_copy_is_a_rollback(sto
     back = manifest.read(store)
     assert (back.number, list(back.fragments[4].files)) == (7, ["base"])
     assert commit(store, change(7, info={"a": 1})).number == 8
+
+
+def test_a_copy_of_a_format_1_manifest_is_a_rollback_too(tmp_path):
+    golden = Path(__file__).parent.parent / "golden" / "images-1.0"
+    shutil.copytree(golden, tmp_path / "d")
+    shutil.copy(golden / "manifest-000001.json", tmp_path / "d" / "manifest-000005.json")
+    dataset = Dataset.open(tmp_path / "d")
+    assert (dataset.manifest.number, dataset.rows, dataset.verify()) == (5, 2, [])
+    assert commit(dataset.store, change(5, info={"a": 1})).number == 6
 
 
 def test_a_dataset_without_fragments_is_read_and_grows(tmp_path):
