@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from schemas.errors import CorruptError, SchemaError
 from schemas.manifest import FileEntry
-from schemas.records import CURRENT, file_schema, parse_version, upgrade, version_text
+from schemas.records import CURRENT, file_schema, is_current, parse_version, upgrade, version_text
 from schemas.store import Store
 
 COUNTS = b"lavabeam.counts"
@@ -136,8 +136,9 @@ def read_column_file(store: Store, entry: FileEntry, columns: Sequence[str] | No
 
 def current_columns(store: Store, entry: FileEntry) -> list[str]:
     """The file's columns by their names of today: a file of an older version is asked what it upgrades to."""
-    name, major, _ = parse_version(entry.version, store.path(entry.path))
-    return entry.columns if major == CURRENT[name][0] else read_column_file(store, entry).column_names
+    if is_current(entry.version, store.path(entry.path)):
+        return entry.columns
+    return read_column_file(store, entry).column_names
 
 
 def _version(table: pa.Table) -> str:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,10 @@ import pyarrow as pa
 from schemas import manifest as manifests
 from schemas.columnfile import BATCH_ROWS, current_columns, read_column_file
 from schemas.config import nearest
-from schemas.errors import CorruptError, SchemaError
+from schemas.errors import CorruptError, InputError, SchemaError
+from schemas.listing import Files
 from schemas.manifest import FragmentEntry, Manifest, Parent
-from schemas.records import parse_version
+from schemas.records import is_current, parse_version
 from schemas.store import Store
 
 
@@ -31,8 +32,14 @@ class Fragment:
     @cached_property
     def owner(self) -> dict[str, str]:
         """Column -> name of the column file that holds it. A step's column hides one of `base` of the same name."""
-        files = self.entry.files.items()
-        return {column: name for name, file in files for column in current_columns(self.store, file)}
+        return {column: name for name in self.entry.files for column in self._columns_of(name)}
+
+    def _columns_of(self, name: str) -> Sequence[str]:
+        files = self.entry.files
+        version, columns = (
+            files.layout(name) if isinstance(files, Files) else (files[name].version, files[name].columns)
+        )
+        return columns if is_current(version, self.store.path(self.id)) else current_columns(self.store, files[name])
 
     @property
     def columns(self) -> list[str]:
@@ -58,7 +65,10 @@ class Fragment:
     def inputs(self, columns: Sequence[str]) -> dict[str, str]:
         """File name -> fingerprint of every column file that these columns come from."""
         names = {self._owner_of(column) for column in columns}
-        return {name: self.entry.files[name].fingerprint for name in sorted(names)}
+        files = self.entry.files
+        if isinstance(files, Files):
+            return {name: files.fingerprint(name) or "" for name in sorted(names)}
+        return {name: files[name].fingerprint for name in sorted(names)}
 
     def _owner_of(self, column: str) -> str:
         try:
@@ -70,8 +80,37 @@ class Fragment:
             ) from None
 
 
+class DatasetFragments(Sequence[Fragment]):
+    """The fragments of a dataset, made when asked for; some stay, with the columns that they know."""
+
+    KEPT = 1024
+
+    def __init__(self, store: Store, manifest: Manifest):
+        self.store, self.manifest = store, manifest
+        self._kept: dict[int, Fragment] = {}
+
+    def __len__(self) -> int:
+        return self.manifest.totals.fragments
+
+    @overload
+    def __getitem__(self, place: int) -> Fragment: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Fragment]: ...
+    def __getitem__(self, place: int | slice) -> Fragment | list[Fragment]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        number = place + len(self) if place < 0 else place
+        found = self._kept.get(number)
+        if found is None:
+            found = Fragment(self.store, self.manifest.fragments[number])
+            if len(self._kept) >= self.KEPT:
+                self._kept.clear()
+            self._kept[number] = found
+        return found
+
+
 class Dataset:
-    """One version of a dataset. Opening reads its manifest only; files are mapped when a column is asked for.
+    """One version of a dataset. Opening reads the manifest's head only; what it lists, and the files, when asked for.
 
     `keep` fragments stay mapped for `take`: few for a walk through the rows, all of them for training in random order.
     """
@@ -79,10 +118,13 @@ class Dataset:
     def __init__(self, store: Store, manifest: Manifest, keep: int = 8):
         self.store, self.manifest = store, manifest
         self.schema_name = parse_version(manifest.schema_version, store.root)[0]
-        self.fragments = [Fragment(store, entry) for entry in manifest.fragments]
+        self.fragments = DatasetFragments(store, manifest)
         self._recent: OrderedDict[tuple, pa.Table] = OrderedDict()
         self._keep = keep
-        self._ends = np.cumsum([fragment.rows for fragment in self.fragments], dtype=np.int64)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum(self.manifest.fragments.row_counts, dtype=np.int64)
 
     @classmethod
     def open(cls, path: str | Path, at: int | None = None, keep: int = 8) -> Dataset:
@@ -111,9 +153,9 @@ class Dataset:
 
     @property
     def columns(self) -> list[str]:
-        """Columns that every fragment has."""
-        if not self.fragments:
-            return []
+        """Columns that every fragment has, by their names of today."""
+        if all(is_current(version, self.path) for version in self.manifest.totals.file_versions):
+            return list(self.manifest.totals.columns)
         common = set.intersection(*(set(fragment.columns) for fragment in self.fragments))
         return [name for name in self.fragments[0].columns if name in common]
 
@@ -156,6 +198,27 @@ class Dataset:
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         for fragment in self.fragments:
             yield from fragment.batches(columns, batch_rows)
+
+    def files(self, step: str | None = None) -> Iterator[tuple[str, str, str, int, int]]:
+        """(path, step, fragment, rows, bytes) of the current column files, fragment by fragment, or of one step's.
+
+        Paths begin as the dataset's own does. Raises InputError for a step that the dataset has no file of.
+        """
+        names = self.manifest.names
+        if step is not None and step not in names:
+            raise InputError(f"{self.path}: no column file of {step!r}. {nearest(step, names)}")
+        return self._files([name for name in names if step in (None, name)])
+
+    def _files(self, names: list[str]) -> Iterator[tuple[str, str, str, int, int]]:
+        for one in self.manifest.fragments.ranges:
+            listed = [(name, one.files[name].table) for name in names if name in one.files]
+            columns = [
+                (name, *(table.column(key).to_pylist() for key in ("path", "rows", "bytes"))) for name, table in listed
+            ]
+            for row, fragment in enumerate(one.ids.ids):
+                for name, paths, rows, sizes in columns:
+                    if paths[row] is not None:
+                        yield self.store.path(paths[row]), name, fragment, rows[row], sizes[row]
 
     def as_parent(self) -> Parent:
         """How a dataset made from this one remembers it."""

@@ -129,6 +129,12 @@ def parse_version(text: str, where: str) -> tuple[str, int, int]:
     return name, major, minor
 
 
+def is_current(text: str, where: str) -> bool:
+    """Whether rows of version `text` need no upgrade; raises VersionError as `parse_version` does."""
+    name, major, _ = parse_version(text, where)
+    return major == CURRENT[name][0]
+
+
 def upgrade(batch: pa.RecordBatch, name: str, major: int) -> pa.RecordBatch:
     """`batch` of an older major version as one of the current version (rows in = rows out)."""
     while major < CURRENT[name][0]:

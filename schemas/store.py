@@ -9,10 +9,10 @@ import errno
 import hashlib
 import io
 import os
-import socket
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,13 +22,19 @@ import pyarrow as pa
 from schemas.errors import CorruptError, StorageError
 
 TEMPORARY = ".tmp-"
-"""Names with this part are unfinished: `<final name>.tmp-<host>-<process>-<random>`."""
+"""Names with this part are unfinished: `<final name>.tmp-<token of the writer>-<random>`."""
+
+_TOKEN = uuid.uuid4().hex[:12]
 
 
 class Store:
-    """One root folder. Paths given to its methods are relative to it, with `/` between their parts."""
+    """One root folder. Paths given to its methods are relative to it, with `/` between their parts.
 
-    def __init__(self, root: str | Path):
+    `token` names the run that writes, as its lease does (`schemas/lease.py`); it is part of temporary names.
+    """
+
+    def __init__(self, root: str | Path, token: str = ""):
+        self.token = token or _TOKEN
         self.root = str(root).rstrip("/")
         self.local = "://" not in self.root or self.root.startswith("file://")
         self.root = self.root.removeprefix("file://")
@@ -89,11 +95,16 @@ class Store:
         with open(self.path(name), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
+    def age(self, name: str) -> float:
+        """Seconds since a local file was last written."""
+        return time.time() - os.path.getmtime(self.path(name))
+
     @contextmanager
-    def write(self, name: str) -> Iterator[BinaryIO]:
+    def write(self, name: str, durable: bool = False) -> Iterator[BinaryIO]:
         """A file that appears under `name` when the block ends well, and not at all otherwise.
 
-        Raises StorageError when the place is full or must not be written.
+        `durable`: it is on the disk before it appears, so that what is written later may name it. Raises StorageError
+        when the place is full or must not be written.
         """
         if not self.local:
             buffer = io.BytesIO()
@@ -101,18 +112,21 @@ class Store:
             self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
             self.fs.pipe_file(self.path(name), buffer.getvalue())
             return
-        with _told(self.root):
-            temporary = self._temporary(name)
+        with in_our_words(self.root):
+            temporary = self.temporary(name)
             try:
                 with open(temporary, "wb") as file:
                     yield file
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
                 os.replace(temporary, self.path(name))
             finally:
                 Path(temporary).unlink(missing_ok=True)
 
     def append(self, name: str, content: bytes) -> None:
         """Add to a local file, which appears when it is not there: for logs, which one process writes line by line."""
-        with _told(self.root):
+        with in_our_words(self.root):
             os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
             with open(self.path(name), "ab") as file:
                 file.write(content)
@@ -130,17 +144,18 @@ class Store:
             except FileExistsError:
                 return False
             return True
-        temporary = self._temporary(name)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, self.path(name))
-        except FileExistsError:
-            return False
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with in_our_words(self.root):
+            temporary = self.temporary(name)
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(temporary, self.path(name))
+            except FileExistsError:
+                return False
+            finally:
+                Path(temporary).unlink(missing_ok=True)
         return True
 
     def move(self, name: str, target: str) -> None:
@@ -157,26 +172,42 @@ class Store:
         else:
             self.fs.rm_file(self.path(name))
 
-    def sweep(self) -> int:
-        """Remove what killed writers of this machine left unfinished; returns how many files. Local only."""
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of every file below `folder`; those that vanish meanwhile are left out."""
         if not self.local:
-            return 0
-        removed = 0
-        for folder, _, names in os.walk(self.root):
+            self.fs.invalidate_cache()
+            inside = self.fs.find(self.path(folder), detail=True) if self.fs.exists(self.path(folder)) else {}
+            prefix = len(self.fs._strip_protocol(self.root).rstrip("/")) + 1
+            yield from ((name[prefix:], int(found["size"] or 0)) for name, found in inside.items())
+            return
+        for place, _, names in os.walk(self.path(folder)):
+            inner = os.path.relpath(place, self.root).replace(os.sep, "/")
             for name in names:
-                if TEMPORARY in name and _writer_is_gone(name):
-                    Path(folder, name).unlink(missing_ok=True)
-                    removed += 1
-        return removed
+                with suppress(FileNotFoundError):
+                    yield (name if inner == "." else f"{inner}/{name}"), os.lstat(os.path.join(place, name)).st_size
 
-    def _temporary(self, name: str) -> str:
+    def temporaries(self) -> Iterator[tuple[str, str, int]]:
+        """(name, token of its writer, bytes) of every unfinished file. Local only: elsewhere a file is put whole."""
+        for name, size in self.walk("") if self.local else ():
+            if TEMPORARY in name:
+                yield name, name.rsplit(TEMPORARY, 1)[1].rpartition("-")[0], size
+
+    def remove_empty_folders(self, folder: str) -> None:
+        """Remove the empty folders below `folder`; object stores have none."""
+        for place, _, names in os.walk(self.path(folder), topdown=False) if self.local else ():
+            if not names:
+                with suppress(OSError):  # not empty
+                    os.rmdir(place)
+
+    def temporary(self, name: str) -> str:
+        """The path of a new unfinished file that will be `name`."""
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-        return f"{self.path(name)}{TEMPORARY}{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        return f"{self.path(name)}{TEMPORARY}{self.token}-{uuid.uuid4().hex[:8]}"
 
 
 @contextmanager
-def _told(root: str) -> Iterator[None]:
-    """Says in our words that a disk is full, or that a file under `root` must not be written."""
+def in_our_words(root: str) -> Iterator[None]:
+    """Turns the errors of a full disk, and of a file under `root` that must not be written, into StorageError."""
     try:
         yield
     except OSError as error:
@@ -186,21 +217,3 @@ def _told(root: str) -> Iterator[None]:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and str(error.filename).startswith(root):
             raise StorageError(f"{root}: {error.strerror}. Make it writable, {again}") from error
         raise
-
-
-def _host() -> str:
-    return socket.gethostname().replace("-", "_")
-
-
-def _writer_is_gone(name: str) -> bool:
-    host, _, rest = name.rsplit(TEMPORARY, 1)[1].partition("-")
-    process = rest.split("-")[0]
-    if host != _host() or not process.isdigit():
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,5 +47,5 @@ def _write_fragment(store: Store, schema_name: str, number: int, table: pa.Table
     fragment = f"{number:04d}-{entry.sha256[:8]}"
     final = column_path(fragment, "base", entry.sha256)
     store.move(draft, final)
-    entry = entry.model_copy(update={"path": final, "fingerprint": entry.sha256, "plan": entry.sha256})
+    entry = replace(entry, path=final, fingerprint=entry.sha256, plan=entry.sha256)
     return FragmentEntry(id=fragment, rows=entry.rows, files={"base": entry})

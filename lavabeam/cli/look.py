@@ -1,4 +1,4 @@
-"""Looking at datasets: show, log, verify. They read and never write."""
+"""Looking at datasets: show, log, files, verify. They read and never write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lavabeam.cli.output import print_json, print_table, told_statuses
+from lavabeam.cli.output import one_line, print_json, print_table, told_statuses
 
 at_option = click.option("--at", type=int, help="The manifest number to look at; the newest by default.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -42,7 +42,7 @@ def show(
         "created": opened.manifest.created,
         "rows": opened.rows,
         "fragments": len(opened.fragments),
-        "bytes": sum(file.bytes for part in opened.fragments for file in part.entry.files.values()),
+        "bytes": opened.manifest.totals.bytes,
         "columns": opened.columns,
         "statuses": opened.manifest.statuses(),
         "parents": [parent.model_dump() for parent in opened.manifest.parents],
@@ -80,7 +80,32 @@ def log(dataset: str, as_json: bool) -> None:
     ]
     if as_json:
         return print_json(told)
-    return print_table(("manifest", "created", "what", "rows", "run"), [tuple(one.values()) for one in told])
+    return print_table(
+        ("manifest", "created", "what", "rows", "run"), [tuple(map(_line, one.values())) for one in told]
+    )
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--step", help="Only the files of this step; `base` for what an import or a derived step wrote.")
+@at_option
+@json_option
+def files(dataset: str, step: str | None, at: int | None, as_json: bool) -> None:
+    """The column files that make up DATASET.
+
+    Columns: path, step, fragment, rows, bytes. A glob over the folder would find replaced files beside them.
+    """
+    from schemas import Dataset as Opened
+
+    opened = Opened.open(dataset, at)
+    listed = opened.files(step)
+    names = ("path", "step", "fragment", "rows", "bytes")
+    if as_json:
+        return print_json([dict(zip(names, one, strict=True)) for one in listed])
+    click.echo("\t".join(names))
+    for path, *others in listed:
+        click.echo("\t".join(one_line(str(word)) for word in (path, *others)))
+    return None
 
 
 @click.command()
@@ -101,10 +126,14 @@ def verify(dataset: str, at: int | None, as_json: bool) -> None:
     else:
         for problem in problems:
             click.echo(problem)
-        files = sum(len(part.entry.files) for part in opened.fragments)
+        files = sum(one.files for part in opened.manifest.ranges for one in part.files.values())
         click.echo(f"{opened.path}: {files} files, {opened.rows} rows, {len(problems)} problems")
     if problems:
         click.get_current_context().exit(2)
+
+
+def _line(value: Any) -> Any:
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _rows_with(opened: Any, wanted: str, limit: int) -> list[int]:

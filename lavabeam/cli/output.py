@@ -64,6 +64,11 @@ def told_statuses(statuses: dict[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items(), key=lambda item: -item[1]))
 
 
+def one_line(text: str) -> str:
+    """Text of foreign origin for a line of a terminal: control characters are written out."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def _shown(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:.2f}" if abs(cell) >= 0.01 or cell == 0 else f"{cell:.1e}"

@@ -132,7 +132,7 @@ class Commit(beam.DoFn):
 
     def process(self, parts: list[bytes]) -> None:
         made = {fragment: result for part in parts for fragment, result in pickle.loads(part)}
-        store = Store(self.target)
+        store = Store(self.target, token=self.context.run)
         try:
             outcome: dict[str, Any] = {"manifest": commit(store, self._change(made)).number}
         except LavaBeamError as error:

@@ -42,7 +42,7 @@ def make(maker: Maker, task: Task, context: Context, count: Count) -> Made:
 
 
 def _make(maker: Maker, task: Task, context: Context, count: Count) -> Made:
-    store, started = Store(maker.target), time.time()
+    store, started = Store(maker.target, token=context.run), time.time()
     kept: dict[str, Any] = {"fingerprint": task.fingerprint, "plan": task.plan, "inputs": task.inputs}
     columns: dict[str, Any] = {"status_column": maker.status_column, "counted_by": maker.counted_by}
     entry = None
@@ -56,12 +56,12 @@ def _make(maker: Maker, task: Task, context: Context, count: Count) -> Made:
             kept |= {**columns, "counts": counts}
             entry = write_column_file(store, task.path, batches, maker.schema, maker.schema_name, **kept)
         else:
-            count(task.source_rows, entry.statuses)
+            count(task.source_rows, dict(entry.statuses))
     record = {
         "fragment": task.fragment,
         "file": task.path,
         "rows": entry.rows,
-        "statuses": entry.statuses,
+        "statuses": dict(entry.statuses),
         "source_rows": task.source_rows,
         "reused": reused,
         "seconds": round(time.time() - started, 3),

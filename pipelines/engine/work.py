@@ -12,7 +12,8 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from schemas.config import StrictModel
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
+from schemas.lease import hold, pin, sweep
 from schemas.manifest import FragmentEntry, Parent, StepEntry
 from schemas.records import version_text
 from schemas.store import Store
@@ -137,6 +139,8 @@ class Work:
     tasks: list[Task] = field(default_factory=list)
     listed: list[FragmentEntry] = field(default_factory=list)
     reused: int = 0
+    reads: list[Dataset] = field(default_factory=list)
+    """Datasets besides `source` that the run reads: what they hold now stays until it ends."""
 
     def __post_init__(self) -> None:
         self.store = Store(self.target)
@@ -173,7 +177,8 @@ class Work:
             retry = tuple(sorted(again & current.statuses.keys()))
             if not retry:
                 self.reused += 1
-                self.listed.append(entry)
+                # Alone, because it travels to the commit, which knows the other files.
+                self.listed.append(replace(entry, files={"base": entry.files["base"]}))
                 return
             previous = current
             made_from = fingerprint("retry", retry, current.fingerprint, current.sha256)
@@ -184,7 +189,6 @@ class Work:
 
     def run(self, runner: Runner, maker: Maker, build: Callable[..., None] | None = None) -> RunSummary:
         """Make the tasks' files as a Beam job, and commit. With nothing to make, only the commit is checked."""
-        self.store.sweep()
         change = self._change(maker.name)
         manifest = self._run_job(runner, maker, change, build) if self.tasks else commit(self.store, change).number
         return self._summary(maker.name, manifest)
@@ -197,18 +201,25 @@ class Work:
         processes = hands.count if hands.kind == "processes" else 1
         context = Context(run=self.run_id, dataset=self.target, workers=processes if runner.live else runner.count)
         rows = sum(task.source_rows for task in self.tasks)
-        # Also finds out, before any work is done, whether something can be written there at all.
-        with self.store.write(f"runs/{self.run_id}/plan.json") as file:
-            file.write(json.dumps({"step": self.name, "fragments": len(self.tasks), "rows": rows}).encode())
-        try:
-            with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
-                if build is None:
-                    fragment_job(pipeline, runner.blocks(self.tasks), maker, context, hands, change)
-                else:
-                    build(pipeline, maker, context, hands, change)
-        finally:
-            release_workers(self.run_id)
-        return read_outcome(self.store, context)
+        with ExitStack() as leases:
+            # Also finds out, before any work is done, whether something can be written there at all.
+            leases.enter_context(hold(self.store, run=self.run_id, manifest=change.base, makes=maker.name))
+            for read in {
+                one.path: one for one in (self.source, *self.reads) if one and one.path != self.target
+            }.values():
+                leases.enter_context(pin(read.store, run=self.run_id, manifest=read.manifest.number))
+            sweep(self.store)
+            with self.store.write(f"runs/{self.run_id}/plan.json") as file:
+                file.write(json.dumps({"step": self.name, "fragments": len(self.tasks), "rows": rows}).encode())
+            try:
+                with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
+                    if build is None:
+                        fragment_job(pipeline, runner.blocks(self.tasks), maker, context, hands, change)
+                    else:
+                        build(pipeline, maker, context, hands, change)
+            finally:
+                release_workers(self.run_id)
+            return read_outcome(self.store, context)
 
     def _change(self, file_name: str) -> Change:
         makes_rows = file_name == "base"

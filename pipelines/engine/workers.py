@@ -45,7 +45,7 @@ class Workforce:
     """What one process keeps for a run of one maker: its workers, and the run log that it writes."""
 
     def __init__(self, maker: Maker, context: Context, hands: Hands):
-        self._log = RunLog(Store(maker.target), context.run, maker.name)
+        self._log = RunLog(Store(maker.target, token=context.run), context.run, maker.name)
         self._hands, self._stop = hands, threading.Event()
         self._lost = 0
         self._hopeless: LavaBeamError | None = None

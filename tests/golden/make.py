@@ -1,10 +1,17 @@
-"""Write the golden dataset of the current version of every schema: `python tests/golden/make.py`, once per release."""
+"""Write the golden datasets that are missing: `python -m tests.golden.make`, once per release.
 
+One of the current version of every schema, and one of the current folder format. What is there stays as it was written.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from schemas.columnfile import column_path, write_column_file
+from schemas.commit import Change, commit
+from schemas.manifest import FORMAT, Parent, StepEntry
 from schemas.records import BASE, CURRENT, STORED_IMAGE
 from schemas.writing import write_dataset
 
@@ -94,8 +101,35 @@ def main() -> None:
     for name, (major, minor) in CURRENT.items():
         schema = pa.schema([*BASE[name], *STORED_IMAGE]) if name == "images" else BASE[name]
         release = f"{name}-{major}.{minor}"
-        write_dataset(HERE / release, name, [pa.Table.from_pylist(ROWS[name], schema)], info={"golden": release})
-        (HERE / f"{release}.schema.txt").write_text(schema.to_string(show_schema_metadata=False) + "\n")
+        if not (HERE / release).exists():
+            write_dataset(HERE / release, name, [pa.Table.from_pylist(ROWS[name], schema)], info={"golden": release})
+            (HERE / f"{release}.schema.txt").write_text(schema.to_string(show_schema_metadata=False) + "\n")
+    if not (HERE / f"format-{FORMAT}").exists():
+        write_format(HERE / f"format-{FORMAT}")
+
+
+def write_format(folder: Path) -> None:
+    """Two fragments and two versions; a column file that was retried, with statuses, groups and inputs."""
+    table = pa.Table.from_pylist(ROWS["images"], pa.schema([*BASE["images"], *STORED_IMAGE]))
+    dataset = write_dataset(folder, "images", [table.slice(0, 1), table.slice(1)], info={"golden": folder.name})
+    fragment = dataset.manifest.fragments[1]
+    batch = pa.record_batch({"look_status": ["late"], "look_host": ["example.com"]})
+    made = write_column_file(
+        dataset.store,
+        column_path(fragment.id, "look", "11" * 32),
+        [batch],
+        batch.schema,
+        "images",
+        fingerprint="11" * 32,
+        plan="22" * 32,
+        inputs={"base": fragment.files["base"].fingerprint},
+        status_column="look_status",
+        counted_by="look_host",
+    )
+    steps = {"look": StepEntry(version=3, config={"closely": True})}
+    parents = [Parent(path="elsewhere", manifest=4, sha256="33" * 32)]
+    change = Change(1, dataset.schema_version, run="r-2", message="look", files={fragment.id: {"look": made}})
+    commit(dataset.store, replace(change, steps=steps, parents=parents, versions={"lavabeam": "0.2.0"}))
 
 
 if __name__ == "__main__":

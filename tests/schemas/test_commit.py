@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -9,7 +10,6 @@ from schemas.commit import Change, commit
 from schemas.errors import ConflictError, InputError
 from schemas.manifest import FileEntry
 from schemas.records import BASE
-from schemas.store import Store
 from schemas.writing import write_dataset
 
 VERSION = "images/1.0"
@@ -117,23 +117,9 @@ def test_one_of_many_writers_gets_each_number(dataset):
 
 def test_statuses_are_added_up_over_fragments(dataset):
     blank = FileEntry(path="p", fingerprint="f", version=VERSION, columns=[], rows=2, bytes=0, sha256="")
-    entry = blank.model_copy(update={"statuses": {"ok": 1, "late": 1}})
+    entry = replace(blank, statuses={"ok": 1, "late": 1})
     entries = {fragment.id: {"a": entry} for fragment in dataset.fragments}
     assert commit(dataset.store, change(dataset, entries)).statuses() == {"a": {"ok": 2, "late": 2}}
-
-
-def test_unfinished_files_of_dead_processes_are_swept(tmp_path):
-    store = Store(tmp_path)
-    with store.write("fragments/0/a.arrow") as file:
-        file.write(b"x")
-        (draft,) = [name for name in store.list("fragments/0") if ".tmp-" in name]
-    dead = draft.split(".tmp-")[1].split("-")
-    dead[1] = "999999999"
-    (tmp_path / "fragments/0" / f"b.arrow.tmp-{'-'.join(dead)}").write_bytes(b"half")
-    alive = tmp_path / "fragments/0" / f"c.arrow.tmp-{draft.split('.tmp-')[1]}"
-    alive.write_bytes(b"in work")
-    assert store.sweep() == 1
-    assert store.list("fragments/0") == ["a.arrow", alive.name]
 
 
 def test_manifests_that_are_no_json_are_named(tmp_path):

@@ -88,8 +88,8 @@ def test_a_newer_major_is_refused_naming_both_versions(tmp_path):
     manifest.write_text(json.dumps({**content, "schema_version": "images/9.0"}))
     with pytest.raises(VersionError, match=r"images/9\.0.*images/1\.0"):
         Dataset.open(tmp_path / "new")
-    manifest.write_text(json.dumps({**content, "format": 2}))
-    with pytest.raises(VersionError, match=r"format 2.*up to 1"):
+    manifest.write_text(json.dumps({**content, "format": 9}))
+    with pytest.raises(VersionError, match=r"format 9.*up to 2"):
         Dataset.open(tmp_path / "new")
 
 

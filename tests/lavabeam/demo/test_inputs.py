@@ -12,6 +12,7 @@ from PIL import Image
 from lavabeam.demo import inputs
 from lavabeam.demo.web import Server
 from pipelines.importers.url_list import UrlList, UrlListConfig
+from schemas.commit import Change, commit
 from schemas.writing import write_dataset
 
 
@@ -80,14 +81,14 @@ def test_a_second_preparation_keeps_port_and_list(tmp_path, built):
     assert (second.server.port, second.url_list.read_text(), second.note) == (first.server.port, text, None)
 
 
-def test_no_server_is_needed_once_everything_is_downloaded(tmp_path, monkeypatch, built):
+def test_no_server_is_needed_once_everything_is_downloaded(tmp_path, built):
     first = inputs.prepare(tmp_path / "work", tmp_path / "images")
     rows = pa.table({"key": ["a"], "url": ["http://a"]})
     dataset = write_dataset(tmp_path / "images", "images", [rows])
     assert inputs.prepare(tmp_path / "work", tmp_path / "images").server is not None
-    files = dataset.manifest.fragments[0].files
-    files["download"] = files["base"]
-    monkeypatch.setattr(inputs.Dataset, "open", lambda path: dataset)
+    (fragment,) = dataset.manifest.fragments
+    files = {fragment.id: {"download": fragment.files["base"]}}
+    commit(dataset.store, Change(1, dataset.schema_version, files=files))
     with Server({}, first.server.port):
         assert inputs.prepare(tmp_path / "work", tmp_path / "images").server is None
 

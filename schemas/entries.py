@@ -1,0 +1,63 @@
+"""What a manifest says of a fragment and of its column files: small values that travel between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One column file: `rows` of its fragment, in the same order, with `columns`."""
+
+    path: str
+    fingerprint: str
+    plan: str = ""
+    """The fingerprint that a run looks for: `fingerprint`, unless failed rows were tried again since."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """File name -> fingerprint of every column file of the same fragment that this one was made from."""
+    version: str
+    """The schema version that it was written in: files of several versions may make up a fragment."""
+    columns: list[str]
+    rows: Count
+    bytes: Count
+    sha256: str
+    statuses: Mapping[str, Count] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Count]] = field(default_factory=dict)
+    """Statuses by a column of the step's choice (`download`: by host), for the largest groups and the `other` rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FragmentEntry:
+    """A few hundred to a few thousand rows, and the column files that hold them (`base` first).
+
+    `files` of a manifest's own fragments is a view that reads its entries on demand; pickled, it is a plain dict.
+    """
+
+    id: str
+    rows: Count
+    files: Mapping[str, FileEntry]
+
+
+class StepEntry(BaseModel):
+    """How a column file was made, for people and for `lavabeam log`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    config: dict[str, Any]
+
+
+class Parent(BaseModel):
+    """A dataset that this one was made from, as it was then."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    manifest: int
+    sha256: str
