@@ -13,6 +13,7 @@ from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.context import Known, known_from
 from pipelines.generate.statuses import REJECTED, GenerateStatus, Rejected
 from pipelines.llm.answer import Answer
+from pipelines.llm.pictures import sendable
 from pipelines.llm.prompts import Prompt
 from pipelines.llm.reading.parsers import (
     PAIRS_SCHEMA,
@@ -25,6 +26,7 @@ from pipelines.llm.reading.parsers import (
 )
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.structured import ask_for
+from schemas.pictures import PictureError
 
 if TYPE_CHECKING:
     from pipelines.llm.client import LlmClient
@@ -68,7 +70,11 @@ class Writer:
         self, row: Mapping[str, Any], known: Known, kind: Kind, prompt: Prompt, samples: Mapping[str, int]
     ) -> list[Written]:
         """One row per answer that was asked for: rejected ones stay, the last may be the good one."""
-        image = (row.get("image") or {}).get("bytes") if prompt.image else None
+        try:
+            image = await asyncio.to_thread(shown, row, prompt) if prompt.image else None
+        except PictureError as error:
+            detail = f"the picture cannot be decoded: {error}"
+            return [Written(_bare_row(row, kind, prompt, GenerateStatus.skipped_input, detail))]
         if not known.has(prompt.needs) or (prompt.image and not image):
             needs = "the picture" if prompt.image else " or ".join(prompt.needs)
             detail = f"prompt {prompt.id} needs {needs}"
@@ -125,6 +131,12 @@ def unusable(row: Mapping[str, Any], skip_duplicates: bool) -> str | None:
     if skip_duplicates and row.get("duplicate_of"):
         return f"duplicate of {row['duplicate_of']}"
     return None
+
+
+def shown(row: Mapping[str, Any], prompt: Prompt) -> bytes | None:
+    """The picture to send along with `prompt`, if it asks for one and the row has one; raises PictureError."""
+    data = (row.get("image") or {}).get("bytes") if prompt.image else None
+    return sendable(data) if data else None
 
 
 def build_request(

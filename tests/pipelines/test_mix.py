@@ -212,6 +212,6 @@ def test_the_key_index_finds_rows_across_fragments(folder):
 
 def test_a_picture_that_fits_is_stored_untouched():
     content = picture(20, 10)
-    assert stored(content, (20, 10), Pictures(max_side=20)) == (content, (20, 10))
-    smaller, size = stored(content, (20, 10), Pictures(max_side=10, format="jpeg"))
+    assert stored(content, Pictures(max_side=20)) == (content, (20, 10))
+    smaller, size = stored(content, Pictures(max_side=10, format="jpeg"))
     assert (Image.open(io.BytesIO(smaller)).format, size) == ("JPEG", (10, 5))
