@@ -88,14 +88,16 @@ class Samples:
         if encoded.all_masked:
             raise InputError("no token is left to learn from.")
         shown = zip(values["images"], sizes, strict=True)
-        pictures = [self._picture(image["bytes"], size) for image, size in islice(shown, encoded.images)]
+        pictures = [self._picture((image or {}).get("bytes"), size) for image, size in islice(shown, encoded.images)]
         return Item(values["key"], encoded.ids, encoded.labels, pictures, sizes[: encoded.images])
 
-    def _picture(self, content: bytes, size: tuple[int, int]) -> np.ndarray:
+    def _picture(self, content: bytes | None, size: tuple[int, int]) -> np.ndarray:
         """Pixels of a picture; the latest are kept, since rows about one picture, and epochs, come again.
 
         size: (width, height) by which the mix counted its tokens; raises InputError for a picture of another.
         """
+        if content is None:
+            raise InputError("no picture where the mix names one: make the mix again.")
         if content in self._pictures:
             self._pictures.move_to_end(content)
             return self._pictures[content]
