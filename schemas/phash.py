@@ -47,7 +47,11 @@ def decode_grey(data: bytes, shrink: int) -> Any:
     try:
         header = read(data)
         if header.format == "jpeg" and "cmyk" not in header.traits:
-            return jpeg_pixels(data, header, shrink, grey=True) if header.width * header.height <= MAX_PIXELS else None
+            if header.width * header.height > MAX_PIXELS:
+                return None
+            # Shrinking pads the last row and column of blocks, which turning would bring to the other side: up to 8
+            # bits away from an upright copy.
+            return jpeg_pixels(data, header, shrink if header.orientation == 1 else 1, grey=True)
         return np.asarray(open_rgb(data).convert("L"))
     except PictureError:
         return None

@@ -138,6 +138,7 @@ def _truncated(name: str) -> PictureError:
 def _jpeg(data: bytes) -> Header:
     """Segments up to the first scan (ISO/IEC 10918-1, annex B), and an end-of-image mark after it."""
     position, size, orientation, traits = 2, None, 1, []
+    components, progressive, several = 0, False, False
     while True:
         position = _marker(data, position)
         marker = data[position + 1]
@@ -150,18 +151,20 @@ def _jpeg(data: bytes) -> Header:
             if size is not None:
                 raise PictureError(Defect.corrupt, "the jpeg has two frames")
             precision, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
-            size = (width, height)
+            size, progressive = (width, height), marker & 3 == 2
             traits += ["16-bit"] * (precision != 8) + ["cmyk"] * (components == 4)
         elif marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0" and orientation == 1:
             orientation = exif_orientation(data[position + 10 : position + 2 + length])
         elif marker == 0xDA:
+            # Decoders take a single scan with all components in one pass; only other files can ask for more of them.
+            several = progressive or data[position + 4] < components
             break
         position += 2 + length
     if size is None:
         raise PictureError(Defect.corrupt, "the jpeg has no frame before its scan")
     if data.rfind(b"\xff\xd9", position) < 0:
         raise _truncated("jpeg")
-    if (scans := data.count(b"\xff\xda", position)) > MAX_SCANS:
+    if several and (scans := data.count(b"\xff\xda", position)) > MAX_SCANS:
         raise PictureError(Defect.corrupt, f"the jpeg has {scans} scans, more than {MAX_SCANS}")
     return _header("jpeg", *size, traits, orientation)
 

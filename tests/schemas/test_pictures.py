@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from schemas.phash import distance, perceptual_hash
@@ -59,6 +61,17 @@ def test_a_turned_picture_hashes_as_the_upright_one(kind):
     for orientation in range(2, 9):
         data = turned(orientation, kind, photo)
         assert distance(perceptual_hash(data, *read(data).size), plain) <= 4, orientation
+
+
+@given(st.sampled_from(USABLE), st.floats(0, 1), st.binary(max_size=6), st.integers(0, 6))
+def test_damage_is_a_picture_error_and_what_passes_has_its_size(case, place, noise, cut):
+    position = int(place * len(case.data))
+    data = case.data[:position] + noise + case.data[position + cut :]
+    try:
+        header = check(data)
+    except PictureError:
+        return
+    assert rgb(data, fast=False).shape == (header.size[1], header.size[0], 3)
 
 
 def test_hashes_tell_16_bit_greys_and_drawings_on_transparency_apart():
