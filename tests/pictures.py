@@ -245,9 +245,9 @@ def _broken() -> Iterator[Case]:
     beyond = bytearray(encoded(colour(), "GIF"))
     beyond[6:10] = struct.pack("<HH", 8, 8)
     yield Case("gif with a frame beyond its screen", bytes(beyond), defect="corrupt")
-    scan = JPEG.index(b"\xff\xda")
-    many = JPEG[:-2] + JPEG[scan : scan + 14] * 300 + JPEG[-2:]
-    yield Case("jpeg of 301 scans", many, defect="corrupt")
+    passes = encoded(colour(), "JPEG", progressive=True)
+    many = passes[:-2] + passes[passes.rindex(b"\xff\xda") : -2] * 300 + passes[-2:]
+    yield Case("jpeg of 310 scans", many, defect="corrupt")
 
 
 USABLE = [*_modes(), *_formats(), *_exif()]
