@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.step import Context
-from pipelines.mix.pictures import Place, Spool, stored
+from pipelines.mix.pictures import ReadyPicture, Spool, stored
 from pipelines.mix.recipe import MixRecipe, MixSource
 from pipelines.mix.select import KeyIndex, caption_rows, copies, image_filters, refused_by
 from schemas.chat import Encoded, ImageRule, encode, get_template, load_tokenizer
@@ -76,7 +76,7 @@ class MixMaker(Maker):
             reason, numbers = self._judge(row, source, images, filters)
             taken = copies(row["key"], source.weight, self.recipe.seed) if reason is None else 0
             if reason is None and taken:
-                reason = self._look(row, images, numbers, spool) or self._measure(row)
+                reason = self._prepare_pictures(row, images, numbers, spool) or self._measure(row)
             if reason is not None or not taken:
                 counts[reason or "weight"] += 1
                 continue
@@ -109,7 +109,9 @@ class MixMaker(Maker):
                 return "duplicate" if duplicate else f"{refused}={picture[refused]}", []
         return None, [picture["row"] for picture in pictures if picture is not None]
 
-    def _look(self, row: dict[str, Any], images: _Images | None, numbers: list[int], spool: Spool) -> str | None:
+    def _prepare_pictures(
+        self, row: dict[str, Any], images: _Images | None, numbers: list[int], spool: Spool
+    ) -> str | None:
         """Make the row's pictures ready to be stored; the reason when one of them cannot be."""
         row["pictures"] = []
         for number in numbers:
@@ -121,7 +123,7 @@ class MixMaker(Maker):
             except PictureError as error:
                 self.context.log({"row": row["key"], PICTURE_UNREADABLE: str(error)})
                 return PICTURE_UNREADABLE
-            row["pictures"].append(Place(number, size, None if made is content else spool.put(made)))
+            row["pictures"].append(ReadyPicture(number, size, None if made is content else spool.put(made)))
         return None
 
     def _measure(self, row: dict[str, Any]) -> str | None:
@@ -171,7 +173,7 @@ class _Images:
 
 def _sample(row: dict[str, Any], name: str, images: _Images | None, spool: Spool) -> dict[str, Any]:
     encoded: Encoded = row["encoded"]
-    pictures: list[Place] = row["pictures"]
+    pictures: list[ReadyPicture] = row["pictures"]
     contents = [spool.get(one.spooled) if one.spooled else images.content(one.row) for one in pictures if images]
     return {
         "key": f"{name}/{row['key']}",

@@ -39,8 +39,8 @@ def stored(content: bytes, pictures: Pictures) -> tuple[bytes, Size]:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a picture that goes into the mix is: in the spool when it was encoded anew, else in its dataset's row.
+class ReadyPicture:
+    """A picture that can be stored: in the spool when it was encoded anew, else in row `row` of its dataset.
 
     size: (width, height) in pixels as stored in the mix.
     """
