@@ -27,4 +27,4 @@ bench: .venv/dev.installed
 	touch $@
 
 clean:
-	rm -rf .venv demo/output demo/summary.json demo/report.html
+	rm -rf .venv demo

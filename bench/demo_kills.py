@@ -22,7 +22,8 @@ from schemas import Dataset
 WORK = Path(__file__).parent / "output" / "demo_kills"
 NAMES = ("photos", "talks", "questions", "pretrain", "finetune")
 RUN = (
-    "import sys; from demo.run import run_data; from pathlib import Path; from pipelines.engine.runners import Runner\n"
+    "import sys; from pathlib import Path\n"
+    "from lavabeam.demo.run import run_data; from pipelines.engine.runners import Runner\n"
     "run_data(Path(sys.argv[1]), Runner('local', 2), lambda text: None)"
 )
 IN_FLIGHT = 64

@@ -180,7 +180,7 @@ def measured(rows: int, took: tuple[float, float], sent: int) -> dict:
 def server(busy: float, log: Path | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
     """The scripted teacher in a process of its own."""
     WORK.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "demo.teacher", "--latency", str(LATENCY_S), "--busy", str(busy)]
+    command = [sys.executable, "-m", "lavabeam.demo.teacher", "--latency", str(LATENCY_S), "--busy", str(busy)]
     command += ["--log", str(log)] if log else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
         try:

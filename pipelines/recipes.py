@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from pipelines.engine.step import Derive, Step
 from pipelines.engine.work import RunSummary, run_derive, run_import, run_step
 from pipelines.mix import load_mix, run_mix
 from pipelines.mix.recipe import place
-from schemas.config import StrictModel, nearest, parse, read_yaml
+from schemas.config import StrictModel, nearest, parse, read_yaml, substitute
 from schemas.errors import InputError
 
 ORDERS = ("import", "mix", *catalog.STEPS)
 
 
 class RecipeFile(StrictModel):
-    """recipes/*.yaml"""
+    """A data recipe: a list of steps."""
 
     name: str = ""
     variables: dict[str, str] = Field({}, description="defaults of ${name}, which --set name=value overrides")
@@ -77,23 +76,6 @@ def run_recipe(actions: list[Action], runner: Runner, retry: str = "") -> Iterat
     with runner.session() as session:
         for action in actions:
             yield action.run(session, retry)
-
-
-def substitute(value: Any, variables: dict[str, str], where: str) -> Any:
-    """`value` with every `${name}` replaced, in nested lists and mappings too."""
-    if isinstance(value, dict):
-        return {key: substitute(inner, variables, where) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [substitute(inner, variables, where) for inner in value]
-    if not isinstance(value, str):
-        return value
-
-    def found(match: re.Match) -> str:
-        if match[1] not in variables:
-            raise InputError(f"{where}: no variable ${{{match[1]}}}. {nearest(match[1], list(variables))}")
-        return variables[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", found, value)
 
 
 def _action(name: str, order: dict, where: str, beside: Path, folder: str | Path, variables: dict) -> Action:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -58,6 +59,23 @@ def parse(values: dict[str, Any], model: type[Model], where: str) -> Model:
     except ValidationError as error:
         lines = [f"{where}: {_explain(problem, model)}" for problem in error.errors()]
         raise InputError("\n".join(lines)) from error
+
+
+def substitute(value: Any, variables: dict[str, str], where: str) -> Any:
+    """`value` with every `${name}` replaced, in nested lists and mappings too."""
+    if isinstance(value, dict):
+        return {key: substitute(inner, variables, where) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [substitute(inner, variables, where) for inner in value]
+    if not isinstance(value, str):
+        return value
+
+    def found(match: re.Match) -> str:
+        if match[1] not in variables:
+            raise InputError(f"{where}: no variable ${{{match[1]}}}. {nearest(match[1], list(variables))}")
+        return variables[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", found, value)
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -29,3 +29,9 @@ class ConflictError(LavaBeamError):
 
 class StorageError(LavaBeamError):
     """The place of a dataset cannot be written: it is full, read-only, or not ours."""
+
+
+class WorkerError(LavaBeamError):
+    """Worker processes ended again and again on the same fragment."""
+
+    exit_code = 1

@@ -40,6 +40,11 @@ class Store:
             self._fs = fsspec.core.url_to_fs(self.root)[0]
         return self._fs
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see the same files: not in fsspec's memory://."""
+        return not self.root.startswith("memory://")
+
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_fs": None}
 
@@ -61,10 +66,13 @@ class Store:
             return []
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(self.path(folder), detail=False))
 
-    def read(self, name: str) -> bytes:
-        if self.local:
-            return Path(self.path(name)).read_bytes()
-        return self.fs.cat_file(self.path(name))
+    def read(self, name: str, start: int = 0) -> bytes:
+        """The bytes of a file from `start` on."""
+        if not self.local:
+            return self.fs.cat_file(self.path(name), start=start)
+        with open(self.path(name), "rb") as file:
+            file.seek(start)
+            return file.read()
 
     def open_arrow(self, name: str) -> pa.NativeFile:
         """The file as an Arrow input: memory-mapped when local, so that reading a column copies nothing."""
@@ -101,6 +109,13 @@ class Store:
                 os.replace(temporary, self.path(name))
             finally:
                 Path(temporary).unlink(missing_ok=True)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Add to a local file, which appears when it is not there: for logs, which one process writes line by line."""
+        with _told(self.root):
+            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+            with open(self.path(name), "ab") as file:
+                file.write(content)
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write `content` unless `name` exists: True when we wrote it. Atomic among concurrent writers.

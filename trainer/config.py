@@ -1,4 +1,4 @@
-"""A stage's recipe: what `recipes/train/*.yaml` may say. Numbers that have a source cite it in the recipe."""
+"""A stage's recipe: what `recipes/training/*.yaml` may say. Numbers that have a source cite it in the recipe."""
 
 from __future__ import annotations
 

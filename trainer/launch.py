@@ -159,7 +159,7 @@ def start_ranks(folder: Path, count: int) -> None:
         for rank in range(count):
             log: IO[bytes] | None = (folder / "logs" / f"rank-{rank}.log").open("wb") if rank else None
             logs.append(log)
-            command = [sys.executable, "-m", "trainer.run", OPTION, str(folder)]
+            command = [sys.executable, "-P", "-m", "trainer.run", OPTION, str(folder)]
             environment = rank_environment(rank, count, port)
             # The pipe tells a rank that this process is gone: nothing is ever written to it.
             told = subprocess.PIPE
@@ -196,6 +196,8 @@ def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
         # DeepSpeed's optimizers ask torch to compile a function when they are imported, which loads torch's whole
         # compiler (4 s of CPU a process); without a GPU nothing here is compiled. Nor need it warn that there is none.
         **({} if _has_gpu() else {"TORCHDYNAMO_DISABLE": "1", "DS_ACCELERATOR": "cpu"}),
+        # Nothing is imported from the folder that the user is in, which may hold a trainer/ of their own.
+        "PYTHONSAFEPATH": "1",
         "PYTHONPATH": f"{rooms}{os.pathsep}{path}" if path else rooms,
     }
 

@@ -20,8 +20,11 @@ MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # another one for each job: nodes 
 export MASTER_ADDR MASTER_PORT
 # Ranks are Slurm's own tasks: torchrun would end them 30 seconds after the signal, checkpoint or not.
 srun --kill-on-bad-exit=1 bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS \\
-  LOCAL_WORLD_SIZE={processes} exec python -m trainer.run "$RUN_FOLDER"'
+  LOCAL_WORLD_SIZE={processes} exec python -P -m trainer.run "$RUN_FOLDER"'
 """
+SAFE = "PYTHONSAFEPATH=1"
+"""For Python: import nothing from the current folder, which may hold a `trainer` of the user's own."""
+
 PORT = 29500
 GRACE_SECONDS = 300
 """Between Slurm's signal and its time limit: a step, and a checkpoint of a large model."""
@@ -38,13 +41,13 @@ def launcher_lines(folder: Path, processes: int, nodes: int = 1) -> dict[str, st
         meet = f"--nnodes={nodes} --rdzv-backend=c10d --rdzv-endpoint=FIRST_HOST:{PORT}"
         machines = f"--hostfile=HOSTFILE --num_nodes={nodes} --num_gpus={processes}"
         return {
-            "torchrun": f"torchrun {meet} --nproc-per-node={processes} -m {rank}",
-            "deepspeed": f"deepspeed {machines} --module {rank}",
+            "torchrun": f"{SAFE} torchrun {meet} --nproc-per-node={processes} -m {rank}",
+            "deepspeed": f"{SAFE} deepspeed {machines} --module {rank}",
             "slurm": slurm,
         }
     return {
-        "torchrun": f"torchrun --nproc-per-node={processes} -m {rank}",
-        "deepspeed": f"deepspeed --num_gpus={processes} --module {rank}",
+        "torchrun": f"{SAFE} torchrun --nproc-per-node={processes} -m {rank}",
+        "deepspeed": f"{SAFE} deepspeed --num_gpus={processes} --module {rank}",
         "slurm": slurm,
     }
 

@@ -14,13 +14,14 @@ from pydantic import Field
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.generate.checks import check_refusal
-from pipelines.generate.statuses import GenerateStatus, Rejected
+from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.answer import Answer, AnswerStatus
 from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pictures import sendable
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import load_prompt
 from pipelines.llm.reading.parsers import parse_text
+from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from schemas.pictures import PictureError

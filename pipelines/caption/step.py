@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from pipelines.caption.endpoint import Endpoint
 from pipelines.caption.engine import TRANSIENT, UNFINISHED, Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
-from pipelines.engine.step import Config, Context, Step
+from pipelines.engine.step import Config, Context, Needs, Step
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas import Dataset
 from schemas.errors import InputError
@@ -77,6 +77,11 @@ class CaptionStep(Step[CaptionConfig]):
         super().__init__(config)
         # The columns that choose the rows are read like any other, so that their change is noticed.
         self.reads = (*type(self).reads, *sorted(config.only))
+
+    @property
+    def needs(self) -> Needs:
+        """An endpoint is waited for; a model is in memory once, and uses all cores or the GPU by itself."""
+        return Needs(threads=True)
 
     def setup(self, context: Context) -> None:
         self._context = context

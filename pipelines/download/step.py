@@ -18,7 +18,7 @@ from pipelines.download.img2dataset_engine import Img2datasetEngine
 from pipelines.download.loop import SHARED_LOOP, submit
 from pipelines.download.memory import Line, Row
 from pipelines.download.statuses import TRANSIENT, DownloadStatus, Failure
-from pipelines.engine.step import Context, Step
+from pipelines.engine.step import Context, Needs, Step
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.records import STORED_IMAGE
@@ -60,6 +60,11 @@ class Download(Step[DownloadConfig]):
                     f"Import the list's under another name: --extra '{{hash_of_list: {config.verify_hash[0]}}}'."
                 )
             self.reads = (*type(self).reads, config.verify_hash[0])  # type: ignore[misc]
+
+    @property
+    def needs(self) -> Needs:
+        """Each worker process asks a host for one picture at a time at least."""
+        return Needs(most_workers=self.config.host_limit)
 
     def setup(self, context: Context) -> None:
         """Raises InputError for a dataset whose pictures came with it: this step's columns would hide them."""

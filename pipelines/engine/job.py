@@ -1,39 +1,45 @@
 """The Beam jobs, in Beam's portable core, so that every runner gives the same dataset.
 
-Used: Create, Reshuffle, ParDo, GroupByKey, CoGroupByKey, ToList, and one leaf: the commit. Elements are tasks, never
-images. A test walks each pipeline's proto and refuses anything else.
+Used: Create, Reshuffle, ParDo, GroupByKey, CoGroupByKey, ToList, and one leaf: the commit. Elements are blocks of
+tasks, never images. A test walks each pipeline's proto and refuses anything else.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import threading
-import time
+import pickle
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 
 from pipelines.engine.makers import Maker, Task, VerdictMaker
-from pipelines.engine.progress import LIVE
 from pipelines.engine.step import Context, DatasetStep
+from pipelines.engine.workers import Hands, workforce
 from schemas import errors
-from schemas.columnfile import describe_column_file, write_column_file
 from schemas.commit import Change, commit
 from schemas.dataset import Fragment
-from schemas.errors import LavaBeamError, SchemaError, StorageError
+from schemas.errors import LavaBeamError
 from schemas.manifest import FileEntry, FragmentEntry
 from schemas.store import Store
 
 OUTCOME = "outcome.json"
+_RESULTS_TOGETHER = 256
+"""Results that travel as one element: few large elements cost a runner less than many small ones."""
 
 
-def fragment_job(pipeline: beam.Pipeline, tasks: list[Task], maker: Maker, context: Context, change: Change) -> None:
-    """One column file per task, then the commit."""
-    made = pipeline | "tasks" >> beam.Create(tasks) | beam.Reshuffle() | "make" >> beam.ParDo(Make(maker, context))
+def fragment_job(
+    pipeline: beam.Pipeline, blocks: list[list[Task]], maker: Maker, context: Context, hands: Hands, change: Change
+) -> None:
+    """One column file per task, then the commit. A block is what one worker of the runner gets at a time."""
+    made = (
+        pipeline
+        | "tasks" >> beam.Create([pickle.dumps(block) for block in blocks])
+        | beam.Reshuffle()
+        | "make" >> beam.ParDo(Make(maker, context, hands))
+    )
     _commit(made, maker, context, change)
 
 
@@ -43,6 +49,7 @@ def verdict_job(
     tasks: list[Task],
     maker: VerdictMaker,
     context: Context,
+    hands: Hands,
     change: Change,
 ) -> None:
     """Keys of every row of the dataset -> verdicts -> one column file per task, then the commit."""
@@ -56,7 +63,9 @@ def verdict_job(
     verdicts = step.verdicts(keys) | "by fragment" >> beam.MapTuple(lambda place, made: (place[0], (place[1], made)))
     work = pipeline | "tasks" >> beam.Create([(task.fragment, task) for task in tasks])
     made = (
-        {"task": work, "verdicts": verdicts} | beam.CoGroupByKey() | "judge" >> beam.ParDo(MakeVerdicts(maker, context))
+        {"task": work, "verdicts": verdicts}
+        | beam.CoGroupByKey()
+        | "judge" >> beam.ParDo(MakeVerdicts(maker, context, hands))
     )
     _commit(made, maker, context, change)
 
@@ -74,16 +83,18 @@ def _commit(made: Any, maker: Maker, context: Context, change: Change) -> None:
 
 
 class Make(beam.DoFn):
-    """Task -> (fragment id, FileEntry), or (fragment id, our error): a bad fragment does not stop the others."""
+    """A pickled block of tasks -> pickled lists of (fragment id, FileEntry or our error).
 
-    def __init__(self, maker: Maker, context: Context):
-        self.maker, self.context = maker, context
+    A bad fragment does not stop the others.
+    """
 
-    def process(self, task: Task) -> Iterator[tuple[str, Any]]:
-        try:
-            yield task.fragment, worker_for(self.maker, self.context).make(task)
-        except LavaBeamError as error:
-            yield task.fragment, error
+    def __init__(self, maker: Maker, context: Context, hands: Hands):
+        self.maker, self.context, self.hands = maker, context, hands
+
+    def process(self, block: bytes) -> Iterator[bytes]:
+        results = _results(self.maker, self.context, self.hands, pickle.loads(block))
+        while part := list(islice(results, _RESULTS_TOGETHER)):
+            yield pickle.dumps(part)
 
 
 class ReadKeys(beam.DoFn):
@@ -102,32 +113,28 @@ class ReadKeys(beam.DoFn):
 
 
 class MakeVerdicts(beam.DoFn):
-    """(fragment id, its task and the verdicts on its rows) -> (fragment id, FileEntry or our error)."""
+    """(fragment id, its task and the verdicts on its rows) -> a pickled list as `Make` gives them."""
 
-    def __init__(self, maker: VerdictMaker, context: Context):
-        self.maker, self.context = maker, context
+    def __init__(self, maker: VerdictMaker, context: Context, hands: Hands):
+        self.maker, self.context, self.hands = maker, context, hands
 
-    def process(self, element: tuple[str, dict[str, Iterable]]) -> Iterator[tuple[str, Any]]:
-        fragment, grouped = element
-        for task in grouped["task"]:
-            try:
-                worker = worker_for(self.maker, self.context)
-                maker = self.maker.with_verdicts(dict(grouped["verdicts"]))
-                yield fragment, _make(maker, task, worker.context)
-            except LavaBeamError as error:
-                yield fragment, error
+    def process(self, element: tuple[str, dict[str, Iterable]]) -> Iterator[bytes]:
+        _, grouped = element
+        tasks = [replace(task, verdicts=dict(grouped["verdicts"])) for task in grouped["task"]]
+        yield pickle.dumps(list(_results(self.maker, self.context, self.hands, tasks)))
 
 
 class Commit(beam.DoFn):
-    """The one leaf: all entries -> a manifest. What came of it lies in the run's outcome file."""
+    """The one leaf: all results -> a manifest. Its number, or the error, goes into the run's outcome file."""
 
     def __init__(self, maker: Maker, context: Context, change: Change):
         self.name, self.target, self.context, self.change = maker.name, maker.target, context, change
 
-    def process(self, made: list[tuple[str, Any]]) -> None:
+    def process(self, parts: list[bytes]) -> None:
+        made = {fragment: result for part in parts for fragment, result in pickle.loads(part)}
         store = Store(self.target)
         try:
-            outcome: dict[str, Any] = {"manifest": commit(store, self._change(dict(made))).number}
+            outcome: dict[str, Any] = {"manifest": commit(store, self._change(made)).number}
         except LavaBeamError as error:
             outcome = {"error": type(error).__name__, "message": str(error)}
         with store.write(f"runs/{self.context.run}/{OUTCOME}") as file:
@@ -145,97 +152,26 @@ class Commit(beam.DoFn):
 def with_files(change: Change, name: str, made: dict[str, FileEntry]) -> Change:
     """`change` with the files that were made: base files of its listed fragments, or a step's column files."""
     if name != "base":
-        files = {fragment: {name: entry} for fragment, entry in made.items()}
-        return Change(**{**change.__dict__, "files": files})
+        return replace(change, files={fragment: {name: entry} for fragment, entry in made.items()})
     listed = [
         FragmentEntry(id=entry.id, rows=made[entry.id].rows, files={"base": made[entry.id]})
         if entry.id in made
         else entry
         for entry in change.fragments or []
     ]
-    return Change(**{**change.__dict__, "fragments": listed})
+    return replace(change, fragments=listed)
 
 
-def _make(maker: Maker, task: Task, context: Context) -> FileEntry:
-    """Write the task's file, or take over a finished one that a killed run left; either way log it."""
-    store, started = Store(maker.target), time.time()
-    kept: dict[str, Any] = {"fingerprint": task.fingerprint, "plan": task.plan, "inputs": task.inputs}
-    columns: dict[str, Any] = {"status_column": maker.status_column, "counted_by": maker.counted_by}
-    entry = None
-    if store.exists(task.path):
-        entry = describe_column_file(store, task.path, rows=task.rows, **columns, **kept)
-    reused = entry is not None
-    if entry is None:
-        counts, batches = maker.open(task)
-        batches = _counted(batches, maker, context.run, task)
-        kept |= {**columns, "counts": counts}
-        entry = write_column_file(store, task.path, batches, maker.schema, maker.schema_name, **kept)
-    else:
-        LIVE.add(context.run, task.source_rows, entry.statuses)
-    record = {"fragment": task.fragment, "file": task.path, "rows": entry.rows, "statuses": entry.statuses}
-    record |= {
-        "source_rows": task.source_rows,
-        "reused": reused,
-        "seconds": round(time.time() - started, 3),
-        "host": socket.gethostname(),
-    }
-    record |= {"process": os.getpid(), "events": context.take_events()}
-    with store.write(f"runs/{context.run}/{maker.name}-{task.fragment}.json") as file:
-        file.write(json.dumps(record, default=str).encode())
-    return entry
-
-
-def _counted(batches: Iterator[pa.RecordBatch], maker: Maker, run: str, task: Task) -> Iterator[pa.RecordBatch]:
-    """Pass batches on, show them as progress, and refuse a step that lost or invented rows."""
-    rows, named = 0, maker.status_column
-    for batch in batches:
-        rows += batch.num_rows
-        statuses = batch.column(named).to_pylist() if named in batch.schema.names else []
-        LIVE.add(run, maker.source_rows(batch), {status: statuses.count(status) for status in set(statuses)})
-        yield batch
-    if task.rows is not None and rows != task.rows:
-        raise SchemaError(f"{task.path}: the step returned {rows} rows for {task.rows}. Rows in must be rows out.")
-
-
-class Worker:
-    """What one process keeps for a run: the maker after `setup`, and its context."""
-
-    def __init__(self, maker: Maker, context: Context):
-        self.maker, self.context = maker, Context(context.run, context.dataset, context.workers)
-        self.unwritable: StorageError | None = None
-        maker.setup(self.context)
-
-    def make(self, task: Task) -> FileEntry:
-        """The task's file. Once a file could not be written the other tasks fail too, before they do their work."""
-        if self.unwritable:
-            raise self.unwritable
-        try:
-            return _make(self.maker, task, self.context)
-        except StorageError as error:
-            self.unwritable = error
-            raise
-
-
-_WORKERS: dict[tuple[str, str], Worker] = {}
-_LOCK = threading.Lock()
-
-
-def worker_for(maker: Maker, context: Context) -> Worker:
-    """This process's worker for the run; set up once, however many threads and bundles ask for it."""
-    key = (context.run, maker.name)
-    with _LOCK:
-        if key not in _WORKERS:
-            _release(lambda other: other[0] != context.run and other[1] == maker.name)
-            _WORKERS[key] = Worker(maker, context)
-        return _WORKERS[key]
-
-
-def release_workers(run: str) -> None:
-    """Tear down what this process set up for `run`. Processes that a cluster keeps do so when they get other work."""
-    with _LOCK:
-        _release(lambda key: key[0] == run)
-
-
-def _release(chosen: Any) -> None:
-    for key in [key for key in _WORKERS if chosen(key)]:
-        _WORKERS.pop(key).maker.teardown()
+def _results(
+    maker: Maker, context: Context, hands: Hands, tasks: list[Task]
+) -> Iterator[tuple[str, FileEntry | LavaBeamError]]:
+    """(fragment id, its entry or our error) of each task, as they are finished."""
+    try:
+        force = workforce(maker, context, hands)
+    except LavaBeamError as error:
+        yield from ((task.fragment, error) for task in tasks)
+        return
+    for made in force.make(tasks):
+        result = made.entry or made.error
+        assert result is not None
+        yield made.fragment, result

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.engine.step import Context, DatasetStep, Derive, Step
+from pipelines.engine.step import Context, DatasetStep, Derive, Needs, Step
 from schemas.columnfile import read_column_file
 from schemas.dataset import Fragment
 from schemas.errors import SchemaError
@@ -33,6 +33,8 @@ class Task:
     previous: FileEntry | None = None
     """The file whose rows with a status in `retry` are made again; its other rows are kept as they are."""
     retry: tuple[str, ...] = ()
+    verdicts: Any = None
+    """What a `DatasetStep` found about the fragment's rows."""
 
     @property
     def source_rows(self) -> int:
@@ -49,6 +51,7 @@ class Maker:
     schema: pa.Schema
     status_column: str | None
     counted_by: str | None = None
+    needs = Needs()
 
     def setup(self, context: Context) -> None:
         """Once per worker process."""
@@ -73,6 +76,7 @@ class StepMaker(Maker):
 
     def __init__(self, step: Step, target: str, schema_name: str):
         self.step, self.target, self.schema_name = step, target, schema_name
+        self.needs = step.needs
         self.counted_by = step.counted_by
         self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
 
@@ -111,6 +115,7 @@ class DeriveMaker(Maker):
 
     def __init__(self, step: Derive, source: str, target: str):
         self.step, self.source, self.target, self.schema_name = step, source, target, step.makes
+        self.needs = step.needs
         self.name, self.schema, self.status_column = "base", step.output_schema, step.status_column
 
     def setup(self, context: Context) -> None:
@@ -151,20 +156,14 @@ class VerdictMaker(Maker):
 
     def __init__(self, step: DatasetStep, target: str, schema_name: str):
         self.step, self.target, self.schema_name = step, target, schema_name
+        self.needs = step.needs
         self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
-        self.verdicts: dict[int, Any] = {}
-
-    def with_verdicts(self, verdicts: dict[int, Any]) -> VerdictMaker:
-        """A maker for one fragment, with row -> verdict."""
-        maker = VerdictMaker(self.step, self.target, self.schema_name)
-        maker.verdicts = verdicts
-        return maker
 
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
         table = _input_table(self.step, Fragment(Store(self.target), task.source))
         for start in range(0, table.num_rows, self.step.batch_rows):
             batch = next(_batches(table.slice(start, self.step.batch_rows), self.step.batch_rows))
-            yield self.step.judge(batch, [self.verdicts.get(start + row) for row in range(batch.num_rows)])
+            yield self.step.judge(batch, [task.verdicts.get(start + row) for row in range(batch.num_rows)])
 
 
 def input_columns(step: Step, fragment: FragmentEntry) -> list[str]:

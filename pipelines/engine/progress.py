@@ -1,18 +1,18 @@
 """Progress of a run: a bar on a terminal, a plain line now and then elsewhere. Always on stderr.
 
 A local run counts rows as they are written. Other runners' workers are elsewhere: their finished fragments are counted
-by the records that they leave under `runs/`, which every runner can do.
+by the records of the run log, which every runner writes.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
 from collections import Counter
 from typing import Any
 
+from pipelines.engine.runlog import RunRecords
 from schemas.store import Store
 
 PLAIN_EVERY_S = 10.0
@@ -43,8 +43,9 @@ class Progress:
     """`with Progress(...)`: shows rows done, rate, time left and statuses so far until the block ends."""
 
     def __init__(self, title: str, rows: int, store: Store, run: str, live: bool):
-        self.title, self.rows, self.store, self.run, self.live = title, rows, store, run, live
-        self._seen: dict[str, dict] = {}
+        self.title, self.rows, self.run, self.live = title, rows, run, live
+        self._records = RunRecords(store, run)
+        self._finished, self._statuses = 0, Counter[str]()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -60,14 +61,10 @@ class Progress:
         """Rows worked on, of `rows`, and statuses of what was made of them, so far."""
         if self.live:
             return LIVE.of(self.run)
-        folder = f"runs/{self.run}"
-        for name in self.store.list(folder):
-            if name not in self._seen and "-" in name and name.endswith(".json"):
-                self._seen[name] = json.loads(self.store.read(f"{folder}/{name}"))
-        statuses: Counter[str] = Counter()
-        for record in self._seen.values():
-            statuses.update(record["statuses"])
-        return sum(record["source_rows"] for record in self._seen.values()), statuses
+        for record in self._records.new():
+            self._finished += record["source_rows"]
+            self._statuses.update(record["statuses"])
+        return self._finished, self._statuses
 
     def _watch(self) -> None:
         if sys.stderr.isatty():

@@ -8,15 +8,26 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
-
+from pipelines.engine.workers import Hands
 from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+    from pipelines.engine.step import Needs
 
 MOST_THREADS = 48
 """Fragments under way at a time when all that they do is wait."""
+
+BLOCKS_PER_WORKER = 4
+"""Blocks of tasks for each worker elsewhere: enough that none is idle for long while another has work left."""
+
+MOST_BLOCKS = 1000
+"""Blocks of tasks where the number of workers is the runner's own affair."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class Runner:
 
     name: str = "local"
     workers: int = 0
-    """Threads (local) or processes (dask); 0 means one per core, or more (`widened`)."""
+    """Processes, or threads for a step that waits; 0 means one per core, or more (`MOST_THREADS`)."""
     arguments: list[str] = field(default_factory=list)
 
     @property
@@ -34,14 +45,28 @@ class Runner:
 
     @property
     def live(self) -> bool:
-        """Whether workers share this process, so that their rows can be counted as they are written."""
+        """Whether this process hears of each row as it is written."""
         return self.name == "local"
 
-    def widened(self, tasks: int) -> Runner:
-        """A thread for each of `tasks`, up to a limit, where nobody said how many and threads are what workers are."""
-        return (
-            replace(self, workers=max(self.count, min(tasks, MOST_THREADS))) if self.live and not self.workers else self
-        )
+    def hands(self, needs: Needs, tasks: int, shared: bool) -> Hands:
+        """On what tasks are worked in a process that Beam runs in. `shared`: other processes see the dataset.
+
+        On `local` Beam itself has one thread: its own threads flush half an element now and then, and share a core.
+        """
+        if not self.live:
+            return Hands()
+        count = max(self.count, MOST_THREADS) if needs.waits and not self.workers else self.count
+        count = min(count, tasks, needs.most_workers or count)
+        if count <= 1:
+            return Hands()
+        return Hands("threads" if needs.threads or not shared else "processes", count)
+
+    def blocks(self, tasks: list[T]) -> list[list[T]]:
+        """Tasks in the blocks in which the runner hands them out: one where this process shares them out itself."""
+        if self.live:
+            return [tasks] if tasks else []
+        parts = min(len(tasks), self.count * BLOCKS_PER_WORKER if self.name == "dask" else MOST_BLOCKS)
+        return [tasks[number::parts] for number in range(parts)]
 
     @contextmanager
     def session(self) -> Iterator[Runner]:
@@ -61,20 +86,30 @@ class Runner:
             yield pipeline
 
     def _beam(self) -> tuple[Any, list[str]]:
+        _check(self.arguments)
         if self.name == "local":
-            return _local_runner(), self._local_arguments()
+            return _local_runner(), self.arguments
         if self.name == "dask":
-            # One task per partition: Beam's default puts 128 tasks, so all of a small job, on one worker.
+            # One block per partition: Beam's default puts 128, so all of a small job, on one worker.
             return _dask_runner(), [*self.arguments, "--dask_partition_size=1"]
         return {"dataflow": "DataflowRunner"}.get(self.name, self.name), self.arguments
 
-    def _local_arguments(self) -> list[str]:
-        threads = [f"--direct_num_workers={self.count}", "--direct_running_mode=multi_threading"]
-        return [*(threads if self.count > 1 else []), *self.arguments]
+
+def _check(arguments: list[str]) -> None:
+    """Raises InputError for the modes of Beam's local runner that lose or mix up elements."""
+    for argument in arguments:
+        if argument.startswith(("--direct_running_mode", "--direct_num_workers")):
+            raise InputError(
+                f"{argument}: Beam's own threads and processes damage elements that take over a second to make. "
+                "Leave it out: --workers N gives N worker processes."
+            )
 
 
 @contextmanager
 def _run(runner: Any, arguments: list[str]) -> Iterator[beam.Pipeline]:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     try:
         pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(arguments))
     except (ValueError, ImportError) as error:

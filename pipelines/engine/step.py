@@ -8,9 +8,10 @@ Three kinds:
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -40,29 +41,50 @@ class Config(StrictModel):
         return self.model_dump(mode="json", exclude=runtime)
 
 
+_EVENTS: ContextVar[list[dict] | None] = ContextVar("events of the current task", default=None)
+
+
 @dataclass
 class Context:
-    """What a worker process tells a step in `setup`."""
+    """What a worker gives a step in `setup`."""
 
     run: str
     dataset: str
     workers: int = 1
     """How many worker processes there may be: a rate limit is divided among them."""
-    _events: list[dict] = field(default_factory=list, repr=False)
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
-
-    def __reduce__(self) -> tuple:
-        return Context, (self.run, self.dataset, self.workers)
 
     def log(self, event: dict[str, Any]) -> None:
-        """Put what must not be in a column (times, hosts, attempts, cache hits) into the run log."""
-        with self._lock:
-            self._events.append(event)
+        """Put what must not be in a column (times, hosts, attempts, cache hits) into the run log of the current task.
 
-    def take_events(self) -> list[dict]:
-        with self._lock:
-            taken, self._events = self._events, []
-        return taken
+        It finds its task from the thread that makes it and from the coroutines that this thread submits; elsewhere
+        an event belongs to no task and is dropped.
+        """
+        events = _EVENTS.get()
+        if events is not None:
+            events.append(event)
+
+    @contextmanager
+    def task(self) -> Iterator[list[dict]]:
+        """Collects the events of one task, which this thread makes until the block ends."""
+        events: list[dict] = []
+        token = _EVENTS.set(events)
+        try:
+            yield events
+        finally:
+            _EVENTS.reset(token)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a step needs of the workers that run it. By default each core has a worker process of its own."""
+
+    threads: bool = False
+    """One process works on several fragments, a thread each: because the step waits for servers, or holds a model
+    that uses all cores or a GPU by itself."""
+    waits: bool = False
+    """A fragment does little but wait, for hours: many are under way at a time, whatever the number of cores."""
+    most_workers: int | None = None
+    """How many worker processes may share the work at most (a host's limit that is divided among them)."""
 
 
 C = TypeVar("C", bound=Config)
@@ -71,7 +93,7 @@ C = TypeVar("C", bound=Config)
 class Step(Generic[C]):
     """Adds columns to every row, never drops one: a row that fails gets a status and a detail instead.
 
-    One instance serves a worker process: `process` may be called from several threads at once.
+    One instance serves a worker process. Where it `needs` threads, several may call `process` at once.
     """
 
     name: ClassVar[str]
@@ -114,9 +136,8 @@ class Step(Generic[C]):
         """Once per worker process, at its end."""
 
     @property
-    def waits(self) -> bool:
-        """Whether a fragment does little but wait, for hours: then many are under way at a time, whatever the cores."""
-        return False
+    def needs(self) -> Needs:
+        return Needs()
 
     @property
     def output_schema(self) -> pa.Schema:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.job import fragment_job, read_outcome, release_workers, verdict_job
 from pipelines.engine.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
 from pipelines.engine.progress import Progress
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Context, DatasetStep, Derive, Step
+from pipelines.engine.workers import Hands, release_workers
 from schemas.columnfile import column_path
 from schemas.commit import Change, commit
 from schemas.config import StrictModel
@@ -63,8 +63,7 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         work.add(fragment.entry, step.name, step.fingerprint(inputs), inputs, again)
-    maker = StepMaker(step, work.target, work.schema_name)
-    return work.run(runner.widened(len(work.tasks)) if step.waits else runner, maker)
+    return work.run(runner, StepMaker(step, work.target, work.schema_name))
 
 
 def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Runner, retry: str = "") -> RunSummary:
@@ -77,7 +76,6 @@ def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Run
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
         work.add(old, "base", plan, {}, again, source=fragment.entry)
     work.parents = [work.source.as_parent()]
-    runner = runner.widened(len(work.tasks)) if step.waits else runner
     return work.run(runner, DeriveMaker(step, work.source.path, work.target))
 
 
@@ -116,9 +114,11 @@ def _run_verdicts(step: DatasetStep, dataset: str | Path, runner: Runner) -> Run
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
         work.add(fragment.entry, step.name, fingerprint(step.fingerprint(own), inputs), own, frozenset())
 
-    def build(pipeline: Any, tasks: list[Task], maker: Any, context: Context, change: Change) -> None:
+    def build(pipeline: Any, maker: Any, context: Context, hands: Hands, change: Change) -> None:
+        from pipelines.engine.job import verdict_job
+
         fragments = [fragment.entry for fragment in work.source.fragments]
-        verdict_job(pipeline, fragments, tasks, maker, context, change)
+        verdict_job(pipeline, fragments, work.tasks, maker, context, hands, change)
 
     return work.run(runner, VerdictMaker(step, work.target, work.schema_name), build)
 
@@ -182,25 +182,33 @@ class Work:
         path = column_path(entry.id, name, made_from)
         self.tasks.append(Task(entry.id, path, made_from, plan, inputs, rows, source or entry, previous, retry))
 
-    def run(self, runner: Runner, maker: Maker, build: Callable[..., None] = fragment_job) -> RunSummary:
+    def run(self, runner: Runner, maker: Maker, build: Callable[..., None] | None = None) -> RunSummary:
         """Make the tasks' files as a Beam job, and commit. With nothing to make, only the commit is checked."""
         self.store.sweep()
         change = self._change(maker.name)
-        if not self.tasks:
-            manifest = commit(self.store, change).number
-        else:
-            context = Context(run=self.run_id, dataset=self.target, workers=1 if runner.live else runner.count)
-            rows = sum(task.source_rows for task in self.tasks)
-            # Also finds out, before any work is done, whether something can be written there at all.
-            with self.store.write(f"runs/{self.run_id}/plan.json") as file:
-                file.write(json.dumps({"step": self.name, "fragments": len(self.tasks), "rows": rows}).encode())
-            try:
-                with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
-                    build(pipeline, self.tasks, maker, context, change)
-            finally:
-                release_workers(self.run_id)
-            manifest = read_outcome(self.store, context)
+        manifest = self._run_job(runner, maker, change, build) if self.tasks else commit(self.store, change).number
         return self._summary(maker.name, manifest)
+
+    def _run_job(self, runner: Runner, maker: Maker, change: Change, build: Callable[..., None] | None) -> int:
+        # Here, because importing Beam takes a second, which worker processes and other commands do not need.
+        from pipelines.engine.job import fragment_job, read_outcome
+
+        hands = runner.hands(maker.needs, len(self.tasks), self.store.shared)
+        processes = hands.count if hands.kind == "processes" else 1
+        context = Context(run=self.run_id, dataset=self.target, workers=processes if runner.live else runner.count)
+        rows = sum(task.source_rows for task in self.tasks)
+        # Also finds out, before any work is done, whether something can be written there at all.
+        with self.store.write(f"runs/{self.run_id}/plan.json") as file:
+            file.write(json.dumps({"step": self.name, "fragments": len(self.tasks), "rows": rows}).encode())
+        try:
+            with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
+                if build is None:
+                    fragment_job(pipeline, runner.blocks(self.tasks), maker, context, hands, change)
+                else:
+                    build(pipeline, maker, context, hands, change)
+        finally:
+            release_workers(self.run_id)
+        return read_outcome(self.store, context)
 
     def _change(self, file_name: str) -> Change:
         makes_rows = file_name == "base"

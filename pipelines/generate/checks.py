@@ -7,9 +7,10 @@ from collections.abc import Collection
 
 from pipelines.generate.claims import contradiction
 from pipelines.generate.context import Known
-from pipelines.generate.statuses import GenerateStatus, Rejected
+from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.reading.language import is_other_language
 from pipelines.llm.reading.parsers import Pair
+from pipelines.llm.reading.rejected import Rejected
 
 # What a model declines to do. Who answers a question may well say "I can't see anyone there" or "I'm not able to tell".
 _DECLINED = r"""(?:directly\ |actually\ )?(?:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,17 @@ from schemas import Dataset
 from schemas.pictures import PictureError
 
 
-def estimate(config: GenerateConfig, images: str | Path) -> dict[str, Any]:
-    """What `generate` would take for the dataset `images`. Rejected answers asked again and repairs come on top."""
-    return estimate_requests(config, _requests(config, images))
+def estimate(config: GenerateConfig, columns: Sequence[str], images: str | Path) -> dict[str, Any]:
+    """What `generate`, which reads `columns`, would take for the dataset `images`.
+
+    Rejected answers asked again and repairs come on top.
+    """
+    return estimate_requests(config, _requests(config, columns, images))
 
 
-def _requests(config: GenerateConfig, images: str | Path) -> Iterator[tuple[ChatRequest, int]]:
-    from pipelines.generate.step import Generate
-
+def _requests(config: GenerateConfig, columns: Sequence[str], images: str | Path) -> Iterator[tuple[ChatRequest, int]]:
     kinds, dataset = config.prompts(), Dataset.open(images)
-    step = Generate(config)
-    present = [name for name in (*step.reads, *step.optional) if name in dataset.columns]
+    present = [name for name in columns if name in dataset.columns]
     for fragment in dataset.fragments:
         for batch in fragment.batches(present):
             for row in batch.to_pylist():

@@ -1,10 +1,11 @@
-"""Every status that a generated row can end with, and the exception that carries one."""
+"""Every status that a generated row can end with."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 from pipelines.llm import answer as llm
+from pipelines.llm.reading.rejected import NO_ANSWER
 
 
 class GenerateStatus(StrEnum):
@@ -27,7 +28,7 @@ class GenerateStatus(StrEnum):
     malformed = "malformed"
     budget_exhausted = "budget_exhausted"
     # the answer was read and rejected
-    no_answer = "no_answer"  # empty, or no question with an answer in it
+    no_answer = NO_ANSWER  # empty, or no question with an answer in it
     wrong_schema = "wrong_schema"  # no JSON of the asked form, after all repairs
     mentions_notes = "mentions_notes"  # speaks of captions, boxes or coordinates instead of the picture
     wrong_language = "wrong_language"
@@ -51,11 +52,3 @@ REJECTED = frozenset(
     }
 )
 """Statuses of answers that another sample may do better."""
-
-
-class Rejected(Exception):
-    """An answer that cannot be used, with the status and the detail of its row."""
-
-    def __init__(self, status: GenerateStatus, detail: str):
-        super().__init__(detail)
-        self.status, self.detail = status, detail

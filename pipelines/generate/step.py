@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.engine.step import Context, Derive
+from pipelines.engine.step import Context, Derive, Needs
 from pipelines.generate.config import GenerateConfig
+from pipelines.generate.estimate import estimate
 from pipelines.generate.statuses import REJECTED, TRANSIENT, UNFINISHED, GenerateStatus
 from pipelines.generate.writer import Writer, split_key
 from pipelines.llm.pool import Lease
@@ -52,9 +53,9 @@ class Generate(Derive[GenerateConfig]):
             self.optional = (*_READ_IF_PRESENT, "image")  # type: ignore[misc]
 
     @property
-    def waits(self) -> bool:
-        """In batch mode, unless pictures go along: those of many fragments do not fit in memory."""
-        return self.config.mode == "batch" and "image" not in self.optional
+    def needs(self) -> Needs:
+        """In batch mode it waits, unless pictures go along: those of many fragments do not fit in memory."""
+        return Needs(threads=True, waits=self.config.mode == "batch" and "image" not in self.optional)
 
     def setup(self, context: Context) -> None:
         self._context = context
@@ -66,9 +67,7 @@ class Generate(Derive[GenerateConfig]):
 
     def estimate(self, images: str | Path) -> dict[str, Any]:
         """What this step would ask and cost for the dataset `images` (see `estimate.py`); sends nothing."""
-        from pipelines.generate.estimate import estimate
-
-        return estimate(self.config, images)
+        return estimate(self.config, (*self.reads, *self.optional), images)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return self._written(batches, {})

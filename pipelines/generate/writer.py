@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.generate.checks import check_pairs, check_refusal
 from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.context import Known, known_from
-from pipelines.generate.statuses import REJECTED, GenerateStatus, Rejected
+from pipelines.generate.statuses import REJECTED, GenerateStatus
 from pipelines.llm.answer import Answer
 from pipelines.llm.pictures import sendable
 from pipelines.llm.prompts import Prompt
@@ -24,6 +24,7 @@ from pipelines.llm.reading.parsers import (
     parse_text,
     parse_turns,
 )
+from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.structured import ask_for
 from schemas.pictures import PictureError
@@ -120,7 +121,7 @@ class Writer:
             if self._config.checks:
                 check_pairs(pairs, known, self._config.language, prompt.questions)
         except Rejected as rejected:
-            return answer, pairs, rejected.status, rejected.detail
+            return answer, pairs, GenerateStatus(rejected.status), rejected.detail
         return answer, pairs, GenerateStatus.ok, None
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.engine.step import Context, Step
+from pipelines.engine.step import Context, Needs, Step
 from pipelines.generate.context import CAPTION_COLUMNS, Known, known_from
 from pipelines.generate.statuses import TRANSIENT, UNFINISHED
 from pipelines.llm.answer import Answer
@@ -127,8 +127,8 @@ class Judge(Step[JudgeConfig]):
         self._images = Images(self.config.images, self.config.images_manifest)
 
     @property
-    def waits(self) -> bool:
-        return self.config.mode == "batch"
+    def needs(self) -> Needs:
+        return Needs(threads=True, waits=self.config.mode == "batch")
 
     def teardown(self) -> None:
         self._lease.close()

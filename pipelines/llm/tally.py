@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.engine.runlog import read_records
 from pipelines.llm.answer import Answer
 from schemas.store import Store
 
@@ -78,11 +78,10 @@ def read_run(dataset: str, run: str) -> dict[str, list[dict[str, Any]]]:
     Both lists are empty for a run that asked nothing. `cost` (USD) is what the answers cost when they were bought,
     `paid` what those did that are not of the cache.
     """
-    store = Store(dataset)
     sums: dict[tuple[str, str], dict[str, Any]] = {}
     missing: dict[str, dict[str, Any]] = {}
-    for name in store.list(f"runs/{run}"):
-        for event in json.loads(store.read(f"runs/{run}/{name}")).get("events", ()):
+    for record in read_records(Store(dataset), run):
+        for event in record["events"]:
             if event.get("event") == "answered":
                 told = sums.setdefault((event["model"], event["prompt"]), dict.fromkeys(_SUMS, 0))
                 for part in _SUMS:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.engine.step import Config
-from schemas.config import StrictModel, parse, read_yaml
+from schemas.config import StrictModel, parse, read_yaml, substitute
 from schemas.errors import InputError
 
 Accepted = list[str | int | float | bool | None] | dict[Literal["min", "max"], float]
@@ -52,7 +52,7 @@ class Pictures(StrictModel):
 
 
 class MixRecipe(Config):
-    """recipes/mixes/*.yaml"""
+    """A mix: which rows of which datasets, and how they are stored."""
 
     sources: dict[str, MixSource]
     tokenizer: str = Field(description="folder with tokenizer.json: the tokenizer that training will use")
@@ -67,8 +67,6 @@ def load_mix(path: str | Path, folder: str | Path | None = None, variables: dict
     """The recipe at `path`; dataset names are looked up in `folder`, the tokenizer beside the recipe or in `folder`."""
     values = read_yaml(path)
     if variables:
-        from pipelines.recipes import substitute
-
         values = substitute(values, variables, str(path))
     recipe = parse(values, MixRecipe, where=str(path))
     if folder is None:

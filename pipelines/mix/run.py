@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.runlog import read_records
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import RunSummary, Work
 from pipelines.mix.maker import CANNOT_ENCODE, CONVERSATION_COLUMNS, PICTURE_UNREADABLE, MixFragment, MixMaker
@@ -79,9 +79,7 @@ def _unfit_rows(work: Work, summary: RunSummary) -> Iterator[str]:
     found = {reason: number for reason in UNFIT if (number := summary.statuses.get(reason, 0))}
     if not found:
         return
-    folder = f"runs/{summary.run}"
-    logs = [json.loads(work.store.read(f"{folder}/{name}")) for name in work.store.list(folder)]
-    events = [event for log in logs for event in log.get("events", ())]
+    events = [event for record in read_records(work.store, summary.run) for event in record["events"]]
     for reason, number in found.items():
         first = next((f" The first: row {one['row']!r}: {one[reason]}" for one in events if reason in one), "")
         yield f"{number} rows {UNFIT[reason]} and were left out; the logs in {work.target}/runs name them.{first}"

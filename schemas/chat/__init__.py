@@ -5,7 +5,8 @@ Messages (`[{role, content: [{type: 'image' | 'text', text}]}]`) flow in; ids, l
 torch or transformers: a tokenizer is read from its tokenizer.json.
 """
 
-from schemas.chat.encoding import IGNORE, ORIGINAL_IMAGE, Encoded, encode
+from schemas.chat.encoded import IGNORE, ORIGINAL_IMAGE, Encoded
+from schemas.chat.encoding import encode
 from schemas.chat.images import ImageRule, image_tokens
 from schemas.chat.prompts import TEMPLATES, get_template
 from schemas.chat.templates import Segment, Template

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.chat.encoding import IGNORE, ORIGINAL_IMAGE, Encoded
+from schemas.chat.encoded import IGNORE, ORIGINAL_IMAGE, Encoded
 from schemas.chat.original_prompts import Turn, original_prompt, original_turns, pictures_first, signalled, with_system
 from schemas.chat.original_tokens import IMAGE_TOKEN, OriginalTokens
 from schemas.chat.prompts import HEAD, HEADED, TURN_END

@@ -9,44 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from schemas.chat.compat import encode_like_original
+from schemas.chat.encoded import IGNORE, Encoded
 from schemas.chat.images import ImageRule, Size
 from schemas.chat.templates import BOS, EOS, Message, Segment, Template
 from schemas.chat.tokenizer import Tokenizer
 from schemas.chat.wordcache import Pieces
 from schemas.errors import InputError
 
-IGNORE = -100
-"""The label that cross entropy leaves out (torch's default `ignore_index`)."""
-
-ORIGINAL_IMAGE = -200
-"""The original's placeholder of one picture (LLaVA, constants.py); only in compat mode."""
-
 NO_SIZES: tuple[Size, ...] = ()
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One training row.
-
-    ids, labels: int32, equally long; labels are IGNORE where nothing is learnt, else the id at the same place.
-    tokens, image_tokens: exact counts before any cut. supervised: learnt tokens that are left. images: pictures whose
-    tokens are all left; the pixels of later ones must not be given to the model. warning: what the original would have
-    printed (compat mode).
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-    tokens: int
-    image_tokens: int
-    supervised: int
-    images: int
-    truncated: bool = False
-    warning: str | None = None
-
-    @property
-    def all_masked(self) -> bool:
-        """Nothing is learnt from this row: refuse it, do not train on it."""
-        return self.supervised == 0
 
 
 @dataclass
@@ -89,8 +60,6 @@ def encode(
     `rule` is missing, or when the tokenizer lacks a control token of the template.
     """
     if compat is not None:
-        from schemas.chat.compat import encode_like_original
-
         return encode_like_original(messages, template, tokenizer, compat, max_length)
     segments = template.generation_prompt(messages, system) if generate else template.render(messages, system)
     counts = _counts(segments, sizes, rule)

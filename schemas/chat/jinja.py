@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.chat.templates import CONTROL, Template
+from schemas.chat.tokenizer import Tokenizer
 
 CONTENT = (
     "{%- macro content(message, picture, trim) -%}"
@@ -39,7 +40,17 @@ GROUP = (
 )
 
 
-def chat_template(template: Template, opens: bool, blank: bool, generation: bool) -> str:
+def chat_template(template: Template, tokenizer: Tokenizer, generation: bool = True) -> str:
+    """`template` for a tokenizer_config.json, as Hugging Face's `apply_chat_template` reads it.
+
+    Rendered and tokenised without further special tokens it gives the ids of `encode`. generation: mark answers by
+    `{% generation %}`, which yields assistant masks and which some other readers do not know.
+    """
+    opens = tokenizer.bos_id is not None and (tokenizer.adds_bos or template.opens)
+    return _text(template, opens, tokenizer.prefix == "first", generation)
+
+
+def _text(template: Template, opens: bool, blank: bool, generation: bool) -> str:
     """The Jinja text of `template`.
 
     opens: write the tokenizer's first token. blank: and, behind it, the blank that such a tokenizer then leaves out of

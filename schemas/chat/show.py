@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from schemas.chat.compat import encode_like_original, original_job
-from schemas.chat.encoding import IGNORE, ORIGINAL_IMAGE, Encoded, encode
+from schemas.chat.encoded import IGNORE, ORIGINAL_IMAGE, Encoded
+from schemas.chat.encoding import encode
 from schemas.chat.images import ImageRule, Size
 from schemas.chat.prompts import get_template
 from schemas.chat.rows import Row, open_rows

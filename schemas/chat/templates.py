@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from schemas.chat.tokenizer import Tokenizer
 from schemas.config import nearest
 from schemas.errors import InputError
 
@@ -72,17 +71,6 @@ class Template:
         """The same, ending where the model has to go on writing."""
         opening = [] if self.bare else list(_literal(self.assistant[0]))
         return list(_merged([*self._turns(messages, system), *opening]))
-
-    def jinja(self, tokenizer: Tokenizer, generation: bool = True) -> str:
-        """This template for a tokenizer_config.json, as Hugging Face's `apply_chat_template` reads it.
-
-        Rendered and tokenised without further special tokens it gives the ids of `encode`. generation: mark answers
-        by `{% generation %}`, which yields assistant masks and which some other readers do not know.
-        """
-        from schemas.chat.jinja import chat_template
-
-        opens = tokenizer.bos_id is not None and (tokenizer.adds_bos or self.opens)
-        return chat_template(self, opens, tokenizer.prefix == "first", generation)
 
     def _turns(self, messages: Sequence[Message], system: str | None) -> Iterator[Segment]:
         given, turns = split_system(messages)

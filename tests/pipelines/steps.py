@@ -2,11 +2,11 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
 
-import apache_beam as beam
 import pyarrow as pa
 
 from pipelines.engine.step import Config, DatasetStep, Derive, Runtime, Step
@@ -28,6 +28,8 @@ class ShoutConfig(Config):
     die_after: Annotated[int, Runtime()] = 0
     """Kills its process in this batch, counted over the process."""
     healed: Annotated[bool, Runtime()] = False
+    sleep: Annotated[float, Runtime()] = 0
+    """Seconds for every batch."""
 
 
 class Shout(Step[ShoutConfig]):
@@ -43,7 +45,10 @@ class Shout(Step[ShoutConfig]):
         type(self).batches_seen += 1
         if self.config.die_after and self.batches_seen >= self.config.die_after:
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.rows_to_batch([self._row(key) for key in batch.column("key").to_pylist()])
+        time.sleep(self.config.sleep)
+        if self.config.fail_on in (keys := batch.column("key").to_pylist()):
+            raise ArithmeticError("a defect of the step")
+        return self.rows_to_batch([self._row(key) for key in keys])
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in super().process_fragment(batches):
@@ -89,6 +94,8 @@ class Twin(DatasetStep[Config]):
         return zip(batch.column("last").to_pylist(), batch.column("key").to_pylist(), strict=True)
 
     def verdicts(self, keys):
+        import apache_beam as beam
+
         return (
             keys
             | "last" >> beam.MapTuple(lambda place, key: (key[0], (key[1], place)))

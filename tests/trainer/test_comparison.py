@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from commands.training import train
+from lavabeam.cli.training import train
 from schemas.chat import ImageRule
 from schemas.errors import InputError
 from trainer.comparison import compare_plans, render_comparison

@@ -96,7 +96,9 @@ def test_preparing_writes_the_run_folder_and_a_job_script(recipe_file, tmp_path)
     script = (tmp_path / "run" / "job.slurm").read_text()
     assert "--nodes=2\n#SBATCH --ntasks-per-node=4" in script
     assert str(tmp_path / "run") in script
-    assert told["launch"]["deepspeed"].startswith("deepspeed --hostfile=HOSTFILE --num_nodes=2 --num_gpus=4")
+    assert told["launch"]["deepspeed"].startswith(
+        "PYTHONSAFEPATH=1 deepspeed --hostfile=HOSTFILE --num_nodes=2 --num_gpus=4"
+    )
     assert load_recipe(tmp_path / "run" / "recipe.yaml").steps == 4
 
 

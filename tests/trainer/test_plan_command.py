@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from commands.training import plan
+from lavabeam.cli.training import plan
 from schemas.errors import InputError
 from trainer.plan import plan_command
 

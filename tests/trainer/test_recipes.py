@@ -16,7 +16,7 @@ from trainer.stages import get_stage
 
 from .conftest import sample_row, write_mix
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "train").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "lavabeam" / "recipes" / "training").glob("*.yaml"))
 OPTIONAL = ("bitsandbytes", "tensorboard")
 A_FILE_AT_A_COMMIT = re.compile(r"[\w/.-]+\.(sh|py|md)@[0-9a-f]{7}\b")
 

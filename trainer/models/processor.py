@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.chat import ImageRule, Tokenizer, get_template, load_tokenizer
+from schemas.chat.jinja import chat_template
 from schemas.errors import InputError
 
 Triple = tuple[float, float, float]
@@ -51,7 +52,7 @@ def write_processor(
     if template is not None:
         told = get_template(template)
         # Without `generation` marks, which readers other than transformers do not know.
-        (folder / "chat_template.jinja").write_text(told.jinja(tokenizer, generation=False), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(chat_template(told, tokenizer, generation=False), encoding="utf-8")
         stops |= {tokenizer.token_id(text) for text in told.stop}
     ends = sorted(token for token in stops if token is not None)
     told_ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_id}

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.generate.statuses import GenerateStatus, Rejected
 from pipelines.llm.reading.notation import bare, is_ornament, joined, unnumbered, untitled, unwrapped
+from pipelines.llm.reading.rejected import NO_ANSWER, Rejected
 from pipelines.llm.request import AnswerSchema
 
 Pair = tuple[str, str]
@@ -66,7 +66,7 @@ def parse_turns(text: str) -> list[Pair]:
     pairs = _from_json(text) or _labelled(text) or _unlabelled(text)
     pairs = [(bare(question), bare(answer)) for question, answer in pairs if question and answer]
     if not pairs:
-        raise Rejected(GenerateStatus.no_answer, f"no question with an answer in: {_start(text)}")
+        raise Rejected(NO_ANSWER, f"no question with an answer in: {_start(text)}")
     return pairs
 
 
@@ -79,7 +79,7 @@ def parse_text(text: str) -> str:
     """A text that is the answer itself, without a greeting, a title, quotes or a code fence around it."""
     text = bare(untitled(unwrapped(text)))
     if not text:
-        raise Rejected(GenerateStatus.no_answer, "the answer is empty")
+        raise Rejected(NO_ANSWER, "the answer is empty")
     return text
 
 

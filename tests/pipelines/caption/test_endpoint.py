@@ -50,9 +50,10 @@ def test_a_row_says_what_its_caption_took_and_the_run_log_what_was_in_the_cache(
         step.setup(context)
         rows = [{"key": one.key, "image": {"bytes": one.data}, "alt_text": one.alt_text} for one in PICTURES[:2]]
         batch = pa.RecordBatch.from_pylist([*rows, {"key": "none", "image": None, "alt_text": None}])
-        first, second = (
-            [row for made in step.process_fragment(iter([batch])) for row in made.to_pylist()] for _ in "ab"
-        )
+        with context.task() as events:
+            first, second = (
+                [row for made in step.process_fragment(iter([batch])) for row in made.to_pylist()] for _ in "ab"
+            )
         step.teardown()
     assert first == second
     told = [{name.removeprefix("caption_"): value for name, value in row.items()} for row in first]
@@ -63,7 +64,7 @@ def test_a_row_says_what_its_caption_took_and_the_run_log_what_was_in_the_cache(
     )
     assert told[0]["cost"] == pytest.approx(told[0]["input_tokens"] / 1000 + told[0]["output_tokens"] / 500)
     assert (told[2]["request_id"], told[2]["cost"], told[2]["status"]) == (None, None, "no_image")
-    fresh, cached = context.take_events()
+    fresh, cached = events
     assert (fresh["answers"], fresh["cached"], cached["cached"]) == (2, 0, 2)
     assert (fresh["model"], fresh["prompt"][:11]) == ("test/m", "recaption/1")
     assert cached["cached_keys"] == ["p0", "p1"]

@@ -24,10 +24,10 @@ def download():
         table = pa.table(columns, schema=schema)
         step.setup(context)
         try:
-            made = list(step.process_fragment(iter(table.to_batches(max_chunksize=64))))
+            with context.task() as run.log:
+                made = list(step.process_fragment(iter(table.to_batches(max_chunksize=64))))
         finally:
             step.teardown()
-        run.log = context.take_events()
         return pa.Table.from_batches(made, step.output_schema).to_pylist()
 
     return run

@@ -31,10 +31,12 @@ def main() -> None:
     table = pa.table({"key": keys, "url": pa.array(task["urls"], pa.string())})
     step.setup(context)
     rows = []
-    for batch in step.process_fragment(iter(table.to_batches(max_chunksize=64))):
+    with context.task() as events:
+        made = list(step.process_fragment(iter(table.to_batches(max_chunksize=64))))
+    for batch in made:
         rows += [{**row, "image": len(row["image"]["bytes"]) if row["image"] else 0} for row in batch.to_pylist()]
     step.teardown()
-    json.dump({"rows": rows, "peak_mb": peak_mb(), "log": context.take_events()}, sys.stdout)
+    json.dump({"rows": rows, "peak_mb": peak_mb(), "log": events}, sys.stdout)
 
 
 def peak_mb() -> float:

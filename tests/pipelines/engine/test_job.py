@@ -8,6 +8,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from pipelines.engine.job import fragment_job, verdict_job
 from pipelines.engine.makers import StepMaker, VerdictMaker
 from pipelines.engine.step import Context
+from pipelines.engine.workers import Hands
 from schemas.commit import Change
 from tests.pipelines.steps import Shout, ShoutConfig, Twin
 
@@ -53,17 +54,17 @@ def problems(pipeline: beam.Pipeline) -> list[str]:
 
 
 def fill_steps(pipeline):
-    fragment_job(pipeline, [], StepMaker(Shout(ShoutConfig()), "d", "images"), CONTEXT, CHANGE)
+    fragment_job(pipeline, [], StepMaker(Shout(ShoutConfig()), "d", "images"), CONTEXT, Hands(), CHANGE)
 
 
 def fill_verdicts(pipeline):
-    verdict_job(pipeline, [], [], VerdictMaker(Twin(Twin.Config()), "d", "images"), CONTEXT, CHANGE)
+    verdict_job(pipeline, [], [], VerdictMaker(Twin(Twin.Config()), "d", "images"), CONTEXT, Hands(), CHANGE)
 
 
 def fill_dedupe(pipeline):
     from pipelines.dedupe import Dedupe
 
-    verdict_job(pipeline, [], [], VerdictMaker(Dedupe(Dedupe.Config()), "d", "images"), CONTEXT, CHANGE)
+    verdict_job(pipeline, [], [], VerdictMaker(Dedupe(Dedupe.Config()), "d", "images"), CONTEXT, Hands(), CHANGE)
 
 
 @pytest.mark.parametrize("fill", [fill_steps, fill_verdicts, fill_dedupe])

@@ -157,7 +157,8 @@ def test_a_dataset_on_an_object_store_gets_the_same_files(photos):
 
 def test_a_killed_run_is_continued_from_the_files_it_finished(photos):
     code = (
-        "from tests.pipelines.steps import *; from pipelines.engine.work import run_step, Runner\n"
+        "from tests.pipelines.steps import *; from pipelines.engine.runners import Runner\n"
+        "from pipelines.engine.work import run_step\n"
         f"run_step(Shout(ShoutConfig(die_after=4)), {photos!r}, Runner('local', 1))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

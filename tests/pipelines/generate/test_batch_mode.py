@@ -3,7 +3,9 @@
 import pyarrow as pa
 
 from pipelines.engine.runners import Runner
+from pipelines.engine.step import Needs
 from pipelines.engine.work import run_derive
+from pipelines.engine.workers import Hands
 from pipelines.generate import Generate, GenerateConfig
 from schemas import Dataset
 from schemas.records import IMAGES
@@ -34,7 +36,8 @@ def test_all_fragments_travel_in_one_batch_however_few_cores_there_are(tmp_path)
 
 
 def test_a_number_of_workers_that_was_given_stays():
-    assert Runner("local").widened(12).workers >= 12
-    assert Runner("local").widened(100_000).workers < 100
-    assert Runner("local", 3).widened(12).workers == 3
-    assert Runner("dask").widened(12).workers == 0
+    waiting = Needs(threads=True, waits=True)
+    assert Runner("local").hands(waiting, 12, True) == Hands("threads", 12)
+    assert Runner("local").hands(waiting, 100_000, True).count < 100
+    assert Runner("local", 3).hands(waiting, 12, True) == Hands("threads", 3)
+    assert Runner("dask").hands(waiting, 12, True) == Hands("inline", 1)

@@ -3,8 +3,9 @@ import pytest
 from pipelines.generate.checks import check_pairs, check_refusal
 from pipelines.generate.claims import contradiction
 from pipelines.generate.context import Box, Known
-from pipelines.generate.statuses import GenerateStatus, Rejected
+from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.reading.language import is_other_language
+from pipelines.llm.reading.rejected import Rejected
 
 DOG, CAT = Box("dog", 0.0, 0.2, 0.2, 0.5), Box("cat", 0.7, 0.2, 0.9, 0.5)
 PEOPLE = (Box("person", 0.1, 0.1, 0.2, 0.9), Box("person", 0.6, 0.1, 0.7, 0.9), Box("person", 0.8, 0.1, 0.9, 0.9))

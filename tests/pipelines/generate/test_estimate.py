@@ -1,11 +1,10 @@
 import pyarrow as pa
 import pytest
 
-from demo.teacher import Teacher
+from lavabeam.demo.teacher import Teacher
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_derive
 from pipelines.generate import GenerateConfig
-from pipelines.generate.estimate import estimate
 from pipelines.generate.step import Generate
 from schemas.records import IMAGES
 from schemas.writing import write_dataset
@@ -27,7 +26,7 @@ def config(tmp_path, **changes):
 
 
 def test_an_estimate_counts_real_prompts_and_sends_nothing(images, tmp_path):
-    told = estimate(config(tmp_path), images)
+    told = Generate(config(tmp_path)).estimate(images)
     assert (told["requests"], told["cached"]) == (10, 0)
     # The prompt file expects 20 tokens for each answer.
     assert told["output_tokens"] == 200
@@ -38,13 +37,13 @@ def test_an_estimate_counts_real_prompts_and_sends_nothing(images, tmp_path):
 
 
 def test_the_bound_covers_what_is_paid_and_cached_answers_cost_nothing(images, tmp_path):
-    before = estimate(config(tmp_path), images)
+    before = Generate(config(tmp_path)).estimate(images)
     with Teacher() as teacher:
         asking = config(tmp_path, base_url=teacher.base_url)
         run_derive(Generate(asking), images, tmp_path / "talks", Runner("local", 1))
         paid = sum(entry["prompt_tokens"] + 2 * entry["completion_tokens"] for entry in teacher.requests) / 1e6
     assert paid <= before["most"]
-    after = estimate(config(tmp_path), images)
+    after = Generate(config(tmp_path)).estimate(images)
     assert (after["requests"], after["cached"], after["cost"]) == (0, 10, 0)
 
 
@@ -52,12 +51,12 @@ def test_answers_seen_so_far_refine_the_expectation(images, tmp_path):
     with Teacher() as teacher:
         asking = config(tmp_path, base_url=teacher.base_url)
         run_derive(Generate(asking), images, tmp_path / "talks", Runner("local", 1))
-    warmer = estimate(config(tmp_path, temperature=1.0), images)
+    warmer = Generate(config(tmp_path, temperature=1.0)).estimate(images)
     # `Dog number 3 runs.` has five tokens.
     assert (warmer["requests"], warmer["output_tokens"]) == (10, 50)
 
 
 def test_batch_mode_is_half_the_price_and_no_price_is_no_cost(images, tmp_path):
-    online = estimate(config(tmp_path), images)
-    assert estimate(config(tmp_path, mode="batch"), images)["cost"] == pytest.approx(online["cost"] / 2)
-    assert estimate(config(tmp_path, price=None), images)["cost"] is None
+    online = Generate(config(tmp_path)).estimate(images)
+    assert Generate(config(tmp_path, mode="batch")).estimate(images)["cost"] == pytest.approx(online["cost"] / 2)
+    assert Generate(config(tmp_path, price=None)).estimate(images)["cost"] is None

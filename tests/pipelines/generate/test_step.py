@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from demo.teacher import Teacher
+from lavabeam.demo.teacher import Teacher
 from pipelines.engine.progress import LIVE, Progress
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_derive

@@ -3,7 +3,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from demo.teacher import Teacher
+from lavabeam.demo.teacher import Teacher
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_derive, run_step
 from pipelines.generate import Generate, GenerateConfig

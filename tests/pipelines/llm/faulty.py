@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from demo.teacher import Teacher, refusal
+from lavabeam.demo.teacher import Teacher, refusal
 
 OK = "ok"
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from aiohttp import web
 
-from demo.teacher import complete, refusal
+from lavabeam.demo.teacher import complete, refusal
 from pipelines.engine.retry import RetryPolicy
 from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.batch import BatchClient

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from schemas.chat import IGNORE, TEMPLATES, ImageRule, encode, get_template
+from schemas.chat.jinja import chat_template
 from schemas.errors import InputError
 
 from .conftest import load
@@ -122,7 +123,7 @@ def test_transformers_gives_the_same_ids_and_masks_from_the_jinja_template(
     content["model"] = {**content["model"], "vocab": {**content["model"]["vocab"], "<image>": tokenizer.image_id}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     peer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), **tokenizer.settings)
-    peer.chat_template = form.jinja(tokenizer)
+    peer.chat_template = chat_template(form, tokenizer)
     for messages in CONVERSATIONS:
         sizes = [(14, 14)] * str(messages).count("'image'")
         row = encode(messages, sizes, form, tokenizer, ONE_TOKEN)

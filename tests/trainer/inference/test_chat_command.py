@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-import lavabeam
+from lavabeam.cli.main import app
 from schemas.errors import InputError
 from tests.pipelines.download.web import Web
 from tests.trainer.conftest import picture
@@ -33,7 +33,7 @@ def web():
 
 
 def call(*arguments, typed=None):
-    return CliRunner().invoke(lavabeam.app, ["chat", *map(str, arguments)], input=typed)
+    return CliRunner().invoke(app, ["chat", *map(str, arguments)], input=typed)
 
 
 def test_a_question_about_a_picture_at_a_url(tiny, web):

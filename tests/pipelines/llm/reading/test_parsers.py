@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.generate.statuses import GenerateStatus, Rejected
+from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.reading.parsers import parse_json, parse_pair, parse_text, parse_turns
+from pipelines.llm.reading.rejected import Rejected
 
 PAIRS = [
     ("What is the cat doing?", "It sleeps on a chair."),

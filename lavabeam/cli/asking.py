@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from commands.output import print_summaries, print_table
+from lavabeam.cli.output import print_summaries, print_table
 
 STEPS = ("caption", "generate", "judge")
 """The steps that may ask an LLM."""

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from demo.inputs import prepare
-from demo.teacher import Teacher
+from lavabeam.demo.inputs import prepare
+from lavabeam.demo.teacher import Teacher
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import RunSummary
 from pipelines.recipes import Action, load_recipe
@@ -26,7 +26,7 @@ def run_demo(folder: str | Path, runner: Runner, say: Say) -> dict[str, Any]:
     steps: rows per status of every step. train: losses and seconds per stage. evaluation: accuracy on Easy-VQA's own
     test split beside the best constant answer per question type. seconds: of each part, and in all.
     """
-    from demo.training import train_demo
+    from lavabeam.demo.training import train_demo
     from pipelines.report import write_report
 
     folder, started = Path(folder), time.monotonic()
@@ -58,7 +58,7 @@ def run_data(work: Path, runner: Runner, say: Say) -> dict[str, Any]:
         variables = {"urls": str(prepared.url_list), "teacher": teacher.base_url, "cache": str(work / "llm-cache")}
         steps: dict[str, dict[str, int]] = {}
         made = 0
-        for action in load_recipe(RECIPES / "demo.yaml", work, variables):
+        for action in load_recipe(RECIPES / "data" / "demo.yaml", work, variables):
             summary = _act(action, session, work)
             steps[_name(summary)] = summary.statuses or {"ok": summary.rows}
             made += summary.made
@@ -74,7 +74,7 @@ def _act(action: Action, runner: Runner, work: Path) -> RunSummary:
 
 def _make_tokenizer(work: Path) -> None:
     """The tokenizer that the mix counts with; it learns from the conversations, once."""
-    from demo.training import TALKS, train_tokenizer
+    from lavabeam.demo.training import TALKS, train_tokenizer
 
     if not (work / "tokenizer" / "tokenizer.json").is_file():
         train_tokenizer([talk.placed(work) for talk in TALKS], work / "tokenizer")

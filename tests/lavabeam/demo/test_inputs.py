@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from demo import inputs
-from demo.web import Server
+from lavabeam.demo import inputs
+from lavabeam.demo.web import Server
 from pipelines.importers.url_list import UrlList, UrlListConfig
 from schemas.writing import write_dataset
 

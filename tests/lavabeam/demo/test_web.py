@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from demo.web import HOST, Page, Server, is_free, new_port, remembered_port
+from lavabeam.demo.web import HOST, Page, Server, is_free, new_port, remembered_port
 
 
 @pytest.fixture

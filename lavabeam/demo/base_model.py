@@ -102,8 +102,8 @@ def make_base_model(
 ) -> dict[str, Any]:
     """Train tower and language model and join them in `folder`/model; what each reached, and `reused` when both were
     there already, from the same inputs."""
-    from demo.language import train_language
-    from demo.tower import train_tower
+    from lavabeam.demo.language import train_language
+    from lavabeam.demo.tower import train_tower
     from trainer.models.assemble import assemble
     from trainer.runfolder import write_json
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from demo.base_model import Talk, make_base_model, train_tokenizer
-from demo.evaluation import evaluated
-from demo.inputs import evaluation_questions
+from lavabeam.demo.base_model import Talk, make_base_model, train_tokenizer
+from lavabeam.demo.evaluation import evaluated
+from lavabeam.demo.inputs import evaluation_questions
 from trainer.launch import train
 
 __all__ = ["TALKS", "train_demo", "train_tokenizer"]
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "train"
+RECIPES = Path(__file__).resolve().parent.parent / "recipes" / "training"
 Say = Callable[[str], None]
 
 TALKS = (

@@ -5,8 +5,8 @@ import json
 import openai
 import pytest
 
-from demo.teacher import MODEL, Teacher, complete
-from demo.teacher_rules import compose
+from lavabeam.demo.teacher import MODEL, Teacher, complete
+from lavabeam.demo.teacher_rules import compose
 
 SCENE = """Captions:
 - a dog chases two cats

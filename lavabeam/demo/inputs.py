@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from demo.web import Page, Server, base_url, new_port, remembered_port
+from lavabeam.demo.web import Page, Server, base_url, new_port, remembered_port
 from pipelines.importers.easy_vqa import COLORS, SHAPES, facts_of, package_folder, read_questions
 from schemas import Dataset
 from schemas.errors import InputError

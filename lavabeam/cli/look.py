@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from commands.output import print_json, print_table, told_statuses
+from lavabeam.cli.output import print_json, print_table, told_statuses
 
 at_option = click.option("--at", type=int, help="The manifest number to look at; the newest by default.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -217,3 +217,27 @@ def cache_import(folder: str, source: str) -> None:
     from pipelines.llm.cache import import_answers
 
     click.echo(f"{import_answers(folder, source)} answers added")
+
+
+@click.command()
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """List the published recipes, or print the one called NAME.
+
+    `lavabeam recipes NAME > my.yaml` is a start for one of your own.
+    """
+    from lavabeam.recipes import KINDS, published
+    from schemas.config import nearest
+    from schemas.errors import InputError
+
+    known = list(published())
+    if name is None:
+        return print_table(
+            ("recipe", "used by", ""), [(one.name, KINDS[one.kind], one.summary) for one in known], title=None
+        )
+    found = [one for one in known if one.name == name]
+    if not found:
+        raise InputError(f"{name}: there is no such recipe. {nearest(name, [one.name for one in known])}")
+    for one in found:
+        click.echo(one.path.read_text(encoding="utf-8"), nl=False)
+    return None

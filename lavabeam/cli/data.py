@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import click
 
-from commands.asking import print_runs, read_asking, was_stopped
-from commands.options import EXTRA_ARGUMENTS, LazyGroup, ModelCommand
-from commands.output import print_json, print_summaries, print_table, told_summary
+from lavabeam.cli.asking import print_runs, read_asking, was_stopped
+from lavabeam.cli.options import BeamCommand, LazyGroup, ModelCommand, beam_arguments
+from lavabeam.cli.output import print_json, print_summaries, print_table, told_summary
 from pipelines import catalog  # names and one-line helps only: no step is imported
 
 AS_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table.")
@@ -36,8 +36,8 @@ def with_runner(command: Callable) -> Callable:
     return command
 
 
-@click.command(context_settings=EXTRA_ARGUMENTS)
-@click.argument("recipe", type=Path)
+@click.command(cls=BeamCommand)
+@click.argument("recipe")
 @folder_option
 @settings_option
 @click.option("--retry", default="", help="Make rows with these statuses again: transient, or names.")
@@ -45,7 +45,7 @@ def with_runner(command: Callable) -> Callable:
 @click.pass_context
 def run(
     ctx: click.Context,
-    recipe: Path,
+    recipe: str,
     folder: str,
     settings: tuple[str, ...],
     retry: str,
@@ -53,12 +53,16 @@ def run(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Run the missing steps of a data RECIPE. What is there is not made again."""
+    """Run the missing steps of a data recipe. What is there is not made again.
+
+    RECIPE is a YAML file, or the name of a published recipe: `lavabeam recipes` lists them.
+    """
+    from lavabeam.recipes import locate
     from pipelines.recipes import load_recipe, run_recipe
 
-    actions = load_recipe(recipe, folder, pairs(settings))
+    actions = load_recipe(locate(recipe, "data"), folder, pairs(settings))
     summaries, asked = [], []
-    for summary in run_recipe(actions, _runner(runner, workers, ctx.args), retry):
+    for summary in run_recipe(actions, _runner(runner, workers, beam_arguments(ctx)), retry):
         summaries.append(summary)
         asked.append(read_asking(summary))
         click.echo(f"{summary.step}: {told_summary(summary)}", err=True)
@@ -67,8 +71,8 @@ def run(
     print_runs(summaries, asked, as_json)
 
 
-@click.command(context_settings=EXTRA_ARGUMENTS)
-@click.argument("recipe", type=Path)
+@click.command(cls=BeamCommand)
+@click.argument("recipe")
 @click.argument("target")
 @folder_option
 @settings_option
@@ -76,7 +80,7 @@ def run(
 @click.pass_context
 def mix(
     ctx: click.Context,
-    recipe: Path,
+    recipe: str,
     target: str,
     folder: str,
     settings: tuple[str, ...],
@@ -88,13 +92,14 @@ def mix(
 
     Chooses rows, copies their pictures in, counts every token.
 
-    RECIPE is a mix recipe such as recipes/mixes/demo.yaml, TARGET the samples dataset to make.
+    RECIPE is the YAML file of a mix, or the name of a published one; TARGET is the samples dataset to make.
     """
+    from lavabeam.recipes import locate
     from pipelines.mix import load_mix, run_mix
     from pipelines.mix.recipe import place
 
-    loaded = load_mix(recipe, folder, pairs(settings))
-    print_summaries([run_mix(loaded, place(target, folder), _runner(runner, workers, ctx.args))], as_json)
+    loaded = load_mix(locate(recipe, "mixes"), folder, pairs(settings))
+    print_summaries([run_mix(loaded, place(target, folder), _runner(runner, workers, beam_arguments(ctx)))], as_json)
 
 
 @click.command()

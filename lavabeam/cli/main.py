@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import click
 
-from commands import data, look, talking, training
-from commands.options import LazyGroup
+from lavabeam.cli import data, look, talking, training
+from lavabeam.cli.options import LazyGroup
 from pipelines.catalog import STEPS
 
 
@@ -19,7 +19,7 @@ class Commands(LazyGroup):
     more: ClassVar = {name: partial(data.step_command, name) for name in STEPS}
     data: ClassVar = ("run", "import", *STEPS, "mix")
     training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
-    looking: ClassVar = ("show", "log", "verify", "report", "cache")
+    looking: ClassVar = ("show", "log", "verify", "report", "cache", "recipes")
     order: ClassVar = ("demo", *data, *training, *looking)
 
 
@@ -32,7 +32,7 @@ def app() -> None:
     """
 
 
-for command in (data.run, data.mix, data.report, look.show, look.log, look.verify, look.cache):
+for command in (data.run, data.mix, data.report, look.show, look.log, look.verify, look.cache, look.recipes):
     app.add_command(command)
 for command in (training.demo, training.train, training.evaluate, training.answer, talking.chat, training.merge):
     app.add_command(command)

@@ -7,7 +7,7 @@ logged, for tests that count what was sent.
     with Teacher() as teacher:
         ... base_url=teacher.base_url ...
 
-or in a process of its own: `python -m demo.teacher --port 8123 --log requests.jsonl`.
+or in a process of its own: `python -m lavabeam.demo.teacher --port 8123 --log requests.jsonl`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from aiohttp import web
 
-from demo.teacher_rules import compose
+from lavabeam.demo.teacher_rules import compose
 
 MODEL = "scripted-teacher"
 _TOKEN = re.compile(r"\w+|[^\w\s]")

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from commands.data import pairs
-from commands.look import json_option
-from commands.output import print_json, print_table, told_statuses
+from lavabeam.cli.data import pairs
+from lavabeam.cli.look import json_option
+from lavabeam.cli.output import print_json, print_table, told_statuses
 
 
 @click.command()
@@ -23,7 +23,7 @@ def demo(folder: Path, runner: str, as_json: bool) -> None:
 
     A second run finds everything there and computes nothing.
     """
-    from demo.run import run_demo
+    from lavabeam.demo.run import run_demo
     from pipelines.engine.runners import Runner
 
     summary = run_demo(folder, Runner(runner), lambda text: click.echo(text, err=True))
@@ -56,7 +56,7 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
 
 
 @click.command()
-@click.argument("recipe", type=Path)
+@click.argument("recipe")
 @click.option(
     "--set", "settings", multiple=True, help="key=value for a dotted key of the recipe: plan.global_batch=64."
 )
@@ -71,7 +71,7 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
 @click.option("--replace", is_flag=True, help="Replace another run in the output folder.")
 @json_option
 def train(
-    recipe: Path,
+    recipe: str,
     settings: tuple[str, ...],
     processes: int | None,
     nodes: int,
@@ -82,18 +82,24 @@ def train(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Run one stage of training: a RECIPE of recipes/train. An interrupted run goes on from its newest checkpoint."""
+    """Run one stage of training. An interrupted run continues from its newest checkpoint.
+
+    RECIPE is a YAML file, or the name of a published recipe: `lavabeam recipes` lists them.
+    """
     import yaml
 
+    from lavabeam.recipes import locate
     from trainer.launch import train as run
+
+    path = locate(recipe, "training")
 
     overrides = {key: yaml.safe_load(value) for key, value in pairs(settings).items()}
     if plan_only:
-        return _compare(recipe, _gpu_counts(gpus, processes, nodes), overrides, as_json)
+        return _compare(path, _gpu_counts(gpus, processes, nodes), overrides, as_json)
     if gpus is not None:
         raise click.UsageError("--gpus is for --plan-only; a run takes --processes and --nodes.")
     result = run(
-        recipe,
+        path,
         processes=processes,
         overrides=overrides,
         dry_run=dry_run,

@@ -16,7 +16,7 @@ from schemas.chat import IGNORE, Tokenizer, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset
 
 if TYPE_CHECKING:
-    from demo.base_model import BaseSizes, Talk
+    from lavabeam.demo.base_model import BaseSizes, Talk
 
 FEWEST_WORDS = 2
 
@@ -39,7 +39,7 @@ def train_language(images: str, talks: Sequence[Talk], tokenizer: str, folder: s
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from demo.tower import optimise
+    from lavabeam.demo.tower import optimise
 
     torch.set_num_threads(1)
     torch.manual_seed(sizes.seed)

@@ -9,7 +9,7 @@ import numpy as np
 from schemas.dataset import Dataset
 
 if TYPE_CHECKING:
-    from demo.base_model import BaseSizes
+    from lavabeam.demo.base_model import BaseSizes
 
 IGNORE = -100
 WARMUP_STEPS = 20

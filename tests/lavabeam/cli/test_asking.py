@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-import lavabeam
+from lavabeam.cli.main import app
 from schemas.errors import InputError
 from schemas.writing import write_dataset
 from tests.pipelines.llm.faulty import OK, FaultyServer
@@ -21,7 +21,7 @@ def call(tmp_path):
     def run(server, *more):
         given = ["--model", "m", "--provider", "own", "--base-url", server.base_url, "--kinds", "[describe]"]
         given += ["--cache", str(tmp_path / "cache"), "--patience", "{attempts: 2, base_s: 0.01}", *more]
-        return CliRunner().invoke(lavabeam.app, ["generate", str(tmp_path / "photos"), str(tmp_path / "talks"), *given])
+        return CliRunner().invoke(app, ["generate", str(tmp_path / "photos"), str(tmp_path / "talks"), *given])
 
     return run
 

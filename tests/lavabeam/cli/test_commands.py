@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-import lavabeam
+from lavabeam.cli.main import app
 from pipelines.llm.store import CacheStore
 from schemas.errors import LavaBeamError
 from schemas.writing import write_dataset
@@ -21,7 +21,7 @@ def photos(tmp_path):
 
 
 def call(*arguments: str):
-    return CliRunner().invoke(lavabeam.app, list(arguments))
+    return CliRunner().invoke(app, list(arguments))
 
 
 def refused(*arguments: str) -> str:
@@ -37,7 +37,7 @@ def test_help_lists_every_command_in_the_order_of_use():
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
     wanted = ["demo", "run", "import", "download", "dedupe", "caption", "generate", "judge", "mix"]
     training = ["plan", "tokens", "train", "merge", "chat", "answer", "evaluate"]
-    assert names == [*wanted, *training, "show", "log", "verify", "report", "cache"]
+    assert names == [*wanted, *training, "show", "log", "verify", "report", "cache", "recipes"]
 
 
 def test_a_step_documents_its_options():

@@ -1,0 +1,5 @@
+"""`python -P -m lavabeam`: the command line without its script."""
+
+from lavabeam.cli.main import main
+
+main()

@@ -1,0 +1,150 @@
+"""Commands whose options are the fields of a step's configuration, read only when the command is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+
+import click
+import yaml
+
+
+class BeamCommand(click.Command):
+    """A command whose words behind `--` go to Beam (`beam_arguments(ctx)`); any other surplus word is refused."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own, behind = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, [])
+        ctx.meta[_BEHIND] = behind
+        try:
+            return super().parse_args(ctx, own)
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                raise click.UsageError(f"{error.message}{_SURPLUS}", ctx) from error
+            raise
+
+
+_BEHIND = "lavabeam.beam_arguments"
+_SURPLUS = (
+    ". Quote a pattern such as '*.json', which the shell expands otherwise; repeat an option to give it several "
+    "values; words for Beam go behind --."
+)
+
+
+def beam_arguments(ctx: click.Context) -> list[str]:
+    """The words that stood behind `--`."""
+    return list(ctx.meta[_BEHIND])
+
+
+class ModelCommand(BeamCommand):
+    """A command with one option per field of `model()`; the callback gets what was given as `config`.
+
+    The model is loaded when options are parsed or shown, never for the list of commands.
+    """
+
+    def __init__(self, name: str, model: Callable[[], Any], callback: Callable, params: list, help: str):
+        super().__init__(name, callback=callback, params=params, help=help)
+        self._model = model
+        self._fields: list[click.Option] = []
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if not self._fields:
+            self._fields = [_option(name, field) for name, field in self._model().model_fields.items()]
+            self.params = [*self.params, *self._fields]
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {str(option.name): ctx.params.pop(str(option.name)) for option in self._fields}
+        fields = self._model().model_fields
+        config = {name: _value(name, fields[name], values) for name, values in given.items()}
+        ctx.params["config"] = {name: value for name, value in config.items() if value is not _ABSENT}
+        ctx.params["arguments"] = beam_arguments(ctx)
+        return super().invoke(ctx)
+
+
+_ABSENT = object()
+
+
+class LazyGroup(click.Group):
+    """A group that also has the commands of `more`: name -> function that builds the command."""
+
+    more: ClassVar[dict[str, Callable[[], click.Command]]] = {}
+    order: ClassVar[tuple[str, ...]] = ()
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        known = {**self.commands, **self.more}
+        return sorted(known, key=lambda name: self.order.index(name) if name in self.order else len(self.order))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.more:
+            return self.more[cmd_name]()
+        return super().get_command(ctx, cmd_name)
+
+
+def _option(name: str, field: Any) -> click.Option:
+    """One field as an option. Values that are no plain words are written as YAML: `--kinds '[detail, reasoning]'`."""
+    flag = "--" + name.replace("_", "-")
+    kind, *others = _kinds(field.annotation)
+    words = " ".join((field.description or "").split())
+    shown = "required" if field.is_required() else f"default: {_default(field)}"
+    words = f"{words}  [{shown}]" if words else f"[{shown}]"
+    if kind is bool and not others:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], help=words, default=None)
+    if get_origin(kind) is Literal and not others:
+        choices = click.Choice([str(arg) for arg in get_args(kind)])
+        return click.Option([flag, name], help=words, type=choices, multiple=True)
+    metavar = {int: "NUMBER", float: "NUMBER", str: "TEXT"}.get(kind, "YAML")
+    if others:
+        metavar = "TEXT" if str in (kind, *others) else "YAML"
+    # Every option may be repeated for click: `_value` collects, or refuses where one value is taken.
+    return click.Option([flag, name], help=words, metavar=metavar, multiple=True)
+
+
+def _value(name: str, field: Any, given: Any) -> Any:
+    """What pydantic shall see of an option's values: lists and mappings collect, anything else is given once."""
+    if not isinstance(given, tuple):
+        return _ABSENT if given is None else given
+    if not given:
+        return _ABSENT
+    kinds = _kinds(field.annotation)
+    values = [_parsed(value, kinds) for value in given]
+    if any(_collects(kind) for kind in kinds):
+        if len(values) == 1:
+            return values[0]
+        return [one for value in values for one in (value if isinstance(value, list) else [value])]
+    if len(values) == 1:
+        return values[0]
+    if any((get_origin(kind) or kind) is dict for kind in kinds) and all(isinstance(value, dict) for value in values):
+        return {key: inner for value in values for key, inner in value.items()}
+    raise click.UsageError(f"--{name.replace('_', '-')} is given {len(values)} times; it takes one value.")
+
+
+def _collects(kind: Any) -> bool:
+    return (get_origin(kind) or kind) in (list, tuple)
+
+
+def _parsed(value: str, kinds: list[Any]) -> Any:
+    """A field of text takes the word as it is; elsewhere it is YAML: `[a, b]`, `{a: 1}`, a number, null."""
+    single = [kind for kind in kinds if not _collects(kind)]
+    elements = [part for kind in kinds if _collects(kind) for part in get_args(kind) if part is not ...]
+    is_text = all(kind is str for kind in (*single, *elements))
+    if is_text and not (elements and value.lstrip().startswith("[")):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that a field takes, without None; an Annotated type as what it annotates."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part) if kind is not type(None)]
+    return [annotation]
+
+
+def _default(field: Any) -> str:
+    value = field.get_default(call_default_factory=True)
+    return str(getattr(value, "value", value))

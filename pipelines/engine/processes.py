@@ -1,0 +1,190 @@
+"""Worker processes: a maker and one task at a time in, `Made` out. Started clean, never forked.
+
+The parent speaks with each over two pipes, in pickles. A worker that dies is replaced, and its task made again; a
+worker whose parent is gone ends at once, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+from pipelines.engine.makers import Maker, Task
+from pipelines.engine.making import Count, Made, make
+from pipelines.engine.step import Context
+from schemas.errors import LavaBeamError, WorkerError
+
+AGAIN = 3
+"""How often a fragment is made again whose worker process died."""
+
+
+_BOOT = (
+    "import pickle, sys; from multiprocessing.connection import Connection; inbox = Connection(0, writable=False); "
+    "sys.path[:] = pickle.loads(inbox.recv_bytes()); from pipelines.engine.processes import serve; serve(inbox)"
+)
+# A process per core: libraries that would start a thread per core in each of them are kept to one.
+_ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1", "RAYON_NUM_THREADS": "1"}
+_END = b""
+_GRACE_S = 10.0
+"""How long an idle worker may take to tear down what its step has set up."""
+
+
+class Crew:
+    """Hires worker processes that all get the same maker."""
+
+    def __init__(self, maker: Maker, context: Context, count: Count):
+        # By value, as Beam does for its own workers: a step that a script or a notebook defines has no importable name.
+        from apache_beam.internal.cloudpickle import cloudpickle
+
+        self.maker, self.count = maker, count
+        self.orders = cloudpickle.dumps((maker, context))
+
+    def hire(self) -> Hired:
+        return Hired(self)
+
+
+class Hired:
+    """One worker process, and its replacements. One thread uses it; `close` may come from another one."""
+
+    def __init__(self, crew: Crew):
+        self._crew, self._closed, self._lock = crew, False, threading.Lock()
+        self._process = self._start()
+
+    def make(self, task: Task) -> Made:
+        """The task, made by the process; raises what a defect of the step raised there."""
+        how = ""
+        for _ in range(AGAIN + 1):
+            try:
+                return self._ask(task)
+            except (EOFError, OSError, pickle.UnpicklingError):
+                how = self._end()
+                with self._lock:
+                    if self._closed:
+                        break
+                    self._process = self._start()
+        return _died_too_often(task, self._crew.maker, how)
+
+    def close(self) -> None:
+        """Let an idle worker tear down its step; one that is busy is killed, and `make` returns."""
+        with self._lock:
+            closed, self._closed = self._closed, True
+            idle = self._idle
+        if not idle:
+            self._process.kill()
+        elif not closed:
+            with suppress(OSError, subprocess.TimeoutExpired):
+                self._out.send_bytes(_END)
+                self._process.wait(_GRACE_S)
+            self._end()
+
+    def _start(self) -> subprocess.Popen:
+        command = [sys.executable, "-P", "-c", _BOOT]
+        environment = {**_ONE_THREAD_EACH, **os.environ}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0)
+        assert process.stdin is not None and process.stdout is not None
+        self._idle = True
+        self._out = Connection(os.dup(process.stdin.fileno()), readable=False)
+        self._in = Connection(os.dup(process.stdout.fileno()), writable=False)
+        process.stdin.close()
+        process.stdout.close()
+        with suppress(OSError):  # it died at once: `make` notices
+            self._out.send_bytes(pickle.dumps(sys.path))
+            self._out.send_bytes(self._crew.orders)
+        return process
+
+    def _ask(self, task: Task) -> Made:
+        with self._lock:
+            if self._closed:
+                raise EOFError
+            self._idle = False
+        self._out.send_bytes(pickle.dumps(task))
+        while True:
+            kind, *values = pickle.loads(self._in.recv_bytes())
+            if kind == "rows":
+                self._crew.count(*values)
+                continue
+            self._idle = True
+            if kind == "made":
+                return values[0]
+            raise _defect(*values)
+
+    def _end(self) -> str:
+        """Make sure that the process is gone; how it went."""
+        self._process.kill()
+        code = self._process.wait()
+        self._out.close()
+        self._in.close()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _died_too_often(task: Task, maker: Maker, how: str) -> Made:
+    """The one error about a fragment that no worker process survived."""
+    message = (
+        f"{maker.target}, fragment {task.fragment}: {AGAIN + 1} worker processes in a row ended while they made "
+        f"{task.path.rsplit('/', 1)[-1]} ({how}). If memory ran out, use fewer --workers. The other fragments "
+        "are kept: start the same command again to make this one."
+    )
+    return Made(task.fragment, error=WorkerError(message))
+
+
+def _defect(error: bytes, text: str) -> BaseException:
+    """What a step raised in its worker, as it was where it can be brought over."""
+    try:
+        raised = pickle.loads(error)
+    except Exception:
+        raised = RuntimeError(text.strip().rsplit("\n", 1)[-1])
+    raised.add_note(f"In a worker process:\n{text}")
+    return raised
+
+
+def serve(inbox: Connection) -> None:
+    """The whole life of a worker process. Its stdout becomes stderr, so that no print gets between the messages."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent decides
+    out = Connection(os.dup(1), readable=False)
+    os.dup2(2, 1)
+    maker, context = pickle.loads(inbox.recv_bytes())
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(inbox, tasks), daemon=True).start()
+
+    def say(*message: Any) -> None:
+        out.send_bytes(pickle.dumps(message))
+
+    ready = False
+    while (message := tasks.get()) != _END:
+        task = pickle.loads(message)
+        try:
+            if not ready:
+                maker.setup(context)
+                ready = True
+            say("made", make(maker, task, context, lambda rows, statuses: say("rows", rows, statuses)))
+        except LavaBeamError as error:
+            say("made", Made(task.fragment, error=error))
+        except BaseException as error:
+            say("raised", _pickled(error), traceback.format_exc())
+    if ready:
+        maker.teardown()
+
+
+def _listen(inbox: Connection, tasks: queue.SimpleQueue[bytes]) -> None:
+    """Messages as they come. When the parent is gone the process ends at once: nobody waits for what it does."""
+    try:
+        while True:
+            tasks.put(inbox.recv_bytes())
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _pickled(error: BaseException) -> bytes:
+    try:
+        return pickle.dumps(error)
+    except Exception:
+        return b""

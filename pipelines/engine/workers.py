@@ -1,0 +1,165 @@
+"""Workers: who makes a run's column files. Tasks in, `Made` out as they are finished, in any order.
+
+Three kinds, chosen by the runner (`Hands`): in the process that Beam runs in, one after the other (what a Dask or
+Dataflow worker does); there on several threads, for steps that wait; or in a process per core (processes.py).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pipelines.engine.makers import Maker, Task
+from pipelines.engine.making import Made, make
+from pipelines.engine.processes import Crew
+from pipelines.engine.progress import LIVE
+from pipelines.engine.runlog import RunLog
+from pipelines.engine.step import Context
+from schemas.errors import LavaBeamError, StorageError, WorkerError
+from schemas.store import Store
+
+LOST_IN_A_ROW = 2
+"""So many fragments lost to dying workers, and none made between them: it is the step or the machine, not a row."""
+
+
+@dataclass(frozen=True)
+class Hands:
+    """How many tasks are under way at a time in one process that Beam runs in, and on what."""
+
+    kind: Literal["inline", "threads", "processes"] = "inline"
+    count: int = 1
+
+
+class Worker(Protocol):
+    """Makes one task at a time, for one thread."""
+
+    def make(self, task: Task) -> Made: ...
+
+    def close(self) -> None: ...
+
+
+class Workforce:
+    """What one process keeps for a run of one maker: its workers, and the run log that it writes."""
+
+    def __init__(self, maker: Maker, context: Context, hands: Hands):
+        self._log = RunLog(Store(maker.target), context.run, maker.name)
+        self._hands, self._stop = hands, threading.Event()
+        self._lost = 0
+        self._hopeless: LavaBeamError | None = None
+        self._workers: list[Worker] = []
+        if hands.kind == "processes":
+            crew = Crew(maker, context, _counted_for(context.run))
+            self._hire: Callable[[], Worker] = crew.hire
+        else:
+            shared = InProcess(maker, context)
+            self._workers.append(shared)
+            self._hire = lambda: shared
+
+    def make(self, tasks: Iterable[Task]) -> Iterator[Made]:
+        """Make all `tasks`. Where nothing can be written, or no worker survives, the others fail without a try."""
+        made = self._in_turn(tasks) if self._hands.kind == "inline" else self._side_by_side(list(tasks))
+        for one in made:
+            if one.record is not None:
+                self._log.add(one.record)
+            self._judge(one)
+            yield one
+        self._log.flush()
+
+    def close(self) -> None:
+        """End the workers; what they are making is given up."""
+        self._stop.set()
+        for worker in self._workers:
+            worker.close()
+        self._log.flush()
+
+    def _judge(self, made: Made) -> None:
+        self._lost = self._lost + 1 if isinstance(made.error, WorkerError) else 0
+        if isinstance(made.error, StorageError) or self._lost >= LOST_IN_A_ROW:
+            self._hopeless = made.error
+
+    def _in_turn(self, tasks: Iterable[Task]) -> Iterator[Made]:
+        worker = self._hire()
+        for task in tasks:
+            yield self._one(worker, task)
+
+    def _side_by_side(self, tasks: list[Task]) -> Iterator[Made]:
+        """A thread per worker takes tasks from one line; this thread hands on what is finished."""
+        line: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        for task in tasks:
+            line.put(task)
+        done: queue.SimpleQueue[Made | BaseException] = queue.SimpleQueue()
+        for _ in range(min(self._hands.count, len(tasks))):
+            threading.Thread(target=self._serve, args=(line, done), daemon=True).start()
+        for _ in tasks:
+            made = done.get()
+            if isinstance(made, BaseException):
+                self._stop.set()
+                raise made
+            yield made
+
+    def _serve(self, line: queue.SimpleQueue[Task], done: queue.SimpleQueue[Made | BaseException]) -> None:
+        try:
+            worker = self._hire()
+            if worker not in self._workers:
+                self._workers.append(worker)
+            while not self._stop.is_set():
+                done.put(self._one(worker, line.get_nowait()))
+            worker.close()  # also one that was hired while the others were ended
+        except queue.Empty:
+            return
+        except BaseException as error:
+            done.put(error)  # a defect: raised again in the thread that waits, so that the run ends with it
+
+    def _one(self, worker: Worker, task: Task) -> Made:
+        if self._hopeless is not None:
+            return Made(task.fragment, error=self._hopeless)
+        return worker.make(task)
+
+
+class InProcess:
+    """Makes tasks in this very process; threads may share it."""
+
+    def __init__(self, maker: Maker, context: Context):
+        self._maker, self._context, self._count = maker, context, _counted_for(context.run)
+        self._ready = True
+        maker.setup(context)
+
+    def make(self, task: Task) -> Made:
+        return make(self._maker, task, self._context, self._count)
+
+    def close(self) -> None:
+        if self._ready:
+            self._ready = False
+            self._maker.teardown()
+
+
+def _counted_for(run: str) -> Callable[[int, dict[str, int]], None]:
+    return lambda rows, statuses: LIVE.add(run, rows, statuses)
+
+
+_FORCES: dict[tuple[str, str], Workforce] = {}
+_LOCK = threading.Lock()
+
+
+def workforce(maker: Maker, context: Context, hands: Hands) -> Workforce:
+    """This process's workforce for the run; set up once, however many threads and bundles ask for it."""
+    key = (context.run, maker.name)
+    with _LOCK:
+        if key not in _FORCES:
+            _release(lambda other: other[0] != context.run and other[1] == maker.name)
+            _FORCES[key] = Workforce(maker, context, hands)
+        return _FORCES[key]
+
+
+def release_workers(run: str) -> None:
+    """Tear down what this process set up for `run`. Processes that a cluster keeps do so when they get other work."""
+    with _LOCK:
+        _release(lambda key: key[0] == run)
+
+
+def _release(chosen: Callable[[tuple[str, str]], bool]) -> None:
+    for key in [key for key in _FORCES if chosen(key)]:
+        _FORCES.pop(key).close()

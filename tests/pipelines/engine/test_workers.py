@@ -1,0 +1,134 @@
+"""Worker processes die, are interrupted and meet defects: no fragment is lost, no process is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.engine.runlog import read_records
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_step
+from schemas import Dataset
+from schemas.errors import SchemaError, WorkerError
+from schemas.store import Store
+from schemas.writing import write_dataset
+from tests.pipelines.engine.test_run import files, keys, shout
+
+ROOT = Path(__file__).parents[3]
+FRAGMENTS = 12
+
+
+@pytest.fixture
+def many(tmp_path):
+    write_dataset(tmp_path / "many", "images", [keys(10 * number, 10) for number in range(FRAGMENTS)])
+    return str(tmp_path / "many")
+
+
+def test_any_number_of_workers_makes_the_same_files(tmp_path):
+    made = []
+    for workers in (1, 2, 5):
+        folder = tmp_path / str(workers)
+        write_dataset(folder, "images", [keys(10 * number, 10) for number in range(FRAGMENTS)])
+        summary = run_step(shout(), folder, Runner("local", workers))
+        made.append(files(str(folder)))
+        records = list(read_records(Store(folder), summary.run))
+        assert len(records) == FRAGMENTS
+        assert len({record["process"] for record in records}) == workers
+        assert len([path for path in (folder / "runs" / summary.run).iterdir() if path.suffix == ".jsonl"]) == 1
+    assert made[0] == made[1] == made[2]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_fragment_made_again(many):
+    summary = run_step(shout(die_after=3), many, Runner("local", 2))
+    assert summary.statuses == {"ok": 60, "odd": 60}
+    assert Dataset.open(many).verify() == []
+    assert len({record["process"] for record in read_records(Store(many), summary.run)}) > 2
+
+
+def test_a_fragment_that_no_worker_survives_is_named_and_the_others_are_kept(many):
+    with pytest.raises(
+        WorkerError, match=r"many, fragment 00\d\d-.*4 worker processes.*shout.*SIGKILL.*fewer --workers"
+    ):
+        run_step(shout(die_after=1), many, Runner("local", 2))
+    assert Dataset.open(many).manifest.number == 1
+    assert run_step(shout(), many, Runner("local", 2)).made == FRAGMENTS
+
+
+def test_an_error_of_ours_and_a_defect_come_over_as_they_were(many):
+    with pytest.raises(SchemaError, match=r"returned 9 rows for 10"):
+        run_step(shout(lose_rows=True), many, Runner("local", 2))
+    with pytest.raises(Exception, match="a defect of the step"):
+        run_step(shout(fail_on="k3"), many, Runner("local", 2))
+    assert _workers() == []
+
+
+def test_a_step_of_a_script_runs_in_worker_processes(many, tmp_path):
+    """Its class has no name that another process could import."""
+    script = tmp_path / "own.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import pyarrow as pa
+        from enum import StrEnum
+        from pipelines.engine.runners import Runner
+        from pipelines.engine.step import Config, Step
+        from pipelines.engine.work import run_step
+
+        class Status(StrEnum):
+            ok = "ok"
+
+        class Length(Step):
+            name, version, Config = "length", 1, Config
+            reads, adds, statuses = ("key",), (pa.field("length", pa.int32()),), Status
+
+            def process(self, batch):
+                print("between the messages")
+                return self.rows_to_batch([{{"length": len(key), "status": "ok"}} for key in batch["key"].to_pylist()])
+
+        print(run_step(Length(Config()), {many!r}, Runner("local", 2)).statuses)
+        """)
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "{'ok': 120}\n"
+    assert done.stderr.count("between the messages") == FRAGMENTS
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_its_run(many, how):
+    code = (
+        "from tests.pipelines.steps import *; from pipelines.engine.runners import Runner\n"
+        "from pipelines.engine.work import run_step\n"
+        f"run_step(Shout(ShoutConfig(sleep=60)), {many!r}, Runner('local', 2))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL) as run:
+        workers = _until(lambda: [one for one in _children(run.pid) if _has_written(many, one)], 2)
+        run.send_signal(how)
+        run.wait(timeout=20)
+    _until(lambda: [one for one in workers if not one.is_running() or one.status() == psutil.STATUS_ZOMBIE], 2)
+
+
+def _children(process: int) -> list[psutil.Process]:
+    return psutil.Process(process).children(recursive=True)
+
+
+def _workers() -> list[psutil.Process]:
+    return [one for one in _children(os.getpid()) if "pipelines.engine.processes" in " ".join(one.cmdline())]
+
+
+def _has_written(dataset: str, process: psutil.Process) -> bool:
+    return any(file.path.startswith(dataset) for file in process.open_files())
+
+
+def _until(found, number: int) -> list[psutil.Process]:
+    deadline = time.monotonic() + 30
+    while len(there := found()) < number:
+        assert time.monotonic() < deadline, there
+        time.sleep(0.05)
+    return there
