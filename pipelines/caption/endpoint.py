@@ -5,7 +5,6 @@ Answers are cached by content and capped like those of `generate`: the same pict
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from pipelines.generate.checks import check_refusal
 from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.answer import Answer, AnswerStatus
 from pipelines.llm.estimate import estimate_requests
-from pipelines.llm.pictures import sendable
+from pipelines.llm.pictures import sendable, sendable_in_thread
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import load_prompt
 from pipelines.llm.reading.parsers import parse_text
@@ -82,7 +81,7 @@ class Endpoint:
 
     async def _caption(self, picture: Picture) -> Caption:
         try:
-            request = await asyncio.to_thread(self._request, picture)
+            request = self._request(picture, await sendable_in_thread(picture.data))
         except PictureError as error:
             return Caption(CaptionStatus.undecodable, detail=str(error))
         answer = await self._lease.client.ask(request)
@@ -99,15 +98,15 @@ class Endpoint:
     def _estimated(self, pictures: Iterator[Picture]) -> Iterator[tuple[ChatRequest, int]]:
         for picture in pictures:
             with suppress(PictureError):
-                yield self._request(picture), self._prompt.expected_output_tokens
+                yield self._request(picture, sendable(picture.data)), self._prompt.expected_output_tokens
 
-    def _request(self, picture: Picture) -> ChatRequest:
-        """The question about one picture; raises PictureError for bytes that no endpoint could read."""
+    def _request(self, picture: Picture, data: bytes) -> ChatRequest:
+        """The question about one picture; `data` is what is sent of it."""
         known = {"captions": [picture.alt_text] if picture.alt_text else []}
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
-            messages=self._prompt.messages(known, (sendable(picture.data),)),
+            messages=self._prompt.messages(known, (data,)),
             max_output_tokens=self.config.max_output_tokens,
             parameters=self.config.request_parameters(),
             prompt=f"{self._prompt.id}/{self._prompt.version}",

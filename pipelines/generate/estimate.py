@@ -8,8 +8,9 @@ from typing import Any
 
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.context import known_from
-from pipelines.generate.writer import build_request, shown, unusable
+from pipelines.generate.writer import build_request, picture_for, unusable
 from pipelines.llm.estimate import estimate_requests
+from pipelines.llm.pictures import sendable
 from pipelines.llm.request import ChatRequest
 from schemas import Dataset
 from schemas.pictures import PictureError
@@ -40,7 +41,8 @@ def _asked(config: GenerateConfig, kinds: list, row: Mapping[str, Any]) -> Itera
         if (kind.sources and row.get("source") not in kind.sources) or not known.has(prompt.needs):
             continue
         try:
-            image = shown(row, prompt)
+            found = picture_for(row, prompt)
+            image = sendable(found) if found else None
         except PictureError:
             continue
         if image or not prompt.image:

@@ -13,7 +13,7 @@ from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.context import Known, known_from
 from pipelines.generate.statuses import REJECTED, GenerateStatus
 from pipelines.llm.answer import Answer
-from pipelines.llm.pictures import sendable
+from pipelines.llm.pictures import sendable_in_thread
 from pipelines.llm.prompts import Prompt
 from pipelines.llm.reading.parsers import (
     PAIRS_SCHEMA,
@@ -72,7 +72,8 @@ class Writer:
     ) -> list[Written]:
         """One row per answer that was asked for: rejected ones stay, the last may be the good one."""
         try:
-            image = await asyncio.to_thread(shown, row, prompt) if prompt.image else None
+            found = picture_for(row, prompt)
+            image = await sendable_in_thread(found) if found else None
         except PictureError as error:
             detail = f"the picture cannot be decoded: {error}"
             return [Written(_bare_row(row, kind, prompt, GenerateStatus.skipped_input, detail))]
@@ -134,10 +135,9 @@ def unusable(row: Mapping[str, Any], skip_duplicates: bool) -> str | None:
     return None
 
 
-def shown(row: Mapping[str, Any], prompt: Prompt) -> bytes | None:
-    """The picture to send along with `prompt`, if it asks for one and the row has one; raises PictureError."""
-    data = (row.get("image") or {}).get("bytes") if prompt.image else None
-    return sendable(data) if data else None
+def picture_for(row: Mapping[str, Any], prompt: Prompt) -> bytes | None:
+    """The row's encoded picture, if it has one and `prompt` asks for it."""
+    return (row.get("image") or {}).get("bytes") if prompt.image else None
 
 
 def build_request(

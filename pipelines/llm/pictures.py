@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
-from schemas.pictures import open_rgb, read
+from schemas.pictures import Header, open_rgb, read
 
 PROVIDER_FORMATS = frozenset({"jpeg", "png", "webp", "gif"})
 """What OpenAI, Anthropic and Gemini's compatible endpoint list in common."""
@@ -25,8 +26,20 @@ def sendable(data: bytes) -> bytes:
     are not a picture, or that would have to be decoded and cannot be.
     """
     header = read(data)
-    if header.format in PROVIDER_FORMATS and REDRAWN.isdisjoint(header.traits):
-        return data
+    return data if _taken(header) else _redrawn(data, header)
+
+
+async def sendable_in_thread(data: bytes) -> bytes:
+    """`sendable`, with a thread for what has to be decoded; the rest goes on at once, so requests keep their order."""
+    header = read(data)
+    return data if _taken(header) else await asyncio.to_thread(_redrawn, data, header)
+
+
+def _taken(header: Header) -> bool:
+    return header.format in PROVIDER_FORMATS and REDRAWN.isdisjoint(header.traits)
+
+
+def _redrawn(data: bytes, header: Header) -> bytes:
     image, file = open_rgb(data), io.BytesIO()
     if "alpha" in header.traits or image.getcolors(FEW_COLOURS) is not None:
         image.save(file, "PNG")
