@@ -6,8 +6,9 @@ with their median (Zauner, "Implementation and Benchmarking of Perceptual Image 
 
 from __future__ import annotations
 
-import io
 from typing import Any
+
+from schemas.pictures import MAX_PIXELS, PictureError, jpeg_pixels, open_rgb, read
 
 SIDE = 32
 LOW = 8
@@ -25,7 +26,7 @@ def hash_grey(grey: Any) -> str:
 
 
 def perceptual_hash(data: bytes, width: int, height: int) -> str | None:
-    """The hash of a picture's bytes, or None when they cannot be decoded.
+    """The hash of the upright picture that the bytes hold, or None when they cannot be decoded.
 
     `width` and `height` are the picture's: a JPEG is decoded at 1/8, 1/4 or 1/2 of them while `SIDE` pixels remain,
     which costs a fifth of decoding it whole. The same bytes always give the same hash.
@@ -41,26 +42,16 @@ def distance(first: str, second: str) -> int:
 
 def decode_grey(data: bytes, shrink: int) -> Any:
     """A uint8 array (height, width), shrunk by up to `shrink` where the format makes that cheap; None: undecodable."""
-    import cv2
     import numpy as np
-
-    if data[:2] == b"\xff\xd8":
-        reduced = {
-            8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-            4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-            2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-        }
-        flags = next((flag for factor, flag in reduced.items() if shrink >= factor), cv2.IMREAD_GRAYSCALE)
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    return _grey_by_pillow(data)
-
-
-def _grey_by_pillow(data: bytes) -> Any:
-    import numpy as np
-    from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("L"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        header = read(data)
+        if header.format == "jpeg" and "cmyk" not in header.traits:
+            if header.width * header.height > MAX_PIXELS:
+                return None
+            # Shrinking pads the last row and column of blocks, which turning would bring to the other side: up to 8
+            # bits away from an upright copy.
+            return jpeg_pixels(data, header, shrink if header.orientation == 1 else 1, grey=True)
+        return np.asarray(open_rgb(data).convert("L"))
+    except PictureError:
         return None

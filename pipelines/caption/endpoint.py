@@ -6,6 +6,7 @@ Answers are cached by content and capped like those of `generate`: the same pict
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import Field
@@ -15,12 +16,14 @@ from pipelines.generate.checks import check_refusal
 from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.answer import Answer, AnswerStatus
 from pipelines.llm.estimate import estimate_requests
+from pipelines.llm.pictures import sendable, sendable_in_thread
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import load_prompt
 from pipelines.llm.reading.parsers import parse_text
 from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
+from schemas.pictures import PictureError
 
 _STATUSES = {
     AnswerStatus.refused: CaptionStatus.refused,
@@ -71,14 +74,17 @@ class Endpoint:
 
     def estimate(self, pictures: Iterator[Picture]) -> dict[str, Any]:
         """What asking about `pictures` would take (pipelines/llm/estimate.py); sends nothing."""
-        asked = ((self._request(picture), self._prompt.expected_output_tokens) for picture in pictures)
-        return estimate_requests(self.config, asked)
+        return estimate_requests(self.config, self._estimated(pictures))
 
     def close(self) -> None:
         self._lease.close()
 
     async def _caption(self, picture: Picture) -> Caption:
-        answer = await self._lease.client.ask(self._request(picture))
+        try:
+            request = self._request(picture, await sendable_in_thread(picture.data))
+        except PictureError as error:
+            return Caption(CaptionStatus.undecodable, detail=str(error))
+        answer = await self._lease.client.ask(request)
         if not answer.ok:
             return _without_text(answer)
         try:
@@ -89,12 +95,18 @@ class Endpoint:
             status = CaptionStatus.refused if refused else CaptionStatus.empty
             return Caption(status, detail=rejected.detail, answer=answer)
 
-    def _request(self, picture: Picture) -> ChatRequest:
+    def _estimated(self, pictures: Iterator[Picture]) -> Iterator[tuple[ChatRequest, int]]:
+        for picture in pictures:
+            with suppress(PictureError):
+                yield self._request(picture, sendable(picture.data)), self._prompt.expected_output_tokens
+
+    def _request(self, picture: Picture, data: bytes) -> ChatRequest:
+        """The question about one picture; `data` is what is sent of it."""
         known = {"captions": [picture.alt_text] if picture.alt_text else []}
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
-            messages=self._prompt.messages(known, (picture.data,)),
+            messages=self._prompt.messages(known, (data,)),
             max_output_tokens=self.config.max_output_tokens,
             parameters=self.config.request_parameters(),
             prompt=f"{self._prompt.id}/{self._prompt.version}",

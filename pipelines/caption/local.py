@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-from PIL import Image, ImageOps
+from typing import TYPE_CHECKING, Any
 
 from pipelines.caption.engine import Caption, CaptionStatus, Picture
 from schemas.errors import InputError
+from schemas.pictures import PictureError, open_rgb
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ Describe = Callable[[list[Opened]], list[Caption]]
 def captions_in_batches(pictures: Iterator[Picture], batch_pictures: int, describe: Describe) -> Iterator[Caption]:
     """One caption per picture, in order; `describe` gets at most `batch_pictures` decoded pictures at a time.
 
-    Bytes that are no picture never reach the model. When it raises on a batch, each picture of the batch is
+    Bytes that cannot be decoded never reach the model. When it raises on a batch, each picture of the batch is
     tried alone, so that one bad picture costs one caption.
     """
     while batch := list(islice(pictures, batch_pictures)):
@@ -66,12 +67,11 @@ def weights_version(path: Path) -> str:
 
 
 def _open(picture: Picture) -> Opened | Caption:
-    """The decoded picture; a caption with a status when it is none."""
+    """The decoded picture, or a caption that says why there is none."""
     try:
-        with Image.open(io.BytesIO(picture.data)) as image:
-            return Opened(picture, ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Caption(CaptionStatus.undecodable, detail=_one_line(error))
+        return Opened(picture, open_rgb(picture.data))
+    except PictureError as error:
+        return Caption(CaptionStatus.undecodable, detail=str(error))
 
 
 def _describe(pictures: list[Opened], describe: Describe) -> list[Caption]:

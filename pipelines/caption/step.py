@@ -56,7 +56,7 @@ class CaptionStep(Step[CaptionConfig]):
     """Adds `caption`, and who wrote it: engine, model and version. Rows left out say why in `caption_status`."""
 
     name = "caption"
-    version = 2
+    version = 3
     Config = CaptionConfig
     reads: tuple[str, ...] = ("key", "image")  # type: ignore[misc]
     optional = ("alt_text",)

@@ -12,6 +12,7 @@ from pydantic import Field
 from pipelines.engine.step import Config, Step
 from schemas.fingerprint import fingerprint
 from schemas.phash import perceptual_hash
+from schemas.pictures import PictureError, read
 
 
 class DedupeConfig(Config):
@@ -39,7 +40,7 @@ class DedupeKeys(Step[DedupeConfig]):
     """
 
     name = "dedupe_keys"
-    version = 1
+    version = 2
     Config = DedupeConfig
     reads = ("key", "image")
     optional = ("sha256", "phash", "width", "height")
@@ -76,15 +77,10 @@ def _keys(image: pa.StructScalar, known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _computed(data: bytes) -> dict[str, Any]:
-    import io
-
-    from PIL import Image
-
     found: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest()}
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            found["width"], found["height"] = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        found["width"], found["height"] = read(data).size
+    except PictureError:
         return found
     phash = perceptual_hash(data, found["width"], found["height"])
     return found | ({"phash": phash} if phash else {})

@@ -1,235 +1,33 @@
-"""What a picture's first bytes say: format, size, and whether it is anything but a plain picture. Nothing is decoded.
-
-Own parsers of a few fields each, because opening a file with an imaging library already allocates for some formats
-(a 40-byte WebP may claim a canvas of a gigabyte). The whole structure is walked, so a file cut anywhere is noticed.
-"""
+"""Checks of received bytes, as outcomes of a row: what schemas/pictureheader.py refuses becomes a Failure."""
 
 from __future__ import annotations
 
-import re
-import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pipelines.download.statuses import DownloadStatus, Failure
+from schemas import pictureheader
+from schemas.pictureheader import MAGIC_BYTES, Header, PictureError
 
-MAGIC_BYTES = 16
-"""Bytes that `check_magic` needs."""
-
-_MAGIC = (
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"GIF87a", "gif"),
-    (b"GIF89a", "gif"),
-    (b"BM", "bmp"),
-)
-# Pictures of a kind that is not taken. ISO base media files say theirs in the brand at byte 8.
-_OTHER_PICTURES = (
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"8BPS", "PSD"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"%PDF", "PDF"),
-)
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
-_MARKUP = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
-
-
-@dataclass(frozen=True)
-class Header:
-    """`width` and `height` as stored, before any rotation; pixels. `orientation` is EXIF's, 1 to 8."""
-
-    format: str
-    width: int
-    height: int
-    plain: bool
-    """8 bits, grey or RGB, opaque, one frame, upright: the bytes may be kept as they are."""
-    traits: tuple[str, ...] = ()
-    """What makes it not plain: animated, 16-bit, cmyk, palette, alpha, rotated."""
-    orientation: int = 1
-
-    @property
-    def mime(self) -> str:
-        return f"image/{self.format}"
+__all__ = ["MAGIC_BYTES", "Header", "check_magic", "picture_failures", "read_header"]
 
 
 def check_magic(data: bytes) -> str:
     """The format that the first bytes announce; raises Failure (not_image, unsupported_format)."""
-    for magic, name in _MAGIC:
-        if data.startswith(magic):
-            return name
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    for magic, name in _OTHER_PICTURES:
-        if data.startswith(magic):
-            raise Failure(DownloadStatus.unsupported_format, name)
-    if data[4:8] == b"ftyp":
-        raise Failure(DownloadStatus.unsupported_format, {b"avif": "AVIF"}.get(data[8:12], "HEIF or video"))
-    text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<svg", b"<?xml")):
-        # An XML prologue in an answer about a picture: SVG, or an error page of an object store.
-        is_svg = b"<svg" in text or b"svg" in text[:64]
-        raise Failure(*((DownloadStatus.unsupported_format, "SVG") if is_svg else (DownloadStatus.not_image, "XML")))
-    if text.startswith(_MARKUP):
-        raise Failure(DownloadStatus.not_image, "HTML")
-    raise Failure(DownloadStatus.not_image, "unknown first bytes")
+    with picture_failures():
+        return pictureheader.check_magic(data)
 
 
 def read_header(data: bytes) -> Header:
     """Format, size and traits; raises Failure (not_image, unsupported_format, truncated, corrupt)."""
-    name = check_magic(data)
+    with picture_failures():
+        return pictureheader.read_header(data)
+
+
+@contextmanager
+def picture_failures() -> Iterator[None]:
+    """A defect of a picture as the status of the same name."""
     try:
-        header = _READERS[name](data)
-    except (struct.error, IndexError):
-        raise Failure(DownloadStatus.truncated, f"the {name} ends inside its structure") from None
-    if not header.width or not header.height:
-        raise Failure(DownloadStatus.corrupt, f"the {name} has no size")
-    return header
-
-
-def _header(name: str, width: int, height: int, traits: list[str], orientation: int = 1) -> Header:
-    orientation = orientation if 1 <= orientation <= 8 else 1
-    if orientation != 1:
-        traits.append("rotated")
-    return Header(name, width, height, not traits, tuple(traits), orientation)
-
-
-def _truncated(name: str) -> Failure:
-    return Failure(DownloadStatus.truncated, f"the {name} ends before its end mark")
-
-
-def _jpeg(data: bytes) -> Header:
-    """Segments up to the first scan (ISO/IEC 10918-1, annex B), and an end-of-image mark after it."""
-    position, size, orientation, traits = 2, None, 1, []
-    while True:
-        position = _marker(data, position)
-        marker = data[position + 1]
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # marks without a length
-            position += 2
-            continue
-        length = struct.unpack_from(">H", data, position + 2)[0]
-        # Start of frame: C0 to CF without the tables C4 and CC and the reserved C8.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            precision, height, width, components = struct.unpack_from(">BHHB", data, position + 4)
-            size = (width, height)
-            traits += ["16-bit"] * (precision != 8) + ["cmyk"] * (components == 4)
-        elif marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-            orientation = exif_orientation(data[position + 10 : position + 2 + length])
-        elif marker == 0xDA:
-            break
-        position += 2 + length
-    if size is None:
-        raise Failure(DownloadStatus.corrupt, "the jpeg has no frame before its scan")
-    if data.rfind(b"\xff\xd9", position) < 0:
-        raise _truncated("jpeg")
-    return _header("jpeg", *size, traits, orientation)
-
-
-def _marker(data: bytes, position: int) -> int:
-    """Where the next marker begins. Stray and fill bytes before it are passed over, as decoders do."""
-    found = _JPEG_MARKER.search(data, position)
-    if found is None:
-        raise IndexError
-    return found.end() - 2
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Tag 274 of the first directory (TIFF 6.0 section 2), or 1 when it is absent or broken."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (entries,) = struct.unpack_from(order + "H", exif, start)
-        for entry in range(entries):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, start + 2 + 12 * entry)
-            if tag == 274:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        return 1
-    return 1
-
-
-def _png(data: bytes) -> Header:
-    """Chunks up to IEND (PNG specification, third edition, sections 5 and 11); APNG says acTL before the pixels."""
-    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    traits = ["16-bit"] * (depth == 16) + ["palette"] * (colour == 3) + ["alpha"] * (colour in (4, 6))
-    position, orientation = 8, 1
-    while True:
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"acTL":
-            traits.append("animated")
-        elif kind == b"tRNS" and colour != 3:
-            traits.append("alpha")
-        elif kind == b"eXIf":
-            orientation = exif_orientation(data[position + 8 : position + 8 + length])
-        elif kind == b"IEND":
-            break
-        position += 12 + length
-    return _header("png", width, height, traits, orientation)
-
-
-def _gif(data: bytes) -> Header:
-    """Blocks up to the trailer (GIF89a, sections 18 to 27). Every GIF has a palette, so none is plain."""
-    width, height, packed = struct.unpack_from("<HHB", data, 6)
-    position = 13 + _gif_palette(packed)
-    while data[position] != 0x3B:
-        if data[position] == 0x2C:  # an image: its descriptor, its palette, the size of its codes
-            position += 11 + _gif_palette(data[position + 9])
-        elif data[position] == 0x21:  # an extension and its label
-            position += 2
-        else:
-            raise Failure(DownloadStatus.corrupt, "the gif's blocks are broken")
-        while length := data[position]:  # blocks of data, ended by an empty one
-            position += 1 + length
-        position += 1
-    return _header("gif", width, height, ["palette"])
-
-
-def _gif_palette(packed: int) -> int:
-    """Bytes of the palette that a packed field announces (GIF89a, sections 18 and 20)."""
-    return 3 * 2 ** ((packed & 7) + 1) if packed & 0x80 else 0
-
-
-def _bmp(data: bytes) -> Header:
-    """The info header (BITMAPINFOHEADER or longer). Never kept as it is: no browser-sized picture should be one."""
-    (length,) = struct.unpack_from("<I", data, 14)
-    width, height = struct.unpack_from("<HH" if length == 12 else "<ii", data, 18)
-    return Header("bmp", abs(width), abs(height), plain=False)
-
-
-def _webp(data: bytes) -> Header:
-    """RIFF container (RFC 9649, section 2): the first chunk decides."""
-    (length,) = struct.unpack_from("<I", data, 4)
-    if len(data) < length + 8:
-        raise _truncated("webp")
-    kind = data[12:16]
-    if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return _header("webp", width & 0x3FFF, height & 0x3FFF, [])
-    if kind == b"VP8L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        alpha = ["alpha"] * bool(bits >> 28 & 1)
-        return _header("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, alpha)
-    if kind == b"VP8X":
-        flags = data[20]
-        width = int.from_bytes(data[24:27], "little") + 1
-        height = int.from_bytes(data[27:30], "little") + 1
-        traits = ["animated"] * bool(flags & 2) + ["alpha"] * bool(flags & 16)
-        return _header("webp", width, height, traits, _webp_orientation(data) if flags & 8 else 1)
-    raise Failure(DownloadStatus.corrupt, "the webp has no picture")
-
-
-def _webp_orientation(data: bytes) -> int:
-    position = 12
-    while position + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, position)
-        if kind == b"EXIF":
-            return exif_orientation(data[position + 8 : position + 8 + length].removeprefix(b"Exif\0\0"))
-        position += 8 + length + length % 2
-    return 1
-
-
-_READERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "bmp": _bmp, "webp": _webp}
+        yield
+    except PictureError as error:
+        raise Failure(DownloadStatus(error.defect.value), error.detail) from None

@@ -6,16 +6,16 @@ as RGB, alpha on white (as img2dataset), EXIF rotation applied. docs/download.md
 
 from __future__ import annotations
 
-import io
 import threading
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.download.config import DownloadConfig
-from pipelines.download.headers import Header, read_header
+from pipelines.download.headers import Header, picture_failures, read_header
 from pipelines.download.resize import final_size, resize, scaled_size, shrink_while_decoding
 from pipelines.download.statuses import DownloadStatus, Failure
 from schemas.phash import perceptual_hash
+from schemas.pictures import jpeg_pixels, rgb
 
 _LARGE = 2**23
 """Pixels above which pictures are decoded one at a time: a progressive JPEG takes up to 9 bytes for each."""
@@ -113,69 +113,13 @@ def _may_stay(data: bytes, header: Header, config: DownloadConfig) -> bool:
 def _decode(data: bytes, header: Header, config: DownloadConfig) -> Any:
     """Upright, opaque pixels: uint8 BGR (height, width, 3), OpenCV's order."""
     if header.format == "jpeg" and "cmyk" not in header.traits:
-        pixels = _decode_jpeg(data, header, config)
-    else:
-        pixels = _decode_by_pillow(data, header)
-    if pixels is None:
-        raise Failure(DownloadStatus.corrupt, f"the {header.format} cannot be decoded")
-    return pixels
-
-
-def _decode_jpeg(data: bytes, header: Header, config: DownloadConfig) -> Any:
-    import cv2
-    import numpy as np
-
-    factor = shrink_while_decoding(header.width, header.height, config)
-    flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}[factor]
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if pixels is None else upright(pixels, header.orientation)
-
-
-def upright(pixels: Any, orientation: int) -> Any:
-    """Undo an EXIF orientation (Exif 2.32, section 4.6.4: where the stored row 0 and column 0 belong)."""
-    import numpy as np
-
-    if orientation in (2, 3):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4):
-        pixels = pixels[::-1]
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
-
-
-def _decode_by_pillow(data: bytes, header: Header) -> Any:
-    """First frame, upright, flattened on white, 8 bits; None when it cannot be decoded."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.size != (header.width, header.height):
-                return None  # a GIF frame beyond its screen would allocate what the header did not announce
-            image.load()
-            frame = ImageOps.exif_transpose(image)
-            return np.ascontiguousarray(np.asarray(_opaque(frame))[:, :, ::-1])
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        return None
-
-
-def _opaque(frame: Any) -> Any:
-    """A Pillow image of any mode as opaque RGB."""
-    import numpy as np
-    from PIL import Image
-
-    if frame.mode.startswith("I") or frame.mode == "F":
-        # Pillow clips 16 bits at 255 when it converts; the high byte is what a viewer shows.
-        frame = Image.fromarray((np.asarray(frame).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-    if "A" in frame.mode or "a" in frame.mode or "transparency" in frame.info:
-        layer = frame.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return frame.convert("RGB")
+        shrink = shrink_while_decoding(header.width, header.height, config)
+        pixels = jpeg_pixels(data, header, shrink)
+        if pixels is None:
+            raise Failure(DownloadStatus.corrupt, f"the {header.format} cannot be decoded")
+        return pixels
+    with picture_failures():
+        return rgb(data)[:, :, ::-1].copy()
 
 
 def _encode(pixels: Any, config: DownloadConfig) -> tuple[bytes, str]:

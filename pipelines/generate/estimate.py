@@ -8,10 +8,12 @@ from typing import Any
 
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.context import known_from
-from pipelines.generate.writer import build_request, unusable
+from pipelines.generate.writer import build_request, picture_for, unusable
 from pipelines.llm.estimate import estimate_requests
+from pipelines.llm.pictures import sendable
 from pipelines.llm.request import ChatRequest
 from schemas import Dataset
+from schemas.pictures import PictureError
 
 
 def estimate(config: GenerateConfig, columns: Sequence[str], images: str | Path) -> dict[str, Any]:
@@ -36,8 +38,12 @@ def _asked(config: GenerateConfig, kinds: list, row: Mapping[str, Any]) -> Itera
         return
     known = known_from(row, config.caption_columns)
     for kind, prompt in kinds:
-        image = (row.get("image") or {}).get("bytes") if prompt.image else None
         if (kind.sources and row.get("source") not in kind.sources) or not known.has(prompt.needs):
+            continue
+        try:
+            found = picture_for(row, prompt)
+            image = sendable(found) if found else None
+        except PictureError:
             continue
         if image or not prompt.image:
             yield build_request(config, prompt, known, image), prompt.expected_output_tokens

@@ -14,7 +14,7 @@ class GenerateStatus(StrEnum):
     ok = "ok"
     # nothing was asked
     not_asked = "not_asked"  # no kind is asked of this source
-    skipped_input = "skipped_input"  # the picture is missing, or a duplicate of another row's
+    skipped_input = "skipped_input"  # the picture is missing, undecodable, or a duplicate of another row's
     no_context = "no_context"  # nothing is known about the picture that the prompt could use
     # there is no answer (the request layer's reasons)
     truncated = "truncated"

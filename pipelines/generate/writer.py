@@ -13,6 +13,7 @@ from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.context import Known, known_from
 from pipelines.generate.statuses import REJECTED, GenerateStatus
 from pipelines.llm.answer import Answer
+from pipelines.llm.pictures import sendable_in_thread
 from pipelines.llm.prompts import Prompt
 from pipelines.llm.reading.parsers import (
     PAIRS_SCHEMA,
@@ -26,6 +27,7 @@ from pipelines.llm.reading.parsers import (
 from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.structured import ask_for
+from schemas.pictures import PictureError
 
 if TYPE_CHECKING:
     from pipelines.llm.client import LlmClient
@@ -69,7 +71,12 @@ class Writer:
         self, row: Mapping[str, Any], known: Known, kind: Kind, prompt: Prompt, samples: Mapping[str, int]
     ) -> list[Written]:
         """One row per answer that was asked for: rejected ones stay, the last may be the good one."""
-        image = (row.get("image") or {}).get("bytes") if prompt.image else None
+        try:
+            found = picture_for(row, prompt)
+            image = await sendable_in_thread(found) if found else None
+        except PictureError as error:
+            detail = f"the picture cannot be decoded: {error}"
+            return [Written(_bare_row(row, kind, prompt, GenerateStatus.skipped_input, detail))]
         if not known.has(prompt.needs) or (prompt.image and not image):
             needs = "the picture" if prompt.image else " or ".join(prompt.needs)
             detail = f"prompt {prompt.id} needs {needs}"
@@ -126,6 +133,11 @@ def unusable(row: Mapping[str, Any], skip_duplicates: bool) -> str | None:
     if skip_duplicates and row.get("duplicate_of"):
         return f"duplicate of {row['duplicate_of']}"
     return None
+
+
+def picture_for(row: Mapping[str, Any], prompt: Prompt) -> bytes | None:
+    """The row's encoded picture, if it has one and `prompt` asks for it."""
+    return (row.get("image") or {}).get("bytes") if prompt.image else None
 
 
 def build_request(

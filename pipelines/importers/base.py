@@ -34,6 +34,7 @@ class ImportStatus(StrEnum):
     no_url = "no_url"  # the url cell is empty
     bad_value = "bad_value"  # a cell cannot be read as its column's type; the column is left empty
     no_image = "no_image"  # the picture that the row names does not exist or is empty
+    undecodable = "undecodable"  # the bytes are not a picture, or a cut or damaged one; they are not kept
     bad_conversation = "bad_conversation"  # turns out of order, an unknown speaker, or no turns
 
 

@@ -45,7 +45,7 @@ class HuggingFace(Importer):
     """
 
     name = "huggingface"
-    version = 1
+    version = 2
     makes = "images"
     Config = HuggingFaceConfig
 

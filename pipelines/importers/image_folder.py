@@ -28,14 +28,14 @@ class ImageFolderConfig(Config):
 
 
 class ImageFolder(Importer):
-    """Pictures in the order of their paths. A file that is no picture keeps its row, without bytes.
+    """Pictures in the order of their paths. A file that cannot be decoded keeps its row, without bytes.
 
     Whether a file changed is told by its path, size and time of change: hashing a million pictures at the
     start of every run would cost more than the run. Pictures whose paths sort behind all others come alone.
     """
 
     name = "image_folder"
-    version = 1
+    version = 2
     makes = "images"
     Config = ImageFolderConfig
 

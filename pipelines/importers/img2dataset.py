@@ -47,7 +47,7 @@ class Img2dataset(Importer):
     """
 
     name = "img2dataset"
-    version = 1
+    version = 2
     makes = "images"
     Config = Img2datasetConfig
 

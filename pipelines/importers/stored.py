@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
 from pipelines.importers.base import ImportStatus, image_table
+from schemas.pictures import PictureError, check
 from schemas.records import STORED_IMAGE
 
 
@@ -20,18 +19,18 @@ def stored_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def stored_row(data: bytes | None, path: str | None) -> dict[str, Any]:
-    """The columns of one picture and its import status; only the header is decoded.
+    """The columns of one picture and its import status. `width` and `height` are those of the upright picture.
 
-    Bytes that no decoder knows are not kept. The perceptual hash is left to `dedupe`, which needs it.
+    The picture is decoded to prove that it can be, as training will do it; bytes that cannot be used are not kept, as
+    `download` keeps none. The perceptual hash is left to `dedupe`, which needs it.
     """
     if not data:
         return {"import_status": ImportStatus.no_image, "import_detail": f"{path or 'the row'} holds no bytes"}
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        detail = f"{path or 'the cell'} is no picture ({len(data)} bytes)"
-        return {"import_status": ImportStatus.no_image, "import_detail": detail}
+        width, height = check(data).size
+    except PictureError as error:
+        detail = f"{path or 'the cell'} ({len(data)} bytes): {error}"
+        return {"import_status": ImportStatus.undecodable, "import_detail": detail}
     return {
         "image": {"bytes": data, "path": path},
         "width": width,

@@ -42,7 +42,7 @@ class WebDataset(Importer):
     """
 
     name = "webdataset"
-    version = 1
+    version = 2
     makes = "images"
     Config = WebDatasetConfig
 

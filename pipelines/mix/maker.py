@@ -1,4 +1,8 @@
-"""Makes one fragment of a mix: selects rows without touching a picture, then copies their pictures in."""
+"""Makes one fragment of a mix: chooses rows and counts why the others are left out, then copies their pictures in.
+
+The counts go in front of the rows, so whether a picture can be used is decided while rows are chosen. Pictures that the
+recipe encodes anew are encoded then, once, and wait in a spool.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,22 @@ import pyarrow as pa
 
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.step import Context
-from pipelines.mix.pictures import stored
+from pipelines.mix.pictures import ReadyPicture, Spool, stored
 from pipelines.mix.recipe import MixRecipe, MixSource
 from pipelines.mix.select import KeyIndex, caption_rows, copies, image_filters, refused_by
 from schemas.chat import Encoded, ImageRule, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError, LavaBeamError
 from schemas.manifest import FragmentEntry
+from schemas.pictures import PictureError
 from schemas.records import SAMPLES
 from schemas.store import Store
 
 CANNOT_ENCODE = "cannot_encode"
 """A row that no template can show: other numbers of pictures and placeholders, an unknown role, ..."""
+
+PICTURE_UNREADABLE = "picture_unreadable"
+"""A row with a picture that is there and cannot be read: cut, damaged, or not a picture."""
 
 CONVERSATION_COLUMNS = ["key", "image_keys", "messages", "kind", "source"]
 
@@ -56,18 +64,19 @@ class MixMaker(Maker):
     def open(self, task: Task) -> tuple[dict[str, int], Iterator[pa.RecordBatch]]:
         """Why rows were taken or left out, and the batches. Counts go into the file, so that no rerun loses them."""
         counts: Counter[str] = Counter()
-        chosen = list(self._chosen(task.source, counts))
-        return dict(counts), self._batches(task.source, chosen)
+        spool = Spool()
+        chosen = list(self._chosen(task.source, counts, spool))
+        return dict(counts), self._batches(task.source, chosen, spool)
 
-    def _chosen(self, part: MixFragment, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    def _chosen(self, part: MixFragment, counts: Counter[str], spool: Spool) -> Iterator[dict[str, Any]]:
         source = self.recipe.sources[part.name]
         images = self._images.get(source.images or "")
         filters = image_filters(source, images.columns) if images else {}
         for row in _rows(source, part):
-            reason, pictures = self._judge(row, source, images, filters)
+            reason, numbers = self._judge(row, source, images, filters)
             taken = copies(row["key"], source.weight, self.recipe.seed) if reason is None else 0
             if reason is None and taken:
-                reason = self._measure(row, pictures)
+                reason = self._prepare_pictures(row, images, numbers, spool) or self._measure(row)
             if reason is not None or not taken:
                 counts[reason or "weight"] += 1
                 continue
@@ -77,8 +86,8 @@ class MixMaker(Maker):
 
     def _judge(
         self, row: dict[str, Any], source: MixSource, images: _Images | None, filters: dict[str, Any]
-    ) -> tuple[str | None, list[dict[str, Any]]]:
-        """Why the row is left out (None: it is not), and its pictures' rows without the bytes."""
+    ) -> tuple[str | None, list[int]]:
+        """Why the row is left out (None: it is not), and the numbers of its pictures' rows."""
         refused = refused_by(row, source.where)
         if refused is not None:
             return f"{refused}={row[refused]}", []
@@ -90,8 +99,7 @@ class MixMaker(Maker):
             raise InputError(
                 f"mix source {source.conversations}: row {row['key']!r} has pictures, but the source names no `images`."
             )
-        pictures = [images.look(key, [*filters, "width", "height"]) for key in row["image_keys"]]
-        row["rows"] = [picture["row"] for picture in pictures if picture is not None]
+        pictures = [images.look(key, list(filters)) for key in row["image_keys"]]
         for picture in pictures:
             if picture is None:
                 return "image_missing", []
@@ -99,14 +107,28 @@ class MixMaker(Maker):
             if refused is not None:
                 duplicate = refused == "duplicate_of"
                 return "duplicate" if duplicate else f"{refused}={picture[refused]}", []
-        return None, [picture for picture in pictures if picture is not None]
+        return None, [picture["row"] for picture in pictures if picture is not None]
 
-    def _measure(self, row: dict[str, Any], pictures: list[dict[str, Any]]) -> str | None:
+    def _prepare_pictures(
+        self, row: dict[str, Any], images: _Images | None, numbers: list[int], spool: Spool
+    ) -> str | None:
+        """Make the row's pictures ready to be stored; the reason when one of them cannot be."""
+        row["pictures"] = []
+        for number in numbers:
+            content = images.content(number) if images else None
+            if not content:
+                return "image_missing"
+            try:
+                made, size = stored(content, self.recipe.pictures)
+            except PictureError as error:
+                self.context.log({"row": row["key"], PICTURE_UNREADABLE: str(error)})
+                return PICTURE_UNREADABLE
+            row["pictures"].append(ReadyPicture(number, size, None if made is content else spool.put(made)))
+        return None
+
+    def _measure(self, row: dict[str, Any]) -> str | None:
         """Count the row's tokens with the trainer's own code; the reason when it cannot be trained on."""
-        sizes = [(picture["width"], picture["height"]) for picture in pictures]
-        largest = self.recipe.pictures.max_side
-        if largest is not None:
-            sizes = [_shrunk(size, largest) for size in sizes]
+        sizes = [picture.size for picture in row["pictures"]]
         try:
             row["encoded"] = encode(row["messages"], sizes, self.template, self.tokenizer, self.rule)
         except LavaBeamError as error:
@@ -120,35 +142,15 @@ class MixMaker(Maker):
             return "too_long"
         return None
 
-    def _batches(self, part: MixFragment, chosen: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, part: MixFragment, chosen: list[dict[str, Any]], spool: Spool) -> Iterator[pa.RecordBatch]:
         source = self.recipe.sources[part.name]
         images = self._images.get(source.images or "")
-        for start in range(0, len(chosen), 64):
-            rows = [self._sample(row, part.name, images) for row in chosen[start : start + 64]]
-            yield pa.RecordBatch.from_pylist(rows, schema=SAMPLES)
-
-    def _sample(self, row: dict[str, Any], name: str, images: _Images | None) -> dict[str, Any]:
-        encoded: Encoded = row["encoded"]
-        pictures = [self._stored(images.picture(number), row["key"]) for number in row.get("rows", []) if images]
-        return {
-            "key": f"{name}/{row['key']}",
-            "images": [{"bytes": content, "path": None} for content, _ in pictures],
-            "widths": [size[0] for _, size in pictures],
-            "heights": [size[1] for _, size in pictures],
-            "messages": row["messages"],
-            "kind": row["kind"],
-            "source": row["source"],
-            "image_count": len(pictures),
-            "image_tokens": encoded.image_tokens,
-            "tokens": encoded.tokens,
-            "supervised_tokens": encoded.supervised,
-        }
-
-    def _stored(self, picture: dict[str, Any], key: str) -> tuple[bytes, tuple[int, int]]:
         try:
-            return stored(picture["image"]["bytes"], (picture["width"], picture["height"]), self.recipe.pictures)
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"mix, row {key!r}: its picture cannot be read ({error}). Run download again.") from error
+            for start in range(0, len(chosen), 64):
+                rows = [_sample(row, part.name, images, spool) for row in chosen[start : start + 64]]
+                yield pa.RecordBatch.from_pylist(rows, schema=SAMPLES)
+        finally:
+            spool.close()
 
 
 class _Images:
@@ -164,8 +166,28 @@ class _Images:
         (found,) = self.dataset.take([number], ["key", *columns])
         return {**found, "row": number} if found["key"] == key else None
 
-    def picture(self, number: int) -> dict[str, Any]:
-        return self.dataset.take([number], ["image", "width", "height"])[0]
+    def content(self, number: int) -> bytes | None:
+        """The encoded picture of a row; None where it has none."""
+        return (self.dataset.take([number], ["image"])[0]["image"] or {}).get("bytes")
+
+
+def _sample(row: dict[str, Any], name: str, images: _Images | None, spool: Spool) -> dict[str, Any]:
+    encoded: Encoded = row["encoded"]
+    pictures: list[ReadyPicture] = row["pictures"]
+    contents = [spool.get(one.spooled) if one.spooled else images.content(one.row) for one in pictures if images]
+    return {
+        "key": f"{name}/{row['key']}",
+        "images": [{"bytes": content, "path": None} for content in contents],
+        "widths": [one.size[0] for one in pictures],
+        "heights": [one.size[1] for one in pictures],
+        "messages": row["messages"],
+        "kind": row["kind"],
+        "source": row["source"],
+        "image_count": len(pictures),
+        "image_tokens": encoded.image_tokens,
+        "tokens": encoded.tokens,
+        "supervised_tokens": encoded.supervised,
+    }
 
 
 def _rows(source: MixSource, part: MixFragment) -> Iterator[dict[str, Any]]:
@@ -177,14 +199,3 @@ def _rows(source: MixSource, part: MixFragment) -> Iterator[dict[str, Any]]:
     else:
         for batch in fragment.batches(["key", source.captions or ""], 512):
             yield from caption_rows(batch.to_pylist(), source, part.name)
-
-
-def _shrunk(size: tuple[int, int], largest: int) -> tuple[int, int]:
-    """The size that Pillow's `thumbnail` gives: the longer side at most `largest`, the aspect nearest to the old."""
-    if max(size) <= largest:
-        return size
-    from PIL import Image
-
-    image = Image.new("1", size)
-    image.thumbnail((largest, largest), Image.Resampling.NEAREST)
-    return image.size

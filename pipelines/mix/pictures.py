@@ -3,28 +3,69 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pipelines.mix.recipe import Pictures
+from schemas.pictures import open_rgb, read
+
+Size = tuple[int, int]
+
+SPOOLED_BYTES = 32 << 20
+"""Encoded pictures of a fragment that are held in memory; what goes beyond is in a temporary file."""
 
 
-def stored(content: bytes, size: tuple[int, int], pictures: Pictures) -> tuple[bytes, tuple[int, int]]:
-    """The bytes to store and their (width, height) in pixels. Untouched unless the recipe asks for a change.
+def stored(content: bytes, pictures: Pictures) -> tuple[bytes, Size]:
+    """The bytes to store and the (width, height) in pixels that training will see: `content` itself unless the recipe
+    asks for a change.
 
-    Raises OSError or ValueError for bytes that Pillow cannot read.
+    Raises PictureError for bytes that cannot be read. What is stored untouched is only read as far as its header.
     """
-    too_large = pictures.max_side is not None and max(size) > pictures.max_side
+    header = read(content)
+    too_large = pictures.max_side is not None and max(header.size) > pictures.max_side
     if pictures.format == "keep" and not too_large:
-        return content, size
-    with Image.open(io.BytesIO(content)) as opened:
-        kind = {"keep": opened.format or "PNG", "jpeg": "JPEG", "png": "PNG"}[pictures.format]
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+        return content, header.size
+    image = open_rgb(content)
     if too_large:
         image.thumbnail((pictures.max_side, pictures.max_side), Image.Resampling.BICUBIC)  # type: ignore[arg-type]
-    buffer = io.BytesIO()
-    if kind == "JPEG":
-        image.save(buffer, "JPEG", quality=pictures.quality)
+    file = io.BytesIO()
+    if pictures.format == "jpeg" or (pictures.format == "keep" and header.format == "jpeg"):
+        image.save(file, "JPEG", quality=pictures.quality)
     else:
-        image.save(buffer, "PNG")
-    return buffer.getvalue(), image.size
+        image.save(file, "PNG")
+    return file.getvalue(), image.size
+
+
+@dataclass(frozen=True)
+class ReadyPicture:
+    """A picture that can be stored: in the spool when it was encoded anew, else in row `row` of its dataset.
+
+    size: (width, height) in pixels as stored in the mix.
+    """
+
+    row: int
+    size: Size
+    spooled: slice | None = None
+
+
+class Spool:
+    """Pictures that were encoded while rows were chosen, until the rows are written: nothing is decoded twice."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(max_size=SPOOLED_BYTES)  # noqa: SIM115 (closed by `close`)
+        self._end = 0
+
+    def put(self, content: bytes) -> slice:
+        self._file.seek(self._end)
+        self._file.write(content)
+        start, self._end = self._end, self._end + len(content)
+        return slice(start, self._end)
+
+    def get(self, part: slice) -> bytes:
+        self._file.seek(part.start)
+        return self._file.read(part.stop - part.start)
+
+    def close(self) -> None:
+        self._file.close()

@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.engine.runlog import read_records
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import RunSummary, Work
-from pipelines.mix.maker import CANNOT_ENCODE, CONVERSATION_COLUMNS, MixFragment, MixMaker
+from pipelines.mix.maker import CANNOT_ENCODE, CONVERSATION_COLUMNS, PICTURE_UNREADABLE, MixFragment, MixMaker
 from pipelines.mix.recipe import MixRecipe, MixSource
 from pipelines.mix.select import KeyIndex, image_filters
 from schemas.chat import ImageRule, encode, get_template, load_tokenizer
@@ -20,7 +20,10 @@ from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.manifest import FragmentEntry, StepEntry
 
-VERSION = 1
+VERSION = 2
+UNFIT = {CANNOT_ENCODE: "cannot be encoded", PICTURE_UNREADABLE: "have a picture that cannot be read"}
+"""Reasons that the run's log explains row by row, and what they say about rows."""
+
 PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 """Encoded before anything runs: a tokenizer without the template's control tokens is told at once."""
 
@@ -72,14 +75,14 @@ def _empty_sources(recipe: MixRecipe, opened: dict[str, Dataset], summary: RunSu
 
 
 def _unfit_rows(work: Work, summary: RunSummary) -> Iterator[str]:
-    """A note when rows could not be encoded, with the first of them if this run met it."""
-    number = summary.statuses.get(CANNOT_ENCODE, 0)
-    if not number:
+    """A note for each reason in UNFIT that left rows out, with the first of them if this run met it."""
+    found = {reason: number for reason in UNFIT if (number := summary.statuses.get(reason, 0))}
+    if not found:
         return
-    records = read_records(work.store, summary.run)
-    events = [event for record in records for event in record["events"] if CANNOT_ENCODE in event]
-    first = f" The first: row {events[0]['row']!r}: {events[0][CANNOT_ENCODE]}" if events else ""
-    yield f"{number} rows cannot be encoded and were left out; the logs in {work.target}/runs name them.{first}"
+    events = [event for record in read_records(work.store, summary.run) for event in record["events"]]
+    for reason, number in found.items():
+        first = next((f" The first: row {one['row']!r}: {one[reason]}" for one in events if reason in one), "")
+        yield f"{number} rows {UNFIT[reason]} and were left out; the logs in {work.target}/runs name them.{first}"
 
 
 def _paths(source: MixSource) -> list[str]:
@@ -113,7 +116,7 @@ class _Pictures:
         """Fingerprints of the files of every images fragment that holds one of its pictures."""
         if self.images is None:
             return None
-        columns = ["key", "image", "width", "height", *image_filters(self.source, self.images.columns)]
+        columns = ["key", "image", *image_filters(self.source, self.images.columns)]
         if self.index is None:
             return fragment.inputs(columns)
         keys = {key for row in fragment.read(["image_keys"]).column(0).to_pylist() for key in row or ()}
@@ -128,7 +131,7 @@ def _check_columns(name: str, source: MixSource, rows: Dataset, images: Dataset 
     wanted = {rows.path: _columns(source)}
     if images is not None:
         wanted.setdefault(images.path, [])
-        wanted[images.path] += ["key", "image", "width", "height", *source.image_where]
+        wanted[images.path] += ["key", "image", *source.image_where]
     for dataset in (rows, images):
         missing = [column for column in wanted[dataset.path] if column not in dataset.columns] if dataset else []
         if missing and dataset is not None:

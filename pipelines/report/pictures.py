@@ -7,7 +7,9 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
+
+from schemas.pictures import PictureError, open_rgb
 
 SIDE = 224
 """Longest side of a thumbnail in pixels: sharp at the page's 112 px on a dense screen."""
@@ -33,9 +35,8 @@ def thumbnail(image: dict[str, Any] | None) -> Thumbnail | None:
     if not data:
         return None
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        picture = open_rgb(data)
+    except PictureError:
         return Thumbnail(None)
     width, height = picture.size
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -95,10 +95,9 @@ def _warning(messages: list[Message], paths: list[str]) -> str | None:
 
 
 def _size(path: Path) -> Size:
-    from PIL import Image, ImageOps
+    from schemas.pictures import PictureError, read
 
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).size
-    except OSError as error:
-        raise InputError(f"{path}: no readable picture ({error}).") from error
+        return read(path.read_bytes()).size
+    except (OSError, PictureError) as error:
+        raise InputError(f"{path}: not a readable picture ({error}).") from error

@@ -1,4 +1,5 @@
 import io
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -7,17 +8,25 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.engine.runners import Runner
+from pipelines.engine.work import run_import, run_step
+from pipelines.importers.image_folder import ImageFolder, ImageFolderConfig
 from pipelines.mix import MixRecipe, MixSource, run_mix
 from pipelines.mix.pictures import stored
 from pipelines.mix.recipe import Pictures, load_mix
 from pipelines.mix.select import KeyIndex, copies, refused_by
 from schemas import Dataset
+from schemas.chat import ImageRule, load_tokenizer
 from schemas.errors import InputError
-from schemas.records import BASE, STORED_IMAGE
+from schemas.records import BASE, SAMPLES, STORED_IMAGE
 from schemas.writing import write_dataset
+from tests.pictures import BROKEN, SIZE, USABLE
+from trainer.inputs.data import Item, Samples
 
 LOCAL = Runner("local", 1)
+ANYRES = ImageRule("anyres", 8, 4, pinpoints=((8, 16), (16, 8), (16, 16), (24, 8), (8, 24)))
+TURNED = [case for case in USABLE if "orientation" in case.name or "exif" in case.name]
 RULE = {"mode": "square", "image_size": 8, "patch_size": 4}
 
 
@@ -212,6 +221,60 @@ def test_the_key_index_finds_rows_across_fragments(folder):
 
 def test_a_picture_that_fits_is_stored_untouched():
     content = picture(20, 10)
-    assert stored(content, (20, 10), Pictures(max_side=20)) == (content, (20, 10))
-    smaller, size = stored(content, (20, 10), Pictures(max_side=10, format="jpeg"))
+    assert stored(content, Pictures(max_side=20)) == (content, (20, 10))
+    smaller, size = stored(content, Pictures(max_side=10, format="jpeg"))
     assert (Image.open(io.BytesIO(smaller)).format, size) == ("JPEG", (10, 5))
+
+
+def samples_of(folder, name: str) -> list:
+    """The rows of a mix as the trainer prepares them: items, or why they were refused."""
+    dataset = Dataset.open(folder / name)
+    tokenizer = load_tokenizer(str(folder / "tokenizer"))
+    model = SimpleNamespace(template="chatml", tokenizer=tokenizer, rule=ANYRES, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Samples(dataset, model, max_length=None).items(range(dataset.rows))
+
+
+def test_turned_photographs_keep_one_size_from_import_to_training(folder):
+    (folder / "files").mkdir()
+    for number, case in enumerate([*TURNED, *BROKEN]):
+        (folder / "files" / f"{number:03d}.jpg").write_bytes(case.data)
+    importer = ImageFolder(ImageFolderConfig(path=str(folder / "files"), source="disk"))
+    imported = run_import(importer, folder / "disk", LOCAL)
+    assert imported.statuses == {"ok": len(TURNED), "undecodable": len(BROKEN) - 1, "no_image": 1}
+    run_step(Dedupe(DedupeConfig(near=False)), folder / "disk", LOCAL)
+    source = {"conversations": None, "captions": "key", "images": str(folder / "disk")}
+    for name, pictures in (("as_is", {}), ("small", {"max_side": 16, "format": "jpeg"})):
+        made = run_mix(recipe(folder, source=source, image=ANYRES.to_dict(), pictures=pictures), folder / name, LOCAL)
+        assert made.statuses["taken"] > len(TURNED) / 2  # equal bytes are copies
+        assert made.statuses["image_missing"] == len(BROKEN)
+        for item in samples_of(folder, name):
+            assert isinstance(item, Item), item
+            assert item.sizes == [(16, 11) if pictures else SIZE]
+            assert len(item.pictures[0]) == ANYRES.tiles(*item.sizes[0])
+
+
+def test_a_picture_that_cannot_be_read_is_counted_and_named(folder):
+    cut, whole = BROKEN[0].data, picture(20, 10)
+    rows = [{**image_row(1), "key": key, "image": image} for key, image in (
+        ("cut", {"bytes": cut}), ("whole", {"bytes": whole}), ("null", None), ("empty", {"bytes": b""}))]  # fmt: skip
+    schema = pa.schema([*BASE["images"], *STORED_IMAGE, ("caption", pa.string())])
+    write_dataset(folder / "odd", "images", [pa.Table.from_pylist(rows, schema)])
+    source = {"conversations": None, "captions": "caption", "images": str(folder / "odd")}
+    for pictures in ({}, {"max_side": 4}, {"format": "jpeg"}):
+        made = run_mix(recipe(folder, source=source, pictures=pictures), folder / "mix", LOCAL)
+        assert made.statuses == {"taken": 1, "picture_unreadable": 1, "image_missing": 2}
+        (note,) = made.notes
+        assert "1 rows have a picture that cannot be read and were left out" in note
+        assert "The first: row 'cut/caption': truncated: the jpeg ends before its end mark" in note
+
+
+def test_training_refuses_a_picture_of_another_size_than_the_mix_says(folder):
+    run_mix(recipe(folder, image=ANYRES.to_dict()), folder / "mix", LOCAL)
+    rows = Dataset.open(folder / "mix").take([0], list(SAMPLES.names))
+    rows[0]["images"] = [{"bytes": picture(10, 20), "path": None}]
+    write_dataset(folder / "other", "samples", [pa.Table.from_pylist(rows, SAMPLES)])
+    (refused,) = samples_of(folder, "other")
+    assert refused.reason == "a picture of 10x20 pixels, and the mix says 20x10: make the mix again."
+    rows[0]["images"] = [None]
+    write_dataset(folder / "none", "samples", [pa.Table.from_pylist(rows, SAMPLES)])
+    assert "no picture" in samples_of(folder, "none")[0].reason

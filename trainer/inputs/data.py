@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +87,25 @@ class Samples:
             raise InputError(f"{encoded.tokens} tokens, more than the {self.max_length} that the model holds.")
         if encoded.all_masked:
             raise InputError("no token is left to learn from.")
-        pictures = [self._picture(image["bytes"]) for image in values["images"][: encoded.images]]
+        shown = zip(values["images"], sizes, strict=True)
+        pictures = [self._picture((image or {}).get("bytes"), size) for image, size in islice(shown, encoded.images)]
         return Item(values["key"], encoded.ids, encoded.labels, pictures, sizes[: encoded.images])
 
-    def _picture(self, content: bytes) -> np.ndarray:
-        """Pixels of a picture; the latest are kept, since rows about one picture, and epochs, come again."""
+    def _picture(self, content: bytes | None, size: tuple[int, int]) -> np.ndarray:
+        """Pixels of a picture; the latest are kept, since rows about one picture, and epochs, come again.
+
+        size: (width, height) by which the mix counted its tokens; raises InputError for a picture of another.
+        """
+        if content is None:
+            raise InputError("no picture where the mix names one: make the mix again.")
         if content in self._pictures:
             self._pictures.move_to_end(content)
             return self._pictures[content]
-        pixels = prepare(content, self.folder.rule, self.folder.mean, self.folder.std).pixels
+        picture = prepare(content, self.folder.rule, self.folder.mean, self.folder.std)
+        if picture.size != size:
+            found, said = (f"{width}x{height}" for width, height in (picture.size, size))
+            raise InputError(f"a picture of {found} pixels, and the mix says {said}: make the mix again.")
+        pixels = picture.pixels
         self._pictures[content] = pixels
         self._picture_bytes += pixels.nbytes + len(content)
         while self._picture_bytes > KEPT_BYTES:

@@ -7,7 +7,6 @@ fast one decodes with simplejpeg and resizes with torch's uint8 bicubic, at most
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,24 +14,18 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from schemas.chat.images import ImageRule, Size, best_resolution
 from schemas.errors import InputError
+from schemas.pictures import MAX_PIXELS, PictureError, rgb, to_rgb
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Means and deviations of CLIP's training pictures, in [0, 1] (OpenAI CLIP, clip.py)."""
 
-MAX_PIXELS = 2 * 89_478_485
-"""Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses to decode."""
-
 PILLOW_TALL = 100
 """Pictures taller than this many widths Pillow shrinks by height first (Image.resize), with other roundings."""
-
-EXIF_HEADER = b"Exif\x00\x00"
-JPEG_START = b"\xff\xd8\xff"
-WIDE_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 Triple = tuple[float, float, float]
 
@@ -54,9 +47,9 @@ def prepare(
 ) -> Picture:
     """Decode, cut by `rule`, and normalise by `mean` and `std` (of values in [0, 1]).
 
-    Pictures are first turned as their EXIF orientation says, and made RGB as `to_rgb` tells. `size` is that of the
-    turned picture before any resizing: what `rule.tokens` counts. Raises InputError when the bytes are no picture,
-    are cut short, or decode or scale to more than MAX_PIXELS.
+    Pictures are upright RGB as `schemas.pictures` makes them. `size` is that of the upright picture before any
+    resizing: what `rule.tokens` counts. Raises InputError for bytes that cannot be decoded, and for pictures that
+    decode or scale to more than MAX_PIXELS.
     """
     pixels = decode(image, fast)
     height, width = pixels.shape[:2]
@@ -66,37 +59,13 @@ def prepare(
 
 
 def decode(image: bytes | Image.Image, fast: bool = True) -> np.ndarray:
-    """uint8 (height, width, 3), upright. `fast` decodes plain JPEGs without Pillow, to the same values."""
+    """uint8 (height, width, 3), upright, as `schemas.pictures` decodes it for every other step."""
     if isinstance(image, Image.Image):
         return np.asarray(to_rgb(image))
-    if fast and image[:3] == JPEG_START and EXIF_HEADER not in image[:65536]:
-        found = _decode_jpeg(image)
-        if found is not None:
-            return found
     try:
-        with Image.open(io.BytesIO(image)) as opened:
-            return np.asarray(to_rgb(opened))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"picture of {len(image)} bytes cannot be decoded: {error}. Download it again.") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """An upright RGB picture of any Pillow picture.
-
-    Palettes are looked up, grey is repeated, CMYK and the like go through Pillow's conversion, transparent pixels are
-    laid over white (dropping alpha, as `convert` does, shows whatever colour lies under it), and 16-bit grey keeps
-    its upper 8 bits (Pillow would clip it to white); wider grey, whose range is unknown, is spread over 0 to 255.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode in WIDE_GREY:
-        values = np.asarray(image, np.float64)
-        low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
-        levels = np.clip((values - low) / (high - low or 1.0), 0, 1) * 255
-        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return rgb(image, fast)
+    except PictureError as error:
+        raise InputError(f"picture of {len(image)} bytes cannot be decoded: {error}. Leave it out.") from error
 
 
 def normalise(tiles: np.ndarray, mean: Triple, std: Triple, fast: bool = True) -> np.ndarray:
@@ -194,21 +163,6 @@ def _resize_torch(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     batch = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)[None]
     resized = torch.nn.functional.interpolate(batch, size=(height, width), mode="bicubic", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
-
-
-def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """A grey or YCbCr JPEG; None for what Pillow has to look at: other colours, damage, a missing simplejpeg."""
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
-    try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours not in ("YCbCr", "Gray") or height * width > MAX_PIXELS:
-            return None
-        return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
-    except ValueError:
-        return None
 
 
 @lru_cache(maxsize=1)

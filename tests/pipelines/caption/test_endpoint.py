@@ -12,9 +12,10 @@ from pipelines.engine.step import Context
 from schemas.errors import InputError
 from schemas.records import IMAGE, IMAGES
 from schemas.writing import write_dataset
+from tests.pipelines.download.images import jpeg
 from tests.pipelines.llm.faulty import OK, FaultyServer
 
-PICTURES = [Picture(f"p{number}", b"\xff\xd8\xff %d" % number, f"a dog, number {number}") for number in range(5)]
+PICTURES = [Picture(f"p{number}", jpeg(16, 8 + number), f"a dog, number {number}") for number in range(5)]
 
 
 def captions(server, tmp_path, pictures=PICTURES, **changes):

@@ -8,9 +8,10 @@ from PIL import Image
 
 from pipelines.download import pictures
 from pipelines.download.config import DownloadConfig
-from pipelines.download.pictures import keep, upright
+from pipelines.download.pictures import keep
 from pipelines.download.statuses import Failure
 from schemas.phash import distance, perceptual_hash
+from schemas.pictures import upright
 from tests.pipelines.download.images import encoded, jpeg, opened, png_claiming, scene, webp_claiming
 
 DEFAULT = DownloadConfig()

@@ -18,6 +18,7 @@ from schemas.errors import InputError
 from schemas.records import IMAGE, IMAGES
 from schemas.store import Store
 from schemas.writing import write_dataset
+from tests.pipelines.download.images import jpeg
 from tests.pipelines.llm.faulty import OK, FaultyServer
 
 RUNNER = Runner("local", 2)
@@ -209,18 +210,18 @@ def test_a_dead_server_leaves_a_reason_on_every_row(images, tmp_path):
 
 
 def test_a_picture_prompt_sends_the_picture(tmp_path):
-    bytes_ = b"\xff\xd8\xff not really a picture"
-    rows = [row("a", image={"bytes": bytes_, "path": None}), row("b")]
+    cut = jpeg()[:-40]
+    rows = [row("a", image={"bytes": jpeg(), "path": None}), row("b"), row("c", image={"bytes": cut, "path": None})]
     write_dataset(tmp_path / "images", "images", [pa.Table.from_pylist(rows, SCHEMA)], {})
     with FaultyServer() as server:
         summary, _ = generate(server, None, tmp_path / "talks", kinds=[{"kind": "detail", "prompt": "detail_image"}])
-        assert summary.statuses == {"ok": 1, "no_context": 1}
+        assert summary.statuses == {"ok": 1, "no_context": 1, "skipped_input": 1}
         (body,) = server.bodies
     assert [part["type"] for part in body["messages"][-1]["content"]] == ["image_url", "text"]
 
 
 def test_two_prompts_of_one_kind_make_rows_with_keys_of_their_own(tmp_path):
-    rows = [row("a", captions=["A cat."], image={"bytes": b"\xff\xd8\xff", "path": None})]
+    rows = [row("a", captions=["A cat."], image={"bytes": jpeg(), "path": None})]
     write_dataset(tmp_path / "images", "images", [pa.Table.from_pylist(rows, SCHEMA)], {})
     with Teacher() as teacher:
         _, talks = generate(teacher, None, tmp_path / "talks", kinds=["detail", "detail_image"])

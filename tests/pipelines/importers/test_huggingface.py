@@ -66,8 +66,8 @@ def test_arrow_file_format_and_raw_bytes(tmp_path):
     with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
         writer.write_table(table)
     rows = all_rows(importer(tmp_path / "a.arrow", image="jpg"))
-    assert [row["import_status"] for row in rows] == ["ok", "no_image", "no_image"]
-    assert rows[1]["import_detail"] == "the cell is no picture (4 bytes)"
+    assert [row["import_status"] for row in rows] == ["ok", "undecodable", "no_image"]
+    assert rows[1]["import_detail"] == "the cell (4 bytes): not_image: unknown first bytes"
 
 
 def test_a_picture_stored_as_a_path_is_read(tmp_path):

@@ -91,7 +91,7 @@ def test_the_image_folder_has_the_keys_that_the_json_names(images):
     assert (bus["width"], bus["height"], bus["source"], bus["import_status"]) == (5, 4, "local", "ok")
     assert Image.open(io.BytesIO(bus["image"]["bytes"])).getpixel((0, 0)) == (255, 0, 0)
     assert rows["gqa/broken.jpg"]["image"] is None
-    assert rows["gqa/broken.jpg"]["import_detail"] == "gqa/broken.jpg is no picture (20 bytes)"
+    assert rows["gqa/broken.jpg"]["import_detail"] == "gqa/broken.jpg (20 bytes): not_image: unknown first bytes"
 
 
 def test_changed_pictures_are_noticed(tmp_path, images):

@@ -58,7 +58,7 @@ def test_samples_become_rows(tmp_path, rows_per_slice):
         "shard-0/003",
         "shard-0/004",
     ]
-    assert [row["import_status"] for row in rows] == ["ok", "bad_value", "no_image", "no_image", "ok"]
+    assert [row["import_status"] for row in rows] == ["ok", "bad_value", "no_image", "undecodable", "ok"]
     first = rows[0]
     assert (first["alt_text"], first["url"], first["license"]) == ("a red picture", "http://photos.test/0.png", "CC0")
     assert (first["width"], first["source"], first["image"]["bytes"]) == (6, "shards", png("red"))

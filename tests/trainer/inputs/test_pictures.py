@@ -12,6 +12,7 @@ from PIL import Image
 
 from schemas.chat import ImageRule
 from schemas.errors import InputError
+from tests.pictures import CASES, SIZE, Case, corners_of
 from trainer.inputs.pictures import CLIP_MEAN, CLIP_STD, decode, normalise, prepare, to_rgb
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "images.json").read_text("utf-8"))
@@ -132,3 +133,15 @@ def test_the_fast_path_follows_pillow_in_pictures_a_hundred_times_as_tall_as_wid
     picture = Image.fromarray(drawn("hash", [10, 1110]))
     exact, fast = (prepare(picture, ImageRule("anyres"), fast=fast).pixels for fast in (False, True))
     assert np.abs((fast - exact) / STEP).max() < 2.01
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_training_sees_the_picture_that_every_step_sees(case: Case) -> None:
+    rule = ImageRule("anyres", 32, 8, pinpoints=((32, 64), (64, 32), (64, 64)))
+    if case.defect is not None:
+        with pytest.raises(InputError, match=f"picture of {len(case.data)} bytes cannot be decoded: {case.defect}"):
+            prepare(case.data, rule)
+        return
+    picture = prepare(case.data, rule)
+    assert (picture.size, len(picture.pixels)) == (SIZE, rule.tiles(*SIZE))
+    assert np.abs(corners_of(decode(case.data)) - np.asarray(case.corners)).max() <= case.near + 1

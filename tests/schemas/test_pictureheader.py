@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.download.headers import check_magic, exif_orientation, read_header
-from pipelines.download.statuses import Failure
+from schemas.pictureheader import PictureError, check_magic, exif_orientation, read_header
 from tests.pipelines.download.images import encoded, jpeg, png_claiming, scene, webp_claiming
 
 
 def failure(data: bytes) -> tuple[str, str]:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(PictureError) as caught:
         read_header(data)
-    return caught.value.status.value, caught.value.detail
+    return caught.value.defect.value, caught.value.detail
 
 
 @pytest.mark.parametrize(
@@ -135,8 +134,8 @@ def test_damaged_headers_never_raise_anything_else(noise, kind, position):
     damaged = data[:position] + noise + data[position + len(noise) :]
     try:
         assert read_header(damaged).width >= 0
-    except Failure as caught:
-        assert caught.status in ("not_image", "unsupported_format", "truncated", "corrupt")
+    except PictureError as caught:
+        assert caught.defect in ("not_image", "unsupported_format", "truncated", "corrupt")
 
 
 def test_magic_of_every_taken_format():

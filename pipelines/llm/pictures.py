@@ -1,0 +1,48 @@
+"""Pictures as vision endpoints take them: JPEG, PNG, WebP and GIF of one upright, opaque frame of 8 bits a channel."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+from schemas.pictures import Header, open_rgb, read
+
+PROVIDER_FORMATS = frozenset({"jpeg", "png", "webp", "gif"})
+"""What OpenAI, Anthropic and Gemini's compatible endpoint list in common."""
+
+REDRAWN = frozenset({"animated", "16-bit", "cmyk", "rotated", "alpha"})
+"""Traits that servers read in different ways, or refuse: those pictures are sent as training sees them."""
+
+FEW_COLOURS = 256
+"""Up to this many, a picture is a drawing, which JPEG would blur."""
+
+JPEG_QUALITY = 92
+
+
+def sendable(data: bytes) -> bytes:
+    """`data` itself when providers take it, else the upright picture over white, encoded again.
+
+    As PNG when it had transparency or few colours, else as JPEG. Raises schemas.pictures.PictureError for bytes that
+    are not a picture, or that would have to be decoded and cannot be.
+    """
+    header = read(data)
+    return data if _taken(header) else _redrawn(data, header)
+
+
+async def sendable_in_thread(data: bytes) -> bytes:
+    """`sendable`, with a thread for what has to be decoded; the rest goes on at once, so requests keep their order."""
+    header = read(data)
+    return data if _taken(header) else await asyncio.to_thread(_redrawn, data, header)
+
+
+def _taken(header: Header) -> bool:
+    return header.format in PROVIDER_FORMATS and REDRAWN.isdisjoint(header.traits)
+
+
+def _redrawn(data: bytes, header: Header) -> bytes:
+    image, file = open_rgb(data), io.BytesIO()
+    if "alpha" in header.traits or image.getcolors(FEW_COLOURS) is not None:
+        image.save(file, "PNG")
+    else:
+        image.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
