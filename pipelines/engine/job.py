@@ -12,12 +12,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 
-from pipelines.engine.makers import Maker, Task, VerdictMaker
+from pipelines.engine.blocks import Range, Ranges, concatenate, pack, with_row_offset
+from pipelines.engine.makers import Maker, Task, VerdictMaker, fragment_rows
 from pipelines.engine.progress import LIVE
 from pipelines.engine.step import Context, DatasetStep
 from schemas import errors
@@ -46,19 +49,31 @@ def verdict_job(
     change: Change,
 ) -> None:
     """Keys of every row of the dataset -> verdicts -> one column file per task, then the commit."""
-    step = maker.step
+    step, ranges = maker.step, Ranges.cut(fragments, context.workers)
     keys = (
         pipeline
-        | "fragments" >> beam.Create(fragments)
+        | "ranges" >> beam.Create(ranges.ranges)
         | "spread" >> beam.Reshuffle()
         | "keys" >> beam.ParDo(ReadKeys(step, maker.target))
     )
-    verdicts = step.verdicts(keys) | "by fragment" >> beam.MapTuple(lambda place, made: (place[0], (place[1], made)))
-    work = pipeline | "tasks" >> beam.Create([(task.fragment, task) for task in tasks])
+    verdicts = step.verdicts(keys, ranges)
+    work = pipeline | "tasks" >> beam.Create(_tasks_of_ranges(tasks, ranges))
     made = (
-        {"task": work, "verdicts": verdicts} | beam.CoGroupByKey() | "judge" >> beam.ParDo(MakeVerdicts(maker, context))
+        {"tasks": work, "verdicts": verdicts}
+        | beam.CoGroupByKey()
+        | "judge" >> beam.ParDo(MakeVerdicts(maker, context))
     )
     _commit(made, maker, context, change)
+
+
+def _tasks_of_ranges(tasks: list[Task], ranges: Ranges) -> list[tuple[int, list[tuple[int, Task]]]]:
+    """(range number, its tasks, each with the number of its fragment's first row) for each range with a task."""
+    by_fragment = {task.fragment: task for task in tasks}
+    placed = [
+        (part.number, [(start, by_fragment[entry.id]) for start, entry in part.placed() if entry.id in by_fragment])
+        for part in ranges.ranges
+    ]
+    return [(number, work) for number, work in placed if work]
 
 
 def read_outcome(store: Store, context: Context) -> int:
@@ -87,35 +102,37 @@ class Make(beam.DoFn):
 
 
 class ReadKeys(beam.DoFn):
-    """FragmentEntry -> ((fragment id, row), key) of each row that takes part."""
+    """Range -> a block of what is grouped, of its rows that take part."""
 
     def __init__(self, step: DatasetStep, target: str):
         self.step, self.target = step, target
 
-    def process(self, fragment: FragmentEntry) -> Iterator[tuple[tuple[str, int], Any]]:
-        row = 0
-        for batch in Fragment(Store(self.target), fragment).batches(self.step.reads, 1024):
-            for key in self.step.key(batch):
-                if key is not None:
-                    yield (fragment.id, row), key
-                row += 1
+    def process(self, part: Range) -> Iterator[bytes]:
+        store, found = Store(self.target), []
+        for start, entry in part.placed():
+            for rows in fragment_rows(self.step, Fragment(store, entry)):
+                found.append(with_row_offset(self.step.key(rows), start))
+        if found:
+            yield pack(pa.concat_batches(found))
 
 
 class MakeVerdicts(beam.DoFn):
-    """(fragment id, its task and the verdicts on its rows) -> (fragment id, FileEntry or our error)."""
+    """(range number, its tasks and the verdicts on its rows) -> (fragment id, FileEntry or our error) of each task."""
 
     def __init__(self, maker: VerdictMaker, context: Context):
         self.maker, self.context = maker, context
 
-    def process(self, element: tuple[str, dict[str, Iterable]]) -> Iterator[tuple[str, Any]]:
-        fragment, grouped = element
-        for task in grouped["task"]:
+    def process(self, element: tuple[int, dict[str, Iterable]]) -> Iterator[tuple[str, Any]]:
+        grouped = element[1]
+        verdicts = concatenate(grouped["verdicts"], self.maker.step.verdict_schema).sort_by("row")
+        rows = verdicts.column("row").to_numpy()
+        for start, task in (entry for work in grouped["tasks"] for entry in work):
+            first, last = np.searchsorted(rows, [start, start + task.source.rows])
+            own = with_row_offset(verdicts.take(pa.array(np.arange(first, last))), -start)
             try:
-                worker = worker_for(self.maker, self.context)
-                maker = self.maker.with_verdicts(dict(grouped["verdicts"]))
-                yield fragment, _make(maker, task, worker.context)
+                yield task.fragment, worker_for(self.maker, self.context).make(replace(task, verdicts=own))
             except LavaBeamError as error:
-                yield fragment, error
+                yield task.fragment, error
 
 
 class Commit(beam.DoFn):

@@ -33,6 +33,8 @@ class Task:
     previous: FileEntry | None = None
     """The file whose rows with a status in `retry` are made again; its other rows are kept as they are."""
     retry: tuple[str, ...] = ()
+    verdicts: pa.RecordBatch | None = None
+    """What a dataset-wide step found out about rows of this fragment."""
 
     @property
     def source_rows(self) -> int:
@@ -152,19 +154,16 @@ class VerdictMaker(Maker):
     def __init__(self, step: DatasetStep, target: str, schema_name: str):
         self.step, self.target, self.schema_name = step, target, schema_name
         self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
-        self.verdicts: dict[int, Any] = {}
-
-    def with_verdicts(self, verdicts: dict[int, Any]) -> VerdictMaker:
-        """A maker for one fragment, with row -> verdict."""
-        maker = VerdictMaker(self.step, self.target, self.schema_name)
-        maker.verdicts = verdicts
-        return maker
 
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
-        table = _input_table(self.step, Fragment(Store(self.target), task.source))
-        for start in range(0, table.num_rows, self.step.batch_rows):
-            batch = next(_batches(table.slice(start, self.step.batch_rows), self.step.batch_rows))
-            yield self.step.judge(batch, [self.verdicts.get(start + row) for row in range(batch.num_rows)])
+        assert task.verdicts is not None
+        for rows in fragment_rows(self.step, Fragment(Store(self.target), task.source)):
+            yield from _batches(pa.Table.from_batches([self.step.judge(rows, task.verdicts)]), self.step.batch_rows)
+
+
+def fragment_rows(step: DatasetStep, fragment: Fragment) -> list[pa.RecordBatch]:
+    """The columns of all rows of a fragment that `step` reads as one batch; none when the fragment is empty."""
+    return _input_table(step, fragment).combine_chunks().to_batches()
 
 
 def input_columns(step: Step, fragment: FragmentEntry) -> list[str]:
