@@ -158,7 +158,10 @@ class VerdictMaker(Maker):
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
         assert task.verdicts is not None
         for rows in fragment_rows(self.step, Fragment(Store(self.target), task.source)):
-            yield from _batches(pa.Table.from_batches([self.step.judge(rows, task.verdicts)]), self.step.batch_rows)
+            judged = self.step.judge(rows, task.verdicts)
+            for start in range(0, judged.num_rows, self.step.batch_rows):
+                # Copied, because a slice is written with the bytes that follow it, up to a multiple of 64.
+                yield judged.take(pa.array(range(start, min(start + self.step.batch_rows, judged.num_rows))))
 
 
 def fragment_rows(step: DatasetStep, fragment: Fragment) -> list[pa.RecordBatch]:
