@@ -1,4 +1,4 @@
-"""Who is in which cluster, and what its members learn: pure functions on blocks of rows. Beam only brings them together.
+"""Who is in which cluster, and what its rows learn: pure functions on blocks of rows. Beam only brings them together.
 
 Columns of rows that take part (`MEMBERS`): the row's number in the dataset, its perceptual hash (null: only equal bytes
 count), width times height, the sha256 of its bytes, its key.
@@ -32,8 +32,8 @@ VERDICTS = pa.schema(
         ("same_bytes", pa.bool_()),
     ]
 )
-"""What the rows of clusters of two or more learn: the cluster's smallest key, its number of rows, the key of the picture
-that represents it (null for that one itself), and whether the bytes equal those of the representative."""
+"""What the rows of clusters of two or more learn: the cluster's smallest key, its number of rows, the key of the
+picture that represents it (null for that one itself), and whether the bytes equal those of the representative."""
 
 _DIGITS = np.full(256, 255, np.uint8)
 _DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
@@ -79,7 +79,9 @@ def meeting_points(members: pa.RecordBatch) -> np.ndarray:
 
 
 def companions(members: pa.RecordBatch, nodes: np.ndarray, roots: np.ndarray) -> pa.RecordBatch:
-    """The rows that are not alone, with a column `root`: the same for all rows of a cluster that have a hash or lack it.
+    """The rows that are not alone, with a column `root` that is the same for all rows of a cluster.
+
+    Rows with a perceptual hash and rows without one may have equal numbers there, and are no cluster for that.
 
     `members` holds all rows of each hash (and of each sha256 without a hash) that it holds. `nodes`, `roots`: hashes
     that have a near copy, and the hash that stands for each one's cluster, itself included; uint64.

@@ -11,7 +11,6 @@ takes 68 probes of 16 bits for distance 6; tables of two in eight bands take 28.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations, pairwise
 from math import comb
 

@@ -24,7 +24,7 @@ class Components:
     """Disjoint sets of the numbers 0..count-1, joined by arrays of edges.
 
     The root of a set is its smallest number. Larger roots are hooked to smaller ones, for all edges at a time, until no
-    edge joins two sets (Shiloach and Vishkin, "An O(log n) parallel connectivity algorithm", Journal of Algorithms, 1982).
+    edge joins two sets (Shiloach and Vishkin, "An O(log n) parallel connectivity algorithm", J. Algorithms 3, 1982).
     """
 
     def __init__(self, count: int):

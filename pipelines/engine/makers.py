@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.engine.blocks import canonical
 from pipelines.engine.step import Context, DatasetStep, Derive, Step
 from schemas.columnfile import read_column_file
 from schemas.dataset import Fragment
@@ -160,8 +161,7 @@ class VerdictMaker(Maker):
         for rows in fragment_rows(self.step, Fragment(Store(self.target), task.source)):
             judged = self.step.judge(rows, task.verdicts)
             for start in range(0, judged.num_rows, self.step.batch_rows):
-                # Copied, because a slice is written with the bytes that follow it, up to a multiple of 64.
-                yield judged.take(pa.array(range(start, min(start + self.step.batch_rows, judged.num_rows))))
+                yield canonical(judged.slice(start, self.step.batch_rows))
 
 
 def fragment_rows(step: DatasetStep, fragment: Fragment) -> list[pa.RecordBatch]:

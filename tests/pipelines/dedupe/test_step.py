@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 
 from pipelines.dedupe import Dedupe, DedupeConfig
-from pipelines.dedupe.cluster import Member
 from pipelines.dedupe.keys import DedupeKeys
-from pipelines.dedupe.step import _order
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_step
 from schemas import Dataset
@@ -88,9 +86,9 @@ def test_small_pictures_count_as_the_same_only_by_their_bytes():
     schema = pa.schema([("key", pa.string()), *DedupeKeys.adds])
     known = {"key": "a", "dedupe_sha256": "5ha", "dedupe_phash": "00ff" * 4, "dedupe_width": 64, "dedupe_height": 90}
     batch = pa.RecordBatch.from_pylist([known, {**known, "dedupe_sha256": None}], schema=schema)
-    for least, near in [(64, "00ff" * 4), (65, None)]:
-        keys = list(Dedupe(DedupeConfig(near_min_size=least)).key(batch))
-        assert keys == [Member("a", "5ha", near, 64 * 90), None]
+    for least, near in [(64, 0x00FF00FF00FF00FF), (65, None)]:
+        (found,) = Dedupe(DedupeConfig(near_min_size=least)).key(batch).to_pylist()
+        assert (found["row"], found["near"], found["area"], found["key"]) == (0, near, 64 * 90, "a")
 
 
 def test_options_change_the_verdicts_and_not_the_keys():
@@ -124,8 +122,3 @@ def test_pictures_that_cannot_be_decoded_still_have_bytes():
     junk, nothing = step.process(batch).to_pylist()
     assert (len(junk["dedupe_sha256"]), junk["dedupe_phash"], junk["dedupe_keys_status"]) == (64, None, "undecodable")
     assert (nothing["dedupe_sha256"], nothing["dedupe_keys_status"]) == (None, "no_image")
-
-
-def test_places_sort_in_the_order_of_the_dataset():
-    places = [("10000-aa", 0), ("9999-ff", 7), ("9999-ff", 10), ("0001-bb", 3)]
-    assert sorted(places, key=_order) == [("0001-bb", 3), ("9999-ff", 7), ("9999-ff", 10), ("10000-aa", 0)]
