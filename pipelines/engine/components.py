@@ -32,11 +32,13 @@ class Components:
 
     def roots(self, numbers: np.ndarray) -> np.ndarray:
         """The smallest number of the set of each of `numbers` (int64)."""
-        above, found = self._above, self._above[numbers]
-        while not np.array_equal(higher := above[found], found):
-            found = higher
-        above[numbers] = found
-        return found
+        above = self._above
+        while True:
+            higher = above[numbers]
+            highest = above[higher]
+            if np.array_equal(higher, highest):
+                return higher
+            above[numbers] = highest  # so a long path takes as many rounds as its length has binary digits
 
     def join(self, first: np.ndarray, second: np.ndarray) -> None:
         """Join the sets of `first` and `second`, int64 arrays of one length, pair by pair."""
