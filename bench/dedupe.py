@@ -102,11 +102,11 @@ def figures(runs: list[Run], started: dict[str, float], pairs: float) -> list[di
         _figure("dedupe: rows in a foreign cluster, all runs", sum(run.foreign for run in runs), 0, 0),
     ]
     by_size = {(run.runner, run.rows): run for run in runs if run.kind == "planted"}
-    for runner in started:
+    for runner, start in started.items():
         sizes = [rows for name, rows in by_size if name == runner]
         if len(sizes) > 1:
             least, most = by_size[runner, min(sizes)], by_size[runner, max(sizes)]
-            growth = (most.cpu - started[runner]) / (least.cpu - started[runner])
+            growth = (most.cpu - start) / (least.cpu - start)
             exponent = math.log(growth) / math.log(most.rows / least.rows)
             title = f"dedupe: growth exponent of CPU beyond the start, {runner}, {least.rows} to {most.rows}"
             found.append(_figure(title, exponent, 2.0, GOAL_EXPONENT))
@@ -115,10 +115,9 @@ def figures(runs: list[Run], started: dict[str, float], pairs: float) -> list[di
             floor = pairs * (run.rows / 100_000) ** 2
             found.append(_figure(f"dedupe: s CPU, {run.rows} {run.kind}", run.cpu, floor, GOAL_CPU))
             found.append(_figure(f"dedupe: MB, {run.rows} {run.kind}", run.peak_mb, run.peak_mb, GOAL_MB))
-    for runner, rows in by_size:
+    for (runner, rows), run in by_size.items():
         if runner == "dask" and ("local", rows) in by_size:
-            own = by_size[runner, rows].cpu - started[runner]
-            local = by_size["local", rows].cpu - started["local"]
+            own, local = run.cpu - started[runner], by_size["local", rows].cpu - started["local"]
             title = f"dedupe: CPU of dask beyond its start over local's, {rows}"
             found.append(_figure(title, own / local, 1.0, 3))
     return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -43,43 +42,44 @@ class Range:
 
 @dataclass(frozen=True)
 class Ranges:
-    """All fragments of a dataset, divided into ranges."""
+    """Where the ranges of a dataset begin: small enough to travel with every function of a pipeline."""
 
-    ranges: tuple[Range, ...]
+    starts: tuple[int, ...]
+    """The number of the first row of each range, ascending."""
     rows: int
     """Rows of the dataset."""
 
     @classmethod
-    def cut(cls, fragments: Sequence[FragmentEntry], workers: int = 1) -> Ranges:
-        """About `RANGE_ROWS` rows each, fewer where `workers` would not get four ranges each; at least one fragment."""
-        rows = sum(fragment.rows for fragment in fragments)
-        most = max(1, min(RANGE_ROWS, -(-rows // (4 * workers))))
-        ranges: list[Range] = []
-        held: list[FragmentEntry] = []
-        start = count = 0
-        for fragment in fragments:
-            if held and count + fragment.rows > most:
-                ranges.append(Range(len(ranges), start, tuple(held)))
-                start, count, held = start + count, 0, []
-            held.append(fragment)
-            count += fragment.rows
-        if held:
-            ranges.append(Range(len(ranges), start, tuple(held)))
-        return cls(tuple(ranges), rows)
-
-    @cached_property
-    def starts(self) -> np.ndarray:
-        """The number of the first row of each range, int64, ascending."""
-        return np.array([part.start for part in self.ranges], np.int64)
+    def of(cls, ranges: Sequence[Range]) -> Ranges:
+        rows = sum(fragment.rows for part in ranges for fragment in part.fragments)
+        return cls(tuple(part.start for part in ranges), rows)
 
     def of_rows(self, rows: np.ndarray) -> np.ndarray:
         """The number of the range that holds each of `rows` (numbers of the dataset, int64)."""
-        return np.searchsorted(self.starts, rows, side="right") - 1
+        return np.searchsorted(np.array(self.starts, np.int64), rows, side="right") - 1
 
     @property
     def parts(self) -> int:
         """Into how many parts to divide what all rows are grouped by: then a part is as large as a range."""
-        return max(1, len(self.ranges))
+        return max(1, len(self.starts))
+
+
+def cut(fragments: Sequence[FragmentEntry], workers: int = 1) -> list[Range]:
+    """All fragments in order, in ranges of about `RANGE_ROWS` rows, or of fewer, so that `workers` get four each."""
+    rows = sum(fragment.rows for fragment in fragments)
+    most = max(1, min(RANGE_ROWS, -(-rows // (4 * workers))))
+    ranges: list[Range] = []
+    held: list[FragmentEntry] = []
+    start = count = 0
+    for fragment in fragments:
+        if held and count + fragment.rows > most:
+            ranges.append(Range(len(ranges), start, tuple(held)))
+            start, count, held = start + count, 0, []
+        held.append(fragment)
+        count += fragment.rows
+    if held:
+        ranges.append(Range(len(ranges), start, tuple(held)))
+    return ranges
 
 
 def pack(batch: pa.RecordBatch) -> bytes:

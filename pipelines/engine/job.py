@@ -19,7 +19,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines.engine.blocks import Range, Ranges, concatenate, pack, with_row_offset
+from pipelines.engine.blocks import Range, Ranges, concatenate, cut, pack, with_row_offset
 from pipelines.engine.makers import Maker, Task, VerdictMaker, fragment_rows
 from pipelines.engine.progress import LIVE
 from pipelines.engine.step import Context, DatasetStep
@@ -49,14 +49,14 @@ def verdict_job(
     change: Change,
 ) -> None:
     """Keys of every row of the dataset -> verdicts -> one column file per task, then the commit."""
-    step, ranges = maker.step, Ranges.cut(fragments, context.workers)
+    step, ranges = maker.step, cut(fragments, context.workers)
     keys = (
         pipeline
-        | "ranges" >> beam.Create(ranges.ranges)
+        | "ranges" >> beam.Create(ranges)
         | "spread" >> beam.Reshuffle()
         | "keys" >> beam.ParDo(ReadKeys(step, maker.target))
     )
-    verdicts = step.verdicts(keys, ranges)
+    verdicts = step.verdicts(keys, Ranges.of(ranges))
     work = pipeline | "tasks" >> beam.Create(_tasks_of_ranges(tasks, ranges))
     made = (
         {"tasks": work, "verdicts": verdicts}
@@ -66,12 +66,12 @@ def verdict_job(
     _commit(made, maker, context, change)
 
 
-def _tasks_of_ranges(tasks: list[Task], ranges: Ranges) -> list[tuple[int, list[tuple[int, Task]]]]:
+def _tasks_of_ranges(tasks: list[Task], ranges: list[Range]) -> list[tuple[int, list[tuple[int, Task]]]]:
     """(range number, its tasks, each with the number of its fragment's first row) for each range with a task."""
     by_fragment = {task.fragment: task for task in tasks}
     placed = [
         (part.number, [(start, by_fragment[entry.id]) for start, entry in part.placed() if entry.id in by_fragment])
-        for part in ranges.ranges
+        for part in ranges
     ]
     return [(number, work) for number, work in placed if work]
 

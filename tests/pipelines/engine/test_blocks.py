@@ -13,6 +13,7 @@ from pipelines.engine.blocks import (
     block_of,
     canonical,
     concatenate,
+    cut,
     distinct,
     divide,
     pack,
@@ -64,24 +65,24 @@ def test_parts_are_even_for_values_that_count_up(values):
 @given(st.lists(st.integers(0, 90), max_size=40), st.integers(1, 5))
 def test_ranges_hold_every_fragment_once_and_in_order(sizes, workers):
     fragments = entries(sizes)
-    ranges = Ranges.cut(fragments, workers)
-    assert [entry for part in ranges.ranges for entry in part.fragments] == fragments
-    assert [part.number for part in ranges.ranges] == list(range(len(ranges.ranges)))
+    ranges = cut(fragments, workers)
+    assert [entry for part in ranges for entry in part.fragments] == fragments
+    assert [part.number for part in ranges] == list(range(len(ranges)))
     starts = np.cumsum([0, *sizes])[:-1].tolist()
-    assert [start for part in ranges.ranges for start, _ in part.placed()] == starts
+    assert [start for part in ranges for start, _ in part.placed()] == starts
     rows = np.arange(sum(sizes))
-    for number, row in zip(ranges.of_rows(rows).tolist(), rows.tolist(), strict=True):
-        part = ranges.ranges[number]
+    for number, row in zip(Ranges.of(ranges).of_rows(rows).tolist(), rows.tolist(), strict=True):
+        part = ranges[number]
         assert part.start <= row < part.start + sum(entry.rows for entry in part.fragments)
 
 
 def test_ranges_follow_the_rows_and_the_workers():
-    assert Ranges.cut([]).ranges == () and Ranges.cut([]).parts == 1
-    million = Ranges.cut(entries([1000] * 1000))
-    assert 8 <= len(million.ranges) <= 10
-    assert max(sum(entry.rows for entry in part.fragments) for part in million.ranges) <= RANGE_ROWS
-    assert len(Ranges.cut(entries([1000] * 100), workers=8).ranges) >= 32
-    assert len(Ranges.cut(entries([RANGE_ROWS * 3])).ranges) == 1
+    assert cut([]) == [] and Ranges.of([]).parts == 1
+    million = cut(entries([1000] * 1000))
+    assert 8 <= len(million) <= 10
+    assert max(sum(entry.rows for entry in part.fragments) for part in million) <= RANGE_ROWS
+    assert len(cut(entries([1000] * 100), workers=8)) >= 32
+    assert len(cut(entries([RANGE_ROWS * 3]))) == 1
 
 
 def test_rows_are_aligned_with_a_fragment():
