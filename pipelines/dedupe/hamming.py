@@ -82,6 +82,8 @@ class _Search:
         masks = _deal(own, free, bands)
         for chosen in combinations(masks, max(0, bands - self.distance)):
             self._table(positions, agreed | sum(chosen))
+            if self._connected(positions, np.array([len(positions)])).all():
+                return
 
     def _table(self, positions: np.ndarray, mask: int) -> None:
         """Compare all that agree on `mask`: sorted by a hash of these bits, they stand side by side."""
@@ -92,6 +94,10 @@ class _Search:
         ordered = positions[(packed & _LOW).astype(np.int64)]
         cuts = np.flatnonzero((packed[1:] ^ packed[:-1]) >= _NEXT) + 1
         sizes = np.diff(np.concatenate([[0], cuts, [len(own)]]))
+        if len(sizes) == 1:
+            # Only hashes of bits that were chosen to collide do that; dividing once more would not end.
+            self._all_pairs(ordered)
+            return
         self._compare(ordered, sizes, HOT)
         for bucket in np.flatnonzero(sizes > HOT):
             end = int(sizes[: bucket + 1].sum())
@@ -118,6 +124,7 @@ class _Search:
             active = active[left[active] >= step]
 
     def _all_pairs(self, positions: np.ndarray) -> None:
+        """Compare all with all, a few rows of the matrix of pairs at a time, until all are in one set."""
         own, rows = self.values[positions], max(1, PAIRS // len(positions))
         for number, start in enumerate(range(0, len(own), rows)):
             differing = own[start : start + rows, None] ^ own[None, start:]
