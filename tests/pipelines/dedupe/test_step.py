@@ -183,7 +183,8 @@ def test_column_files_are_the_same_bytes_on_dask(tmp_path):
     made = []
     for name in ("local", "dask"):
         known_of(tmp_path / name, MIXED, [2, 5])
-        run_step(Dedupe(DedupeConfig()), tmp_path / name, Runner(name, 2))
+        with Runner(name, 1).session() as runner:
+            run_step(Dedupe(DedupeConfig()), tmp_path / name, runner)
         manifest = Dataset.open(tmp_path / name).manifest
         made.append(
             [(entry.id, {key: file.sha256 for key, file in entry.files.items()}) for entry in manifest.fragments]
@@ -211,7 +212,9 @@ def test_100k_rows_beside_the_planted_answer(tmp_path):
         "height": pa.array([480] * len(hashes), pa.int32()),
     }
     table = pa.table(columns, schema=schema)
-    write_dataset(tmp_path / "known", "images", (table.slice(start, 5000) for start in range(0, 100_000, 5000)))
+    write_dataset(
+        tmp_path / "known", "images", (table.slice(start, 5000) for start in range(0, 100_000, 5000)), batch_rows=5000
+    )
     summary = run_step(Dedupe(DedupeConfig()), tmp_path / "known", Runner("local", 2))
     assert summary.statuses == {"ok": 95_000, "near_copy": 5_000}
     found = [
