@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,6 +149,6 @@ def test_a_pipeline_gives_the_same_however_rows_are_cut(cuts, distance):
             assert set(ranges.of_rows(batch.column("row").to_numpy()).tolist()) == {number}
 
     ranges = Ranges(tuple(starts), len(rows))
-    with TestPipeline(runner=FnApiRunner()) as pipeline:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         keys = pipeline | beam.Create(blocks)
         assert_that(Dedupe(DedupeConfig(near_distance=distance)).verdicts(keys, ranges), right)

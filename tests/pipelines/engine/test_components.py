@@ -4,7 +4,6 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,5 +66,5 @@ def test_groups_connect_over_levels(groups):
         (group, pack(forest_block(np.array([group + 1], np.uint64), np.array([group], np.uint64))))
         for group in range(groups)
     ]
-    with TestPipeline(runner=FnApiRunner()) as pipeline:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         assert_that(connect(pipeline | beam.Create(links), groups), stars)
