@@ -1,99 +1,156 @@
-"""Which pictures are the same: pure functions on hashes. Beam only brings the right hashes together.
+"""Who is in which cluster, and what its rows learn: pure functions on blocks of rows. Beam only brings them together.
 
-Two 64-bit perceptual hashes within `distance` bits of each other agree on at least one of `distance + 1`
-bands of bits (pigeonhole), so only hashes that share a band are compared: exact, and far from all pairs.
+Columns of rows that take part (`MEMBERS`): the row's number in the dataset, its perceptual hash (null: only equal bytes
+count), width times height, the sha256 of its bytes, its key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import hashlib
 
-HASH_BITS = 64
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipelines.engine.blocks import distinct
 
-@dataclass(frozen=True)
-class Member:
-    """One row that takes part. `near` is its perceptual hash (16 hex digits), or None when only equal bytes count."""
-
-    key: str
-    exact: str
-    near: str | None
-    area: int
-    """Width times height: the largest picture of a cluster represents it."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a row of a cluster of two or more learns."""
-
-    cluster: str
-    """The smallest key of the cluster."""
-    size: int
-    duplicate_of: str | None
-    """The key of the picture that represents the cluster; None for that picture itself."""
-    same_bytes: bool
-    """Whether the bytes equal those of the representative."""
-
-
-def bands(near: str, distance: int) -> list[tuple[int, str]]:
-    """(number of the band, its bits in hex) for each of the `distance + 1` bands of a hash."""
-    value = int(near, 16)
-    return [(number, f"{value & _mask(low, high):x}") for number, (low, high) in enumerate(band_edges(distance))]
-
-
-def band_edges(distance: int) -> list[tuple[int, int]]:
-    """The bit ranges [low, high) of the bands; their widths differ by at most one bit."""
-    count = distance + 1
-    cuts = [HASH_BITS * number // count for number in range(count + 1)]
-    return list(pairwise(cuts))
-
-
-def near_pairs(hashes: Iterable[str], band: int, distance: int) -> Iterator[tuple[str, str]]:
-    """Pairs of different hashes within `distance` bits, among hashes that share band number `band`.
-
-    A pair that shares an earlier band too is left to that band, so that it is found once.
-    """
-    import numpy as np
-
-    values = np.unique(np.array([int(near, 16) for near in hashes], dtype=np.uint64))
-    earlier = [_mask(low, high) for low, high in band_edges(distance)[:band]]
-    for place, value in enumerate(values[:-1]):
-        differing = values[place + 1 :] ^ value
-        found = np.bitwise_count(differing) <= distance
-        for mask in earlier:
-            found &= (differing & np.uint64(mask)) != 0
-        for other in values[place + 1 :][found]:
-            yield f"{value:016x}", f"{other:016x}"
-
-
-def components(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Every hash that stands in a pair -> the smallest hash it is connected with, directly or over others."""
-    parent: dict[str, str] = {}
-
-    def root(node: str) -> str:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for first, second in pairs:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-    return {node: root(node) for node in list(parent)}
-
-
-def verdicts_of(members: Sequence[Member]) -> list[Verdict]:
-    """A verdict for each member of one cluster, in the given order. The first of the largest represents it."""
-    best = max(members, key=lambda member: member.area)
-    cluster = min(member.key for member in members)
-    return [
-        Verdict(cluster, len(members), None if member is best else best.key, member.exact == best.exact)
-        for member in members
+MEMBERS = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("near", pa.uint64()),
+        ("area", pa.int64()),
+        ("sha256", pa.binary(32)),
+        ("key", pa.string()),
     ]
+)
+VERDICTS = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("cluster", pa.string()),
+        ("size", pa.int32()),
+        ("duplicate_of", pa.string()),
+        ("same_bytes", pa.bool_()),
+    ]
+)
+"""What the rows of clusters of two or more learn: the cluster's smallest key, its number of rows, the key of the
+picture that represents it (null for that one itself), and whether the bytes equal those of the representative."""
+
+_DIGITS = np.full(256, 255, np.uint8)
+_DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
-def _mask(low: int, high: int) -> int:
-    return ((1 << (high - low)) - 1) << low
+def from_hex(column: pa.Array, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(bytes of shape (rows, size), which rows are 2 * size lower-case hex digits); the others' bytes are 0.
+
+    `column`: strings.
+    """
+    fits = pc.fill_null(pc.equal(pc.binary_length(column), 2 * size), False).to_numpy(zero_copy_only=False)
+    text = column.filter(pa.array(fits)).cast(pa.binary()).cast(pa.binary(2 * size))
+    digits = _DIGITS[np.frombuffer(b"".join(_fixed(text)), np.uint8).reshape(-1, 2 * size)]
+    proper = (digits < 16).all(axis=1)
+    found = np.zeros((len(column), size), np.uint8)
+    where = np.flatnonzero(fits)[proper]
+    found[where] = digits[proper, 0::2] << 4 | digits[proper, 1::2]
+    valid = np.zeros(len(column), bool)
+    valid[where] = True
+    return found, valid
+
+
+def sha256_bytes(column: pa.Array) -> pa.Array:
+    """Digests in hex as binary(32). Any other text is represented by its own sha256, so equal stays equal."""
+    found, valid = from_hex(column, 32)
+    for row in np.flatnonzero(~valid):
+        found[row] = np.frombuffer(hashlib.sha256((column[row].as_py() or "").encode()).digest(), np.uint8)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(found), [None, pa.py_buffer(found)])
+
+
+def hash_numbers(column: pa.Array) -> pa.Array:
+    """Hashes of 16 hex digits as uint64; null for anything else."""
+    found, valid = from_hex(column, 8)
+    return pa.array(found.view(">u8").ravel().astype(np.uint64), mask=~valid)
+
+
+def meeting_points(members: pa.RecordBatch) -> np.ndarray:
+    """A uint64 per row, equal for rows with the same perceptual hash, or, without one, with the same bytes."""
+    digests = np.frombuffer(b"".join(_fixed(members.column("sha256"))), "<u8").reshape(-1, 4)
+    folded = digests[:, 0] ^ digests[:, 1] ^ digests[:, 2] ^ digests[:, 3]
+    near = members.column("near")
+    return np.where(near.is_valid(), near.fill_null(0).to_numpy(), folded)
+
+
+def companions(members: pa.RecordBatch, nodes: np.ndarray, roots: np.ndarray) -> pa.RecordBatch:
+    """The rows that are not alone, with a column `root` that is the same for all rows of a cluster.
+
+    Rows with a perceptual hash and rows without one may have equal numbers there, and are no cluster for that.
+
+    `members` holds all rows of each hash (and of each sha256 without a hash) that it holds. `nodes`, `roots`: hashes
+    that have a near copy, and the hash that stands for each one's cluster, itself included; uint64.
+    """
+    near = members.column("near")
+    hashed = near.is_valid().to_numpy(zero_copy_only=False)
+    values = near.fill_null(0).to_numpy()
+    root, crowded = np.zeros(len(values), np.uint64), np.zeros(len(values), bool)
+
+    order = np.argsort(nodes)
+    nodes, roots = np.append(nodes[order], np.uint64(0)), np.append(roots[order], np.uint64(0))
+    place = np.searchsorted(nodes[:-1], values)
+    known = hashed & (nodes[place] == values) & (place < len(nodes) - 1)
+    root[hashed] = np.where(known, roots[place], values)[hashed]
+    crowded[hashed] = _shared(near.filter(near.is_valid()))[0] | known[hashed]
+
+    alike, codes = _shared(members.column("sha256").filter(pa.array(~hashed)))
+    rows = members.column("row").to_numpy()[~hashed]
+    lowest = np.full(codes.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, codes, rows)
+    root[~hashed], crowded[~hashed] = lowest[codes], alike
+    return members.append_column("root", pa.array(root)).filter(pa.array(crowded))
+
+
+def decide(members: pa.RecordBatch) -> pa.RecordBatch:
+    """The verdict on each row (`VERDICTS`, in any order), given all rows of some clusters with their `root`.
+
+    The largest picture represents its cluster, among equals the first of the dataset.
+    """
+    row, area, root = (members.column(name).to_numpy() for name in ("row", "area", "root"))
+    hashed = members.column("near").is_valid().to_numpy(zero_copy_only=False)
+    order = np.lexsort((row, -area, root, hashed))
+    root, hashed = root[order], hashed[order]
+    starts = np.flatnonzero(np.append(True, (root[1:] != root[:-1]) | (hashed[1:] != hashed[:-1]))[: len(root)])
+    sizes = np.diff(np.append(starts, len(root)))
+    first = np.repeat(starts, sizes)  # the representative's place, for each row
+
+    members = members.take(pa.array(order))
+    keys, digests = members.column("key"), members.column("sha256").dictionary_encode().indices.to_numpy()
+    ranks = pc.rank(keys, sort_keys="ascending", tiebreaker="first").to_numpy()
+    places = np.empty(len(ranks) + 1, np.int64)
+    places[ranks] = np.arange(len(ranks))
+    smallest = places[np.minimum.reduceat(ranks, starts)] if len(starts) else starts
+    itself = np.arange(len(root)) == first
+    columns = [
+        members.column("row"),
+        keys.take(pa.array(np.repeat(smallest, sizes))),
+        pa.array(np.repeat(sizes, sizes).astype(np.int32)),
+        keys.take(pa.array(first, mask=itself)),
+        pa.array(digests == digests[first]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=VERDICTS)
+
+
+def with_roots(nodes: np.ndarray, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A forest's (node, root) pairs and (root, root) for each root."""
+    own = distinct(roots)
+    return np.concatenate([nodes, own]), np.concatenate([roots, own])
+
+
+def _shared(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(whether another row has the same value, a number per different value), for each row; no nulls."""
+    codes = column.dictionary_encode().indices.to_numpy().astype(np.int64)
+    return (np.bincount(codes)[codes] > 1 if len(codes) else np.zeros(0, bool)), codes
+
+
+def _fixed(column: pa.FixedSizeBinaryArray) -> list[memoryview]:
+    """The bytes of a column without nulls, whatever slice of a buffer it is."""
+    width, buffer = column.type.byte_width, column.buffers()[1]
+    if not len(column) or buffer is None:
+        return []
+    return [memoryview(buffer)[column.offset * width : (column.offset + len(column)) * width]]

@@ -6,9 +6,12 @@ import hashlib
 from enum import StrEnum
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
+from pipelines.engine.blocks import canonical
 from pipelines.engine.step import Config, Step
 from schemas.fingerprint import fingerprint
 from schemas.phash import perceptual_hash
@@ -57,23 +60,38 @@ class DedupeKeys(Step[DedupeConfig]):
         return fingerprint(self.name, self.version, inputs)
 
     def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        known = {name: batch.column(name) for name in self.optional if name in batch.schema.names}
-        images = batch.column("image")
-        rows = []
-        for row in range(batch.num_rows):
-            values = {name: column[row].as_py() for name, column in known.items()}
-            rows.append(_keys(images[row], values))
-        return self.rows_to_batch(rows)
+        """Takes known values over column by column; only rows that lack one are looked at one by one."""
+        held = pc.is_valid(pc.struct_field(batch.column("image"), "bytes"))
+        known = {name: self._known(batch, name, held) for name in self.optional}
+        lacking = np.zeros(batch.num_rows, bool)
+        for column in known.values():
+            lacking |= pc.and_(held, pc.is_null(column)).to_numpy(zero_copy_only=False)
+        if lacking.any():
+            known = _completed(known, np.flatnonzero(lacking), batch.column("image"))
+        hashed = pc.if_else(known["phash"].is_valid(), KeyStatus.ok.value, KeyStatus.undecodable.value)
+        columns = {f"dedupe_{name}": column for name, column in known.items()}
+        columns[f"{self.name}_status"] = pc.if_else(held, hashed, KeyStatus.no_image.value)
+        columns[f"{self.name}_detail"] = pa.nulls(batch.num_rows, pa.string())
+        return canonical(pa.RecordBatch.from_pydict(columns, schema=self.output_schema))
+
+    def _known(self, batch: pa.RecordBatch, name: str, held: pa.Array) -> pa.Array:
+        """What earlier steps say of the rows whose bytes are there; null where they say nothing: no value, "" or 0."""
+        kind = self.output_schema.field(f"dedupe_{name}").type
+        nothing = pa.scalar(None, kind)
+        if name not in batch.schema.names:
+            return pa.repeat(nothing, batch.num_rows)
+        column = batch.column(name).cast(kind)
+        empty = pc.equal(column, pa.scalar("" if pa.types.is_string(kind) else 0, kind))
+        return pc.if_else(pc.and_(held, pc.fill_null(pc.invert(empty), False)), column, nothing)
 
 
-def _keys(image: pa.StructScalar, known: dict[str, Any]) -> dict[str, Any]:
-    """The columns of one row. The bytes are looked at only when a value is missing."""
-    if not image.is_valid or not image["bytes"].is_valid:
-        return {"status": KeyStatus.no_image}
-    if not all(known.get(name) for name in ("sha256", "phash", "width", "height")):
-        known = _computed(image["bytes"].as_py()) | {name: value for name, value in known.items() if value}
-    columns = {f"dedupe_{name}": known.get(name) for name in ("sha256", "phash", "width", "height")}
-    return {**columns, "status": KeyStatus.ok if known.get("phash") else KeyStatus.undecodable}
+def _completed(known: dict[str, pa.Array], rows: np.ndarray, images: pa.StructArray) -> dict[str, pa.Array]:
+    """`known` with what the bytes of `rows` tell where nothing was known."""
+    values = {name: column.to_pylist() for name, column in known.items()}
+    for row in rows.tolist():
+        for name, value in _computed(images[row]["bytes"].as_py()).items():
+            values[name][row] = values[name][row] or value
+    return {name: pa.array(values[name], column.type) for name, column in known.items()}
 
 
 def _computed(data: bytes) -> dict[str, Any]:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.dedupe.cluster import Member, Verdict, bands, components, near_pairs, verdicts_of
+from pipelines.dedupe.cluster import (
+    MEMBERS,
+    VERDICTS,
+    companions,
+    decide,
+    hash_numbers,
+    meeting_points,
+    sha256_bytes,
+    with_roots,
+)
+from pipelines.dedupe.hamming import band_mask, near_forest
 from pipelines.dedupe.keys import DedupeConfig, DedupeKeys
-from pipelines.engine.step import DatasetStep, Place
+from pipelines.engine.blocks import Ranges, aligned, block_of, concatenate, distinct, divide, pack, part_of, unpack
+from pipelines.engine.components import FOREST, connect, forest_block
+from pipelines.engine.step import DatasetStep
+
+GROUP_ROWS = 1 << 18
+"""Hashes of one band that are compared in one group, about: 100 bytes each while they are."""
+HASHES = pa.schema([("hash", pa.uint64())])
+COMPANIONS = MEMBERS.append(pa.field("root", pa.uint64()))
 
 
 class DedupeStatus(StrEnum):
@@ -39,94 +58,106 @@ class Dedupe(DatasetStep[DedupeConfig]):
         pa.field("duplicate_of", pa.string()),
     )
     statuses = DedupeStatus
+    verdict_schema = VERDICTS
 
-    def key(self, batch: pa.RecordBatch) -> Iterable[Member | None]:
-        """What is compared: a row without bytes takes no part; a small one only by its bytes."""
-        for row in batch.to_pylist():
-            if row["dedupe_sha256"] is None:
-                yield None
-                continue
-            width, height = row["dedupe_width"] or 0, row["dedupe_height"] or 0
-            compares = self.config.near and min(width, height) >= self.config.near_min_size and row["dedupe_phash"]
-            near = row["dedupe_phash"] if compares else None
-            yield Member(row["key"], row["dedupe_sha256"], near, width * height)
+    def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """What is compared (`MEMBERS`): a row without bytes takes no part; a small one only by its bytes.
 
-    def verdicts(self, keys: Any) -> Any:
-        """(Place, Member) -> (Place, Verdict), for members of clusters of two or more."""
+        So does one whose perceptual hash is not 16 hex digits.
+        """
+        places = np.flatnonzero(rows.column("dedupe_sha256").is_valid().to_numpy(zero_copy_only=False))
+        rows = rows.take(pa.array(places))
+        sides = [rows.column(name).fill_null(0).cast(pa.int64()) for name in ("dedupe_width", "dedupe_height")]
+        width, height = (side.to_numpy() for side in sides)
+        near = hash_numbers(rows.column("dedupe_phash"))
+        large = self.config.near & (np.minimum(width, height) >= self.config.near_min_size)
+        columns = [
+            pa.array(places),
+            pc.if_else(pa.array(large), near, pa.scalar(None, pa.uint64())),
+            pa.array(width * height),
+            sha256_bytes(rows.column("dedupe_sha256")),
+            rows.column("key"),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=MEMBERS)
+
+    def verdicts(self, keys: Any, ranges: Ranges) -> Any:
         import apache_beam as beam
 
-        distance = self.config.near_distance
-        roots = (
+        distance, groups = self.config.near_distance, -(-ranges.rows // GROUP_ROWS) or 1
+        forests = (
             keys
-            | "bands" >> beam.FlatMap(_by_band, distance)
+            | "bands" >> beam.FlatMap(_banded, distance, groups)
             | "share a band" >> beam.GroupByKey()
-            | "compare" >> beam.FlatMap(_pairs, distance)
-            | "in one place" >> beam.GroupByKey()
-            | "connect" >> beam.FlatMap(_roots)
+            | "compare" >> beam.FlatMap(_forest, distance, groups)
         )
+        roots = connect(forests, (distance + 1) * groups) | "roots" >> beam.FlatMap(_rooted, ranges.parts)
+        rows = keys | "rows" >> beam.FlatMap(_by_hash, ranges.parts)
         return (
-            keys
-            | "name cluster" >> beam.Map(_by_cluster, beam.pvalue.AsDict(roots))
-            | "cluster" >> beam.GroupByKey()
-            | "decide" >> beam.FlatMap(_judged)
+            {"rows": rows, "roots": roots}
+            | "share a hash" >> beam.CoGroupByKey()
+            | "not alone" >> beam.FlatMap(_accompanied, ranges.parts)
+            | "share a cluster" >> beam.GroupByKey()
+            | "decide" >> beam.FlatMap(_decided, ranges)
         )
 
-    def judge(self, batch: pa.RecordBatch, verdicts: list[Verdict | None]) -> pa.RecordBatch:
-        keys, hashes = batch.column("key").to_pylist(), batch.column("dedupe_sha256").to_pylist()
-        rows = [_row(*row) for row in zip(keys, hashes, verdicts, strict=True)]
-        return self.rows_to_batch(rows)
+    def judge(self, rows: pa.RecordBatch, verdicts: pa.RecordBatch) -> pa.RecordBatch:
+        own = aligned(verdicts, rows.num_rows)
+        compared, copies = rows.column("dedupe_sha256").is_valid(), own.column("duplicate_of").is_valid()
+        cluster = pc.coalesce(own.column("cluster"), rows.column("key"))
+        size = pc.coalesce(own.column("size"), pa.scalar(1, pa.int32()))
+        copied = pc.if_else(own.column("same_bytes"), DedupeStatus.copy.value, DedupeStatus.near_copy.value)
+        status = pc.if_else(copies, copied, DedupeStatus.ok.value)
+        columns = {
+            "cluster": pc.if_else(compared, cluster, pa.scalar(None, pa.string())),
+            "cluster_size": pc.if_else(compared, size, pa.scalar(None, pa.int32())),
+            "duplicate_of": own.column("duplicate_of"),
+            "dedupe_status": pc.if_else(compared, status, DedupeStatus.no_image.value),
+            "dedupe_detail": pa.nulls(rows.num_rows, pa.string()),
+        }
+        return pa.RecordBatch.from_pydict(columns, schema=self.output_schema)
 
 
-def _row(key: str, exact: str | None, verdict: Verdict | None) -> dict[str, Any]:
-    if exact is None:
-        return {"status": DedupeStatus.no_image}
-    if verdict is None:
-        return {"cluster": key, "cluster_size": 1, "status": DedupeStatus.ok}
-    repeats = DedupeStatus.copy if verdict.same_bytes else DedupeStatus.near_copy
-    return {
-        "cluster": verdict.cluster,
-        "cluster_size": verdict.size,
-        "duplicate_of": verdict.duplicate_of,
-        "status": repeats if verdict.duplicate_of else DedupeStatus.ok,
-    }
+Grouped = tuple[int, Iterable[bytes]]
+"""A group's number and its blocks."""
 
 
-Placed = tuple[Place, Member]
-Group = str
-"""What surely belongs together: one perceptual hash, or for rows without it one sha256 (both in hex)."""
+def _banded(block: bytes, distance: int, groups: int) -> Iterator[tuple[int, bytes]]:
+    """The hashes of a block, once for each band of bits; those that agree on a band go to one group of that band."""
+    hashes = distinct(unpack(block).column("near").drop_null().to_numpy())
+    batch = block_of({"hash": hashes})
+    for band in range(distance + 1):
+        group = band * groups + part_of(hashes & np.uint64(band_mask(distance, band)), groups)
+        yield from divide(batch, group)
 
 
-def _by_band(placed: Placed, distance: int) -> Iterator[tuple[tuple[int, str], str]]:
-    near = placed[1].near
-    if near is not None:
-        for band in bands(near, distance):
-            yield band, near
+def _forest(grouped: Grouped, distance: int, groups: int) -> Iterator[tuple[int, bytes]]:
+    """What a group connects: hashes that agree on one band."""
+    group, blocks = grouped
+    hashes = distinct(concatenate(blocks, HASHES).column("hash").to_numpy())
+    nodes, roots = near_forest(hashes, distance, band_mask(distance, group // groups))
+    if len(nodes):
+        yield group, pack(forest_block(nodes, roots))
 
 
-def _pairs(grouped: tuple[tuple[int, str], Iterable[str]], distance: int) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Close hashes of one band, all under one key: they are few, and who is connected is known only in one place."""
-    (band, _), hashes = grouped
-    for pair in near_pairs(hashes, band, distance):
-        yield 0, pair
+def _rooted(block: bytes, parts: int) -> Iterator[tuple[int, bytes]]:
+    forest = unpack(block)
+    nodes, roots = with_roots(*(forest.column(name).to_numpy() for name in FOREST.names))
+    yield from divide(forest_block(nodes, roots), part_of(nodes, parts))
 
 
-def _roots(grouped: tuple[int, Iterable[tuple[str, str]]]) -> Iterator[tuple[Group, Group]]:
-    yield from components(grouped[1]).items()
+def _by_hash(block: bytes, parts: int) -> Iterator[tuple[int, bytes]]:
+    members = unpack(block)
+    yield from divide(members, part_of(meeting_points(members), parts))
 
 
-def _by_cluster(placed: Placed, roots: Mapping[Group, Group]) -> tuple[Group, Placed]:
-    group = placed[1].near or placed[1].exact
-    return roots.get(group, group), placed
+def _accompanied(joined: tuple[int, dict[str, Iterable[bytes]]], parts: int) -> Iterator[tuple[int, bytes]]:
+    """The rows of one part that are not alone, where the whole cluster of each meets."""
+    forest = concatenate(joined[1]["roots"], FOREST)
+    nodes, roots = (forest.column(name).to_numpy() for name in FOREST.names)
+    found = companions(concatenate(joined[1]["rows"], MEMBERS), nodes, roots)
+    yield from divide(found, part_of(found.column("root").to_numpy(), parts))
 
 
-def _order(place: Place) -> tuple[int, str, int]:
-    """Places in the order of the dataset: fragment ids begin with their number, of four digits or more."""
-    number = place[0].partition("-")[0]
-    return len(number), number, place[1]
-
-
-def _judged(grouped: tuple[Group, Iterable[Placed]]) -> Iterator[tuple[Place, Verdict]]:
-    placed = sorted(grouped[1], key=lambda entry: _order(entry[0]))
-    if len(placed) > 1:
-        verdicts = verdicts_of([member for _, member in placed])
-        yield from zip((place for place, _ in placed), verdicts, strict=True)
+def _decided(grouped: Grouped, ranges: Ranges) -> Iterator[tuple[int, bytes]]:
+    decided = decide(concatenate(grouped[1], COMPANIONS))
+    yield from divide(decided, ranges.of_rows(decided.column("row").to_numpy()))

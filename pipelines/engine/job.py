@@ -14,8 +14,11 @@ from itertools import islice
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import pyarrow as pa
 
-from pipelines.engine.makers import Maker, Task, VerdictMaker
+from pipelines.engine.blocks import Range, Ranges, concatenate, cut, pack, with_row_offset
+from pipelines.engine.makers import Maker, Task, VerdictMaker, fragment_rows
 from pipelines.engine.step import Context, DatasetStep
 from pipelines.engine.workers import Hands, workforce
 from schemas import errors
@@ -53,21 +56,31 @@ def verdict_job(
     change: Change,
 ) -> None:
     """Keys of every row of the dataset -> verdicts -> one column file per task, then the commit."""
-    step = maker.step
+    step, ranges = maker.step, cut(fragments, context.workers)
     keys = (
         pipeline
-        | "fragments" >> beam.Create(fragments)
+        | "ranges" >> beam.Create(ranges)
         | "spread" >> beam.Reshuffle()
         | "keys" >> beam.ParDo(ReadKeys(step, maker.target))
     )
-    verdicts = step.verdicts(keys) | "by fragment" >> beam.MapTuple(lambda place, made: (place[0], (place[1], made)))
-    work = pipeline | "tasks" >> beam.Create([(task.fragment, task) for task in tasks])
+    verdicts = step.verdicts(keys, Ranges.of(ranges))
+    work = pipeline | "tasks" >> beam.Create(_tasks_of_ranges(tasks, ranges))
     made = (
-        {"task": work, "verdicts": verdicts}
+        {"tasks": work, "verdicts": verdicts}
         | beam.CoGroupByKey()
         | "judge" >> beam.ParDo(MakeVerdicts(maker, context, hands))
     )
     _commit(made, maker, context, change)
+
+
+def _tasks_of_ranges(tasks: list[Task], ranges: list[Range]) -> list[tuple[int, list[tuple[int, Task]]]]:
+    """(range number, its tasks, each with the number of its fragment's first row) for each range with a task."""
+    by_fragment = {task.fragment: task for task in tasks}
+    placed = [
+        (part.number, [(start, by_fragment[entry.id]) for start, entry in part.placed() if entry.id in by_fragment])
+        for part in ranges
+    ]
+    return [(number, work) for number, work in placed if work]
 
 
 def read_outcome(store: Store, context: Context) -> int:
@@ -98,30 +111,39 @@ class Make(beam.DoFn):
 
 
 class ReadKeys(beam.DoFn):
-    """FragmentEntry -> ((fragment id, row), key) of each row that takes part."""
+    """Range -> a block of what is grouped, of its rows that take part."""
 
     def __init__(self, step: DatasetStep, target: str):
         self.step, self.target = step, target
 
-    def process(self, fragment: FragmentEntry) -> Iterator[tuple[tuple[str, int], Any]]:
-        row = 0
-        for batch in Fragment(Store(self.target), fragment).batches(self.step.reads, 1024):
-            for key in self.step.key(batch):
-                if key is not None:
-                    yield (fragment.id, row), key
-                row += 1
+    def process(self, part: Range) -> Iterator[bytes]:
+        store, found = Store(self.target), []
+        for start, entry in part.placed():
+            for rows in fragment_rows(self.step, Fragment(store, entry)):
+                found.append(with_row_offset(self.step.key(rows), start))
+        if found:
+            yield pack(pa.concat_batches(found))
 
 
 class MakeVerdicts(beam.DoFn):
-    """(fragment id, its task and the verdicts on its rows) -> a pickled list as `Make` gives them."""
+    """(range number, its tasks and the verdicts on its rows) -> pickled lists as `Make` gives them."""
 
     def __init__(self, maker: VerdictMaker, context: Context, hands: Hands):
         self.maker, self.context, self.hands = maker, context, hands
 
-    def process(self, element: tuple[str, dict[str, Iterable]]) -> Iterator[bytes]:
-        _, grouped = element
-        tasks = [replace(task, verdicts=dict(grouped["verdicts"])) for task in grouped["task"]]
-        yield pickle.dumps(list(_results(self.maker, self.context, self.hands, tasks)))
+    def process(self, element: tuple[int, dict[str, Iterable]]) -> Iterator[bytes]:
+        results = _results(self.maker, self.context, self.hands, list(self._tasks(element[1])))
+        while part := list(islice(results, _RESULTS_TOGETHER)):
+            yield pickle.dumps(part)
+
+    def _tasks(self, grouped: dict[str, Iterable]) -> Iterator[Task]:
+        """The tasks of the range, each with the verdicts on its own rows."""
+        verdicts = concatenate(grouped["verdicts"], self.maker.step.verdict_schema).sort_by("row")
+        rows = verdicts.column("row").to_numpy()
+        for start, task in (entry for work in grouped["tasks"] for entry in work):
+            first, last = np.searchsorted(rows, [start, start + task.source.rows])
+            own = with_row_offset(verdicts.take(pa.array(np.arange(first, last))), -start)
+            yield replace(task, verdicts=own)
 
 
 class Commit(beam.DoFn):

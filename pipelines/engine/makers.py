@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.engine.blocks import canonical
 from pipelines.engine.step import Context, DatasetStep, Derive, Needs, Step
 from schemas.columnfile import read_column_file
 from schemas.dataset import Fragment
@@ -33,8 +34,8 @@ class Task:
     previous: FileEntry | None = None
     """The file whose rows with a status in `retry` are made again; its other rows are kept as they are."""
     retry: tuple[str, ...] = ()
-    verdicts: Any = None
-    """What a `DatasetStep` found about the fragment's rows."""
+    verdicts: pa.RecordBatch | None = None
+    """What a dataset-wide step found out about rows of this fragment."""
 
     @property
     def source_rows(self) -> int:
@@ -160,10 +161,16 @@ class VerdictMaker(Maker):
         self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
 
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
-        table = _input_table(self.step, Fragment(Store(self.target), task.source))
-        for start in range(0, table.num_rows, self.step.batch_rows):
-            batch = next(_batches(table.slice(start, self.step.batch_rows), self.step.batch_rows))
-            yield self.step.judge(batch, [task.verdicts.get(start + row) for row in range(batch.num_rows)])
+        assert task.verdicts is not None
+        for rows in fragment_rows(self.step, Fragment(Store(self.target), task.source)):
+            judged = self.step.judge(rows, task.verdicts)
+            for start in range(0, judged.num_rows, self.step.batch_rows):
+                yield canonical(judged.slice(start, self.step.batch_rows))
+
+
+def fragment_rows(step: DatasetStep, fragment: Fragment) -> list[pa.RecordBatch]:
+    """The columns of all rows of a fragment that `step` reads as one batch; none when the fragment is empty."""
+    return _input_table(step, fragment).combine_chunks().to_batches()
 
 
 def input_columns(step: Step, fragment: FragmentEntry) -> list[str]:

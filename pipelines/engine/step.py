@@ -8,7 +8,7 @@ Three kinds:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 
+from pipelines.engine.blocks import Ranges
 from schemas.config import StrictModel
 from schemas.fingerprint import fingerprint
 
@@ -196,28 +197,37 @@ class Derive(Step[C]):
         return key
 
 
-Place = tuple[str, int]
-"""A row of a dataset: (fragment id, row in the fragment)."""
-
-
 class DatasetStep(Step[C]):
     """Judges all rows together, through Beam's GroupByKey: only keys and hashes go through it, never images.
 
     `keys` makes a column file per fragment, and only for new ones. The verdicts' fingerprint covers the keys of all
     fragments, so new rows give every fragment a new verdict file, and no new keys for the old ones.
+
+    Rows travel in blocks (pipelines/engine/blocks.py). A row's place is its number in the dataset, an int64.
     """
 
     keys: ClassVar[type[Step]]
     """A step with the same Config whose columns this one `reads`."""
+    verdict_schema: ClassVar[pa.Schema]
+    """The columns of a verdict; the first is `row`, int64."""
 
-    def key(self, batch: pa.RecordBatch) -> Iterable[Any]:
-        """One small picklable element per row (None: the row takes no part)."""
+    def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """What is grouped, one row for each of `rows` that takes part; the first column is `row`, int64.
+
+        `rows` are the columns of `reads` of one fragment, and `row` counts from its first one.
+        """
         raise TypeError(f"step {self.name!r} does not define key")
 
-    def verdicts(self, keys: Any) -> Any:
-        """PCollection[(Place, key)] -> PCollection[(Place, verdict)]; rows without a verdict get None."""
+    def verdicts(self, keys: Any, ranges: Ranges) -> Any:
+        """PCollection[block of what `key` returns] -> PCollection[(range number, block of `verdict_schema`)].
+
+        `row` counts from the first row of the dataset here. Rows need not have a verdict, and no row has two.
+        """
         raise TypeError(f"step {self.name!r} does not define verdicts")
 
-    def judge(self, batch: pa.RecordBatch, verdicts: list[Any]) -> pa.RecordBatch:
-        """The column file's rows for `batch` (the columns of `reads`), given each row's verdict or None."""
+    def judge(self, rows: pa.RecordBatch, verdicts: pa.RecordBatch) -> pa.RecordBatch:
+        """The column file's rows for one fragment (the columns of `reads`), given the verdicts on some of its rows.
+
+        `row` counts from the fragment's first row and ascends; `blocks.aligned` gives a verdict, or nulls, per row.
+        """
         raise TypeError(f"step {self.name!r} does not define judge")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import pyarrow as pa
 
+from pipelines.engine.blocks import aligned, divide, unpack
 from pipelines.engine.step import Config, DatasetStep, Derive, Runtime, Step
 from schemas.records import CONVERSATIONS
 
@@ -90,26 +91,37 @@ class Twin(DatasetStep[Config]):
     adds = (pa.field("cluster", pa.string()),)
     statuses = Status
 
-    def key(self, batch):
-        return zip(batch.column("last").to_pylist(), batch.column("key").to_pylist(), strict=True)
+    verdict_schema = pa.schema([("row", pa.int64()), ("cluster", pa.string())])
 
-    def verdicts(self, keys):
+    def key(self, rows):
+        places = pa.array(range(rows.num_rows), pa.int64())
+        return pa.RecordBatch.from_arrays([places, *rows.columns], names=["row", *rows.schema.names])
+
+    def verdicts(self, keys, ranges):
         import apache_beam as beam
 
         return (
             keys
-            | "last" >> beam.MapTuple(lambda place, key: (key[0], (key[1], place)))
+            | "last" >> beam.FlatMap(_by_last)
             | beam.GroupByKey()
-            | "cluster" >> beam.FlatMapTuple(_cluster)
+            | "cluster" >> beam.FlatMap(_cluster, self.verdict_schema, ranges)
         )
 
-    def judge(self, batch, verdicts):
-        return self.rows_to_batch([{"cluster": verdict, "status": "ok"} for verdict in verdicts])
+    def judge(self, rows, verdicts):
+        clusters = aligned(verdicts, rows.num_rows).column("cluster").to_pylist()
+        return self.rows_to_batch([{"cluster": cluster, "status": "ok"} for cluster in clusters])
 
 
-def _cluster(_last, members):
-    members = sorted(members)
-    return [(place, members[0][0]) for _, place in members]
+def _by_last(block):
+    rows = unpack(block)
+    yield from divide(rows, rows.column("last").cast(pa.int64()).to_numpy())
+
+
+def _cluster(grouped, schema, ranges):
+    rows = pa.Table.from_batches([unpack(block) for block in grouped[1]]).combine_chunks()
+    names = [min(rows.column("key").to_pylist())] * rows.num_rows
+    made = pa.RecordBatch.from_pydict({"row": rows.column("row").combine_chunks(), "cluster": names}, schema=schema)
+    yield from divide(made, ranges.of_rows(made.column("row").to_numpy()))
 
 
 class Talk(Derive[Config]):

@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 
 from pipelines.dedupe import Dedupe, DedupeConfig
-from pipelines.dedupe.cluster import Member
 from pipelines.dedupe.keys import DedupeKeys
-from pipelines.dedupe.step import _order
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_step
 from schemas import Dataset
@@ -37,6 +35,27 @@ def dataset_of(path, fragments):
     for rows in fragments:
         values = [{"key": key, "image": {"bytes": data} if data else None} for key, data in rows]
         tables.append(pa.Table.from_pylist(values, schema))
+    return write_dataset(path, "images", tables)
+
+
+def known_of(path, rows, cuts):
+    """A dataset of rows whose hashes are known, (key, hash, number of a sha256, side) or (key, None), in fragments."""
+    schema = pa.schema([*BASE["images"], *STORED_IMAGE])
+    values = [
+        {
+            "key": key,
+            "image": {"bytes": b"unread"},
+            "phash": f"{known[0]:016x}",
+            "sha256": f"{known[1]:064x}",
+            "width": known[2],
+            "height": known[2],
+        }
+        if known[0] is not None
+        else {"key": key}
+        for key, *known in rows
+    ]
+    ends = [*cuts, len(rows)]
+    tables = [pa.Table.from_pylist(values[start:end], schema) for start, end in zip([0, *cuts], ends, strict=True)]
     return write_dataset(path, "images", tables)
 
 
@@ -88,9 +107,9 @@ def test_small_pictures_count_as_the_same_only_by_their_bytes():
     schema = pa.schema([("key", pa.string()), *DedupeKeys.adds])
     known = {"key": "a", "dedupe_sha256": "5ha", "dedupe_phash": "00ff" * 4, "dedupe_width": 64, "dedupe_height": 90}
     batch = pa.RecordBatch.from_pylist([known, {**known, "dedupe_sha256": None}], schema=schema)
-    for least, near in [(64, "00ff" * 4), (65, None)]:
-        keys = list(Dedupe(DedupeConfig(near_min_size=least)).key(batch))
-        assert keys == [Member("a", "5ha", near, 64 * 90), None]
+    for least, near in [(64, 0x00FF00FF00FF00FF), (65, None)]:
+        (found,) = Dedupe(DedupeConfig(near_min_size=least)).key(batch).to_pylist()
+        assert (found["row"], found["near"], found["area"], found["key"]) == (0, near, 64 * 90, "a")
 
 
 def test_options_change_the_verdicts_and_not_the_keys():
@@ -126,6 +145,79 @@ def test_pictures_that_cannot_be_decoded_still_have_bytes():
     assert (nothing["dedupe_sha256"], nothing["dedupe_keys_status"]) == (None, "no_image")
 
 
-def test_places_sort_in_the_order_of_the_dataset():
-    places = [("10000-aa", 0), ("9999-ff", 7), ("9999-ff", 10), ("0001-bb", 3)]
-    assert sorted(places, key=_order) == [("0001-bb", 3), ("9999-ff", 7), ("9999-ff", 10), ("10000-aa", 0)]
+MIXED = [
+    ("é", 0b111, 1, 200),
+    ("失敗", None),
+    ("z", 0b110, 2, 300),
+    ("a", 2**64 - 2**40, 3, 100),
+    ("e", 0, 1, 300),
+    ("small", 0, 4, 50),
+    ("smaller", 0, 4, 40),
+]
+
+
+@pytest.mark.parametrize("cuts", [[], [0, 2, 2, 5], [1, 2, 3, 4, 5, 6]])
+def test_fragments_may_be_cut_anywhere_and_be_empty(tmp_path, cuts):
+    known_of(tmp_path / "known", MIXED, cuts)
+    run_step(Dedupe(DedupeConfig()), tmp_path / "known", Runner("local", 2))
+    assert found_in(tmp_path / "known") == {
+        "é": ("e", 3, "z", "near_copy"),
+        "失敗": (None, None, None, "no_image"),
+        "z": ("e", 3, None, "ok"),
+        "a": ("a", 1, None, "ok"),
+        "e": ("e", 3, "z", "near_copy"),
+        "small": ("small", 2, None, "ok"),
+        "smaller": ("small", 2, "small", "copy"),
+    }
+
+
+@pytest.mark.parametrize("rows", [[], [("a", None), ("b", None)], [("a", 5, 1, 200)]])
+def test_nothing_to_compare(tmp_path, rows):
+    known_of(tmp_path / "known", rows, [0])
+    summary = run_step(Dedupe(DedupeConfig()), tmp_path / "known", Runner("local", 1))
+    assert summary.rows == len(rows)
+    assert set(summary.statuses) <= {"ok", "no_image"}
+
+
+def test_column_files_are_the_same_bytes_on_dask(tmp_path):
+    made = []
+    for name in ("local", "dask"):
+        known_of(tmp_path / name, MIXED, [2, 5])
+        with Runner(name, 1).session() as runner:
+            run_step(Dedupe(DedupeConfig()), tmp_path / name, runner)
+        manifest = Dataset.open(tmp_path / name).manifest
+        made.append(
+            [(entry.id, {key: file.sha256 for key, file in entry.files.items()}) for entry in manifest.fragments]
+        )
+    assert made[0] == made[1]
+
+
+def test_100k_rows_beside_the_planted_answer(tmp_path):
+    """Random hashes, none of them near by chance; every twentieth row is a copy of one before it, 0 to 6 bits away."""
+    random = np.random.default_rng(5)
+    hashes = random.integers(0, 2**64, 100_000, np.uint64)
+    expected = list(range(len(hashes)))
+    for row in range(19, len(hashes), 20):
+        source = int(random.integers(row))
+        bits = random.choice(64, random.integers(7), replace=False)
+        hashes[row] = int(hashes[source]) ^ sum(1 << int(bit) for bit in bits)
+        expected[row] = expected[source]
+    schema = pa.schema([*BASE["images"], *STORED_IMAGE])
+    columns = {field.name: pa.nulls(len(hashes), field.type) for field in schema} | {
+        "key": [f"{row:06}" for row in range(len(hashes))],
+        "image": pa.array([{"bytes": b"unread"}] * len(hashes), schema.field("image").type),
+        "phash": [f"{value:016x}" for value in hashes.tolist()],
+        "sha256": [f"{row:064x}" for row in range(len(hashes))],
+        "width": pa.array([640] * len(hashes), pa.int32()),
+        "height": pa.array([480] * len(hashes), pa.int32()),
+    }
+    table = pa.table(columns, schema=schema)
+    write_dataset(
+        tmp_path / "known", "images", (table.slice(start, 5000) for start in range(0, 100_000, 5000)), batch_rows=5000
+    )
+    summary = run_step(Dedupe(DedupeConfig()), tmp_path / "known", Runner("local", 2))
+    assert summary.statuses == {"ok": 95_000, "near_copy": 5_000}
+    found = [
+        fragment.read(["cluster"]).column(0).to_pylist() for fragment in Dataset.open(tmp_path / "known").fragments
+    ]
+    assert [int(name) for names in found for name in names] == expected
