@@ -1,6 +1,6 @@
 """Does a second core help? Import, download with re-encoding, hashing and mix on 1 and 2 workers.
 
-`python -m bench.scale [--rows 4000] [--jobs import,hash,download,mix] [--runners local,dask]`. Beside each stand two
+`python -m bench.scale [--rows 3000] [--jobs import,hash,download,mix] [--runners local,dask]`. Beside each stand two
 independent runs of one worker at once: what the machine's two cores give when nothing is shared. Goal: 2 workers reach
 0.9 of what those two reach together. Rows per second include the start of the workers; peak memory is the resident
 memory of all processes of a run, added up (pages that they share count once for each). `cpu` is of all processes.
@@ -32,13 +32,13 @@ WORK = Path(__file__).parent / "output" / "scale"
 DISTINCT, FRAGMENT_ROWS = 200, 100
 TOKENIZER = Path("tests/schemas/chat/vectors/tokenizers/llama2.json")
 JOBS = ("import", "hash", "download", "mix")
-MIX_TIMES = 8
-"""Rows of a mix for each row of the others, because a row costs less."""
+TIMES = {"import": 5, "hash": 7, "download": 2, "mix": 16}
+"""Rows of a job for each of --rows: so that one worker takes about half a minute."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--runners", default="local,dask")
     parser.add_argument("--one", nargs=4, metavar=("JOB", "FOLDER", "RUNNER", "WORKERS"), help=argparse.SUPPRESS)
@@ -58,7 +58,7 @@ def main() -> None:
 
 def measure(job: str, rows: int, runners: list[str], port: int) -> Iterator[dict[str, Any]]:
     """The figures of one job."""
-    rows = rows * MIX_TIMES if job == "mix" else rows
+    rows *= TIMES[job]
     for name in ("a", "b"):
         prepare(job, WORK / job / name, rows, port)
 

@@ -87,19 +87,12 @@ class Hired:
             self._end()
 
     def _start(self) -> subprocess.Popen:
-        command = [sys.executable, "-P", "-c", _BOOT]
-        environment = {**_ONE_THREAD_EACH, **os.environ}
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0)
-        assert process.stdin is not None and process.stdout is not None
-        self._idle = True
-        self._out = Connection(os.dup(process.stdin.fileno()), readable=False)
-        self._in = Connection(os.dup(process.stdout.fileno()), writable=False)
-        process.stdin.close()
-        process.stdout.close()
+        """A new process, or one that `prestart` has ready; it gets its orders, and is `_idle` until it has a task."""
+        line = _take_ready() or _Line()
+        self._idle, self._out, self._in = True, line.out, line.back
         with suppress(OSError):  # it died at once: `make` notices
-            self._out.send_bytes(pickle.dumps(sys.path))
             self._out.send_bytes(self._crew.orders)
-        return process
+        return line.process
 
     def _ask(self, task: Task) -> Made:
         with self._lock:
@@ -124,6 +117,52 @@ class Hired:
         self._out.close()
         self._in.close()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+class _Line:
+    """A new process and the two pipes to it. It imports what every worker needs, then waits for its orders."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-P", "-c", _BOOT]
+        environment = {**_ONE_THREAD_EACH, **os.environ}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.out = Connection(os.dup(self.process.stdin.fileno()), readable=False)
+        self.back = Connection(os.dup(self.process.stdout.fileno()), writable=False)
+        self.process.stdin.close()
+        self.process.stdout.close()
+        with suppress(OSError):
+            self.out.send_bytes(pickle.dumps(sys.path))
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.out.close()
+        self.back.close()
+
+
+_READY: list[_Line] = []
+_READY_LOCK = threading.Lock()
+
+
+def prestart(count: int) -> None:
+    """Start processes that will be hired soon: they import while this process imports Beam."""
+    lines = [_Line() for _ in range(count)]
+    with _READY_LOCK:
+        _READY.extend(lines)
+
+
+def dismiss_ready() -> None:
+    """End the processes that nobody hired."""
+    while (line := _take_ready()) is not None:
+        line.close()
+
+
+def _take_ready() -> _Line | None:
+    with _READY_LOCK:
+        return _READY.pop() if _READY else None
 
 
 def _died_too_often(task: Task, maker: Maker, how: str) -> Made:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.engine.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
+from pipelines.engine.processes import prestart
 from pipelines.engine.progress import Progress
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Context, DatasetStep, Derive, Step
@@ -194,9 +195,6 @@ class Work:
         return self._summary(maker.name, manifest)
 
     def _run_job(self, runner: Runner, maker: Maker, change: Change, build: Callable[..., None] | None) -> int:
-        # Here, because importing Beam takes a second, which worker processes and other commands do not need.
-        from pipelines.engine.job import fragment_job, read_outcome
-
         hands = runner.hands(maker.needs, len(self.tasks), self.store.shared)
         processes = hands.count if hands.kind == "processes" else 1
         context = Context(run=self.run_id, dataset=self.target, workers=processes if runner.live else runner.count)
@@ -212,6 +210,11 @@ class Work:
             with self.store.write(f"runs/{self.run_id}/plan.json") as file:
                 file.write(json.dumps({"step": self.name, "fragments": len(self.tasks), "rows": rows}).encode())
             try:
+                if hands.kind == "processes":
+                    prestart(processes)
+                # Here, because importing Beam takes a second, which worker processes and other commands do not need.
+                from pipelines.engine.job import fragment_job, read_outcome
+
                 with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
                     if build is None:
                         fragment_job(pipeline, runner.blocks(self.tasks), maker, context, hands, change)

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.making import Made, make
-from pipelines.engine.processes import Crew
+from pipelines.engine.processes import Crew, dismiss_ready
 from pipelines.engine.progress import LIVE
 from pipelines.engine.runlog import RunLog
 from pipelines.engine.step import Context
@@ -158,6 +158,7 @@ def release_workers(run: str) -> None:
     """Tear down what this process set up for `run`. Processes that a cluster keeps do so when they get other work."""
     with _LOCK:
         _release(lambda key: key[0] == run)
+    dismiss_ready()
 
 
 def _release(chosen: Callable[[tuple[str, str]], bool]) -> None:
