@@ -10,10 +10,14 @@ from typing import Any
 from pydantic import Field
 
 from pipelines import catalog
+from pipelines.engine.imports import Other, preview_import, run_import
+from pipelines.engine.preview import Preview
+from pipelines.engine.recorded import TRANSIENT, check_words, known_words, own_words, recorded_options
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Derive, Step
-from pipelines.engine.work import RunSummary, run_derive, run_import, run_step
-from pipelines.mix import load_mix, run_mix
+from pipelines.engine.summary import RunSummary
+from pipelines.engine.work import preview_derive, preview_step, run_derive, run_step
+from pipelines.mix import load_mix, preview_mix, run_mix
 from pipelines.mix.recipe import place
 from schemas.config import StrictModel, nearest, parse, read_yaml, substitute
 from schemas.errors import InputError
@@ -32,6 +36,8 @@ class RecipeFile(StrictModel):
 class ImportOrder(StrictModel):
     to: str
     importer: str
+    append: bool = Field(False, description="add the rows of a source that is not in yet behind those that are")
+    replace: bool = Field(False, description="let the source take the place of all that is in")
     config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -48,10 +54,22 @@ class MixOrder(StrictModel):
 
 @dataclass(frozen=True)
 class Action:
-    """One line of a recipe, checked and ready: `run(runner, retry)` does it."""
+    """One line of a recipe, checked and ready: `run(runner, retry)` does it, `preview(retry)` says what that would be."""
 
+    step: str
     title: str
     run: Callable[[Runner, str], RunSummary]
+    preview: Callable[[str], Preview]
+    target: str
+    """The dataset that it changes."""
+    reads: tuple[str, ...] = ()
+    """Other datasets that have to be there before."""
+    retries: tuple[str, ...] = ()
+    """The words that `--retry` takes for it."""
+    check: Callable[[str], object] = str
+    """Called with `retry` before anything runs; raises InputError for options that differ from the recorded ones."""
+    estimate: Callable[[], dict[str, Any] | None] = lambda: None
+    """What it would ask of an LLM and pay; None where it asks nothing."""
 
 
 def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] | None = None) -> list[Action]:
@@ -72,57 +90,140 @@ def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] 
 
 
 def run_recipe(actions: list[Action], runner: Runner, retry: str = "") -> Iterator[RunSummary]:
-    """Run the actions in order, yielding what each did. With dask, one cluster serves them all."""
+    """Run the actions in order, yielding what each did. With dask, one cluster serves them all.
+
+    Each takes the statuses of `retry` that it has. Raises InputError, before anything runs, for one that none has.
+    """
+    check_retry(actions, retry)
     with runner.session() as session:
         for action in actions:
             yield action.run(session, retry)
+
+
+def preview_recipe(actions: list[Action], retry: str = "") -> Iterator[tuple[Preview, dict[str, Any] | None]]:
+    """What `run_recipe` would do, and ask of an LLM, line by line.
+
+    A line that depends on rows that an earlier one makes is not known yet: its preview says which line that is.
+    """
+    check_retry(actions, retry)
+    pending: dict[str, str] = {}
+    for number, action in enumerate(actions, 1):
+        waits = next((pending[path] for path in (action.target, *action.reads) if path in pending), "")
+        one = Preview(action.step, action.target, after=waits) if waits else action.preview(retry)
+        yield one, None if waits else action.estimate()
+        if waits or one.made or one.retried or one.removed:
+            pending.setdefault(action.target, f"line {number} ({action.title})")
+
+
+def check_retry(actions: list[Action], retry: str) -> None:
+    """Raises InputError for a status that no action has, and for options that differ from the recorded ones."""
+    known = dict.fromkeys([TRANSIENT, *(word for action in actions for word in action.retries)])
+    check_words(retry, known, "the recipe")
+    for action in actions if retry else ():
+        action.check(retry)
+
+
+def other_source(append: bool, replace: bool, where: str) -> Other:
+    """What the two flags of an import mean; raises InputError for both."""
+    if append and replace:
+        raise InputError(f"{where}: append and replace exclude each other.")
+    return "append" if append else "replace" if replace else "refuse"
 
 
 def _action(name: str, order: dict, where: str, beside: Path, folder: str | Path, variables: dict) -> Action:
     if name == "import":
         return _import_action(_split(order, ImportOrder, where), where, folder)
     if name == "mix":
-        mix = parse(order, MixOrder, where)
-        path = beside / mix.recipe
-        load_mix(path, variables=variables)
-        return Action(
-            f"mix -> {mix.to}",
-            lambda runner, retry: run_mix(load_mix(path, folder, variables), place(mix.to, folder), runner),
-        )
+        return _mix_action(parse(order, MixOrder, where), beside, folder, variables)
     if name not in catalog.STEPS:
         raise InputError(f"{where}: there is no such step. {nearest(name, list(ORDERS))}")
-    return _step_action(catalog.step(name), _split(order, StepOrder, where), where, folder)
+    kind = catalog.step(name)
+    return StepLine(kind, _split(order, StepOrder, where), where, folder).action()
+
+
+def _mix_action(order: MixOrder, beside: Path, folder: str | Path, variables: dict) -> Action:
+    path, target = beside / order.recipe, place(order.to, folder)
+    # Without `folder`, because the tokenizer may be made by an earlier line.
+    sources = load_mix(path, variables=variables).sources.values()
+    named = [name for source in sources for name in (source.conversations, source.images) if name is not None]
+    return Action(
+        "mix",
+        f"mix -> {order.to}",
+        lambda runner, retry: run_mix(load_mix(path, folder, variables), target, runner),
+        lambda retry: preview_mix(load_mix(path, folder, variables), target),
+        target,
+        tuple(place(name, folder) for name in named),
+    )
 
 
 def _import_action(order: ImportOrder, where: str, folder: str | Path) -> Action:
     kind = catalog.importer(order.importer)
     importer = kind(parse(order.config, kind.Config, where))
-    target = place(order.to, folder)
-    return Action(f"import -> {order.to}", lambda runner, retry: run_import(importer, target, runner))
-
-
-def _step_action(kind: type[Step], order: StepOrder, where: str, folder: str | Path) -> Action:
-    named = {
-        name: place(order.config[name], folder) for name in kind.datasets if isinstance(order.config.get(name), str)
-    }
-
-    def step() -> Any:
-        """Made for the check, and again when its turn comes: it may look at what earlier lines have made."""
-        return kind(parse({**order.config, **named}, kind.Config, where))
-
-    step()
-    source = place(order.dataset, folder)
-    if not issubclass(kind, Derive):
-        if order.to is not None:
-            raise InputError(f"{where}: `to` belongs to steps that make another dataset; {kind.name} adds columns.")
-        return Action(f"{kind.name} {order.dataset}", lambda runner, retry: run_step(step(), source, runner, retry))
-    if order.to is None:
-        raise InputError(f"{where}: the key 'to' is missing: {kind.name} makes another dataset.")
-    target = place(order.to, folder)
+    target, other = place(order.to, folder), other_source(order.append, order.replace, where)
     return Action(
-        f"{kind.name} {order.dataset} -> {order.to}",
-        lambda runner, retry: run_derive(step(), source, target, runner, retry),
+        "import",
+        f"import -> {order.to}",
+        lambda runner, retry: run_import(importer, target, runner, other),
+        lambda retry: preview_import(importer, target, other),
+        target,
     )
+
+
+class StepLine:
+    """The line of a step: its class, its options, and the datasets that it reads and makes."""
+
+    def __init__(self, kind: type[Step], order: StepOrder, where: str, folder: str | Path):
+        self.kind, self.where = kind, where
+        self.derives = issubclass(kind, Derive)
+        if not self.derives and order.to is not None:
+            raise InputError(f"{where}: `to` belongs to steps that make another dataset; {kind.name} adds columns.")
+        if self.derives and order.to is None:
+            raise InputError(f"{where}: the key 'to' is missing: {kind.name} makes another dataset.")
+        given = {name: order.config[name] for name in kind.datasets if isinstance(order.config.get(name), str)}
+        self.named = {name: place(value, folder) for name, value in given.items()}
+        self.options = {**order.config, **self.named}
+        self.source = place(order.dataset, folder)
+        self.target = place(order.to, folder) if order.to is not None else self.source
+        self.title = f"{kind.name} {order.dataset}" + (f" -> {order.to}" if order.to is not None else "")
+        self.step()
+
+    def action(self) -> Action:
+        return Action(
+            self.kind.name,
+            self.title,
+            self.run,
+            self.preview,
+            self.target,
+            reads=(self.source, *self.named.values()),
+            retries=tuple(known_words(self.kind)),
+            check=self.step,
+            estimate=self.estimate,
+        )
+
+    def step(self, retry: str = "") -> Any:
+        """Made for the check, and again when its turn comes: it may look at what earlier lines have made."""
+        options = self.options
+        if own_words(self.kind, retry):
+            options = recorded_options(self.kind, options, self.target, self.where)
+        return self.kind(parse(options, self.kind.Config, self.where))
+
+    def run(self, runner: Runner, retry: str) -> RunSummary:
+        step, own = self.step(retry), own_words(self.kind, retry)
+        if self.derives:
+            return run_derive(step, self.source, self.target, runner, own)
+        return run_step(step, self.source, runner, own)
+
+    def preview(self, retry: str) -> Preview:
+        step, own = self.step(retry), own_words(self.kind, retry)
+        return (
+            preview_derive(step, self.source, self.target, own)
+            if self.derives
+            else preview_step(step, self.source, own)
+        )
+
+    def estimate(self) -> dict[str, Any] | None:
+        step = self.step()
+        return step.estimate(self.source) if hasattr(step, "estimate") else None
 
 
 def _split(order: dict[str, Any], model: type[StrictModel], where: str) -> Any:

@@ -44,13 +44,28 @@ class FragmentEntry:
     files: Mapping[str, FileEntry]
 
 
+class SourceEntry(BaseModel):
+    """One source of imported rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    importer: str
+    """Empty in datasets of before 0.2, which recorded the options alone."""
+    version: int
+    config: dict[str, Any]
+
+
 class StepEntry(BaseModel):
-    """How a column file was made, for people and for `lavabeam log`."""
+    """How a column file was made: `log` shows it, and `--retry` and `import` go by it."""
 
     model_config = ConfigDict(frozen=True)
 
     version: int
     config: dict[str, Any]
+    name: str = ""
+    """Of `base`: what made the rows (`import`, `mix`, or the step); empty in datasets of before 0.2."""
+    sources: list[SourceEntry] = []
+    """Of `base`, where the rows are imported: every source, in the order of their rows."""
 
 
 class Parent(BaseModel):

@@ -11,7 +11,9 @@ import click
 
 from lavabeam.cli.asking import print_runs, read_asking, was_stopped
 from lavabeam.cli.options import BeamCommand, LazyGroup, ModelCommand, beam_arguments
-from lavabeam.cli.output import print_json, print_summaries, print_table, told_summary
+from lavabeam.cli.outcome import DRY_RUN, MIN_OK, complaint, finish
+from lavabeam.cli.output import print_summaries, told_summary
+from lavabeam.cli.previews import print_preview, print_previews
 from pipelines import catalog  # names and one-line helps only: no step is imported
 
 AS_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table.")
@@ -24,15 +26,16 @@ RUNNER = (
         help="Threads (local) or processes (dask); 0: one per core, more to wait for a Batch API.",
     ),
 )
-DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Estimate requests, tokens and cost; send nothing.")
+APPEND = click.Option(["--append"], is_flag=True, help="Add the rows of another source behind those of TARGET.")
+REPLACE = click.Option(["--replace"], is_flag=True, help="Let another source take the place of the rows of TARGET.")
 
 folder_option = click.option("--folder", default=".", help="Where datasets lie: a folder or an fsspec URL.")
 settings_option = click.option("--set", "settings", multiple=True, help="name=value for a ${name} of the recipe.")
 
 
 def with_runner(command: Callable) -> Callable:
-    """Adds --runner, --workers and --json to a command."""
-    command.__dict__.setdefault("__click_params__", []).extend([AS_JSON, *reversed(RUNNER)])
+    """Adds what all commands that run a pipeline take: --runner, --workers, --json, --dry-run, --min-ok."""
+    command.__dict__.setdefault("__click_params__", []).extend([MIN_OK, DRY_RUN, AS_JSON, *reversed(RUNNER)])
     return command
 
 
@@ -52,23 +55,30 @@ def run(
     runner: str,
     workers: int,
     as_json: bool,
+    dry_run: bool,
+    min_ok: float | None,
 ) -> None:
     """Run the missing steps of a data recipe. What is there is not made again.
+
+    With --min-ok, a step with too few usable rows ends the run: the steps behind it do not start.
 
     RECIPE is a YAML file, or the name of a published recipe: `lavabeam recipes` lists them.
     """
     from lavabeam.recipes import locate
-    from pipelines.recipes import load_recipe, run_recipe
+    from pipelines.recipes import load_recipe, preview_recipe, run_recipe
 
     actions = load_recipe(locate(recipe, "data"), folder, pairs(settings))
+    if dry_run:
+        return print_previews(list(preview_recipe(actions, retry)), as_json)
     summaries, asked = [], []
     for summary in run_recipe(actions, _runner(runner, workers, beam_arguments(ctx)), retry):
         summaries.append(summary)
         asked.append(read_asking(summary))
         click.echo(f"{summary.step}: {told_summary(summary)}", err=True)
-        if was_stopped(asked[-1]):
+        if was_stopped(asked[-1]) or (min_ok is not None and complaint(summary, min_ok)):
             break
     print_runs(summaries, asked, as_json)
+    return finish(summaries, min_ok)
 
 
 @click.command(cls=BeamCommand)
@@ -87,6 +97,8 @@ def mix(
     runner: str,
     workers: int,
     as_json: bool,
+    dry_run: bool,
+    min_ok: float | None,
 ) -> None:
     """Make a training set from conversations.
 
@@ -95,11 +107,15 @@ def mix(
     RECIPE is the YAML file of a mix, or the name of a published one; TARGET is the samples dataset to make.
     """
     from lavabeam.recipes import locate
-    from pipelines.mix import load_mix, run_mix
+    from pipelines.mix import load_mix, preview_mix, run_mix
     from pipelines.mix.recipe import place
 
-    loaded = load_mix(locate(recipe, "mixes"), folder, pairs(settings))
-    print_summaries([run_mix(loaded, place(target, folder), _runner(runner, workers, beam_arguments(ctx)))], as_json)
+    loaded, target = load_mix(locate(recipe, "mixes"), folder, pairs(settings)), place(target, folder)
+    if dry_run:
+        return print_preview(preview_mix(loaded, target), None, as_json)
+    done = [run_mix(loaded, target, _runner(runner, workers, beam_arguments(ctx)))]
+    print_summaries(done, as_json)
+    return finish(done, min_ok)
 
 
 @click.command()
@@ -120,8 +136,7 @@ def step_command(name: str) -> click.Command:
     """`lavabeam NAME DATASET [TARGET] --option ...` for a step of the catalog."""
     makes = catalog.STEPS[name].makes
     arguments = [click.Argument(["dataset"]), *([click.Argument(["target"])] if makes else [])]
-    extra = [DRY_RUN] if name in ("caption", "generate", "judge") else []
-    params = [*arguments, *RUNNER, RETRY, AS_JSON, *extra]
+    params = [*arguments, *RUNNER, RETRY, AS_JSON, DRY_RUN, MIN_OK]
     told = f" TARGET is the {makes} dataset to make." if makes else ""
     return ModelCommand(
         name, lambda: catalog.step(name).Config, partial(_run_step, name), params, catalog.STEPS[name].help + told
@@ -130,7 +145,7 @@ def step_command(name: str) -> click.Command:
 
 def import_command(name: str) -> click.Command:
     """`lavabeam import NAME TARGET --option ...` for an importer of the catalog."""
-    params = [click.Argument(["target"]), *RUNNER, AS_JSON]
+    params = [click.Argument(["target"]), APPEND, REPLACE, *RUNNER, AS_JSON, DRY_RUN, MIN_OK]
     told = f"Import {catalog.IMPORTERS[name].help}. TARGET is the dataset to make or add to."
     return ModelCommand(name, lambda: catalog.importer(name).Config, partial(_run_import, name), params, told)
 
@@ -152,39 +167,35 @@ def pairs(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_json: bool, **given: Any) -> None:
-    from pipelines.engine.work import run_derive, run_step
+    from pipelines.engine.recorded import recorded_options
+    from pipelines.engine.work import preview_derive, preview_step, run_derive, run_step
     from schemas.config import parse
 
-    kind = catalog.step(name)
-    step = kind(parse(config, kind.Config, f"lavabeam {name}"))
-    if given.get("dry_run"):
-        return _print_estimate(step.estimate(dataset), as_json)
+    kind, where, retry, target = catalog.step(name), f"lavabeam {name}", given["retry"], given.get("target")
+    options = recorded_options(kind, config, target or dataset, where) if retry else config
+    step = kind(parse(options, kind.Config, where))
+    if given["dry_run"]:
+        preview = preview_derive(step, dataset, target, retry) if target else preview_step(step, dataset, retry)
+        estimate = step.estimate(dataset) if hasattr(step, "estimate") else None
+        return print_preview(preview, estimate, as_json)
     beam = _runner(given["runner"], given["workers"], arguments)
-    if "target" in given:
-        done = run_derive(step, dataset, given["target"], beam, given["retry"])
-    else:
-        done = run_step(step, dataset, beam, given["retry"])
-    return print_runs([done], [read_asking(done)], as_json)
-
-
-def _print_estimate(told: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        return print_json(told)
-    names = ("requests", "cached", "input_tokens", "output_tokens", "cost", "most")
-    prompts = {**told["by_prompt"], "all": told}
-    rows = [(prompt, *(sums[name] for name in names)) for prompt, sums in prompts.items()]
-    columns = ("prompt", "requests", "cached", "tokens in", "tokens out", "USD", "most USD")
-    title = f"{told['provider']}/{told['model']}: what a run would send; most: every answer at its limit"
-    return print_table(columns, rows, title=title)
+    done = run_derive(step, dataset, target, beam, retry) if target else run_step(step, dataset, beam, retry)
+    print_runs([done], [read_asking(done)], as_json)
+    return finish([done], given["min_ok"])
 
 
 def _run_import(name: str, config: dict, arguments: list[str], target: str, as_json: bool, **given: Any) -> None:
-    from pipelines.engine.work import run_import
+    from pipelines.engine.imports import preview_import, run_import
+    from pipelines.recipes import other_source
     from schemas.config import parse
 
-    kind = catalog.importer(name)
-    made = kind(parse(config, kind.Config, f"lavabeam import {name}"))
-    print_summaries([run_import(made, target, _runner(given["runner"], given["workers"], arguments))], as_json)
+    kind, where = catalog.importer(name), f"lavabeam import {name}"
+    made, other = kind(parse(config, kind.Config, where)), other_source(given["append"], given["replace"], where)
+    if given["dry_run"]:
+        return print_preview(preview_import(made, target, other), None, as_json)
+    done = [run_import(made, target, _runner(given["runner"], given["workers"], arguments), other)]
+    print_summaries(done, as_json)
+    return finish(done, given["min_ok"])
 
 
 def _runner(runner: str, workers: int, arguments: list[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from functools import partial
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import click
 
 from lavabeam.cli import data, look, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
+from lavabeam.cli.outcome import EXIT_CODES
 from pipelines.catalog import STEPS
 
 
@@ -23,7 +25,7 @@ class Commands(LazyGroup):
     order: ClassVar = ("demo", *data, *training, *looking)
 
 
-@click.group(cls=Commands, context_settings={"max_content_width": 110})
+@click.group(cls=Commands, context_settings={"max_content_width": 110}, epilog=EXIT_CODES)
 @click.version_option(package_name="lavabeam")
 def app() -> None:
     """From image URLs to a trained LLaVA. Start with `lavabeam demo`, or `lavabeam run RECIPE`.
@@ -58,6 +60,11 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("lavabeam: interrupted. Start the same command again to continue.", err=True)
         sys.exit(130)
+    except Exception as error:
+        traceback.print_exc()
+        message = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+        click.echo(f"lavabeam: this is a defect of lavabeam, not of your input: {message}. Please report it.", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

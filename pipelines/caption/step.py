@@ -18,7 +18,6 @@ from pipelines.caption.engines import EngineConfig, build_engine
 from pipelines.engine.step import Config, Context, Needs, Step
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas import Dataset
-from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 
 
@@ -99,13 +98,11 @@ class CaptionStep(Step[CaptionConfig]):
     def _source_version(self) -> str | None:
         return getattr(build_engine(self.config.engine), "source_version", None)
 
-    def estimate(self, dataset: str | Path) -> dict[str, Any]:
-        """What captioning `dataset` would take; sends nothing. Raises InputError when the engine is no endpoint."""
+    def estimate(self, dataset: str | Path) -> dict[str, Any] | None:
+        """What captioning `dataset` would ask of an endpoint and cost; None where another engine captions."""
         engine = build_engine(self.config.engine)
         if not isinstance(engine, Endpoint):
-            raise InputError(
-                f"caption: the engine {self.config.engine.name!r} sends nothing; there is no cost to estimate."
-            )
+            return None
         opened = Dataset.open(dataset)
         present = [name for name in (*self.reads, *self.optional) if name in opened.columns]
         chosen = (one for batch in opened.batches(present, self.batch_rows) for one in self._chosen(batch))

@@ -8,7 +8,7 @@ Three kinds:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -113,6 +113,10 @@ class Step(Generic[C]):
     """Statuses that `--retry transient` tries again."""
     unfinished: ClassVar[frozenset[str]] = frozenset()
     """Statuses that any later run tries again by itself (a spend cap was reached, ...)."""
+    left_out: ClassVar[frozenset[str]] = frozenset()
+    """Statuses of rows that an earlier step or the step's own options left out: `--min-ok` does not count them."""
+    former_statuses: ClassVar[Mapping[str, str]] = {}
+    """Statuses that earlier releases wrote -> what they are called now: `--retry` treats both alike."""
     counted_by: ClassVar[str | None] = None
     """A column by whose values the manifest counts statuses too: which hosts fail, not only how many rows."""
     datasets: ClassVar[tuple[str, ...]] = ()

@@ -6,26 +6,26 @@ name and takes them over.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
+import sys
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
+from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
+from pipelines.engine.preview import Preview, stale_after
 from pipelines.engine.processes import prestart
 from pipelines.engine.progress import Progress
+from pipelines.engine.recorded import own_words, retried_statuses
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Context, DatasetStep, Derive, Step
+from pipelines.engine.summary import RunSummary, installed_versions, new_run
 from pipelines.engine.workers import Hands, release_workers
 from schemas.columnfile import column_path
 from schemas.commit import Change, commit
-from schemas.config import StrictModel
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
@@ -35,95 +35,84 @@ from schemas.records import version_text
 from schemas.store import Store
 
 
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run did. `made` and `reused` count fragments; `statuses` count rows of the whole dataset."""
-
-    step: str
-    dataset: str
-    manifest: int
-    rows: int
-    statuses: dict[str, int]
-    made: int
-    reused: int
-    seconds: float
-    run: str = ""
-    notes: tuple[str, ...] = ()
-    """What a user should look at: nothing went wrong, but perhaps not as it was meant."""
-
-
 def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -> RunSummary:
     """Add `step`'s columns to the fragments of `dataset` that lack them.
 
-    `retry` names statuses (separated by commas; `transient` is the step's own set) whose rows are made again.
+    `retry` names statuses (separated by commas; `transient` is the step's own set) whose rows are made again; then
+    fragments without such a row are left as they are, whatever they were made with.
     Raises InputError for an unknown status, SchemaError when a column that the step reads is missing.
     """
     if isinstance(step, DatasetStep):
-        run_step(step.keys(step.config), dataset, runner)
-        return _run_verdicts(step, dataset, runner)
-    work = Work.open(step, dataset)
-    again = retried_statuses(step, retry)
-    for fragment in work.source.fragments:
-        inputs = fragment.inputs(input_columns(step, fragment.entry))
-        work.add(fragment.entry, step.name, step.fingerprint(inputs), inputs, again)
+        retried_statuses(step, retry)
+        run_step(step.keys(step.config), dataset, runner, own_words(step.keys, retry))
+        work = _verdict_work(step, dataset)
+        return work.run(runner, VerdictMaker(step, work.target, work.schema_name), _verdict_job(work))
+    work = _column_work(step, dataset, retry)
     return work.run(runner, StepMaker(step, work.target, work.schema_name))
 
 
 def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Runner, retry: str = "") -> RunSummary:
     """Make, or bring up to date, the dataset `target` that `step` derives from `source`."""
-    work = Work.open(step, source, target)
-    again = retried_statuses(step, retry)
-    for fragment in work.source.fragments:
-        inputs = fragment.inputs(input_columns(step, fragment.entry))
-        plan = step.fingerprint(inputs)
-        old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
-        work.add(old, "base", plan, {}, again, source=fragment.entry)
-    work.parents = [work.source.as_parent()]
+    work = _derive_work(step, source, target, retry)
     return work.run(runner, DeriveMaker(step, work.source.path, work.target))
 
 
-def run_import(importer: Any, target: str | Path, runner: Runner) -> RunSummary:
-    """Bring the rows of a source into `target`; rows appended to the source since the last import come alone."""
-    work = Work("import", str(target), importer.makes)
-    slices = importer.slices([entry.rows for entry in work.present.values()])
-    identity = _identity(importer.config)
-    for number, slice_ in enumerate(slices):
-        plan = fingerprint("import", importer.name, importer.version, identity, slice_.digest)
-        empty = FragmentEntry(id=f"{number:04d}-{plan[:8]}", rows=slice_.rows, files={})
-        work.add(work.present.get(empty.id, empty), "base", plan, {}, frozenset(), source=slice_)
-    if not slices:
-        raise InputError(f"import {importer.name!r}: the source has no rows. Nothing was written.")
-    work.step_entry = StepEntry(version=importer.version, config=importer.config.model_dump(mode="json"))
-    return work.run(runner, ImportMaker(importer, work.target, importer.rows(slices[0]).schema))
+def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
+    """What `run_step` would do; raises the same errors before anything is done."""
+    if not isinstance(step, DatasetStep):
+        return _column_work(step, dataset, retry).preview()
+    retried_statuses(step, retry)
+    keys = _column_work(step.keys(step.config), dataset, own_words(step.keys, retry))
+    if not keys.tasks:
+        return _verdict_work(step, dataset).preview()
+    # New keys decide about all rows: every fragment gets a new verdict, whatever the keys will be.
+    work = Work.open(step, dataset)
+    for fragment in work.source.fragments:
+        work.add(fragment.entry, step.name, "", {}, frozenset())
+    return keys.preview().with_verdicts(work.preview())
 
 
-def retried_statuses(step: Step, retry: str) -> frozenset[str]:
-    """The statuses that a run makes again; raises InputError for one that the step does not have."""
-    asked: set[str] = set()
-    for word in filter(None, (part.strip() for part in retry.split(","))):
-        if word == "transient":
-            asked |= step.transient
-        elif word in {status.value for status in step.statuses}:
-            asked.add(word)
-        else:
-            known = ", ".join(["transient", *(status.value for status in step.statuses)])
-            raise InputError(f"--retry {word}: {step.name} has no such status. Known: {known}.")
-    return frozenset(asked | step.unfinished)
+def preview_derive(step: Derive, source: str | Path, target: str | Path, retry: str = "") -> Preview:
+    """What `run_derive` would do; raises the same errors before anything is done."""
+    return _derive_work(step, source, target, retry).preview()
 
 
-def _run_verdicts(step: DatasetStep, dataset: str | Path, runner: Runner) -> RunSummary:
+def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
+    work = Work.open(step, dataset, retrying=bool(retry))
+    again = retried_statuses(step, retry)
+    for fragment in work.source.fragments:
+        inputs = fragment.inputs(input_columns(step, fragment.entry))
+        work.add(fragment.entry, step.name, step.fingerprint(inputs), inputs, again)
+    return work
+
+
+def _derive_work(step: Derive, source: str | Path, target: str | Path, retry: str) -> Work:
+    work = Work.open(step, source, target, retrying=bool(retry))
+    again = retried_statuses(step, retry)
+    for fragment in work.source.fragments:
+        inputs = fragment.inputs(input_columns(step, fragment.entry))
+        old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
+        work.add(old, "base", step.fingerprint(inputs), {}, again, source=fragment.entry)
+    work.parents = [work.source.as_parent()]
+    return work
+
+
+def _verdict_work(step: DatasetStep, dataset: str | Path) -> Work:
     work = Work.open(step, dataset)
     inputs = [fragment.inputs(input_columns(step, fragment.entry)) for fragment in work.source.fragments]
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
         work.add(fragment.entry, step.name, fingerprint(step.fingerprint(own), inputs), own, frozenset())
+    return work
 
+
+def _verdict_job(work: Work) -> Callable[..., None]:
     def build(pipeline: Any, maker: Any, context: Context, hands: Hands, change: Change) -> None:
         from pipelines.engine.job import verdict_job
 
         fragments = [fragment.entry for fragment in work.source.fragments]
         verdict_job(pipeline, fragments, work.tasks, maker, context, hands, change)
 
-    return work.run(runner, VerdictMaker(step, work.target, work.schema_name), build)
+    return build
 
 
 @dataclass
@@ -142,6 +131,16 @@ class Work:
     reused: int = 0
     reads: list[Dataset] = field(default_factory=list)
     """Datasets besides `source` that the run reads: what they hold now stays until it ends."""
+    retrying: bool = False
+    """The run is for rows to make again: a fragment that has none stays as it is."""
+    usable: str = "ok"
+    """The status of usable rows."""
+    counted: Callable[[str], bool] = bool
+    """Whether rows of a status count as ones that the step was asked to work on."""
+    makes_rows: bool = False
+    """Base files are made: what is not listed goes away."""
+    replaced: list[tuple[FragmentEntry, str]] = field(default_factory=list)
+    """Files that are there, and that the run makes otherwise: (fragment, name)."""
 
     def __post_init__(self) -> None:
         self.store = Store(self.target)
@@ -152,14 +151,23 @@ class Work:
                 "Choose another folder."
             )
         self.present = {entry.id: entry for entry in self.old.manifest.fragments} if self.old else {}
-        self.started, self.run_id = time.time(), _new_run()
+        self.started, self.run_id = time.time(), new_run()
 
     @classmethod
-    def open(cls, step: Step, source: str | Path, target: str | Path | None = None) -> Work:
+    def open(cls, step: Step, source: str | Path, target: str | Path | None = None, retrying: bool = False) -> Work:
         dataset = Dataset.open(source)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
-        entry = StepEntry(version=step.version, config=step.config.model_dump(mode="json"))
-        return cls(step.name, str(target or dataset.path), schema_name, dataset, entry)
+        entry = StepEntry(version=step.version, config=step.config.model_dump(mode="json"), name=step.name)
+        path, left_out = str(target or dataset.path), step.left_out
+        return cls(
+            step.name,
+            path,
+            schema_name,
+            dataset,
+            entry,
+            retrying=retrying,
+            counted=lambda status: status not in left_out,
+        )
 
     def add(
         self,
@@ -171,26 +179,50 @@ class Work:
         source: Any = None,
     ) -> None:
         """Plan one column file of one fragment: keep it, try its failed rows again, or make it."""
+        self.makes_rows = name == "base"
         current = entry.files.get(name)
         previous, made_from = None, plan
         retry: tuple[str, ...] = ()
-        if current is not None and current.plan == plan:
+        if current is not None and (current.plan == plan or self.retrying):
             retry = tuple(sorted(again & current.statuses.keys()))
             if not retry:
                 self.reused += 1
                 # Alone, because it travels to the commit, which knows the other files.
                 self.listed.append(replace(entry, files={"base": entry.files["base"]}))
                 return
-            previous = current
-            made_from = fingerprint("retry", retry, current.fingerprint, current.sha256)
+            if current.plan == plan:
+                previous = current
+                made_from = fingerprint("retry", retry, current.fingerprint, current.sha256)
+            else:
+                retry = ()  # made from other inputs: its other rows cannot be kept beside new ones
+        if current is not None:
+            self.replaced.append((entry, name))
         rows = None if name == "base" and not hasattr(source, "digest") else entry.rows
         self.listed.append(FragmentEntry(id=entry.id, rows=entry.rows, files={}))
         path = column_path(entry.id, name, made_from)
         self.tasks.append(Task(entry.id, path, made_from, plan, inputs, rows, source or entry, previous, retry))
 
+    def preview(self) -> Preview:
+        """What `run` would do."""
+        kept = {entry.id for entry in self.listed} if self.makes_rows else self.present.keys()
+        removed = [entry for name, entry in self.present.items() if name not in kept]
+        retried = [task for task in self.tasks if task.previous is not None]
+        return Preview(
+            self.name,
+            self.target,
+            made=len(self.tasks) - len(retried),
+            reused=self.reused,
+            retried=len(retried),
+            retried_rows=sum(task.previous.statuses[one] for task in retried if task.previous for one in task.retry),
+            removed=len(removed),
+            stale=stale_after(self.replaced, removed),
+        )
+
     def run(self, runner: Runner, maker: Maker, build: Callable[..., None] | None = None) -> RunSummary:
         """Make the tasks' files as a Beam job, and commit. With nothing to make, only the commit is checked."""
         change = self._change(maker.name)
+        if warning := self.preview().warning():
+            print(warning, file=sys.stderr, flush=True)
         manifest = self._run_job(runner, maker, change, build) if self.tasks else commit(self.store, change).number
         return self._summary(maker.name, manifest)
 
@@ -234,33 +266,24 @@ class Work:
             fragments=self.listed if makes_rows else None,
             steps={"base" if makes_rows else file_name: self.step_entry} if self.step_entry else {},
             parents=self.parents,
-            versions=_versions(),
+            versions=installed_versions(),
             info=self.info,
         )
 
     def _summary(self, file_name: str, number: int) -> RunSummary:
         dataset = Dataset.open(self.target, at=number)
         statuses = dataset.manifest.statuses().get(file_name, {})
-        seconds = round(time.time() - self.started, 2)
+        asked = sum(count for status, count in statuses.items() if self.counted(status))
         return RunSummary(
-            self.name, self.target, number, dataset.rows, statuses, len(self.tasks), self.reused, seconds, self.run_id
+            self.name,
+            self.target,
+            number,
+            dataset.rows,
+            statuses,
+            len(self.tasks),
+            self.reused,
+            round(time.time() - self.started, 2),
+            self.run_id,
+            ok=statuses.get(self.usable, 0) if statuses else None,
+            asked=asked if statuses else None,
         )
-
-
-def _identity(config: StrictModel) -> dict[str, Any]:
-    return config.identity() if hasattr(config, "identity") else config.model_dump(mode="json")
-
-
-def _new_run() -> str:
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-
-
-def _versions() -> dict[str, str]:
-    names = ("lavabeam", "apache-beam", "pyarrow", "pillow", "openai")
-    known = {}
-    for name in names:
-        try:
-            known[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return known

@@ -51,6 +51,13 @@ class Slice:
     rows: int
     digest: str
     location: Mapping[str, Any] = field(default_factory=dict)
+    offset: int = 0
+    """Added to row numbers that become keys, so that those of several sources of a dataset differ."""
+
+    @property
+    def first(self) -> int:
+        """The number of the first row, for keys."""
+        return self.start + self.offset
 
 
 class Importer(ABC):
@@ -61,6 +68,8 @@ class Importer(ABC):
     makes: ClassVar[str]
     """The schema of the rows: `images` or `conversations`."""
     Config: ClassVar[type[Config]]
+    located_by: ClassVar[tuple[str, ...]] = ("path",)
+    """The options that say which source it is; two imports that agree in them mean the same one."""
 
     def __init__(self, config: Any):
         self.config = config

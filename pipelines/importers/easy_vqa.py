@@ -64,6 +64,7 @@ class EasyVqa(Importer):
     version = 1
     makes = "conversations"
     Config = EasyVqaConfig
+    located_by = ("path", "split")
 
     def __init__(self, config: EasyVqaConfig):
         super().__init__(config)

@@ -48,6 +48,7 @@ class HuggingFace(Importer):
     version = 2
     makes = "images"
     Config = HuggingFaceConfig
+    located_by = ("path", "split")
 
     def __init__(self, config: HuggingFaceConfig):
         super().__init__(config)
@@ -77,7 +78,7 @@ class HuggingFace(Importer):
 
     def rows(self, slice: Slice) -> pa.Table:
         found = _opened(slice.location["path"]).read(slice.location["row"], slice.rows)
-        return stored_table([self._row(values, slice.start + place) for place, values in enumerate(found)])
+        return stored_table([self._row(values, slice.first + place) for place, values in enumerate(found)])
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
         image = values.pop(self.config.image)

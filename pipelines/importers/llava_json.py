@@ -67,7 +67,7 @@ class LlavaJson(Importer):
         source = TextSource(slice.location["path"], slice.location["format"])
         rows = []
         for place, raw in enumerate(source.records_in(Span(**slice.location["span"]))):
-            rows.append(self._row(source.parse(raw), slice.start + place))
+            rows.append(self._row(source.parse(raw), slice.first + place))
         return conversation_table(rows)
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:

@@ -5,6 +5,6 @@ it recomputes nothing else.
 """
 
 from pipelines.mix.recipe import MixRecipe, MixSource, load_mix
-from pipelines.mix.run import run_mix
+from pipelines.mix.run import preview_mix, run_mix
 
-__all__ = ["MixRecipe", "MixSource", "load_mix", "run_mix"]
+__all__ = ["MixRecipe", "MixSource", "load_mix", "preview_mix", "run_mix"]

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.engine.preview import Preview
 from pipelines.engine.runlog import read_records
 from pipelines.engine.runners import Runner
-from pipelines.engine.work import RunSummary, Work
+from pipelines.engine.summary import RunSummary
+from pipelines.engine.work import Work
 from pipelines.mix.maker import CANNOT_ENCODE, CONVERSATION_COLUMNS, PICTURE_UNREADABLE, MixFragment, MixMaker
 from pipelines.mix.recipe import MixRecipe, MixSource
 from pipelines.mix.select import KeyIndex, image_filters
@@ -24,6 +26,10 @@ VERSION = 2
 UNFIT = {CANNOT_ENCODE: "cannot be encoded", PICTURE_UNREADABLE: "have a picture that cannot be read"}
 """Reasons that the run's log explains row by row, and what they say about rows."""
 
+COUNTED = frozenset({"taken", "image_missing", *UNFIT, "nothing_to_learn", "too_long"})
+"""What `--min-ok` counts: rows taken, and rows that the recipe asks for and that no training can use. The others were
+left out by an earlier step, or by the recipe's own filters and weights."""
+
 PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 """Encoded before anything runs: a tokenizer without the template's control tokens is told at once."""
 
@@ -33,11 +39,24 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner) -> RunSummary
 
     Raises InputError for a missing dataset, column, kind of image rule, template or tokenizer: before anything runs.
     """
+    work, opened = _planned(recipe, target)
+    versions = {path: dataset.manifest.number for path, dataset in opened.items()}
+    summary = work.run(runner, MixMaker(recipe, work.target, versions))
+    return replace(summary, notes=(*_empty_sources(recipe, opened, summary), *_unfit_rows(work, summary)))
+
+
+def preview_mix(recipe: MixRecipe, target: str | Path) -> Preview:
+    """What `run_mix` would do; raises the same errors."""
+    return _planned(recipe, target)[0].preview()
+
+
+def _planned(recipe: MixRecipe, target: str | Path) -> tuple[Work, dict[str, Dataset]]:
+    """The work, and the datasets that it reads, by path."""
     tokenizer, rule = load_tokenizer(recipe.tokenizer), ImageRule.from_dict(recipe.image) if recipe.image else None
     encode(PROBE, [], get_template(recipe.template), tokenizer, rule)
     opened = {path: Dataset.open(path) for source in recipe.sources.values() for path in _paths(source)}
-    work = Work("mix", str(target), "samples")
-    work.step_entry = StepEntry(version=VERSION, config=recipe.model_dump(mode="json"))
+    work = Work("mix", str(target), "samples", usable="taken", counted=lambda reason: reason in COUNTED)
+    work.step_entry = StepEntry(version=VERSION, config=recipe.model_dump(mode="json"), name="mix")
     for name, source in recipe.sources.items():
         rows = opened[source.conversations or source.images or ""]
         images = opened[source.images] if source.images is not None else None
@@ -57,9 +76,7 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner) -> RunSummary
         "image": rule.to_dict() if rule else None,
         "max_tokens": recipe.max_tokens,
     }
-    versions = {path: dataset.manifest.number for path, dataset in opened.items()}
-    summary = work.run(runner, MixMaker(recipe, work.target, versions))
-    return replace(summary, notes=(*_empty_sources(recipe, opened, summary), *_unfit_rows(work, summary)))
+    return work, opened
 
 
 def _empty_sources(recipe: MixRecipe, opened: dict[str, Dataset], summary: RunSummary) -> Iterator[str]:

@@ -9,8 +9,9 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.dedupe import Dedupe, DedupeConfig
+from pipelines.engine.imports import run_import
 from pipelines.engine.runners import Runner
-from pipelines.engine.work import run_import, run_step
+from pipelines.engine.work import run_step
 from pipelines.importers.image_folder import ImageFolder, ImageFolderConfig
 from pipelines.mix import MixRecipe, MixSource, run_mix
 from pipelines.mix.pictures import stored

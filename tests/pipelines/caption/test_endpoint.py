@@ -84,8 +84,7 @@ def test_an_estimate_counts_the_pictures_that_would_be_sent(tmp_path):
     assert (told["requests"], told["cached"]) == (5, 0)
     assert 5 * 900 < told["input_tokens"] < 5 * 1000
     assert told["cost"] == pytest.approx(told["input_tokens"] / 1e5)
-    with pytest.raises(InputError, match="the engine 'labels' sends nothing"):
-        CaptionStep(CaptionConfig.model_validate({"engine": "labels"})).estimate(tmp_path / "photos")
+    assert CaptionStep(CaptionConfig.model_validate({"engine": "labels"})).estimate(tmp_path / "photos") is None
 
 
 def test_the_plain_prompt_shows_the_picture_and_nothing_else(tmp_path):

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipelines.engine.imports import run_import
 from pipelines.engine.runners import Runner
-from pipelines.engine.work import run_import
 from pipelines.importers.img2dataset import Img2dataset, Img2datasetConfig
 from schemas import Dataset
 from schemas.errors import InputError

@@ -1,0 +1,47 @@
+"""How a command ends: exit codes, and `--min-ok`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lavabeam.cli.output import told_statuses
+
+UNUSABLE = 3
+EXIT_CODES = (
+    "Exit codes: 0 done, or nothing to do; 1 a defect, or workers that died again and again; 2 bad input; "
+    "3 done, but no row of the result is usable, or fewer than --min-ok; 130 interrupted."
+)
+MIN_OK = click.Option(
+    ["--min-ok"],
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Exit with 3 where fewer of the rows that the step was asked to work on are usable (0 to 1).",
+)
+DRY_RUN = click.Option(
+    ["--dry-run"], is_flag=True, help="Say what would be made, reused, retried and dropped, and what an LLM would cost."
+)
+
+
+def complaint(summary: Any, min_ok: float | None) -> str:
+    """Why the result of a run is not good enough; empty when it is. It goes by what is there, made now or before."""
+    statuses = f": {told_statuses(summary.statuses)}" if summary.statuses else ""
+    if not summary.rows or summary.ok == 0:
+        return f"{summary.step}: no row of {summary.dataset} is usable{statuses}."
+    share = summary.usable_share
+    if min_ok is None or share is None or share >= min_ok:
+        return ""
+    return (
+        f"{summary.step}: {summary.ok} of {summary.asked} rows are usable ({share:.3f}), fewer than "
+        f"--min-ok {min_ok:g}{statuses}."
+    )
+
+
+def finish(summaries: list[Any], min_ok: float | None) -> None:
+    """Say on stderr what is not good enough, and end the command with exit code 3 if anything is not."""
+    wrong = [words for summary in summaries if (words := complaint(summary, min_ok))]
+    for words in wrong:
+        click.echo(f"lavabeam: {words}", err=True)
+    if wrong:
+        click.get_current_context().exit(UNUSABLE)

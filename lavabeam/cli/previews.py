@@ -1,0 +1,55 @@
+"""`--dry-run` on the terminal: what a run would do with fragments, and what it would ask of an LLM."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from lavabeam.cli.output import print_json, print_table
+
+_COLUMNS = ("step", "dataset", "to make", "reused", "to retry", "dropped", "becomes stale")
+_SUMS = ("requests", "cached", "input_tokens", "output_tokens", "cost", "most")
+_SUM_COLUMNS = ("prompt", "requests", "cached", "tokens in", "tokens out", "USD", "most USD")
+
+
+def print_previews(previews: list[tuple[Any, dict[str, Any] | None]], as_json: bool) -> None:
+    """Previews (pipelines/engine/preview.py), each with its estimate (pipelines/llm/estimate.py) or None."""
+    if as_json:
+        return print_json([_as_json(one, estimate) for one, estimate in previews])
+    print_table(_COLUMNS, [_row(one) for one, _ in previews], title="What a run would do (numbers are fragments)")
+    for one, estimate in previews:
+        if estimate is not None:
+            _print_estimate(f"\n{one.step}, ", estimate)
+    for one, _ in previews:
+        if warning := one.warning():
+            click.echo(f"lavabeam: {warning}", err=True)
+    return None
+
+
+def print_preview(preview: Any, estimate: dict[str, Any] | None, as_json: bool) -> None:
+    """The preview of one command; as JSON an object, with the estimate's values beside its own."""
+    if as_json:
+        print_json(_as_json(preview, estimate))
+    else:
+        print_previews([(preview, estimate)], False)
+
+
+def _as_json(preview: Any, estimate: dict[str, Any] | None) -> dict[str, Any]:
+    return {**asdict(preview), **(estimate or {})}
+
+
+def _row(one: Any) -> tuple:
+    if one.after:
+        return one.step, one.dataset, f"known after {one.after}", "", "", "", ""
+    retried = f"{one.retried} ({one.retried_rows} rows)" if one.retried else "0"
+    stale = ", ".join(f"{step} {count}" for step, count in one.stale.items())
+    return one.step, one.dataset, str(one.made), str(one.reused), retried, str(one.removed), stale or "nothing"
+
+
+def _print_estimate(title: str, told: dict[str, Any]) -> None:
+    prompts = {**told["by_prompt"], "all": told}
+    rows = [(prompt, *(sums[name] for name in _SUMS)) for prompt, sums in prompts.items()]
+    title += f"{told['provider']}/{told['model']}: what a run would send; most: every answer at its limit"
+    print_table(_SUM_COLUMNS, rows, title=title)

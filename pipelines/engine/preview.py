@@ -1,0 +1,78 @@
+"""What a run is about to do, found out before it does anything: for `--dry-run`, and for the line in front of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from schemas.manifest import FileEntry, FragmentEntry
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The work of one run. Counts are fragments, `retried_rows` are rows."""
+
+    step: str
+    dataset: str
+    made: int = 0
+    """Fragments whose column file is missing, or was made from something else."""
+    reused: int = 0
+    retried: int = 0
+    """Fragments of which `retried_rows` rows are made again; their other rows are kept."""
+    retried_rows: int = 0
+    removed: int = 0
+    """Fragments that the dataset has now and will not have, with all their columns."""
+    stale: Mapping[str, int] = field(default_factory=dict)
+    """Later steps whose columns are dropped, because what they were made from changes: step -> fragments."""
+    after: str = ""
+    """What has to run before the counts are known; they are 0 until then."""
+
+    def warning(self) -> str:
+        """One line about what is lost; empty when nothing is."""
+        if not self.stale and not self.removed:
+            return ""
+        said = []
+        if self.removed:
+            said.append(f"{_fragments(self.removed)} of {self.dataset} {_are(self.removed)} replaced or removed")
+        if self.stale:
+            named = ", ".join(f"{step} ({_fragments(count)})" for step, count in self.stale.items())
+            again = "run these steps again to bring them back"
+            said.append(f"columns that are made from them become stale and are dropped: {named}; {again}")
+        changed = "" if self.removed else f"{_fragments(self.made + self.retried)} of {self.dataset} change; "
+        return f"{self.step}: {changed}{'; '.join(said)}."
+
+    def with_verdicts(self, verdicts: Preview) -> Preview:
+        """The preview of both halves of a dataset-wide step: its keys (this one) and its verdicts."""
+        stale = Counter(dict(verdicts.stale))
+        for step, count in self.stale.items():
+            stale[step] = max(stale[step], count)
+        del stale[verdicts.step]
+        return replace(verdicts, stale=dict(stale))
+
+
+def stale_after(replaced: Iterable[tuple[FragmentEntry, str]], removed: Iterable[FragmentEntry]) -> dict[str, int]:
+    """Step -> fragments that lose its column file when files (entry, name) are replaced and fragments removed."""
+    counts: Counter[str] = Counter()
+    for entry, name in replaced:
+        counts.update(_dependents(entry.files, name))
+    for entry in removed:
+        counts.update(file for file in entry.files if file != "base")
+    return dict(counts)
+
+
+def _dependents(files: Mapping[str, FileEntry], name: str) -> list[str]:
+    """The files that were made, directly or by way of others, from file `name`: the rule of schemas/merging.py."""
+    changed, grown = {name}, True
+    while grown:
+        found = {other for other, file in files.items() if other not in changed and changed & file.inputs.keys()}
+        changed, grown = changed | found, bool(found)
+    return [other for other in files if other in changed and other != name]
+
+
+def _fragments(count: int) -> str:
+    return f"{count} fragment{'' if count == 1 else 's'}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
