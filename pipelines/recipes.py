@@ -54,7 +54,7 @@ class MixOrder(StrictModel):
 
 @dataclass(frozen=True)
 class Action:
-    """One line of a recipe, checked and ready: `run(runner, retry)` does it, `preview(retry)` says what that would be."""
+    """One line of a recipe, checked and ready: `run(runner, retry)` does it, `preview(retry)` says what it would do."""
 
     step: str
     title: str

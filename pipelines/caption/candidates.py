@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipelines.caption.engine import Caption, CaptionStatus
 from pipelines.caption.local import Opened
 from pipelines.caption.matching import Matcher
+from pipelines.llm.answer import AnswerStatus
 
 ALT_TEXT = "alt_text"
 """The `caption_engine` of a row whose own alt text won."""
@@ -42,4 +43,4 @@ def _best(scored: list[tuple[float, str]], own: str, scorer: str, min_score: flo
     if min_score is not None and score < min_score:
         detail = f"the best of {len(scored)} scores {score:g}, below {min_score:g}: {text}"
         return Caption(CaptionStatus.low_score, detail=detail, score=score, scorer=scorer)
-    return Caption(CaptionStatus.ok, text, score=score, scorer=scorer, writer=ALT_TEXT if text == own else None)
+    return Caption(AnswerStatus.ok, text, score=score, scorer=scorer, writer=ALT_TEXT if text == own else None)

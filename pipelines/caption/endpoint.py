@@ -13,7 +13,6 @@ from pydantic import Field
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.generate.checks import check_refusal
-from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.answer import Answer, AnswerStatus
 from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pictures import sendable, sendable_in_thread
@@ -24,17 +23,6 @@ from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from schemas.pictures import PictureError
-
-_STATUSES = {
-    AnswerStatus.refused: CaptionStatus.refused,
-    AnswerStatus.content_policy: CaptionStatus.refused,
-    AnswerStatus.unavailable: CaptionStatus.unavailable,
-    AnswerStatus.malformed: CaptionStatus.unavailable,
-    AnswerStatus.unauthorized: CaptionStatus.unauthorized,
-    AnswerStatus.unknown_model: CaptionStatus.unknown_model,
-    AnswerStatus.budget_exhausted: CaptionStatus.over_budget,
-}
-"""What the request layer's reasons mean for a caption; all others are `failed`."""
 
 
 class EndpointCaptionConfig(EndpointConfig):
@@ -89,10 +77,10 @@ class Endpoint:
             return _without_text(answer)
         try:
             check_refusal(answer.text)
-            return Caption(CaptionStatus.ok, " ".join(parse_text(answer.text).split()), answer=answer)
+            return Caption(AnswerStatus.ok, " ".join(parse_text(answer.text).split()), answer=answer)
         except Rejected as rejected:
-            refused = rejected.status is GenerateStatus.refused
-            status = CaptionStatus.refused if refused else CaptionStatus.empty
+            refused = rejected.status == AnswerStatus.refused
+            status = AnswerStatus.refused if refused else CaptionStatus.empty
             return Caption(status, detail=rejected.detail, answer=answer)
 
     def _estimated(self, pictures: Iterator[Picture]) -> Iterator[tuple[ChatRequest, int]]:
@@ -114,5 +102,4 @@ class Endpoint:
 
 
 def _without_text(answer: Answer) -> Caption:
-    status = _STATUSES.get(answer.status, CaptionStatus.failed)
-    return Caption(status, detail=f"{answer.status}: {answer.detail}", answer=answer)
+    return Caption(answer.status, detail=answer.detail, answer=answer)

@@ -11,32 +11,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from pipelines.llm.answer import Answer
+from pipelines.llm.answer import Answer, AnswerStatus
 
 
 class CaptionStatus(StrEnum):
-    """Why a row has its caption, or has none."""
+    """Why a row has no caption, beside an endpoint's reasons (`AnswerStatus`, which has `ok` too)."""
 
-    ok = "ok"
     not_asked = "not_asked"  # the step's `only` leaves this row out
     no_image = "no_image"  # an earlier step left the row without image bytes
     undecodable = "undecodable"  # the bytes are there and no decoder reads them
     empty = "empty"  # the engine answered with no words
     low_score = "low_score"  # no candidate matches the picture well enough; the detail has the best one
-    refused = "refused"  # the model declined to describe the picture
     failed = "failed"  # the engine raised on this picture; the detail says what
-    unavailable = "unavailable"  # an endpoint did not answer (busy, down, timed out): worth another run
-    unauthorized = "unauthorized"  # an endpoint's key is wrong, or its credit used up
-    unknown_model = "unknown_model"  # an endpoint does not know the model or the address
-    over_budget = "over_budget"  # the spend cap stopped the request: worth another run with a higher cap
-
-
-#: Statuses that another run may turn into a caption.
-TRANSIENT = frozenset(
-    {CaptionStatus.unavailable, CaptionStatus.unauthorized, CaptionStatus.unknown_model, CaptionStatus.over_budget}
-)
-#: Statuses that the next run tries again by itself.
-UNFINISHED = TRANSIENT - {CaptionStatus.unavailable}
 
 
 @dataclass(frozen=True)
@@ -56,7 +42,7 @@ class Caption:
     wrote them when it was not the engine's model. `answer` is what an endpoint was paid for, also where it is no use.
     """
 
-    status: CaptionStatus
+    status: AnswerStatus | CaptionStatus
     text: str | None = None
     detail: str | None = None
     score: float | None = None

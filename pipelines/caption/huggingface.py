@@ -19,6 +19,7 @@ from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.caption.local import Opened, captions_in_batches, model_version
 from pipelines.caption.matching import Matcher
 from pipelines.engine.step import Config, Runtime
+from pipelines.llm.answer import AnswerStatus
 from schemas.errors import InputError
 
 DESCRIBE = "Describe this picture in one sentence."
@@ -164,4 +165,4 @@ class Transformers:
 
 
 def _caption(words: str) -> Caption:
-    return Caption(CaptionStatus.ok, words) if words else Caption(CaptionStatus.empty, detail="the model said nothing")
+    return Caption(AnswerStatus.ok, words) if words else Caption(CaptionStatus.empty, detail="the model said nothing")

@@ -19,6 +19,7 @@ from pydantic import Field
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.caption.local import Opened, captions_in_batches, weights_version
 from pipelines.engine.step import Config, Runtime
+from pipelines.llm.answer import AnswerStatus
 from schemas.errors import InputError
 
 MODEL = "efficientnet-lite0"
@@ -88,7 +89,7 @@ class Labels:
     def _caption(self, found: list[tuple[str, float]]) -> Caption:
         sure = [name for name, probability in found if probability >= self.config.threshold]
         if sure:
-            return Caption(CaptionStatus.ok, sentence(sure))
+            return Caption(AnswerStatus.ok, sentence(sure))
         name, probability = found[0]
         detail = f"no label is likely enough; the likeliest is {name} ({probability:.2f})"
         return Caption(CaptionStatus.empty, detail=detail)

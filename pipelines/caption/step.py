@@ -13,9 +13,10 @@ import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
 from pipelines.caption.endpoint import Endpoint
-from pipelines.caption.engine import TRANSIENT, UNFINISHED, Caption, CaptionStatus, Engine, Identity, Picture
+from pipelines.caption.engine import Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
 from pipelines.engine.step import Config, Context, Needs, Step
+from pipelines.llm.answer import TRANSIENT, UNFINISHED, AnswerStatus, with_answers
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas import Dataset
 from schemas.fingerprint import fingerprint
@@ -68,9 +69,11 @@ class CaptionStep(Step[CaptionConfig]):
         pa.field("caption_scorer", pa.string()),
         *usage_fields("caption"),
     )
-    statuses = CaptionStatus
+    statuses = with_answers(CaptionStatus)
     transient = TRANSIENT
     unfinished = UNFINISHED
+    left_out = frozenset({CaptionStatus.not_asked, CaptionStatus.no_image})
+    former_statuses: ClassVar = {"over_budget": AnswerStatus.budget_exhausted}
 
     def __init__(self, config: CaptionConfig):
         super().__init__(config)
@@ -162,7 +165,7 @@ class CaptionStep(Step[CaptionConfig]):
 def _row(caption: Caption, who: Identity) -> dict[str, Any]:
     row: dict[str, Any] = {"caption": caption.text, "status": caption.status.value, "detail": caption.detail}
     row |= {"caption_score": caption.score, "caption_scorer": caption.scorer, **usage_of("caption", caption.answer)}
-    if caption.status != CaptionStatus.ok:
+    if caption.status != AnswerStatus.ok:
         return row
     if caption.writer is not None:
         return {**row, "caption_engine": caption.writer}

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pipelines.generate.claims import contradiction
 from pipelines.generate.context import Known
 from pipelines.generate.statuses import GenerateStatus
+from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.reading.language import is_other_language
 from pipelines.llm.reading.parsers import Pair
 from pipelines.llm.reading.rejected import Rejected
@@ -43,7 +44,7 @@ def check_refusal(text: str) -> None:
     """Refuse an answer that declines to answer (in its first words: inside a text it may be quoted speech)."""
     found = _REFUSAL.match(text)
     if found:
-        raise Rejected(GenerateStatus.refused, f"begins with {found.group(0).strip()!r}")
+        raise Rejected(AnswerStatus.refused, f"begins with {found.group(0).strip()!r}")
 
 
 def check_pairs(pairs: list[Pair], known: Known, language: str | None, given: Collection[str] = ()) -> None:

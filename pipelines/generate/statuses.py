@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pipelines.llm import answer as llm
+from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.reading.rejected import NO_ANSWER
 
 
 class GenerateStatus(StrEnum):
-    """Why a conversation is usable, or is not."""
+    """Why a conversation is not usable, beside the request layer's reasons (`AnswerStatus`, which has `ok` too)."""
 
-    ok = "ok"
     # nothing was asked
     not_asked = "not_asked"  # no kind is asked of this source
     skipped_input = "skipped_input"  # the picture is missing, undecodable, or a duplicate of another row's
     no_context = "no_context"  # nothing is known about the picture that the prompt could use
-    # there is no answer (the request layer's reasons)
-    truncated = "truncated"
-    refused = "refused"
-    content_policy = "content_policy"
-    context_length = "context_length"
-    bad_request = "bad_request"
-    unauthorized = "unauthorized"
-    unknown_model = "unknown_model"
-    unavailable = "unavailable"
-    malformed = "malformed"
-    budget_exhausted = "budget_exhausted"
     # the answer was read and rejected
     no_answer = NO_ANSWER  # empty, or no question with an answer in it
     wrong_schema = "wrong_schema"  # no JSON of the asked form, after all repairs
@@ -36,13 +24,13 @@ class GenerateStatus(StrEnum):
     contradicts_context = "contradicts_context"  # against counts, categories, sides or facts that are known
 
 
-TRANSIENT = frozenset(str(status) for status in llm.TRANSIENT)
-UNFINISHED = frozenset(str(status) for status in llm.UNFINISHED)
+LEFT_OUT = frozenset({GenerateStatus.not_asked, GenerateStatus.skipped_input})
+"""Statuses of rows that an earlier step or the configuration left out."""
 
-REJECTED = frozenset(
+REJECTED: frozenset[str] = frozenset(
     {
-        GenerateStatus.truncated,
-        GenerateStatus.refused,
+        AnswerStatus.truncated,
+        AnswerStatus.refused,
         GenerateStatus.no_answer,
         GenerateStatus.wrong_schema,
         GenerateStatus.mentions_notes,

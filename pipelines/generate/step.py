@@ -12,8 +12,9 @@ import pyarrow as pa
 from pipelines.engine.step import Context, Derive, Needs
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.estimate import estimate
-from pipelines.generate.statuses import REJECTED, TRANSIENT, UNFINISHED, GenerateStatus
+from pipelines.generate.statuses import LEFT_OUT, REJECTED, GenerateStatus
 from pipelines.generate.writer import Writer, split_key
+from pipelines.llm.answer import TRANSIENT, UNFINISHED, with_answers
 from pipelines.llm.pool import Lease
 from pipelines.llm.tally import Tally
 from schemas.records import CONVERSATIONS
@@ -42,9 +43,10 @@ class Generate(Derive[GenerateConfig]):
     Config = GenerateConfig
     reads = ("key",)
     optional = _READ_IF_PRESENT
-    statuses = GenerateStatus
+    statuses = with_answers(GenerateStatus)
     transient = TRANSIENT
     unfinished = UNFINISHED
+    left_out = LEFT_OUT
     schema = CONVERSATIONS
 
     def __init__(self, config: GenerateConfig):

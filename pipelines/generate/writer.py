@@ -12,7 +12,7 @@ from pipelines.generate.checks import check_pairs, check_refusal
 from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.context import Known, known_from
 from pipelines.generate.statuses import REJECTED, GenerateStatus
-from pipelines.llm.answer import Answer
+from pipelines.llm.answer import Answer, AnswerStatus
 from pipelines.llm.pictures import sendable_in_thread
 from pipelines.llm.prompts import Prompt
 from pipelines.llm.reading.parsers import (
@@ -105,7 +105,7 @@ class Writer:
 
     async def _answered(
         self, known: Known, prompt: Prompt, request: ChatRequest
-    ) -> tuple[Answer, list[Pair], GenerateStatus, str | None]:
+    ) -> tuple[Answer, list[Pair], str, str | None]:
         pairs: list[Pair] = []
         if prompt.answer == "json_pairs":
             result = await ask_for(self._client, request, _read_pairs, self._config.repairs)
@@ -115,15 +115,15 @@ class Writer:
         else:
             answer = await self._client.ask(request)
         if not answer.ok:
-            return answer, [], GenerateStatus(answer.status), answer.detail
+            return answer, [], answer.status, answer.detail
         try:
             check_refusal(answer.text)
             pairs = pairs or _read(prompt, known.key, answer.text)
             if self._config.checks:
                 check_pairs(pairs, known, self._config.language, prompt.questions)
         except Rejected as rejected:
-            return answer, pairs, GenerateStatus(rejected.status), rejected.detail
-        return answer, pairs, GenerateStatus.ok, None
+            return answer, pairs, rejected.status, rejected.detail
+        return answer, pairs, AnswerStatus.ok, None
 
 
 def unusable(row: Mapping[str, Any], skip_duplicates: bool) -> str | None:
@@ -174,7 +174,7 @@ def _read_pairs(text: str) -> list[Pair]:
 
 
 def _bare_row(
-    row: Mapping[str, Any], kind: Kind | None, prompt: Prompt | None, status: GenerateStatus, detail: str | None
+    row: Mapping[str, Any], kind: Kind | None, prompt: Prompt | None, status: str, detail: str | None
 ) -> dict[str, Any]:
     return {
         "key": _key(row["key"], kind, 0),

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.engine.step import Context, Needs, Step
 from pipelines.generate.context import CAPTION_COLUMNS, Known, known_from
-from pipelines.generate.statuses import TRANSIENT, UNFINISHED
-from pipelines.llm.answer import Answer
+from pipelines.llm.answer import TRANSIENT, UNFINISHED, Answer, AnswerStatus, with_answers
 from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import load_prompt
@@ -45,21 +44,10 @@ class Scores(BaseModel):
 
 
 class JudgeStatus(StrEnum):
-    """Why a conversation has scores, or has none."""
+    """Why a conversation has no scores, beside the request layer's reasons (`AnswerStatus`, which has `ok` too)."""
 
-    ok = "ok"
     not_asked = "not_asked"  # the conversation itself is not ok
-    wrong_schema = "wrong_schema"
-    truncated = "truncated"
-    refused = "refused"
-    content_policy = "content_policy"
-    context_length = "context_length"
-    bad_request = "bad_request"
-    unauthorized = "unauthorized"
-    unknown_model = "unknown_model"
-    unavailable = "unavailable"
-    malformed = "malformed"
-    budget_exhausted = "budget_exhausted"
+    wrong_schema = "wrong_schema"  # no scores of the asked form, after all repairs
 
 
 class JudgeConfig(EndpointConfig):
@@ -97,9 +85,10 @@ class Judge(Step[JudgeConfig]):
         pa.field("judge_model", pa.string()),
         *usage_fields("judge"),
     )
-    statuses = JudgeStatus
+    statuses = with_answers(JudgeStatus)
     transient = TRANSIENT
     unfinished = UNFINISHED
+    left_out = frozenset({JudgeStatus.not_asked})
     datasets = ("images",)
 
     def fingerprint(self, inputs: dict[str, str]) -> str:
@@ -162,7 +151,7 @@ class Judge(Step[JudgeConfig]):
             made["judge_model"] = self.config.model
         if result.value is not None:
             scores = {f"judge_{axis}": getattr(result.value, axis) for axis in AXES}
-            return {**made, **scores, "judge_reason": result.value.reason, "status": str(JudgeStatus.ok)}
+            return {**made, **scores, "judge_reason": result.value.reason, "status": str(AnswerStatus.ok)}
         if result.answer.ok:
             return {**made, "status": str(JudgeStatus.wrong_schema), "detail": result.problem}
         return {**made, "status": str(result.answer.status), "detail": result.answer.detail}

@@ -25,6 +25,15 @@ class AnswerStatus(StrEnum):
     budget_exhausted = "budget_exhausted"  # sending it could have passed the spend cap
 
 
+def with_answers(own: type[StrEnum]) -> type[StrEnum]:
+    """Every status of a step that asks an LLM: those of `AnswerStatus`, and the step's `own` ones behind them.
+
+    So a reason is called the same in every step, and `--retry` takes it everywhere.
+    """
+    members = {status.name: status.value for status in (*AnswerStatus, *own)}
+    return StrEnum(own.__name__, members)  # type: ignore[return-value]
+
+
 TRANSIENT = frozenset(
     {AnswerStatus.unauthorized, AnswerStatus.unknown_model, AnswerStatus.unavailable, AnswerStatus.malformed}
 )

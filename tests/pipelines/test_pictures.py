@@ -8,13 +8,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipelines.caption.engine import Caption, CaptionStatus, Picture
+from pipelines.caption.engine import Caption, Picture
 from pipelines.caption.local import captions_in_batches
 from pipelines.dedupe.keys import DedupeConfig, DedupeKeys
 from pipelines.download.config import DownloadConfig
 from pipelines.download.pictures import keep
 from pipelines.download.statuses import Failure
 from pipelines.importers.stored import stored_row
+from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.pictures import sendable
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.mix.pictures import stored
@@ -105,7 +106,7 @@ def test_a_local_model_sees_the_upright_picture():
 
     def look(pictures):
         seen.extend(one.image for one in pictures)
-        return [Caption(CaptionStatus.ok, "x") for _ in pictures]
+        return [Caption(AnswerStatus.ok, "x") for _ in pictures]
 
     made = list(captions_in_batches(iter([Picture(case.name, case.data) for case in CASES]), 16, look))
     assert [one.status == "ok" for one in made] == [case.defect is None for case in CASES]

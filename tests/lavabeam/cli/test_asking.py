@@ -54,6 +54,7 @@ def test_a_wrong_key_is_one_error_and_the_right_one_goes_on_by_itself(call):
 def test_other_reasons_are_told_with_what_to_do(call):
     with FaultyServer(lambda question, arrival: "broken") as server:
         done = call(server)
-        assert done.exit_code == 0
+        assert done.exit_code == 3
+        assert "generate: no row of" in done.stderr
         assert "2 rows are unavailable, such as: HTTP 500" in done.stderr
         assert "`--retry unavailable` asks again." in done.stderr

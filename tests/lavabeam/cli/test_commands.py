@@ -35,7 +35,7 @@ def refused(*arguments: str) -> str:
 def test_help_lists_every_command_in_the_order_of_use():
     listed, codes = call("--help").output.split("Commands:")[1].split("Exit codes:")
     assert "3 done, but no row" in " ".join(codes.split())
-    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "]
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2:3].strip()]
     wanted = ["demo", "run", "import", "download", "dedupe", "caption", "generate", "judge", "mix"]
     training = ["plan", "tokens", "train", "merge", "chat", "answer", "evaluate"]
     assert names == [*wanted, *training, "show", "log", "files", "verify", "gc", "report", "cache", "recipes"]
@@ -70,7 +70,9 @@ def test_verify_exits_with_2_when_a_file_was_damaged(photos, tmp_path):
 
 
 def test_a_guarded_address_is_a_status_and_rows_stay(photos):
-    done = json.loads(call("download", photos, "--retries", "0", "--json").output)
+    ended = call("download", photos, "--retries", "0", "--json")
+    assert (ended.exit_code, "no row of" in ended.stderr) == (3, True)
+    done = json.loads(ended.stdout)
     assert sum(done[0]["statuses"].values()) == 2
     assert "ok" not in done[0]["statuses"]
 

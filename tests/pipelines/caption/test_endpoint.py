@@ -9,6 +9,7 @@ from pipelines.caption.endpoint import Endpoint, EndpointCaptionConfig
 from pipelines.caption.engine import CaptionStatus, Picture
 from pipelines.engine.retry import RetryPolicy
 from pipelines.engine.step import Context
+from pipelines.llm.answer import AnswerStatus
 from schemas.errors import InputError
 from schemas.records import IMAGE, IMAGES
 from schemas.writing import write_dataset
@@ -98,10 +99,10 @@ def test_the_plain_prompt_shows_the_picture_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "status"),
     [
-        ("policy", CaptionStatus.refused),
+        ("policy", AnswerStatus.refused),
         ("bad", CaptionStatus.failed),
-        ("reset", CaptionStatus.unavailable),
-        ("locked_out", CaptionStatus.unauthorized),
+        ("reset", AnswerStatus.unavailable),
+        ("locked_out", AnswerStatus.unauthorized),
     ],
 )
 def test_a_failure_is_a_status_with_its_reason(fault, status, tmp_path):
@@ -115,9 +116,9 @@ def test_a_failure_is_a_status_with_its_reason(fault, status, tmp_path):
 def test_a_cap_leaves_the_rest_for_another_run(tmp_path):
     with FaultyServer(lambda question, arrival: OK) as server:
         made, _ = captions(server, tmp_path, max_requests=2)
-        assert [caption.status for caption in made].count(CaptionStatus.over_budget) == 3
+        assert [caption.status for caption in made].count(AnswerStatus.budget_exhausted) == 3
         more, _ = captions(server, tmp_path, max_requests=5)
-        assert all(caption.status is CaptionStatus.ok for caption in more)
+        assert all(caption.status is AnswerStatus.ok for caption in more)
 
 
 def test_a_misspelt_prompt_is_told():

@@ -7,6 +7,7 @@ from PIL import Image
 
 from pipelines.caption.engine import Caption, CaptionStatus, Picture
 from pipelines.caption.local import captions_in_batches, weights_version
+from pipelines.llm.answer import AnswerStatus
 
 
 def picture(color, size=(4, 3), **options):
@@ -20,7 +21,7 @@ def name_colors(pictures):
     colors = [opened.image.getpixel((0, 0)) for opened in pictures]
     if (0, 0, 0) in colors:
         raise RuntimeError("too dark at <Image object at 0x7f00>")
-    return [Caption(CaptionStatus.ok, str(color)) for color in colors]
+    return [Caption(AnswerStatus.ok, str(color)) for color in colors]
 
 
 def test_one_caption_per_picture_and_failures_alone():
@@ -48,7 +49,7 @@ def test_pictures_arrive_as_rgb_and_upright():
 
     def look(pictures):
         seen.extend((opened.image.mode, opened.image.size) for opened in pictures)
-        return [Caption(CaptionStatus.ok, "x") for _ in pictures]
+        return [Caption(AnswerStatus.ok, "x") for _ in pictures]
 
     exif = Image.Exif()
     exif[0x0112] = 6  # turned a quarter (TIFF 6.0, Orientation)
@@ -65,7 +66,7 @@ def test_batches_are_no_larger_than_asked(count, sizes):
 
     def look(pictures):
         seen.append(len(pictures))
-        return [Caption(CaptionStatus.ok, "x") for _ in pictures]
+        return [Caption(AnswerStatus.ok, "x") for _ in pictures]
 
     assert len(list(captions_in_batches(iter([picture("red")] * count), 2, look))) == count
     assert seen == sizes

@@ -11,6 +11,7 @@ from pipelines.caption import Caption as CaptionStep
 from pipelines.caption import CaptionConfig
 from pipelines.caption.engine import Caption, CaptionStatus, Identity
 from pipelines.engine.step import Context
+from pipelines.llm.answer import AnswerStatus
 from schemas.config import parse
 from schemas.errors import InputError
 
@@ -29,7 +30,7 @@ class Echo:
                 if picture.data == b"bad":
                     yield Caption(CaptionStatus.failed, detail="cannot say")
                 else:
-                    yield Caption(CaptionStatus.ok, picture.data.decode())
+                    yield Caption(AnswerStatus.ok, picture.data.decode())
 
 
 def step_with(engine, **config):

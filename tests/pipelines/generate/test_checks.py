@@ -4,6 +4,7 @@ from pipelines.generate.checks import check_pairs, check_refusal
 from pipelines.generate.claims import contradiction
 from pipelines.generate.context import Box, Known
 from pipelines.generate.statuses import GenerateStatus
+from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.reading.language import is_other_language
 from pipelines.llm.reading.rejected import Rejected
 
@@ -20,7 +21,7 @@ def status_of(pairs, known=EMPTY, language="en"):
     except Rejected as rejected:
         assert rejected.detail
         return rejected.status
-    return GenerateStatus.ok
+    return AnswerStatus.ok
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def status_of(pairs, known=EMPTY, language="en"):
 def test_refusals_are_found(text):
     with pytest.raises(Rejected) as caught:
         check_refusal(text)
-    assert caught.value.status is GenerateStatus.refused
+    assert caught.value.status is AnswerStatus.refused
 
 
 @pytest.mark.parametrize(
@@ -69,16 +70,16 @@ def test_quoted_or_similar_words_are_no_refusal(text):
         ("Its bounding box is on the left.", GenerateStatus.mentions_notes),
         ("At the coordinates 0.1, 0.2.", GenerateStatus.mentions_notes),
         ("According to the description, it rains.", GenerateStatus.mentions_notes),
-        ("A boxer stands in a corner of the ring.", GenerateStatus.ok),
-        ("A note lies on the table.", GenerateStatus.ok),
+        ("A boxer stands in a corner of the ring.", AnswerStatus.ok),
+        ("A note lies on the table.", AnswerStatus.ok),
         ("The first caption mentions a dog.", GenerateStatus.mentions_notes),
         ("A dog at (0.12, 0.41, 0.38, 0.66).", GenerateStatus.mentions_notes),
         ("Based on the given information, it rains.", GenerateStatus.mentions_notes),
-        ("The players coordinate their movements.", GenerateStatus.ok),
-        ("A photograph with a caption below it.", GenerateStatus.ok),
-        ("She reads the coordinates from her map.", GenerateStatus.ok),
-        ("According to the text on the sign, drivers must stop.", GenerateStatus.ok),
-        ("It costs 0.99, or 1.50 with a drink.", GenerateStatus.ok),
+        ("The players coordinate their movements.", AnswerStatus.ok),
+        ("A photograph with a caption below it.", AnswerStatus.ok),
+        ("She reads the coordinates from her map.", AnswerStatus.ok),
+        ("According to the text on the sign, drivers must stop.", AnswerStatus.ok),
+        ("It costs 0.99, or 1.50 with a drink.", AnswerStatus.ok),
     ],
 )
 def test_the_answer_speaks_of_the_picture_and_not_of_notes(answer, status):
@@ -87,13 +88,13 @@ def test_the_answer_speaks_of_the_picture_and_not_of_notes(answer, status):
 
 def test_a_word_of_the_picture_itself_is_no_note():
     meme = Known("k", ("A cartoon with a funny caption.",))
-    assert status_of([("What is there?", "A cartoon with a caption.")], meme) is GenerateStatus.ok
+    assert status_of([("What is there?", "A cartoon with a caption.")], meme) is AnswerStatus.ok
 
 
 def test_the_same_question_twice():
     pairs = [("What is it?", "A dog."), ("what is it", "It is a dog.")]
     assert status_of(pairs) is GenerateStatus.duplicate_question
-    assert status_of([*pairs[:1], ("Where is it?", "Outside.")]) is GenerateStatus.ok
+    assert status_of([*pairs[:1], ("Where is it?", "Outside.")]) is AnswerStatus.ok
 
 
 @pytest.mark.parametrize(
@@ -120,8 +121,8 @@ def test_the_language(text, language, other):
 def test_the_language_of_a_conversation():
     german = [("Was ist das?", "Das ist der Hund auf dem Stuhl und er ist nicht allein.")]
     assert status_of(german) is GenerateStatus.wrong_language
-    assert status_of(german, language="de") is GenerateStatus.ok
-    assert status_of(german, language=None) is GenerateStatus.ok
+    assert status_of(german, language="de") is AnswerStatus.ok
+    assert status_of(german, language=None) is AnswerStatus.ok
 
 
 @pytest.mark.parametrize(
