@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.engine.counting import Count, Done, counting
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.step import Context
 from schemas.columnfile import describe_column_file, write_column_file
 from schemas.errors import LavaBeamError, SchemaError
 from schemas.manifest import FileEntry
 from schemas.store import Store
-
-Count = Callable[[int, dict[str, int]], None]
-"""Is called with rows that were worked on and statuses of the rows made of them: the progress of a run."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,14 @@ def _make(maker: Maker, task: Task, context: Context, count: Count) -> Made:
     if store.exists(task.path):
         entry = describe_column_file(store, task.path, rows=task.rows, **columns, **kept)
     reused = entry is not None
-    with context.task() if not reused else _no_events() as events:
+    with counting(count), context.task() if not reused else _no_events() as events:
         if entry is None:
             counts, batches = maker.open(task)
             batches = _counted(batches, maker, task, count)
             kept |= {**columns, "counts": counts}
             entry = write_column_file(store, task.path, batches, maker.schema, maker.schema_name, **kept)
         else:
-            count(task.source_rows, dict(entry.statuses))
+            count(Done(task.source_rows, dict(entry.statuses)))
     record = {
         "fragment": task.fragment,
         "file": task.path,
@@ -82,7 +80,7 @@ def _counted(batches: Iterator[pa.RecordBatch], maker: Maker, task: Task, count:
     for batch in batches:
         rows += batch.num_rows
         statuses = batch.column(named).to_pylist() if named in batch.schema.names else []
-        count(maker.source_rows(batch), {status: statuses.count(status) for status in set(statuses)})
+        count(Done(maker.source_rows(batch), {status: statuses.count(status) for status in set(statuses)}))
         yield batch
     if task.rows is not None and rows != task.rows:
         raise SchemaError(f"{task.path}: the step returned {rows} rows for {task.rows}. Rows in must be rows out.")

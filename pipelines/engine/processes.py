@@ -18,8 +18,9 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pipelines.engine.counting import Count, Done
 from pipelines.engine.makers import Maker, Task
-from pipelines.engine.making import Count, Made, make
+from pipelines.engine.making import Made, make
 from pipelines.engine.step import Context
 from schemas.errors import LavaBeamError, WorkerError
 
@@ -102,7 +103,7 @@ class Hired:
         self._out.send_bytes(pickle.dumps(task))
         while True:
             kind, *values = pickle.loads(self._in.recv_bytes())
-            if kind == "rows":
+            if kind == "done":
                 self._crew.count(*values)
                 continue
             self._idle = True
@@ -194,8 +195,14 @@ def serve(inbox: Connection) -> None:
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox, tasks), daemon=True).start()
 
+    lock = threading.Lock()
+
     def say(*message: Any) -> None:
-        out.send_bytes(pickle.dumps(message))
+        with lock:  # a step may count from threads of its own
+            out.send_bytes(pickle.dumps(message))
+
+    def count(done: Done) -> None:
+        say("done", done)
 
     ready = False
     while (message := tasks.get()) != _END:
@@ -204,7 +211,7 @@ def serve(inbox: Connection) -> None:
             if not ready:
                 maker.setup(context)
                 ready = True
-            say("made", make(maker, task, context, lambda rows, statuses: say("rows", rows, statuses)))
+            say("made", make(maker, task, context, count))
         except LavaBeamError as error:
             say("made", Made(task.fragment, error=error))
         except BaseException as error:

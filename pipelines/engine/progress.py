@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from pipelines.engine.counting import Done
 from pipelines.engine.runlog import RunRecords
 from schemas.store import Store
 
@@ -19,21 +21,19 @@ PLAIN_EVERY_S = 10.0
 
 
 class LiveCounts:
-    """Rows worked on, and statuses of the rows made of them, of the runs of this process, by run."""
+    """What the runs of this process have done so far, by run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rows: Counter[str] = Counter()
-        self._statuses: dict[str, Counter[str]] = {}
+        self._done: dict[str, Done] = {}
 
-    def add(self, run: str, rows: int, statuses: dict[str, int]) -> None:
+    def add(self, run: str, done: Done) -> None:
         with self._lock:
-            self._rows[run] += rows
-            self._statuses.setdefault(run, Counter()).update(statuses)
+            self._done[run] = self._done.get(run, Done()) + done
 
-    def of(self, run: str) -> tuple[int, Counter[str]]:
+    def of(self, run: str) -> Done:
         with self._lock:
-            return self._rows[run], Counter(self._statuses.get(run, {}))
+            return self._done.get(run, Done())
 
 
 LIVE = LiveCounts()
@@ -45,7 +45,7 @@ class Progress:
     def __init__(self, title: str, rows: int, store: Store, run: str, live: bool):
         self.title, self.rows, self.run, self.live = title, rows, run, live
         self._records = RunRecords(store, run)
-        self._finished, self._statuses = 0, Counter[str]()
+        self._finished = Done()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -57,14 +57,13 @@ class Progress:
         self._stop.set()
         self._thread.join()
 
-    def counts(self) -> tuple[int, Counter[str]]:
-        """Rows worked on, of `rows`, and statuses of what was made of them, so far."""
+    def counts(self) -> Done:
+        """What is done so far. Answers are known of a local run alone: other runners' workers are elsewhere."""
         if self.live:
             return LIVE.of(self.run)
         for record in self._records.new():
-            self._finished += record["source_rows"]
-            self._statuses.update(record["statuses"])
-        return self._finished, self._statuses
+            self._finished += Done(record["source_rows"], record["statuses"])
+        return self._finished
 
     def _watch(self) -> None:
         if sys.stderr.isatty():
@@ -75,10 +74,14 @@ class Progress:
     def _lines(self) -> None:
         started = time.monotonic()
         while not self._stop.wait(PLAIN_EVERY_S):
-            done, statuses = self.counts()
-            rate = done / (time.monotonic() - started)
-            left = f", {(self.rows - done) / rate:.0f} s left" if 0 < done < self.rows else ""
-            print(f"{self.title}: {done}/{self.rows} rows, {rate:.0f}/s{left}{_told(statuses)}", file=sys.stderr)
+            print(self.line(self.counts(), time.monotonic() - started), file=sys.stderr, flush=True)
+
+    def line(self, done: Done, seconds: float) -> str:
+        """A plain line about what was done in so many seconds."""
+        rate = done.rows / seconds
+        left = f", {(self.rows - done.rows) / rate:.0f} s left" if 0 < done.rows < self.rows else ""
+        answers = f", {done.answers} answers, {done.answers / seconds:.1f}/s" if done.answers else ""
+        return f"{self.title}: {done.rows}/{self.rows} rows, {rate:.0f}/s{left}{answers}{_told(done.statuses)}"
 
     def _bar(self) -> None:
         from rich.console import Console
@@ -97,11 +100,13 @@ class Progress:
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(f"{self.title:<10}", total=self.rows or None, rate="", statuses="")
             while not self._stop.wait(0.2):
-                done, statuses = self.counts()
-                rate = f"{done / (time.monotonic() - started):.0f} rows/s"
-                bar.update(task, completed=done, rate=rate, statuses=_told(statuses).removeprefix(", "))
+                done, seconds = self.counts(), time.monotonic() - started
+                rate = f"{done.rows / seconds:.0f} rows/s"
+                if done.answers:
+                    rate += f", {done.answers} answers, {done.answers / seconds:.1f}/s"
+                bar.update(task, completed=done.rows, rate=rate, statuses=_told(done.statuses).removeprefix(", "))
 
 
-def _told(statuses: Counter[str]) -> str:
-    shown = [f"{count} {status}" for status, count in statuses.most_common(4)]
+def _told(statuses: Mapping[str, int]) -> str:
+    shown = [f"{count} {status}" for status, count in Counter(statuses).most_common(4)]
     return f", {', '.join(shown)}" if shown else ""

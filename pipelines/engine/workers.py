@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pipelines.engine.counting import Count
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.making import Made, make
 from pipelines.engine.processes import Crew, dismiss_ready
@@ -136,8 +137,8 @@ class InProcess:
             self._maker.teardown()
 
 
-def _counted_for(run: str) -> Callable[[int, dict[str, int]], None]:
-    return lambda rows, statuses: LIVE.add(run, rows, statuses)
+def _counted_for(run: str) -> Count:
+    return lambda done: LIVE.add(run, done)
 
 
 _FORCES: dict[tuple[str, str], Workforce] = {}

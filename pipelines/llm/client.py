@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import openai
 
+from pipelines.engine.counting import Done, report
 from pipelines.llm.answer import Answer, AnswerStatus, MalformedResponse, Usage, read_response
 from pipelines.llm.cache import AnswerCache
 from pipelines.llm.failures import EXPECTED, Failure, explain
@@ -57,6 +58,12 @@ class LlmClient:
 
         The same request asked twice at once is sent once; the second asker's answer is marked as cached.
         """
+        answer = await self._shared(request)
+        if answer.received:
+            report(Done(answers=1))
+        return answer
+
+    async def _shared(self, request: ChatRequest) -> Answer:
         key = request.key()
         running = self._asking.get(key)
         if running is not None:

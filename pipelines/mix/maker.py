@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.engine.counting import Done, report
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.step import Context
 from pipelines.mix.pictures import ReadyPicture, Spool, stored
@@ -32,6 +33,8 @@ CANNOT_ENCODE = "cannot_encode"
 PICTURE_UNREADABLE = "picture_unreadable"
 """A row with a picture that is there and cannot be read: cut, damaged, or not a picture."""
 
+_REPORTED_ROWS = 64
+
 CONVERSATION_COLUMNS = ["key", "image_keys", "messages", "kind", "source"]
 
 
@@ -41,6 +44,10 @@ class MixFragment:
 
     name: str
     entry: FragmentEntry
+
+    @property
+    def rows(self) -> int:
+        return self.entry.rows
 
 
 class MixMaker(Maker):
@@ -72,7 +79,7 @@ class MixMaker(Maker):
         source = self.recipe.sources[part.name]
         images = self._images.get(source.images or "")
         filters = image_filters(source, images.columns) if images else {}
-        for row in _rows(source, part):
+        for row in _counted(_rows(source, part), counts):
             reason, numbers = self._judge(row, source, images, filters)
             taken = copies(row["key"], source.weight, self.recipe.seed) if reason is None else 0
             if reason is None and taken:
@@ -83,6 +90,10 @@ class MixMaker(Maker):
             counts["taken"] += taken
             for copy in range(taken):
                 yield {**row, "key": row["key"] if copy == 0 else f"{row['key']}#{copy + 1}"}
+
+    def source_rows(self, batch: pa.RecordBatch) -> int:
+        """None: rows are counted while they are chosen, which is where the time goes."""
+        return 0
 
     def _judge(
         self, row: dict[str, Any], source: MixSource, images: _Images | None, filters: dict[str, Any]
@@ -151,6 +162,18 @@ class MixMaker(Maker):
                 yield pa.RecordBatch.from_pylist(rows, schema=SAMPLES)
         finally:
             spool.close()
+
+
+def _counted(rows: Iterator[dict[str, Any]], counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Pass source rows on; report how many were looked at, and what `counts` says of them, every now and then."""
+    passed, shown = 0, Counter[str]()
+    for row in rows:
+        yield row
+        passed += 1
+        if passed == _REPORTED_ROWS:
+            report(Done(passed, counts - shown))
+            passed, shown = 0, counts.copy()
+    report(Done(passed, counts - shown))
 
 
 class _Images:

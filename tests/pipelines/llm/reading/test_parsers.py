@@ -119,7 +119,7 @@ def test_a_question_left_without_an_answer_is_left_out():
 def test_no_question_with_an_answer_is_a_reason(text):
     with pytest.raises(Rejected) as caught:
         parse_turns(text)
-    assert caught.value.status is GenerateStatus.no_answer
+    assert caught.value.status == GenerateStatus.no_answer
 
 
 def test_a_pair_is_the_first():
@@ -177,4 +177,4 @@ def test_no_text_at_all_raises_anything_but_a_reason(text):
     try:
         assert all(question and answer for question, answer in parse_turns(text))
     except Rejected as rejected:
-        assert rejected.status is GenerateStatus.no_answer
+        assert rejected.status == GenerateStatus.no_answer

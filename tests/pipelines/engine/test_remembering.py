@@ -1,0 +1,121 @@
+"""A dataset remembers how it was made: options for --retry, what a run makes stale, sources of an import."""
+
+import pyarrow as pa
+import pytest
+
+from pipelines.engine.imports import preview_import, run_import
+from pipelines.engine.recorded import recorded_options
+from pipelines.engine.runners import Runner
+from pipelines.engine.work import preview_step, run_step
+from pipelines.importers.url_list import UrlList, UrlListConfig
+from schemas import Dataset
+from schemas.errors import InputError
+from schemas.records import BASE
+from schemas.writing import write_dataset
+from tests.pipelines.steps import Echo, Shout, ShoutConfig, Twin
+
+LOCAL = Runner("local", 1)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    table = pa.Table.from_pylist([{"key": f"k{number}"} for number in range(10)], BASE["images"])
+    write_dataset(tmp_path / "photos", "images", [table])
+    return str(tmp_path / "photos")
+
+
+def test_retry_goes_by_the_recorded_options_and_refuses_others_by_name(photos):
+    run_step(Shout(ShoutConfig(word="?")), photos, LOCAL)
+    assert recorded_options(Shout, {"healed": True}, photos, "shout")["word"] == "?"
+    with pytest.raises(InputError, match=r"word is '\?', given is '!'"):
+        recorded_options(Shout, {"word": "!"}, photos, "shout")
+    with pytest.raises(InputError, match="twin has no such status. Known: transient, ok, odd, late"):
+        run_step(Twin(Twin.Config()), photos, LOCAL, retry="nonsense")
+
+
+def test_nothing_to_retry_changes_nothing_whatever_the_options(photos):
+    run_step(Shout(ShoutConfig(word="?")), photos, LOCAL)
+    assert run_step(Shout(ShoutConfig(word="!")), photos, LOCAL, retry="late").made == 0
+    assert Dataset.open(photos)[0]["loud"] == "K0?"
+
+
+def test_a_run_says_which_columns_become_stale_before_it_starts(photos, capfd):
+    run_step(Shout(ShoutConfig()), photos, LOCAL)
+    run_step(Echo(Echo.Config()), photos, LOCAL)
+    before = Dataset.open(photos).manifest.number
+    ahead = preview_step(Shout(ShoutConfig(word="?")), photos)
+    assert (ahead.made, ahead.reused, dict(ahead.stale)) == (1, 0, {"echo": 1})
+    assert preview_step(Shout(ShoutConfig()), photos, "odd").retried_rows == 5
+    assert Dataset.open(photos).manifest.number == before
+    assert "stale" not in capfd.readouterr().err
+    run_step(Shout(ShoutConfig(word="?")), photos, LOCAL)
+    assert "become stale and are dropped: echo (1 fragment)" in capfd.readouterr().err
+
+
+def test_new_keys_announce_all_verdicts_and_not_themselves_as_stale(photos):
+    first = preview_step(Twin(Twin.Config()), photos)
+    assert (first.made, dict(first.stale)) == (1, {})
+    run_step(Twin(Twin.Config()), photos, LOCAL)
+    assert preview_step(Twin(Twin.Config()), photos).reused == 1
+
+
+class Lists:
+    """CSV lists in a folder, and the dataset that they are imported into."""
+
+    def __init__(self, folder):
+        self.folder, self.target = folder, str(folder / "p")
+
+    def bring(self, name, rows, other="refuse", head="url", run=run_import):
+        path = self.folder / f"{name}.csv"
+        path.write_text("\n".join([head, *rows]) + "\n")
+        importer = UrlList(UrlListConfig(path=str(path)))
+        return run(importer, self.target, *([LOCAL] if run is run_import else []), other)
+
+    def column(self, name):
+        return [row[name] for batch in Dataset.open(self.target).batches([name]) for row in batch.to_pylist()]
+
+
+@pytest.fixture
+def lists(tmp_path):
+    return Lists(tmp_path)
+
+
+def test_another_source_is_refused_appended_or_put_in_place(lists):
+    lists.bring("a", ["u1", "u2"])
+    with pytest.raises(InputError, match=r"holds the rows of url_list \S+a.csv, and url_list \S+b.csv is another"):
+        lists.bring("b", ["u3"])
+    assert lists.bring("b", ["u3"], "append", run=preview_import).made == 1
+    assert lists.bring("b", ["u3"], "append").made == 1
+    assert (lists.column("url"), len(set(lists.column("key")))) == (["u1", "u2", "u3"], 3)
+    assert lists.bring("b", ["u3"], "append").made == 0
+    sources = Dataset.open(lists.target).manifest.steps["base"].sources
+    assert [one.config["path"].rsplit("/", 1)[-1] for one in sources] == ["a.csv", "b.csv"]
+    assert lists.bring("c", ["u9"], "replace", run=preview_import).removed == 2
+    lists.bring("c", ["u9"], "replace")
+    assert lists.column("url") == ["u9"]
+
+
+def test_each_source_that_grew_brings_its_new_rows_alone(lists):
+    lists.bring("a", ["u1", "u2"])
+    lists.bring("b", ["v1"], "append")
+    grown = lists.bring("a", ["u1", "u2", "u3"])
+    assert (grown.made, grown.reused) == (1, 2)
+    assert lists.column("url") == ["u1", "u2", "u3", "v1"]
+    assert lists.bring("b", ["v1", "v2"]).made == 1
+    assert lists.column("url") == ["u1", "u2", "u3", "v1", "v2"]
+
+
+def test_a_source_that_moved_is_the_same_and_one_that_was_corrected_too(lists):
+    lists.bring("a", ["u1", "u2"])
+    assert lists.bring("moved", ["u1", "u2", "u3"]).made == 1
+    assert lists.bring("moved", ["u1", "u2", "other"]).made == 1
+    assert lists.column("url") == ["u1", "u2", "other"]
+
+
+def test_a_key_that_two_sources_have_is_refused_and_nothing_is_committed(lists):
+    lists.bring("a", ["cat,u1"], head="key,url")
+    with pytest.raises(
+        InputError, match=r"the key 'cat' of url_list \S+b.csv is there already, from url_list \S+a.csv"
+    ):
+        lists.bring("b", ["dog,u2", "cat,u3"], "append", head="key,url")
+    assert lists.column("key") == ["cat"]
