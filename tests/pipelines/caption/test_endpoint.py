@@ -6,7 +6,7 @@ import pytest
 from pipelines.caption import Caption as CaptionStep
 from pipelines.caption import CaptionConfig
 from pipelines.caption.endpoint import Endpoint, EndpointCaptionConfig
-from pipelines.caption.engine import CaptionStatus, Picture
+from pipelines.caption.engine import Picture
 from pipelines.engine.retry import RetryPolicy
 from pipelines.engine.step import Context
 from pipelines.llm.answer import AnswerStatus
@@ -99,8 +99,8 @@ def test_the_plain_prompt_shows_the_picture_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "status"),
     [
-        ("policy", AnswerStatus.refused),
-        ("bad", CaptionStatus.failed),
+        ("policy", AnswerStatus.content_policy),
+        ("bad", AnswerStatus.bad_request),
         ("reset", AnswerStatus.unavailable),
         ("locked_out", AnswerStatus.unauthorized),
     ],
