@@ -58,6 +58,7 @@ class Dedupe(DatasetStep[DedupeConfig]):
         pa.field("duplicate_of", pa.string()),
     )
     statuses = DedupeStatus
+    left_out = frozenset({DedupeStatus.no_image})
     verdict_schema = VERDICTS
 
     def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:

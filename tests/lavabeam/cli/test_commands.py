@@ -115,3 +115,21 @@ def test_an_estimate_and_a_cache_are_tables_or_json(tmp_path):
     CacheStore(tmp_path / "cache").close()
     assert json.loads(call("cache", "show", str(tmp_path / "cache"), "--json").output)["answers"] == 0
     assert "By model and prompt" in call("cache", "show", str(tmp_path / "cache")).output
+
+
+def test_a_recipe_is_previewed_and_its_retry_checked_before_anything_runs(tmp_path, photos):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("steps:\n  - download: {dataset: photos}\n  - dedupe: {dataset: photos}\n")
+    run = ("run", str(recipe), "--folder", str(tmp_path))
+    first, second = json.loads(call(*run, "--dry-run", "--json").stdout)
+    assert (first["step"], first["made"], second["after"]) == ("download", 1, "line 1 (download photos)")
+    assert "the recipe has no such status" in refused(*run, "--retry", "timeuot")
+    assert json.loads(call("show", photos, "--json").output)["manifest"] == 1
+
+
+def test_too_few_usable_rows_are_exit_code_3(tmp_path):
+    (tmp_path / "urls.csv").write_text("url,key\nhttp://a/b.png,a\n,b\n")
+    given = ("import", "url_list", str(tmp_path / "p"), "--path", str(tmp_path / "urls.csv"))
+    assert call(*given, "--min-ok", "0.5").exit_code == 0
+    ended = call(*given, "--min-ok", "0.6")
+    assert (ended.exit_code, "1 of 2 rows are usable (0.500)" in ended.stderr) == (3, True)
