@@ -34,6 +34,8 @@ class Task:
     previous: FileEntry | None = None
     """The file whose rows with a status in `retry` are made again; its other rows are kept as they are."""
     retry: tuple[str, ...] = ()
+    anew: bool = False
+    """The file that the manifest names is gone or cut: it is made again, whatever is at its path."""
     verdicts: pa.RecordBatch | None = None
     """What a dataset-wide step found out about rows of this fragment."""
 

@@ -30,7 +30,7 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.lease import hold, pin, sweep
-from schemas.manifest import FragmentEntry, Parent, StepEntry
+from schemas.manifest import FileEntry, FragmentEntry, Parent, StepEntry
 from schemas.records import version_text
 from schemas.store import Store
 
@@ -174,7 +174,8 @@ class Work:
         current = entry.files.get(name)
         previous, made_from = None, plan
         retry: tuple[str, ...] = ()
-        if current is not None and current.plan == plan:
+        damaged = current is not None and current.plan == plan and not self._is_whole(current)
+        if current is not None and current.plan == plan and not damaged:
             retry = tuple(sorted(again & current.statuses.keys()))
             if not retry:
                 self.reused += 1
@@ -186,7 +187,17 @@ class Work:
         rows = None if name == "base" and not hasattr(source, "digest") else entry.rows
         self.listed.append(FragmentEntry(id=entry.id, rows=entry.rows, files={}))
         path = column_path(entry.id, name, made_from)
-        self.tasks.append(Task(entry.id, path, made_from, plan, inputs, rows, source or entry, previous, retry))
+        task = Task(entry.id, path, made_from, plan, inputs, rows, source or entry, previous, retry, anew=damaged)
+        self.tasks.append(task)
+
+    def _is_whole(self, file: FileEntry) -> bool:
+        """Whether the file has its length. Elsewhere than on a local disk it would be a request for each."""
+        if not self.store.local:
+            return True
+        try:
+            return self.store.size(file.path) == file.bytes
+        except OSError:
+            return False
 
     def run(self, runner: Runner, maker: Maker, build: Callable[..., None] | None = None) -> RunSummary:
         """Make the tasks' files as a Beam job, and commit. With nothing to make, only the commit is checked."""
@@ -220,6 +231,10 @@ class Work:
                         fragment_job(pipeline, runner.blocks(self.tasks), maker, context, hands, change)
                     else:
                         build(pipeline, maker, context, hands, change)
+            except Exception as error:
+                if _is_interruption(error):
+                    raise KeyboardInterrupt from None
+                raise
             finally:
                 release_workers(self.run_id)
             return read_outcome(self.store, context)
@@ -249,6 +264,15 @@ class Work:
 
 def _identity(config: StrictModel) -> dict[str, Any]:
     return config.identity() if hasattr(config, "identity") else config.model_dump(mode="json")
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether Beam made this of a Ctrl-C: it raises a RuntimeError with the words of any exception in a step."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _new_run() -> str:
