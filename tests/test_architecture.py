@@ -70,6 +70,22 @@ def test_engine_and_request_layer_know_no_step(layer):
             assert all(imported.startswith(below) for imported in ours), (name, ours)
 
 
+def test_no_step_imports_another_step():
+    """What two steps share lies below both. Catalog and recipes name every step; they are files, not rooms."""
+    rooms = {name.split(".")[1] for name in MODULES if name.startswith("pipelines.") and name.count(".") > 1}
+    steps = rooms - {layer.split(".")[1] for layer in LAYERS}
+    assert {"caption", "dedupe", "download", "generate", "importers", "judge", "mix", "report"} <= steps
+    for name, file in MODULES.items():
+        own = name.split(".")[1] if name.startswith("pipelines.") else ""
+        if own in steps:
+            others = {imported for imported in imports(file) for step in steps - {own} if _inside(imported, step)}
+            assert not others, (name, others)
+
+
+def _inside(imported: str, step: str) -> bool:
+    return imported == f"pipelines.{step}" or imported.startswith(f"pipelines.{step}.")
+
+
 def test_no_file_imports_itself_by_way_of_others():
     graph = {name: imports(file) & MODULES.keys() - {name} for name, file in MODULES.items()}
     try:

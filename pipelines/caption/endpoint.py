@@ -12,14 +12,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
-from pipelines.generate.checks import check_refusal
-from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.answer import Answer, AnswerStatus
 from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pictures import sendable, sendable_in_thread
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import load_prompt
 from pipelines.llm.reading.parsers import parse_text
+from pipelines.llm.reading.refusal import check_refusal
 from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
@@ -91,7 +90,7 @@ class Endpoint:
             check_refusal(answer.text)
             return Caption(CaptionStatus.ok, " ".join(parse_text(answer.text).split()), answer=answer)
         except Rejected as rejected:
-            refused = rejected.status is GenerateStatus.refused
+            refused = rejected.status == AnswerStatus.refused
             status = CaptionStatus.refused if refused else CaptionStatus.empty
             return Caption(status, detail=rejected.detail, answer=answer)
 

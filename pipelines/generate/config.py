@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.generate.context import CAPTION_COLUMNS, CaptionColumn
+from pipelines.llm.context import CAPTION_COLUMNS, CaptionColumn
 from pipelines.llm.prompts import Prompt, load_prompt
 from pipelines.llm.reading.language import KNOWN
 from pipelines.llm.settings import EndpointConfig

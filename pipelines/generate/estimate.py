@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.context import known_from
 from pipelines.generate.writer import build_request, picture_for, unusable
+from pipelines.llm.context import known_from
 from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pictures import sendable
 from pipelines.llm.request import ChatRequest

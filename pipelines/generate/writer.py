@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.generate.checks import check_pairs, check_refusal
+from pipelines.generate.checks import check_pairs
 from pipelines.generate.config import GenerateConfig, Kind
-from pipelines.generate.context import Known, known_from
 from pipelines.generate.statuses import REJECTED, GenerateStatus
 from pipelines.llm.answer import Answer
+from pipelines.llm.context import Known, known_from
 from pipelines.llm.pictures import sendable_in_thread
 from pipelines.llm.prompts import Prompt
 from pipelines.llm.reading.parsers import (
@@ -24,6 +24,7 @@ from pipelines.llm.reading.parsers import (
     parse_text,
     parse_turns,
 )
+from pipelines.llm.reading.refusal import check_refusal
 from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.structured import ask_for

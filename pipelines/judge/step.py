@@ -14,9 +14,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.engine.step import Context, Needs, Step
-from pipelines.generate.context import CAPTION_COLUMNS, Known, known_from
-from pipelines.generate.statuses import TRANSIENT, UNFINISHED
-from pipelines.llm.answer import Answer
+from pipelines.llm.answer import TRANSIENT, UNFINISHED, Answer
+from pipelines.llm.context import CAPTION_COLUMNS, Known, known_from
 from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import load_prompt
@@ -98,8 +97,8 @@ class Judge(Step[JudgeConfig]):
         *usage_fields("judge"),
     )
     statuses = JudgeStatus
-    transient = TRANSIENT
-    unfinished = UNFINISHED
+    transient = frozenset(map(str, TRANSIENT))
+    unfinished = frozenset(map(str, UNFINISHED))
     datasets = ("images",)
 
     def fingerprint(self, inputs: dict[str, str]) -> str:
