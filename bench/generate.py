@@ -157,7 +157,7 @@ def fragment(rows: int) -> Iterator:
 
 
 def questions(url: str, rows: int) -> list:
-    from pipelines.generate.writer import build_request
+    from pipelines.generate.questions import build_request
     from pipelines.llm.context import known_from
 
     settings = config(url, "")

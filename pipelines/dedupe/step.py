@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +52,7 @@ class Dedupe(DatasetStep[DedupeConfig]):
     Config = DedupeConfig
     keys = DedupeKeys
     reads = ("key", "dedupe_sha256", "dedupe_phash", "dedupe_width", "dedupe_height")
-    adds: ClassVar[tuple[pa.Field, ...]] = (
+    adds = (
         pa.field("cluster", pa.string()),
         pa.field("cluster_size", pa.int32()),
         pa.field("duplicate_of", pa.string()),

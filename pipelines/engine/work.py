@@ -158,8 +158,10 @@ class Work:
     def open(cls, step: Step, source: str | Path, target: str | Path | None = None) -> Work:
         dataset = Dataset.open(source)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
-        entry = StepEntry(version=step.version, config=step.config.model_dump(mode="json"))
-        return cls(step.name, str(target or dataset.path), schema_name, dataset, entry)
+        config = step.config.model_dump(mode="json")
+        entry = StepEntry(version=step.version, config=config, depends_on=step.dependencies)
+        reads = [Dataset.open(getattr(step.config, name), at=at) for name, at in step.dataset_versions.items()]
+        return cls(step.name, str(target or dataset.path), schema_name, dataset, entry, reads=reads)
 
     def add(
         self,
