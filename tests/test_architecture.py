@@ -9,8 +9,11 @@ import sys
 import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+
+from bench import house
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("schemas", "pipelines", "trainer", "dags", "lavabeam")
@@ -92,6 +95,24 @@ def test_no_file_imports_itself_by_way_of_others():
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_the_picture_of_the_house_shows_no_circle_of_rooms():
+    assert house.backward(house.arrows(house.files(ROOT))) == set()
+    drawing = ElementTree.fromstring(house.svg(ROOT, "A & B"))
+    words = {text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"A & B", "schemas", "trainer", "pipelines/engine", "pipelines/llm"} <= words
+
+
+def test_a_circle_of_rooms_is_an_arrow_that_points_up(tmp_path):
+    lines = {"a/x": "import b.y", "b/y": "import a.x, c.z", "c/z": "import a.x"}
+    for name, line in lines.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.py").write_text(line)
+    edges = house.arrows(house.files(tmp_path))
+    assert edges == {("a", "b"): 1, ("b", "a"): 1, ("b", "c"): 1, ("c", "a"): 1}
+    assert house.backward(edges) == {("a", "b")}
+    assert house.svg(tmp_path, "").count("url(#red)") == 1
 
 
 def test_what_is_imported_is_declared():

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pipelines.engine.makers import input_columns
 from pipelines.engine.step import C, Step
-from pipelines.llm.estimate import estimate_requests
-from pipelines.llm.request import ChatRequest
-from pipelines.llm.settings import EndpointConfig
 from schemas.dataset import Dataset
+
+if TYPE_CHECKING:
+    from pipelines.llm.request import ChatRequest
+    from pipelines.llm.settings import EndpointConfig
 
 
 class AsksLlm(Step[C]):
@@ -33,6 +34,9 @@ class AsksLlm(Step[C]):
 
         Rejected answers that are asked again, and repairs, come on top.
         """
+        # Here, because every command asks whether its step is one of these, and prices take a while to import.
+        from pipelines.llm.estimate import estimate_requests
+
         return estimate_requests(self.endpoint, self._all_requests(Dataset.open(dataset)))
 
     def _all_requests(self, dataset: Dataset) -> Iterator[tuple[ChatRequest, int]]:
