@@ -91,7 +91,7 @@ def read_outcome(store: Store, context: Context) -> int:
     return outcome["manifest"]
 
 
-def _commit(made: Any, maker: Maker, context: Context, change: Change) -> None:
+def _commit(made: beam.PCollection[bytes], maker: Maker, context: Context, change: Change) -> None:
     made | beam.combiners.ToList() | "commit" >> beam.ParDo(Commit(maker, context, change))
 
 

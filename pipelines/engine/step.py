@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 
@@ -22,6 +22,9 @@ from pipelines.engine.blocks import Ranges
 from schemas.config import StrictModel
 from schemas.dataset import Dataset
 from schemas.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 class Runtime:
@@ -257,7 +260,7 @@ class DatasetStep(Step[C]):
         """
         raise TypeError(f"step {self.name!r} does not define key")
 
-    def verdicts(self, keys: Any, ranges: Ranges) -> Any:
+    def verdicts(self, keys: beam.PCollection[bytes], ranges: Ranges) -> beam.PCollection[tuple[int, bytes]]:
         """PCollection[block of what `key` returns] -> PCollection[(range number, block of `verdict_schema`)].
 
         `row` counts from the first row of the dataset here. Rows need not have a verdict, and no row has two.

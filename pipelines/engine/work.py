@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
 from pipelines.engine.output import Columns, Output, Rows
@@ -34,6 +34,9 @@ from schemas.lease import hold, pin, sweep
 from schemas.manifest import FragmentEntry, Parent, StepEntry
 from schemas.records import version_text
 from schemas.store import Store
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _run_verdicts(step: DatasetStep, dataset: str | Path, runner: Runner) -> Run
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
         work.add(fragment.entry, fingerprint(step.fingerprint(own), inputs), own, frozenset(), rows=fragment.rows)
 
-    def build(pipeline: Any, maker: Any, context: Context, hands: Hands, change: Change) -> None:
+    def build(pipeline: beam.Pipeline, maker: VerdictMaker, context: Context, hands: Hands, change: Change) -> None:
         from pipelines.engine.job import verdict_job
 
         fragments = [fragment.entry for fragment in work.source.fragments]
