@@ -1,6 +1,6 @@
 """Does a second core help? Import, download with re-encoding, hashing and mix on 1 and 2 workers.
 
-`python -m bench.scale [--rows 3000] [--jobs import,hash,download,mix] [--runners local,dask]`. Beside each stand two
+`python -m bench.scale [--rows 6000] [--jobs import,hash,download,mix] [--runners local,dask]`. Beside each stand two
 independent runs of one worker at once: what the machine's two cores give when nothing is shared. Goal: 2 workers reach
 0.9 of what those two reach together. Rows per second include the start of the workers; peak memory is the resident
 memory of all processes of a run, added up (pages that they share count once for each). `cpu` is of all processes.
@@ -38,7 +38,7 @@ TIMES = {"import": 5, "hash": 7, "download": 2, "mix": 16}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--runners", default="local,dask")
     parser.add_argument("--one", nargs=4, metavar=("JOB", "FOLDER", "RUNNER", "WORKERS"), help=argparse.SUPPRESS)

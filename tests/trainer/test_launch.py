@@ -90,7 +90,7 @@ def test_the_slurm_script_starts_each_task_as_a_rank(tmp_path):
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TOLD": str(told)}
     subprocess.run(["bash", str(script)], env={**environment, **SLURM}, check=True)
     ranks = ["0/4 0/2", "1/4 1/2", "2/4 0/2", "3/4 1/2"]
-    assert told.read_text().splitlines() == [f"{rank} node-a:17345|-m trainer.run a run/folder" for rank in ranks]
+    assert told.read_text().splitlines() == [f"{rank} node-a:17345|-P -m trainer.run a run/folder" for rank in ranks]
     assert {"#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2", "#SBATCH --gpus-per-node=2"} <= set(
         script.read_text().splitlines()
     )
