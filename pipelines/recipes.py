@@ -18,8 +18,6 @@ from pipelines.mix.recipe import place
 from schemas.config import StrictModel, nearest, parse, read_yaml, substitute
 from schemas.errors import InputError
 
-ORDERS = ("import", "mix", *catalog.STEPS)
-
 
 class RecipeFile(StrictModel):
     """A data recipe: a list of steps."""
@@ -89,8 +87,9 @@ def _action(name: str, order: dict, where: str, beside: Path, folder: str | Path
             f"mix -> {mix.to}",
             lambda runner, retry: run_mix(load_mix(path, folder, variables), place(mix.to, folder), runner),
         )
-    if name not in catalog.STEPS:
-        raise InputError(f"{where}: there is no such step. {nearest(name, list(ORDERS))}")
+    if name not in catalog.steps():
+        known = ["import", "mix", *catalog.steps()]
+        raise InputError(f"{where}: there is no such step. {nearest(name, known)}")
     return _step_action(catalog.step(name), _split(order, StepOrder, where), where, folder)
 
 

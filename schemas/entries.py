@@ -51,6 +51,8 @@ class StepEntry(BaseModel):
 
     version: int
     config: dict[str, Any]
+    depends_on: dict[str, Any] = {}
+    """What decided the output beside the configuration: hashes of prompts or weights, manifest numbers of datasets."""
 
 
 class Parent(BaseModel):

@@ -88,6 +88,10 @@ class Engine(Protocol):
     def identity(self) -> Identity:
         """Who captions; known after `setup`."""
 
+    @property
+    def source_version(self) -> str | None:
+        """What decides the words beside the config: a hash of weights or prompt. Known before `setup`."""
+
     def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
         """Yield one caption per picture, in the order of the pictures.
 

@@ -6,18 +6,18 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
-from pipelines.caption.endpoint import Endpoint
+from pipelines.caption.endpoint import Endpoint, EndpointCaptionConfig
 from pipelines.caption.engine import TRANSIENT, UNFINISHED, Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
-from pipelines.engine.step import Config, Context, Needs, Step
+from pipelines.engine.step import Config, Context, Needs
+from pipelines.llm.asks import AsksLlm
+from pipelines.llm.request import ChatRequest
 from pipelines.llm.tally import Tally, usage_fields, usage_of
-from schemas import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 
@@ -52,15 +52,14 @@ class _Pending:
         return None not in self.captions
 
 
-class CaptionStep(Step[CaptionConfig]):
+class CaptionStep(AsksLlm[CaptionConfig]):
     """Adds `caption`, and who wrote it: engine, model and version. Rows left out say why in `caption_status`."""
 
     name = "caption"
     version = 3
     Config = CaptionConfig
-    reads: tuple[str, ...] = ("key", "image")  # type: ignore[misc]
     optional = ("alt_text",)
-    adds: ClassVar[tuple[pa.Field, ...]] = (
+    adds = (
         pa.field("caption", pa.string()),
         pa.field("caption_engine", pa.string()),
         pa.field("caption_model", pa.string()),
@@ -73,10 +72,10 @@ class CaptionStep(Step[CaptionConfig]):
     transient = TRANSIENT
     unfinished = UNFINISHED
 
-    def __init__(self, config: CaptionConfig):
-        super().__init__(config)
-        # The columns that choose the rows are read like any other, so that their change is noticed.
-        self.reads = (*type(self).reads, *sorted(config.only))
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that choose the rows are read like any other, so that their change is noticed."""
+        return ("key", "image", *sorted(self.config.only))
 
     @property
     def needs(self) -> Needs:
@@ -91,25 +90,30 @@ class CaptionStep(Step[CaptionConfig]):
     def teardown(self) -> None:
         self._engine.close()
 
+    def depends_on(self) -> dict[str, Any]:
+        """The model's weights or the prompt file: another one under the same name makes other captions."""
+        return {"source_version": build_engine(self.config.engine).source_version}
+
     def fingerprint(self, inputs: dict[str, str]) -> str:
-        """Covers the model's weights too: another model at the same path makes other captions."""
-        return fingerprint(super().fingerprint(inputs), self._source_version)
+        """Computed as in release 0.1.0, around the rest, so that no caption is made again for the change."""
+        own = fingerprint(self.name, self.version, self.config.identity(), inputs)
+        return fingerprint(own, self.dependencies["source_version"])
 
-    @cached_property
-    def _source_version(self) -> str | None:
-        return getattr(build_engine(self.config.engine), "source_version", None)
-
-    def estimate(self, dataset: str | Path) -> dict[str, Any]:
-        """What captioning `dataset` would take; sends nothing. Raises InputError when the engine is no endpoint."""
-        engine = build_engine(self.config.engine)
-        if not isinstance(engine, Endpoint):
+    @property
+    def endpoint(self) -> EndpointCaptionConfig:
+        """Raises InputError when the engine is no endpoint."""
+        if not isinstance(self.config.engine, EndpointCaptionConfig):
             raise InputError(
                 f"caption: the engine {self.config.engine.name!r} sends nothing; there is no cost to estimate."
             )
-        opened = Dataset.open(dataset)
-        present = [name for name in (*self.reads, *self.optional) if name in opened.columns]
-        chosen = (one for batch in opened.batches(present, self.batch_rows) for one in self._chosen(batch))
-        return engine.estimate(picture for picture, _ in chosen if picture is not None)
+        return self.config.engine
+
+    def requests(self, batch: pa.RecordBatch) -> Iterator[tuple[ChatRequest, int]]:
+        yield from self._asker.requests(picture for picture, _ in self._chosen(batch) if picture is not None)
+
+    @cached_property
+    def _asker(self) -> Endpoint:
+        return Endpoint(self.endpoint)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The engine pulls pictures ahead across batches; a batch leaves as soon as all its rows are settled."""

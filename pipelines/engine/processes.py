@@ -16,7 +16,6 @@ import threading
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
 
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.making import Count, Made, make
@@ -213,7 +212,7 @@ def serve(inbox: Connection) -> None:
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox, tasks), daemon=True).start()
 
-    def say(*message: Any) -> None:
+    def say(*message: object) -> None:
         out.send_bytes(pickle.dumps(message))
 
     ready = False

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from typing import Any
 
 from pipelines.engine.runlog import RunRecords
 from schemas.store import Store
@@ -53,7 +52,7 @@ class Progress:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 

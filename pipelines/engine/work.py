@@ -15,17 +15,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
+from pipelines.engine.output import Columns, Output, Rows
 from pipelines.engine.processes import prestart
 from pipelines.engine.progress import Progress
 from pipelines.engine.runners import Runner
+from pipelines.engine.source import HasRows, Source
 from pipelines.engine.step import Context, DatasetStep, Derive, Step
 from pipelines.engine.workers import Hands, release_workers
 from schemas.columnfile import column_path
 from schemas.commit import Change, commit
-from schemas.config import StrictModel
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
@@ -33,6 +34,9 @@ from schemas.lease import hold, pin, sweep
 from schemas.manifest import FileEntry, FragmentEntry, Parent, StepEntry
 from schemas.records import version_text
 from schemas.store import Store
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
-        work.add(fragment.entry, step.name, step.fingerprint(inputs), inputs, again)
+        work.add(fragment.entry, step.fingerprint(inputs), inputs, again, rows=fragment.rows)
     return work.run(runner, StepMaker(step, work.target, work.schema_name))
 
 
@@ -77,20 +81,20 @@ def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Run
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         plan = step.fingerprint(inputs)
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
-        work.add(old, "base", plan, {}, again, source=fragment.entry)
+        work.add(old, plan, {}, again, source=fragment.entry)
     work.parents = [work.source.as_parent()]
     return work.run(runner, DeriveMaker(step, work.source.path, work.target))
 
 
-def run_import(importer: Any, target: str | Path, runner: Runner) -> RunSummary:
+def run_import(importer: Source, target: str | Path, runner: Runner) -> RunSummary:
     """Bring the rows of a source into `target`; rows appended to the source since the last import come alone."""
     work = Work("import", str(target), importer.makes)
     slices = importer.slices([entry.rows for entry in work.present.values()])
-    identity = _identity(importer.config)
+    identity = importer.config.identity()
     for number, slice_ in enumerate(slices):
         plan = fingerprint("import", importer.name, importer.version, identity, slice_.digest)
         empty = FragmentEntry(id=f"{number:04d}-{plan[:8]}", rows=slice_.rows, files={})
-        work.add(work.present.get(empty.id, empty), "base", plan, {}, frozenset(), source=slice_)
+        work.add(work.present.get(empty.id, empty), plan, {}, frozenset(), source=slice_, rows=slice_.rows)
     if not slices:
         raise InputError(f"import {importer.name!r}: the source has no rows. Nothing was written.")
     work.step_entry = StepEntry(version=importer.version, config=importer.config.model_dump(mode="json"))
@@ -115,9 +119,9 @@ def _run_verdicts(step: DatasetStep, dataset: str | Path, runner: Runner) -> Run
     work = Work.open(step, dataset)
     inputs = [fragment.inputs(input_columns(step, fragment.entry)) for fragment in work.source.fragments]
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
-        work.add(fragment.entry, step.name, fingerprint(step.fingerprint(own), inputs), own, frozenset())
+        work.add(fragment.entry, fingerprint(step.fingerprint(own), inputs), own, frozenset(), rows=fragment.rows)
 
-    def build(pipeline: Any, maker: Any, context: Context, hands: Hands, change: Change) -> None:
+    def build(pipeline: beam.Pipeline, maker: VerdictMaker, context: Context, hands: Hands, change: Change) -> None:
         from pipelines.engine.job import verdict_job
 
         fragments = [fragment.entry for fragment in work.source.fragments]
@@ -133,15 +137,15 @@ class Work:
     name: str
     target: str
     schema_name: str
-    source: Any = None
+    output: Output = field(default_factory=Rows)
     step_entry: StepEntry | None = None
     parents: list[Parent] | None = None
     info: dict[str, Any] = field(default_factory=dict)
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[Task[Any]] = field(default_factory=list)
     listed: list[FragmentEntry] = field(default_factory=list)
     reused: int = 0
     reads: list[Dataset] = field(default_factory=list)
-    """Datasets besides `source` that the run reads: what they hold now stays until it ends."""
+    """Datasets that the run reads, `source` first: what they hold now stays until it ends."""
 
     def __post_init__(self) -> None:
         self.store = Store(self.target)
@@ -158,20 +162,31 @@ class Work:
     def open(cls, step: Step, source: str | Path, target: str | Path | None = None) -> Work:
         dataset = Dataset.open(source)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
-        entry = StepEntry(version=step.version, config=step.config.model_dump(mode="json"))
-        return cls(step.name, str(target or dataset.path), schema_name, dataset, entry)
+        config = step.config.model_dump(mode="json")
+        entry = StepEntry(version=step.version, config=config, depends_on=step.dependencies)
+        others = [Dataset.open(getattr(step.config, name), at=at) for name, at in step.dataset_versions.items()]
+        output = Rows() if isinstance(step, Derive) else Columns(step.name)
+        return cls(step.name, str(target or dataset.path), schema_name, output, entry, reads=[dataset, *others])
+
+    @property
+    def source(self) -> Dataset:
+        """The dataset whose fragments are worked on. An import has none."""
+        return self.reads[0]
 
     def add(
         self,
         entry: FragmentEntry,
-        name: str,
         plan: str,
         inputs: dict[str, str],
         again: frozenset[str],
-        source: Any = None,
+        source: HasRows | None = None,
+        rows: int | None = None,
     ) -> None:
-        """Plan one column file of one fragment: keep it, try its failed rows again, or make it."""
-        current = entry.files.get(name)
+        """Plan one column file of one fragment: keep it, try its failed rows again, or make it.
+
+        `source` is what it is made of, by default the fragment itself; `rows` is how many it must have, if known.
+        """
+        current = entry.files.get(self.output.file)
         previous, made_from = None, plan
         retry: tuple[str, ...] = ()
         damaged = current is not None and current.plan == plan and not self._is_whole(current)
@@ -184,10 +199,9 @@ class Work:
                 return
             previous = current
             made_from = fingerprint("retry", retry, current.fingerprint, current.sha256)
-        rows = None if name == "base" and not hasattr(source, "digest") else entry.rows
         self.listed.append(FragmentEntry(id=entry.id, rows=entry.rows, files={}))
-        path = column_path(entry.id, name, made_from)
-        task = Task(entry.id, path, made_from, plan, inputs, rows, source or entry, previous, retry, anew=damaged)
+        path = column_path(entry.id, self.output.file, made_from)
+        task = Task(entry.id, path, made_from, plan, source or entry, inputs, rows, previous, retry, anew=damaged)
         self.tasks.append(task)
 
     def _is_whole(self, file: FileEntry) -> bool:
@@ -201,9 +215,9 @@ class Work:
 
     def run(self, runner: Runner, maker: Maker, build: Callable[..., None] | None = None) -> RunSummary:
         """Make the tasks' files as a Beam job, and commit. With nothing to make, only the commit is checked."""
-        change = self._change(maker.name)
+        change = self._change()
         manifest = self._run_job(runner, maker, change, build) if self.tasks else commit(self.store, change).number
-        return self._summary(maker.name, manifest)
+        return self._summary(manifest)
 
     def _run_job(self, runner: Runner, maker: Maker, change: Change, build: Callable[..., None] | None) -> int:
         hands = runner.hands(maker.needs, len(self.tasks), self.store.shared)
@@ -213,9 +227,7 @@ class Work:
         with ExitStack() as leases:
             # Also finds out, before any work is done, whether something can be written there at all.
             leases.enter_context(hold(self.store, run=self.run_id, manifest=change.base, makes=maker.name))
-            for read in {
-                one.path: one for one in (self.source, *self.reads) if one and one.path != self.target
-            }.values():
+            for read in {one.path: one for one in self.reads if one.path != self.target}.values():
                 leases.enter_context(pin(read.store, run=self.run_id, manifest=read.manifest.number))
             sweep(self.store)
             with self.store.write(f"runs/{self.run_id}/plan.json") as file:
@@ -239,31 +251,26 @@ class Work:
                 release_workers(self.run_id)
             return read_outcome(self.store, context)
 
-    def _change(self, file_name: str) -> Change:
-        makes_rows = file_name == "base"
+    def _change(self) -> Change:
         return Change(
             base=self.old.manifest.number if self.old else 0,
             schema_version=version_text(self.schema_name),
             run=self.run_id,
             message=self.name,
-            fragments=self.listed if makes_rows else None,
-            steps={"base" if makes_rows else file_name: self.step_entry} if self.step_entry else {},
+            fragments=self.output.listed(self.listed),
+            steps={self.output.file: self.step_entry} if self.step_entry else {},
             parents=self.parents,
             versions=_versions(),
             info=self.info,
         )
 
-    def _summary(self, file_name: str, number: int) -> RunSummary:
+    def _summary(self, number: int) -> RunSummary:
         dataset = Dataset.open(self.target, at=number)
-        statuses = dataset.manifest.statuses().get(file_name, {})
+        statuses = dataset.manifest.statuses().get(self.output.file, {})
         seconds = round(time.time() - self.started, 2)
         return RunSummary(
             self.name, self.target, number, dataset.rows, statuses, len(self.tasks), self.reused, seconds, self.run_id
         )
-
-
-def _identity(config: StrictModel) -> dict[str, Any]:
-    return config.identity() if hasattr(config, "identity") else config.model_dump(mode="json")
 
 
 def _is_interruption(error: BaseException | None) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.engine.makers import Maker, Task
+from pipelines.engine.output import Rows
 from pipelines.engine.step import Context
 from pipelines.mix.pictures import ReadyPicture, Spool, stored
 from pipelines.mix.recipe import MixRecipe, MixSource
@@ -42,11 +43,15 @@ class MixFragment:
     name: str
     entry: FragmentEntry
 
+    @property
+    def rows(self) -> int:
+        return self.entry.rows
 
-class MixMaker(Maker):
+
+class MixMaker(Maker[MixFragment]):
     """`versions` pins every dataset (path -> manifest number), so that all workers read the same rows."""
 
-    name, schema_name, schema, status_column = "base", "samples", SAMPLES, None
+    output, schema_name, schema, status_column = Rows(), "samples", SAMPLES, None
 
     def __init__(self, recipe: MixRecipe, target: str, versions: dict[str, int]):
         self.recipe, self.target, self.versions = recipe, target, versions
@@ -61,7 +66,7 @@ class MixMaker(Maker):
             if source.images is not None and source.images not in self._images:
                 self._images[source.images] = _Images(Dataset.open(source.images, self.versions[source.images]))
 
-    def open(self, task: Task) -> tuple[dict[str, int], Iterator[pa.RecordBatch]]:
+    def open(self, task: Task[MixFragment]) -> tuple[dict[str, int], Iterator[pa.RecordBatch]]:
         """Why rows were taken or left out, and the batches. Counts go into the file, so that no rerun loses them."""
         counts: Counter[str] = Counter()
         spool = Spool()

@@ -49,7 +49,7 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner) -> RunSummary
             plan = fingerprint("mix", VERSION, decided, fragment.inputs(columns), pictures.of(fragment))
             entry = FragmentEntry(id=f"{name}-{fragment.id}", rows=fragment.rows, files={})
             entry = work.present.get(entry.id, entry)
-            work.add(entry, "base", plan, {}, frozenset(), source=MixFragment(name, fragment.entry))
+            work.add(entry, plan, {}, frozenset(), source=MixFragment(name, fragment.entry))
     work.parents, work.reads = [dataset.as_parent() for dataset in opened.values()], list(opened.values())
     work.info = {
         "tokenizer": {"hash": tokenizer.hash, "image_id": tokenizer.image_id},
