@@ -44,13 +44,32 @@ class FragmentEntry:
     files: Mapping[str, FileEntry]
 
 
+class StatusRule(BaseModel):
+    """Where a column file keeps its rows' statuses, and which of them leave a row out (`schemas/standing.py` reads it).
+
+    `*` among `unusable` stands for every status but `ok`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    """The step as users call it: the file of `generate` and of imports is called `base`."""
+    column: str
+    unusable: list[str] = []
+    """Statuses of rows that nobody can use."""
+    by_choice: dict[str, str] = {}
+    """Status -> reason: rows that are left out unless whoever reads them takes that reason's rows."""
+
+
 class StepEntry(BaseModel):
-    """How a column file was made, for people and for `lavabeam log`."""
+    """How a column file was made, for people and for `lavabeam log`, and what its statuses mean for a row."""
 
     model_config = ConfigDict(frozen=True)
 
     version: int
     config: dict[str, Any]
+    statuses: StatusRule | None = None
+    """None for a file without a status column, and in manifests written before there were rules."""
 
 
 class Parent(BaseModel):

@@ -15,11 +15,13 @@ from pydantic import BeforeValidator, Field
 from pipelines.caption.endpoint import Endpoint
 from pipelines.caption.engine import TRANSIENT, UNFINISHED, Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
+from pipelines.engine.makers import input_batches
 from pipelines.engine.step import Config, Context, Needs, Step
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
+from schemas.standing import EVERY_CHOICE, Use, reasons_in
 
 
 def _named(value: Any) -> Any:
@@ -79,6 +81,11 @@ class CaptionStep(Step[CaptionConfig]):
         self.reads = (*type(self).reads, *sorted(config.only))
 
     @property
+    def use(self) -> Use:
+        """Copies are captioned: whether a mix takes them is not decided here."""
+        return Use(takes=EVERY_CHOICE)
+
+    @property
     def needs(self) -> Needs:
         """An endpoint is waited for; a model is in memory once, and uses all cores or the GPU by itself."""
         return Needs(threads=True)
@@ -106,9 +113,7 @@ class CaptionStep(Step[CaptionConfig]):
             raise InputError(
                 f"caption: the engine {self.config.engine.name!r} sends nothing; there is no cost to estimate."
             )
-        opened = Dataset.open(dataset)
-        present = [name for name in (*self.reads, *self.optional) if name in opened.columns]
-        chosen = (one for batch in opened.batches(present, self.batch_rows) for one in self._chosen(batch))
+        chosen = (one for batch in input_batches(self, Dataset.open(dataset)) for one in self._chosen(batch))
         return engine.estimate(picture for picture, _ in chosen if picture is not None)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -144,15 +149,17 @@ class CaptionStep(Step[CaptionConfig]):
         keys, images = batch.column("key"), batch.column("image")
         words = batch.column("alt_text").to_pylist() if "alt_text" in batch.schema.names else [None] * batch.num_rows
         choosing = {name: (batch.column(name), set(values)) for name, values in self.config.only.items()}
-        for row in range(batch.num_rows):
+        for row, reason in enumerate(reasons_in(batch)):
             if any(column[row].as_py() not in values for column, values in choosing.values()):
                 yield None, Caption(CaptionStatus.not_asked)
                 continue
             data = (images[row].as_py() or {}).get("bytes")
-            if data:
-                yield Picture(keys[row].as_py(), data, words[row]), None
-            else:
+            if not data:
                 yield None, Caption(CaptionStatus.no_image)
+            elif reason is not None:
+                yield None, Caption(CaptionStatus.skipped_input, detail=reason)
+            else:
+                yield Picture(keys[row].as_py(), data, words[row]), None
 
     def _output(self, pending: _Pending) -> pa.RecordBatch:
         rows: list[dict[str, Any]] = []

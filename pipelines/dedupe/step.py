@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -58,6 +58,7 @@ class Dedupe(DatasetStep[DedupeConfig]):
         pa.field("duplicate_of", pa.string()),
     )
     statuses = DedupeStatus
+    by_choice: ClassVar[Mapping[str, str]] = {DedupeStatus.copy: "duplicate", DedupeStatus.near_copy: "duplicate"}
     verdict_schema = VERDICTS
 
     def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -17,7 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.engine.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
+from pipelines.engine.makers import (
+    DeriveMaker,
+    ImportMaker,
+    Maker,
+    StepMaker,
+    Task,
+    VerdictMaker,
+    bind,
+    input_columns,
+)
 from pipelines.engine.processes import prestart
 from pipelines.engine.progress import Progress
 from pipelines.engine.runners import Runner
@@ -65,7 +74,7 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
-        work.add(fragment.entry, step.name, step.fingerprint(inputs), inputs, again)
+        work.add(fragment.entry, step.name, step.plan(inputs), inputs, again)
     return work.run(runner, StepMaker(step, work.target, work.schema_name))
 
 
@@ -75,7 +84,7 @@ def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Run
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
-        plan = step.fingerprint(inputs)
+        plan = step.plan(inputs)
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
         work.add(old, "base", plan, {}, again, source=fragment.entry)
     work.parents = [work.source.as_parent()]
@@ -93,7 +102,9 @@ def run_import(importer: Any, target: str | Path, runner: Runner) -> RunSummary:
         work.add(work.present.get(empty.id, empty), "base", plan, {}, frozenset(), source=slice_)
     if not slices:
         raise InputError(f"import {importer.name!r}: the source has no rows. Nothing was written.")
-    work.step_entry = StepEntry(version=importer.version, config=importer.config.model_dump(mode="json"))
+    work.step_entry = StepEntry(
+        version=importer.version, config=importer.config.model_dump(mode="json"), statuses=importer.status_rule
+    )
     return work.run(runner, ImportMaker(importer, work.target, importer.rows(slices[0]).schema))
 
 
@@ -115,7 +126,7 @@ def _run_verdicts(step: DatasetStep, dataset: str | Path, runner: Runner) -> Run
     work = Work.open(step, dataset)
     inputs = [fragment.inputs(input_columns(step, fragment.entry)) for fragment in work.source.fragments]
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
-        work.add(fragment.entry, step.name, fingerprint(step.fingerprint(own), inputs), own, frozenset())
+        work.add(fragment.entry, step.name, fingerprint(step.plan(own), inputs), own, frozenset())
 
     def build(pipeline: Any, maker: Any, context: Context, hands: Hands, change: Change) -> None:
         from pipelines.engine.job import verdict_job
@@ -158,7 +169,8 @@ class Work:
     def open(cls, step: Step, source: str | Path, target: str | Path | None = None) -> Work:
         dataset = Dataset.open(source)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
-        entry = StepEntry(version=step.version, config=step.config.model_dump(mode="json"))
+        bind(step, dataset)
+        entry = StepEntry(version=step.version, config=step.config.model_dump(mode="json"), statuses=step.status_rule)
         return cls(step.name, str(target or dataset.path), schema_name, dataset, entry)
 
     def add(

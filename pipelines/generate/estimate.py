@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.context import known_from
-from pipelines.generate.writer import build_request, picture_for, unusable
+from pipelines.generate.writer import build_request, picture_for
 from pipelines.llm.estimate import estimate_requests
 from pipelines.llm.pictures import sendable
 from pipelines.llm.request import ChatRequest
-from schemas import Dataset
 from schemas.pictures import PictureError
+from schemas.standing import LEFT_OUT
 
 
-def estimate(config: GenerateConfig, columns: Sequence[str], images: str | Path) -> dict[str, Any]:
-    """What `generate`, which reads `columns`, would take for the dataset `images`.
+def estimate(config: GenerateConfig, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What `generate` would take for `rows`, as the step gets them.
 
     Rejected answers asked again and repairs come on top.
     """
-    return estimate_requests(config, _requests(config, columns, images))
-
-
-def _requests(config: GenerateConfig, columns: Sequence[str], images: str | Path) -> Iterator[tuple[ChatRequest, int]]:
-    kinds, dataset = config.prompts(), Dataset.open(images)
-    present = [name for name in columns if name in dataset.columns]
-    for fragment in dataset.fragments:
-        for batch in fragment.batches(present):
-            for row in batch.to_pylist():
-                yield from _asked(config, kinds, row)
+    kinds = config.prompts()
+    return estimate_requests(config, (request for row in rows for request in _asked(config, kinds, row)))
 
 
 def _asked(config: GenerateConfig, kinds: list, row: Mapping[str, Any]) -> Iterator[tuple[ChatRequest, int]]:
-    if unusable(row, config.skip_duplicates):
+    if row.get(LEFT_OUT):
         return
     known = known_from(row, config.caption_columns)
     for kind, prompt in kinds:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.engine.makers import input_batches
 from pipelines.engine.step import Context, Derive, Needs
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.estimate import estimate
@@ -16,7 +17,9 @@ from pipelines.generate.statuses import REJECTED, TRANSIENT, UNFINISHED, Generat
 from pipelines.generate.writer import Writer, split_key
 from pipelines.llm.pool import Lease
 from pipelines.llm.tally import Tally
+from schemas.dataset import Dataset
 from schemas.records import CONVERSATIONS
+from schemas.standing import EVERY_CHOICE, NOT_OK, Use
 
 _READ_IF_PRESENT: tuple[str, ...] = (
     "source",
@@ -25,8 +28,6 @@ _READ_IF_PRESENT: tuple[str, ...] = (
     "caption",
     "boxes",
     "facts",
-    "download_status",
-    "duplicate_of",
 )
 
 
@@ -45,12 +46,18 @@ class Generate(Derive[GenerateConfig]):
     statuses = GenerateStatus
     transient = TRANSIENT
     unfinished = UNFINISHED
+    leaves_out = NOT_OK
     schema = CONVERSATIONS
 
     def __init__(self, config: GenerateConfig):
         super().__init__(config)
         if any(prompt.image for _, prompt in config.prompts()):
             self.optional = (*_READ_IF_PRESENT, "image")  # type: ignore[misc]
+
+    @property
+    def use(self) -> Use:
+        """No row without a picture is left out: a prompt that needs the picture says so itself."""
+        return Use(takes=frozenset() if self.config.skip_duplicates else EVERY_CHOICE)
 
     @property
     def needs(self) -> Needs:
@@ -67,7 +74,8 @@ class Generate(Derive[GenerateConfig]):
 
     def estimate(self, images: str | Path) -> dict[str, Any]:
         """What this step would ask and cost for the dataset `images` (see `estimate.py`); sends nothing."""
-        return estimate(self.config, (*self.reads, *self.optional), images)
+        rows = (row for batch in input_batches(self, Dataset.open(images)) for row in batch.to_pylist())
+        return estimate(self.config, rows)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return self._written(batches, {})

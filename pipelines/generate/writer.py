@@ -28,6 +28,7 @@ from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.structured import ask_for
 from schemas.pictures import PictureError
+from schemas.standing import LEFT_OUT
 
 if TYPE_CHECKING:
     from pipelines.llm.client import LlmClient
@@ -57,7 +58,7 @@ class Writer:
 
         `samples`: where a conversation may have more than the configured number, by its key.
         """
-        skipped = unusable(row, self._config.skip_duplicates)
+        skipped = row.get(LEFT_OUT)
         if skipped:
             return [Written(_bare_row(row, None, None, GenerateStatus.skipped_input, skipped))]
         asked = [one for one in self._kinds if not one[0].sources or row.get("source") in one[0].sources]
@@ -124,15 +125,6 @@ class Writer:
         except Rejected as rejected:
             return answer, pairs, GenerateStatus(rejected.status), rejected.detail
         return answer, pairs, GenerateStatus.ok, None
-
-
-def unusable(row: Mapping[str, Any], skip_duplicates: bool) -> str | None:
-    """Why nothing is asked about a row, or None."""
-    if row.get("download_status", "ok") != "ok":
-        return f"download: {row['download_status']}"
-    if skip_duplicates and row.get("duplicate_of"):
-        return f"duplicate of {row['duplicate_of']}"
-    return None
 
 
 def picture_for(row: Mapping[str, Any], prompt: Prompt) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipelines.engine.makers import input_batches
 from pipelines.engine.step import Context, Needs, Step
 from pipelines.generate.context import CAPTION_COLUMNS, Known, known_from
 from pipelines.generate.statuses import TRANSIENT, UNFINISHED
@@ -26,6 +27,8 @@ from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import Structured, ask_for
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas import Dataset
+from schemas.lookup import RowsByKey
+from schemas.standing import LEFT_OUT, Use
 
 AXES = ("relevance", "accuracy", "completeness", "language")
 _CONTEXT_COLUMNS = ("key", *CAPTION_COLUMNS, "boxes", "facts")
@@ -48,7 +51,7 @@ class JudgeStatus(StrEnum):
     """Why a conversation has scores, or has none."""
 
     ok = "ok"
-    not_asked = "not_asked"  # the conversation itself is not ok
+    not_asked = "not_asked"  # an earlier step left the conversation out
     wrong_schema = "wrong_schema"
     truncated = "truncated"
     refused = "refused"
@@ -90,7 +93,7 @@ class Judge(Step[JudgeConfig]):
     name = "judge"
     version = 3
     Config = JudgeConfig
-    reads = ("key", "image_keys", "messages", "status")
+    reads = ("key", "image_keys", "messages")
     adds: ClassVar[tuple[pa.Field, ...]] = (
         *(pa.field(f"judge_{axis}", pa.int8()) for axis in AXES),
         pa.field("judge_reason", pa.string()),
@@ -117,14 +120,18 @@ class Judge(Step[JudgeConfig]):
     def estimate(self, dataset: str | Path) -> dict[str, Any]:
         """What judging all of `dataset` would take (pipelines/llm/estimate.py); sends nothing."""
         self._open()
-        rows = (row for batch in Dataset.open(dataset).batches(self.reads, 64) for row in batch.to_pylist())
-        asked = ((self._request(row), self._prompt.expected_output_tokens) for row in rows if row["status"] == "ok")
+        rows = (row for batch in input_batches(self, Dataset.open(dataset)) for row in batch.to_pylist())
+        asked = ((self._request(row), self._prompt.expected_output_tokens) for row in rows if not row.get(LEFT_OUT))
         return estimate_requests(self.config, asked)
 
     def _open(self) -> None:
         self._prompt = load_prompt(self.config.prompt)
         self._schema = AnswerSchema("scores", Scores.model_json_schema())
         self._images = Images(self.config.images, self.config.images_manifest)
+
+    @property
+    def use(self) -> Use:
+        return Use()
 
     @property
     def needs(self) -> Needs:
@@ -150,9 +157,9 @@ class Judge(Step[JudgeConfig]):
 
     async def _judge(self, row: Mapping[str, Any]) -> tuple[str, dict[str, Any], Answer | None]:
         """The row's key, its columns, and the answer that they were read from."""
-        if row["status"] != "ok":
-            told = f"the conversation is {row['status']}"
-            return row["key"], {"status": str(JudgeStatus.not_asked), "detail": told}, None
+        if reason := row.get(LEFT_OUT):
+            detail = f"the conversation is {reason.partition('=')[2] or reason}"
+            return row["key"], {"status": str(JudgeStatus.not_asked), "detail": detail}, None
         result = await ask_for(self._lease.client, self._request(row), _read_scores, self.config.repairs)
         return row["key"], self._columns(result), result.answer
 
@@ -172,7 +179,7 @@ class Judge(Step[JudgeConfig]):
             {"role": turn["role"], "text": " ".join(part["text"] or "" for part in turn["content"]).strip()}
             for turn in row["messages"]
         ]
-        known = self._images.known(row["image_keys"][0])
+        known = self._images.known(row["image_keys"][0]) if row["image_keys"] else Known(row["key"])
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
@@ -185,19 +192,19 @@ class Judge(Step[JudgeConfig]):
 
 
 class Images:
-    """The context of pictures by key; keeps keys and places, and reads a row when it is asked for."""
+    """The context of pictures by key; a row is read when it is asked for."""
 
     def __init__(self, path: str | Path, manifest: int):
         self._dataset = Dataset.open(path, at=manifest)
         self._columns = [name for name in _CONTEXT_COLUMNS if name in self._dataset.columns]
-        keys = [key for part in self._dataset.fragments for key in part.read(["key"]).column("key").to_pylist()]
-        self._rows = {key: row for row, key in enumerate(keys)}
+        self._rows = RowsByKey(self._dataset)
 
     def known(self, key: str) -> Known:
         """What is known about a picture; nothing for a key that the dataset does not have."""
-        if key not in self._rows:
+        number = self._rows.find(key)
+        if number is None:
             return Known(key)
-        (row,) = self._dataset.take([self._rows[key]], self._columns)
+        (row,) = self._dataset.take([number], self._columns)
         return known_from(row, CAPTION_COLUMNS)
 
 

@@ -11,6 +11,7 @@ from pipelines.report import write_report
 from pipelines.report.collect import spread
 from pipelines.report.page import curve_of, stages, tone
 from pipelines.report.pictures import thumbnail
+from schemas.entries import StatusRule
 from schemas.errors import InputError
 from schemas.records import BASE, STORED_IMAGE
 from schemas.writing import write_dataset
@@ -182,8 +183,6 @@ def test_thumbnails():
 
 
 def test_statuses_are_success_failure_or_neither():
-    found = [
-        tone(*case) for case in [("ok", "images"), ("not_found", "images"), ("copy", "images"), ("taken", "samples")]
-    ]
-    assert found == ["ok", "bad", "", "ok"]
-    assert tone("weight", "samples") == ""
+    rule = StatusRule(step="x", column="x_status", by_choice={"copy": "duplicate"})
+    assert [tone(status, rule) for status in ("ok", "not_found", "copy", "not_asked")] == ["ok", "bad", "", ""]
+    assert [tone(status, None) for status in ("taken", "weight")] == ["ok", ""]
