@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from lavabeam.cli.output import print_json, print_table, told_statuses
-from schemas.config import nearest
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
 from schemas.errors import InputError
@@ -28,8 +27,8 @@ def rows_with(dataset: Dataset, wanted: str, limit: int) -> list[int]:
     step, _, status = wanted.partition("=")
     files = {known: name for name, rule in _present_rules(dataset).items() for known in (name, rule.step)}
     if step not in files or not status:
-        known = sorted({rule.step for rule in _present_rules(dataset).values()})
-        raise InputError(f"--status {wanted}: expected step=status. {nearest(step, known)}")
+        known = ", ".join(sorted({rule.step for rule in _present_rules(dataset).values()}))
+        raise InputError(f"--status {wanted}: expected step=status. Steps with statuses here: {known or 'none'}.")
     name = files[step]
     column = _present_rules(dataset)[name].column
     found, start = [], 0

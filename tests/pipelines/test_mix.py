@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.engine.runners import Runner
@@ -22,6 +21,7 @@ from schemas.errors import InputError
 from schemas.records import BASE, SAMPLES, STORED_IMAGE
 from schemas.writing import write_dataset
 from tests.pictures import BROKEN, SIZE, USABLE
+from tests.pipelines.tokenizer import write_tokenizer
 from trainer.inputs.data import Item, Samples
 
 LOCAL = Runner("local", 1)
@@ -81,15 +81,7 @@ def folder(tmp_path):
         talk("t8", "p3", words=" a" * 50),
     ]
     write_dataset(tmp_path / "talks", "conversations", [pa.Table.from_pylist(talks, BASE["conversations"])])
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    vocabulary = {"<image>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
-    letters = {letter: len(vocabulary) + place for place, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
-    tokenizer = Tokenizer(models.BPE(vocab={**vocabulary, **letters}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.add_special_tokens(list(vocabulary))
-    (tmp_path / "tokenizer").mkdir()
-    tokenizer.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    write_tokenizer(tmp_path / "tokenizer")
     return tmp_path
 
 
@@ -109,7 +101,7 @@ def test_what_was_left_out_is_counted_with_its_reason(folder):
     # t7's empty answer still teaches its end mark.
     assert kept(folder) == ["talks/t0", "talks/t3", "talks/t6", "talks/t7"]
     expected = {
-        "download_status=timeout": 1,
+        "download=timeout": 1,
         "duplicate": 1,
         "image_missing": 1,
         "import=refused": 1,

@@ -96,7 +96,7 @@ def test_pictures_are_written_inside_the_folder_under_names_of_their_own(photos,
     folder = tmp_path / "out"
     for row in range(len(KEYS)):
         assert show(photos.path, "--row", row, "--images", folder).exit_code == 0
-    written = [path for path in tmp_path.rglob("*-0")]
+    written = list(tmp_path.rglob("*-0"))
     assert len(written) == len(KEYS)
     assert {path.parent for path in written} == {folder}
     assert (folder / "a-0").read_bytes() == b"x"
