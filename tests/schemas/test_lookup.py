@@ -51,7 +51,7 @@ def test_blocks_do_not_change_hashes(monkeypatch):
 
 def test_a_million_keys_are_hashed_in_seconds():
     keys = pa.array([f"photos/{number:09d}.jpg" for number in range(1_000_000)])
-    started = time.perf_counter()
+    started = time.process_time()
     made = hashes(keys)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert len(np.unique(made)) == len(keys)

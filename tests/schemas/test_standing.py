@@ -108,7 +108,7 @@ def test_a_hundred_thousand_rows_take_less_than_a_second():
     images = pa.array([{"bytes": b"x"}, None] * 100_000, IMAGE)
     rows = pa.table({"download_status": statuses, "image": images})
     rule = StatusRule(step="download", column="download_status", unusable=sorted(NOT_OK))
-    started = time.perf_counter()
+    started = time.process_time()
     found = Standing((rule,), pictures=True).reasons(rows)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert found[:4].to_pylist() == [None, "download=timeout", "download=http_404", "image_missing"]
