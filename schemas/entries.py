@@ -44,8 +44,25 @@ class FragmentEntry:
     files: Mapping[str, FileEntry]
 
 
+class StatusRule(BaseModel):
+    """Where a column file keeps its rows' statuses, and which of them leave a row out (`schemas/standing.py` reads it).
+
+    `*` among `unusable` stands for every status but `ok`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    """The step as users call it: the file of `generate` and of imports is called `base`."""
+    column: str
+    unusable: list[str] = []
+    """Statuses of rows that nobody can use."""
+    by_choice: dict[str, str] = {}
+    """Status -> reason: rows that are left out unless whoever reads them takes that reason's rows."""
+
+
 class StepEntry(BaseModel):
-    """How a column file was made, for people and for `lavabeam log`."""
+    """How a column file was made, for people and for `lavabeam log`, and what its statuses mean for a row."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,6 +70,8 @@ class StepEntry(BaseModel):
     config: dict[str, Any]
     depends_on: dict[str, Any] = {}
     """What decided the output beside the configuration: hashes of prompts or weights, manifest numbers of datasets."""
+    statuses: StatusRule | None = None
+    """None for a file without a status column, and in manifests written before there were rules."""
 
 
 class Parent(BaseModel):

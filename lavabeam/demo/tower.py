@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.dataset import Dataset
+from schemas.standing import EVERY_CHOICE, Standing, Use
 
 if TYPE_CHECKING:
     from lavabeam.demo.base_model import BaseSizes
@@ -68,13 +69,13 @@ def load_facts(images: str, sizes: BaseSizes) -> tuple[Any, Any, dict[str, list[
 
     from trainer.inputs.pictures import prepare
 
-    columns = ["image", "facts", "download_status"]
     dataset = Dataset.open(images)
+    standing = Standing.of(dataset, Use(pictures=True, takes=EVERY_CHOICE))
     rows = [
         row
-        for batch in dataset.batches([name for name in columns if name in dataset.columns], 1024)
-        for row in batch.to_pylist()
-        if row["facts"] and row["image"] is not None and row.get("download_status", "ok") == "ok"
+        for batch in dataset.batches(["image", "facts", *standing.columns_in(dataset.columns)], 1024)
+        for row, reason in zip(batch.to_pylist(), standing.reasons(batch).to_pylist(), strict=True)
+        if row["facts"] and reason is None
     ]
     values: dict[str, set[str]] = {}
     for row in rows:

@@ -20,6 +20,7 @@ class CaptionStatus(StrEnum):
     ok = "ok"
     not_asked = "not_asked"  # the step's `only` leaves this row out
     no_image = "no_image"  # an earlier step left the row without image bytes
+    skipped_input = "skipped_input"  # an earlier step says that the row cannot be used; the detail says which
     undecodable = "undecodable"  # the bytes are there and no decoder reads them
     empty = "empty"  # the engine answered with no words
     low_score = "low_score"  # no candidate matches the picture well enough; the detail has the best one

@@ -20,6 +20,7 @@ from pipelines.llm.request import ChatRequest
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
+from schemas.standing import EVERY_CHOICE, Use, reasons_in
 
 
 def _named(value: Any) -> Any:
@@ -76,6 +77,11 @@ class CaptionStep(AsksLlm[CaptionConfig]):
     def reads(self) -> tuple[str, ...]:
         """The columns that choose the rows are read like any other, so that their change is noticed."""
         return ("key", "image", *sorted(self.config.only))
+
+    @property
+    def use(self) -> Use:
+        """Copies are captioned: whether a mix takes them is not decided here."""
+        return Use(takes=EVERY_CHOICE)
 
     @property
     def needs(self) -> Needs:
@@ -148,15 +154,17 @@ class CaptionStep(AsksLlm[CaptionConfig]):
         keys, images = batch.column("key"), batch.column("image")
         words = batch.column("alt_text").to_pylist() if "alt_text" in batch.schema.names else [None] * batch.num_rows
         choosing = {name: (batch.column(name), set(values)) for name, values in self.config.only.items()}
-        for row in range(batch.num_rows):
+        for row, reason in enumerate(reasons_in(batch)):
             if any(column[row].as_py() not in values for column, values in choosing.values()):
                 yield None, Caption(CaptionStatus.not_asked)
                 continue
             data = (images[row].as_py() or {}).get("bytes")
-            if data:
-                yield Picture(keys[row].as_py(), data, words[row]), None
-            else:
+            if not data:
                 yield None, Caption(CaptionStatus.no_image)
+            elif reason is not None:
+                yield None, Caption(CaptionStatus.skipped_input, detail=reason)
+            else:
+                yield Picture(keys[row].as_py(), data, words[row]), None
 
     def _output(self, pending: _Pending) -> pa.RecordBatch:
         rows: list[dict[str, Any]] = []

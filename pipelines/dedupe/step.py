@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -61,6 +61,7 @@ class Dedupe(DatasetStep[DedupeConfig]):
         pa.field("duplicate_of", pa.string()),
     )
     statuses = DedupeStatus
+    by_choice: ClassVar[Mapping[str, str]] = {DedupeStatus.copy: "duplicate", DedupeStatus.near_copy: "duplicate"}
     verdict_schema = VERDICTS
 
     def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -22,6 +22,7 @@ from pipelines.engine.step import Context, Needs, Step
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.records import STORED_IMAGE
+from schemas.standing import NOT_OK
 
 _BATCHES_AHEAD = 32
 """Batches of a fragment under way at a time: 2,048 rows, so that one slow row does not stop the others."""
@@ -47,6 +48,7 @@ class Download(Step[DownloadConfig]):
     Config = DownloadConfig
     statuses = DownloadStatus
     transient = TRANSIENT
+    leaves_out = NOT_OK
     counted_by = "download_host"
 
     def __init__(self, config: DownloadConfig):

@@ -14,9 +14,10 @@ from pipelines.engine.output import Columns, Output, Rows
 from pipelines.engine.source import HasRows, Source, SourceSlice
 from pipelines.engine.step import Context, DatasetStep, Derive, Needs, Step
 from schemas.columnfile import read_column_file
-from schemas.dataset import Fragment
+from schemas.dataset import Dataset, Fragment
 from schemas.errors import SchemaError
 from schemas.manifest import FileEntry, FragmentEntry
+from schemas.standing import LEFT_OUT, Standing
 from schemas.store import Store
 
 Read = TypeVar("Read", bound=HasRows)
@@ -187,11 +188,26 @@ def fragment_rows(step: DatasetStep, fragment: Fragment) -> list[pa.RecordBatch]
 def input_columns(step: Step, fragment: FragmentEntry) -> list[str]:
     """The columns of `fragment` that `step` reads."""
     present = {column for file in fragment.files.values() for column in file.columns}
-    return [*step.reads, *(column for column in step.optional if column in present)]
+    asked = step.standing.columns_in(present) if step.standing else []
+    return list(dict.fromkeys([*step.reads, *(column for column in step.optional if column in present), *asked]))
+
+
+def bind(step: Step, dataset: Dataset) -> None:
+    """Give `step` the rules of the dataset that it reads, when it has a `use` for them."""
+    if step.use is not None:
+        step.standing = Standing.of(dataset, step.use, before=None if isinstance(step, Derive) else step.name)
+
+
+def input_batches(step: Step, dataset: Dataset) -> Iterator[pa.RecordBatch]:
+    """The batches that `step` would get of all of `dataset`: for estimates."""
+    bind(step, dataset)
+    for fragment in dataset.fragments:
+        yield from _batches(_input_table(step, fragment), step.batch_rows)
 
 
 def _input_table(step: Step, fragment: Fragment) -> pa.Table:
-    return fragment.read(input_columns(step, fragment.entry))
+    table = fragment.read(input_columns(step, fragment.entry))
+    return table.append_column(LEFT_OUT, step.standing.reasons(table)) if step.standing else table
 
 
 def _batches(table: pa.Table, rows: int) -> Iterator[pa.RecordBatch]:

@@ -16,6 +16,7 @@ import threading
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import Any
 
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.making import Count, Made, make

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
+from schemas.entries import StatusRule
+
 
 class HasRows(Protocol):
     """What one task reads: a fragment, or a part of a source."""
@@ -35,6 +37,9 @@ class Source(Protocol):
 
     @property
     def status_column(self) -> str: ...
+
+    @property
+    def status_rule(self) -> StatusRule: ...
 
     def slices(self, known: Sequence[int] = ()) -> Sequence[SourceSlice]: ...
 

@@ -8,7 +8,7 @@ Three kinds:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ import pyarrow as pa
 from pipelines.engine.blocks import Ranges
 from schemas.config import StrictModel
 from schemas.dataset import Dataset
+from schemas.entries import StatusRule
 from schemas.fingerprint import fingerprint
+from schemas.standing import Standing, Use
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -113,12 +115,20 @@ class Step(Generic[C]):
     """Statuses that `--retry transient` tries again."""
     unfinished: ClassVar[frozenset[str]] = frozenset()
     """Statuses that any later run tries again by itself (a spend cap was reached, ...)."""
+    leaves_out: ClassVar[frozenset[str]] = frozenset()
+    """Statuses of rows that nobody can use afterwards; `standing.NOT_OK` for all but `ok`. The manifest keeps them, and
+    `schemas/standing.py` answers for whoever reads the rows."""
+    by_choice: ClassVar[Mapping[str, str]] = {}
+    """Status -> reason: rows left out unless their reader takes that reason's rows (a mix with `duplicates: keep`)."""
     counted_by: ClassVar[str | None] = None
     """A column by whose values the manifest counts statuses too: which hosts fail, not only how many rows."""
     datasets: ClassVar[tuple[str, ...]] = ()
     """Config fields that name another dataset: a recipe looks for them in its folder of datasets, and a run reads the
     version of `dataset_versions`, which stays until the run has ended."""
     batch_rows: ClassVar[int] = 64
+
+    standing: Standing | None = None
+    """The rules of the dataset that is read, for a step with a `use`; the engine sets it before it plans."""
 
     def __init__(self, config: C):
         self.config = config
@@ -153,6 +163,23 @@ class Step(Generic[C]):
         Raises InputError for one that does not exist.
         """
         return {name: Dataset.open(getattr(self.config, name)).manifest.number for name in self.datasets}
+
+    @property
+    def use(self) -> Use | None:
+        """What this step does with rows. With one, batches have the column `left_out` (`standing.reasons_in`)."""
+        return None
+
+    @property
+    def status_rule(self) -> StatusRule | None:
+        """What the manifest keeps of the step's statuses."""
+        if self.status_column is None:
+            return None
+        return StatusRule(
+            step=self.name,
+            column=self.status_column,
+            unusable=sorted(map(str, self.leaves_out)),
+            by_choice={str(status): reason for status, reason in self.by_choice.items()},
+        )
 
     def setup(self, context: Context) -> None:
         """Once per worker process: load models, open clients."""
@@ -199,6 +226,11 @@ class Step(Generic[C]):
     @cached_property
     def _identity(self) -> dict[str, Any]:
         return self.config.identity()
+
+    def plan(self, inputs: dict[str, str]) -> str:
+        """The fingerprint, with the rules of standing that decide which rows this step leaves alone."""
+        made, rules = self.fingerprint(inputs), self.standing.identity if self.standing else []
+        return fingerprint(made, rules) if rules else made
 
     def _prefixed(self, key: str) -> str:
         return f"{self.name}_{key}" if key in ("status", "detail") else key

@@ -17,7 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.engine.makers import DeriveMaker, ImportMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
+from pipelines.engine.makers import (
+    DeriveMaker,
+    ImportMaker,
+    Maker,
+    StepMaker,
+    Task,
+    VerdictMaker,
+    bind,
+    input_columns,
+)
 from pipelines.engine.output import Columns, Output, Rows
 from pipelines.engine.processes import prestart
 from pipelines.engine.progress import Progress
@@ -69,7 +78,7 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
-        work.add(fragment.entry, step.fingerprint(inputs), inputs, again, rows=fragment.rows)
+        work.add(fragment.entry, step.plan(inputs), inputs, again, rows=fragment.rows)
     return work.run(runner, StepMaker(step, work.target, work.schema_name))
 
 
@@ -79,7 +88,7 @@ def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Run
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
-        plan = step.fingerprint(inputs)
+        plan = step.plan(inputs)
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
         work.add(old, plan, {}, again, source=fragment.entry)
     work.parents = [work.source.as_parent()]
@@ -97,7 +106,9 @@ def run_import(importer: Source, target: str | Path, runner: Runner) -> RunSumma
         work.add(work.present.get(empty.id, empty), plan, {}, frozenset(), source=slice_, rows=slice_.rows)
     if not slices:
         raise InputError(f"import {importer.name!r}: the source has no rows. Nothing was written.")
-    work.step_entry = StepEntry(version=importer.version, config=importer.config.model_dump(mode="json"))
+    work.step_entry = StepEntry(
+        version=importer.version, config=importer.config.model_dump(mode="json"), statuses=importer.status_rule
+    )
     return work.run(runner, ImportMaker(importer, work.target, importer.rows(slices[0]).schema))
 
 
@@ -119,7 +130,7 @@ def _run_verdicts(step: DatasetStep, dataset: str | Path, runner: Runner) -> Run
     work = Work.open(step, dataset)
     inputs = [fragment.inputs(input_columns(step, fragment.entry)) for fragment in work.source.fragments]
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
-        work.add(fragment.entry, fingerprint(step.fingerprint(own), inputs), own, frozenset(), rows=fragment.rows)
+        work.add(fragment.entry, fingerprint(step.plan(own), inputs), own, frozenset(), rows=fragment.rows)
 
     def build(pipeline: beam.Pipeline, maker: VerdictMaker, context: Context, hands: Hands, change: Change) -> None:
         from pipelines.engine.job import verdict_job
@@ -162,8 +173,9 @@ class Work:
     def open(cls, step: Step, source: str | Path, target: str | Path | None = None) -> Work:
         dataset = Dataset.open(source)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
+        bind(step, dataset)
         config = step.config.model_dump(mode="json")
-        entry = StepEntry(version=step.version, config=config, depends_on=step.dependencies)
+        entry = StepEntry(version=step.version, config=config, depends_on=step.dependencies, statuses=step.status_rule)
         others = [Dataset.open(getattr(step.config, name), at=at) for name, at in step.dataset_versions.items()]
         output = Rows() if isinstance(step, Derive) else Columns(step.name)
         return cls(step.name, str(target or dataset.path), schema_name, output, entry, reads=[dataset, *others])

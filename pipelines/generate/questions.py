@@ -14,6 +14,7 @@ from pipelines.llm.prompts import Prompt
 from pipelines.llm.reading.parsers import PAIRS_SCHEMA
 from pipelines.llm.request import ChatRequest
 from schemas.pictures import PictureError
+from schemas.standing import LEFT_OUT
 
 # A rejected answer is asked again with at least this temperature: at 0 the same would come back.
 _RESAMPLE_TEMPERATURE = 0.7
@@ -52,8 +53,7 @@ class Questions:
 
     def about(self, row: Mapping[str, Any]) -> list[Question | Unasked]:
         """At least one for every row of an `images` dataset. Draws the picture anew where no provider would take it."""
-        skipped = unusable(row, self._config.skip_duplicates)
-        if skipped:
+        if skipped := row.get(LEFT_OUT):
             return [Unasked(GenerateStatus.skipped_input, skipped)]
         return list(self._of_source(row)) or [Unasked(GenerateStatus.not_asked, f"source {row.get('source')!r}")]
 
@@ -78,15 +78,6 @@ class Questions:
                 yield Unasked(GenerateStatus.no_context, f"prompt {prompt.id} needs {needs}", kind, prompt)
             else:
                 yield Question(kind, prompt, known, image if prompt.image else None)
-
-
-def unusable(row: Mapping[str, Any], skip_duplicates: bool) -> str | None:
-    """Why nothing is asked about a row, or None."""
-    if row.get("download_status", "ok") != "ok":
-        return f"download: {row['download_status']}"
-    if skip_duplicates and row.get("duplicate_of"):
-        return f"duplicate of {row['duplicate_of']}"
-    return None
 
 
 def build_request(

@@ -18,6 +18,7 @@ from pipelines.llm.pool import Lease
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.tally import Tally
 from schemas.records import CONVERSATIONS
+from schemas.standing import EVERY_CHOICE, NOT_OK, Use
 
 _READ_IF_PRESENT: tuple[str, ...] = (
     "source",
@@ -26,8 +27,6 @@ _READ_IF_PRESENT: tuple[str, ...] = (
     "caption",
     "boxes",
     "facts",
-    "download_status",
-    "duplicate_of",
 )
 
 
@@ -45,6 +44,7 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     statuses = GenerateStatus
     transient = TRANSIENT
     unfinished = UNFINISHED
+    leaves_out = NOT_OK
     schema = CONVERSATIONS
 
     @cached_property
@@ -56,6 +56,11 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     def depends_on(self) -> dict[str, Any]:
         """The prompts: a changed one is asked again."""
         return {"prompt_hashes": [prompt.hash for _, prompt in self.config.prompts()]}
+
+    @property
+    def use(self) -> Use:
+        """No row without a picture is left out: a prompt that needs the picture says so itself."""
+        return Use(takes=frozenset() if self.config.skip_duplicates else EVERY_CHOICE)
 
     @property
     def needs(self) -> Needs:

@@ -26,6 +26,8 @@ from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import Structured, ask_for
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas import Dataset
+from schemas.lookup import RowsByKey
+from schemas.standing import LEFT_OUT, Use
 
 AXES = ("relevance", "accuracy", "completeness", "language")
 _CONTEXT_COLUMNS = ("key", *CAPTION_COLUMNS, "boxes", "facts")
@@ -51,7 +53,7 @@ class JudgeStatus(StrEnum):
     """Why a conversation has scores, or has none."""
 
     ok = "ok"
-    not_asked = "not_asked"  # the conversation itself is not ok
+    not_asked = "not_asked"  # an earlier step left the conversation out
     wrong_schema = "wrong_schema"
     truncated = "truncated"
     refused = "refused"
@@ -87,7 +89,7 @@ class Judge(AsksLlm[JudgeConfig]):
     name = "judge"
     version = 3
     Config = JudgeConfig
-    reads = ("key", "image_keys", "messages", "status")
+    reads = ("key", "image_keys", "messages")
     adds = (
         *(pa.field(f"judge_{axis}", pa.int8()) for axis in AXES),
         pa.field("judge_reason", pa.string()),
@@ -126,6 +128,10 @@ class Judge(AsksLlm[JudgeConfig]):
         return Images(self.config.images, self.dataset_versions["images"])
 
     @property
+    def use(self) -> Use:
+        return Use()
+
+    @property
     def needs(self) -> Needs:
         return Needs(threads=True, waits=self.config.mode == "batch")
 
@@ -151,7 +157,8 @@ class Judge(AsksLlm[JudgeConfig]):
         """The row's key, its columns, and the answer that they were read from."""
         request = self._request(row)
         if request is None:
-            detail = f"the conversation is {row['status']}"
+            reason = row[LEFT_OUT]
+            detail = f"the conversation is {reason.partition('=')[2] or reason}"
             return row["key"], {"status": str(JudgeStatus.not_asked), "detail": detail}, None
         result = await ask_for(self._lease.client, request, _read_scores, self.config.repairs)
         return row["key"], self._columns(result), result.answer
@@ -168,14 +175,14 @@ class Judge(AsksLlm[JudgeConfig]):
         return {**made, "status": str(result.answer.status), "detail": result.answer.detail}
 
     def _request(self, row: Mapping[str, Any]) -> ChatRequest | None:
-        """The question about one conversation; None for one that is not ok."""
-        if row["status"] != "ok":
+        """The question about one conversation; None for one that an earlier step left out."""
+        if row.get(LEFT_OUT):
             return None
         turns = [
             {"role": turn["role"], "text": " ".join(part["text"] or "" for part in turn["content"]).strip()}
             for turn in row["messages"]
         ]
-        known = self._images.known(row["image_keys"][0])
+        known = self._images.known(row["image_keys"][0]) if row["image_keys"] else Known(row["key"])
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
@@ -188,19 +195,19 @@ class Judge(AsksLlm[JudgeConfig]):
 
 
 class Images:
-    """The context of pictures by key; keeps keys and places, and reads a row when it is asked for."""
+    """The context of pictures by key; a row is read when it is asked for."""
 
     def __init__(self, path: str | Path, manifest: int):
         self._dataset = Dataset.open(path, at=manifest)
         self._columns = [name for name in _CONTEXT_COLUMNS if name in self._dataset.columns]
-        keys = [key for part in self._dataset.fragments for key in part.read(["key"]).column("key").to_pylist()]
-        self._rows = {key: row for row, key in enumerate(keys)}
+        self._rows = RowsByKey(self._dataset)
 
     def known(self, key: str) -> Known:
         """What is known about a picture; nothing for a key that the dataset does not have."""
-        if key not in self._rows:
+        number = self._rows.find(key)
+        if number is None:
             return Known(key)
-        (row,) = self._dataset.take([self._rows[key]], self._columns)
+        (row,) = self._dataset.take([number], self._columns)
         return known_from(row, CAPTION_COLUMNS)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipelines.engine.makers import input_columns
+from pipelines.engine.makers import input_batches
 from pipelines.engine.step import C, Step
 from schemas.dataset import Dataset
 
@@ -40,6 +40,5 @@ class AsksLlm(Step[C]):
         return estimate_requests(self.endpoint, self._all_requests(Dataset.open(dataset)))
 
     def _all_requests(self, dataset: Dataset) -> Iterator[tuple[ChatRequest, int]]:
-        for fragment in dataset.fragments:
-            for batch in fragment.batches(input_columns(self, fragment.entry), self.batch_rows):
-                yield from self.requests(batch)
+        for batch in input_batches(self, dataset):
+            yield from self.requests(batch)
