@@ -131,7 +131,7 @@ def _counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: ImageRu
     sizes = NO_SIZES if sizes is None else sizes
     if pictures != len(sizes):
         raise InputError(
-            f"the messages show {pictures} pictures, but {len(sizes)} sizes were given. "
+            f"the messages show {pictures} pictures, and {len(sizes)} sizes were given. "
             "Every picture of a row needs one content part of type image, in a turn that the template renders: answers "
             "before the first question are left out, and so are plain's question and pictures in its answer."
         )

@@ -97,14 +97,14 @@ class Samples:
         size: (width, height) that the mix counted tokens by; raises InputError for a picture of another size.
         """
         if content is None:
-            raise InputError("the picture that the mix names is missing: make the mix again.")
+            raise InputError("no picture where the mix names one: make the mix again.")
         if content in self._pictures:
             self._pictures.move_to_end(content)
             return self._pictures[content]
         picture = prepare(content, self.folder.rule, self.folder.mean, self.folder.std)
         if picture.size != size:
             found, said = (f"{width}x{height}" for width, height in (picture.size, size))
-            raise InputError(f"a picture of {found} pixels, but the mix says {said}: make the mix again.")
+            raise InputError(f"a picture of {found} pixels, and the mix says {said}: make the mix again.")
         pixels = picture.pixels
         self._pictures[content] = pixels
         self._picture_bytes += pixels.nbytes + len(content)

@@ -128,7 +128,7 @@ def test_any_text_is_supervised_to_the_character(turns: list[str], pair: tuple[s
 
 def test_what_does_not_fit_is_reported_in_one_line(llama: Tokenizer) -> None:
     messages = talk("Describe", "Yes", picture=True)
-    with pytest.raises(InputError, match="show 1 pictures, but 2 sizes"):
+    with pytest.raises(InputError, match="show 1 pictures, and 2 sizes"):
         encode(messages, [(1, 1), (1, 1)], get_template("v1"), llama, RULE)
     with pytest.raises(InputError, match="no image rule"):
         encode(messages, [(1, 1)], get_template("v1"), llama)
