@@ -157,8 +157,8 @@ def fragment(rows: int) -> Iterator:
 
 
 def questions(url: str, rows: int) -> list:
-    from pipelines.generate.context import known_from
-    from pipelines.generate.writer import build_request
+    from pipelines.generate.questions import build_request
+    from pipelines.llm.context import known_from
 
     settings = config(url, "")
     ((_, prompt),) = settings.prompts()

@@ -3,9 +3,9 @@
     python -m bench.gpu [--models 1b,7b] [--stages finetune,pretrain] [--steps 6] [--zero 2]
     python -m bench.gpu --tiny        # the same code with a tiny model, on a CPU
 
-Weights and pictures are random, rows have the lengths of bench.mixes.instructions, and everything behind the loader is
-the trainer's own: plan, collator, DeepSpeed configuration, optimizer groups. Prints a table row per run for
-docs/performance.md and, last, a JSON list of figures.
+Weights and pictures are random, rows have the lengths of bench.mixes.instructions, and everything after the loader is
+the trainer's own: epoch plan, collator, DeepSpeed configuration, optimizer groups. Prints a table row per run for
+docs/performance.md and, finally, a JSON list of figures.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CLIP_L, TINY_CLIP = (1024, 4096, 24, 16), (16, 32, 2, 2)
 
 @dataclass(frozen=True)
 class Measured:
-    """seconds of a step (median), useful tokens/s, MFU (None where the device's peak is unknown), peak bytes."""
+    """Median seconds per step, useful tokens/s, MFU (None if the device's peak is unknown), peak bytes."""
 
     seconds: float
     useful: float
@@ -65,7 +65,7 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     if not cuda and not arguments.tiny:
         print(
-            "bench.gpu: torch sees no GPU; real sizes need one. `--tiny` runs the same code on a CPU.", file=sys.stderr
+            "bench.gpu: torch finds no GPU; real sizes need one. `--tiny` runs the same code on a CPU.", file=sys.stderr
         )
         sys.exit(2)
     device = torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def measure(run: Run, steps: int, cuda: bool) -> Measured | None:
-    """Train `steps` steps after a warm-up of two; None where the device's memory does not hold it."""
+    """Train `steps` steps after a warm-up of two; None if the device runs out of memory."""
     import torch
 
     _forget(cuda)
@@ -124,7 +124,7 @@ def _measured(run: Run, steps: int, cuda: bool) -> Measured:
 
 
 def _forget(cuda: bool) -> None:
-    """Give back what the run before held, also where it ended without room, and count its peak no more."""
+    """Free the memory of the previous run, even if it ran out, and reset the peak."""
     import torch
 
     gc.collect()
@@ -172,7 +172,7 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     if run.recipe.compile:
         compile_layers(llava)
     settings = run.recipe.optimizer
-    optimizer = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.rate, betas=settings.betas)
+    optimizer = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate, betas=settings.betas)
     engine = deepspeed.initialize(
         model=model, optimizer=optimizer, config=deepspeed_config(run.recipe, "bf16" if cuda else "fp32")
     )[0]
@@ -180,12 +180,12 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
 
 
 def train_step(engine: Any, batches: list[dict[str, Any]], cuda: bool) -> float:
-    """Forward, backward and update, as trainer.runtime.loop does them; the loss."""
+    """Forward, backward and update, as in trainer.runtime.loop; returns the loss."""
     import torch
 
     engine.train()
-    learnt = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
-    share = torch.tensor(float(learnt), device=engine.device)
+    supervised = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
+    share = torch.tensor(float(supervised), device=engine.device)
     total = torch.zeros((), device=engine.device)
     for number, batch in enumerate(batches):
         tensors = {name: tensor.to(engine.device) for name, tensor in batch.items()}
@@ -208,7 +208,7 @@ def _run(arguments: argparse.Namespace, model: str, stage: str, way: str) -> Run
             "model": {"checkpoint": "random"},
             "data": {"mix": "random"},
             "plan": {"global_batch": arguments.rows},
-            "optimizer": {"rate": 1e-5},
+            "optimizer": {"learning_rate": 1e-5},
             "deepspeed": {"zero": arguments.zero},
             "compile": arguments.compile,
             "liger": arguments.liger,
@@ -234,7 +234,7 @@ def _figures(device: str, model: str, stage: str, found: dict[str, Measured | No
         return []
     name = f"{device}: useful tokens/s, {model} {stage}, {way} against the original's grouping"
     value, peer = round(ours.useful, 1), round(original.useful, 1)
-    # A tiny model on a CPU proves that the code runs, and nothing about speed.
+    # A tiny model on a CPU proves that the code runs, but nothing about speed.
     goal, ok = ("it runs", value > 0) if model == "tiny" else ("> peer", value > peer)
     return [{"figure": name, "value": value, "peer": peer, "ratio": round(value / peer, 3), "goal": goal, "ok": ok}]
 
@@ -243,9 +243,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="1b,7b", help=", ".join(LANGUAGE))
     parser.add_argument("--stages", default="finetune,pretrain", help="or finetune_tower, finetune_lora")
-    parser.add_argument("--steps", type=int, default=6, help="measured, after two that are not")
-    parser.add_argument("--rows", type=int, default=64, help="of a step")
-    parser.add_argument("--batch", type=int, default=8, help="rows of the original's micro-step")
+    parser.add_argument("--steps", type=int, default=6, help="measured steps, after two that are not")
+    parser.add_argument("--rows", type=int, default=64, help="rows per step")
+    parser.add_argument("--batch", type=int, default=8, help="rows per micro-step of the original")
     parser.add_argument("--zero", type=int, default=2, help="ZeRO stage")
     parser.add_argument("--attention", help="a kernel instead of the trainer's choice: flex_attention")
     parser.add_argument("--compile", action="store_true")
@@ -257,12 +257,12 @@ def _arguments() -> argparse.Namespace:
         os.environ.update(alone, MASTER_PORT=str(probe.getsockname()[1]))
     arguments = parser.parse_args()
     if "qlora" in arguments.stages:
-        parser.error("finetune_qlora: 4-bit weights are made of a checkpoint's, and there is none here")
+        parser.error("finetune_qlora: 4-bit weights need a checkpoint, and there is none here")
     return arguments
 
 
 def _peak_memory(cuda: bool) -> int:
-    """Bytes: of this run on a GPU, of the whole process on a CPU."""
+    """Peak bytes: of this run on a GPU, of the whole process on a CPU."""
     import torch
 
     return torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

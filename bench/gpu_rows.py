@@ -1,4 +1,4 @@
-"""Made-up rows for bench.gpu: their order in the two ways that are compared, and their tensors."""
+"""Made-up rows for bench.gpu: their order in both compared ways, and their tensors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trainer.config import Recipe
 from trainer.models.folder import ModelFolder
 
 IMAGE = 0
-"""The id that stands for a piece of picture here: no tokenizer takes part."""
+"""The image token's id: no tokenizer is involved."""
 
 PACKED, PADDED, ORIGINAL = "balanced, padding-free", "balanced, padded", "original's grouping, padded"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One model, stage and way of making steps. `rows`: of a step; `batch`: of a padded micro-step; `attention`: a
+    """One model, stage and way of making steps. `rows`: per step; `batch`: rows of a padded micro-step; `attention`: a
     kernel instead of the trainer's choice."""
 
     model: str
@@ -34,12 +34,12 @@ class Run:
 
 
 def ways(packed: bool) -> tuple[str, str]:
-    """Ours, padding-free where the attention kernel can do it, and the original's."""
+    """Ours, padding-free if the attention kernel supports it, and the original's."""
     return PACKED if packed else PADDED, ORIGINAL
 
 
 def made_up_mix(run: Run) -> Mix:
-    """Lengths like mix665k's; for the tiny model, of a tower of 16 patches and short texts."""
+    """Lengths like mix665k's; for the tiny model, those of a tower of 16 patches and short texts."""
     if run.model != "tiny":
         mix = instructions(0.01)
         return replace(mix, tokens=np.minimum(mix.tokens, run.longest))
@@ -49,7 +49,7 @@ def made_up_mix(run: Run) -> Mix:
 
 
 def order(run: Run, folder: ModelFolder, mix: Mix) -> Any:
-    """The plan of the run's steps: ours is bounded by the tokens that the original's micro-step may hold."""
+    """The epoch plan of the run: ours is bounded by the tokens that the original's micro-step may hold."""
     from trainer.inputs.schedule import cost_model
     from trainer.plan import make_plan
     from trainer.stages import get_stage
@@ -72,7 +72,7 @@ def order(run: Run, folder: ModelFolder, mix: Mix) -> Any:
 
 
 def collate(run: Run, folder: ModelFolder, mix: Mix, rows: np.ndarray) -> dict[str, Any]:
-    """A micro-batch of made-up rows: a picture where the row has one, then text of which half is learnt."""
+    """A micro-batch of made-up rows: a picture if the row has one, then text, half of it supervised."""
     from trainer.inputs.collate import Collator
     from trainer.inputs.data import Item
 

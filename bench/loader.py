@@ -1,12 +1,12 @@
-"""CPU per training row: a pre-resized mix through our loader beside the original's way, in one process.
+"""CPU per training row: a pre-resized mix through our loader and the original's way, in one process.
 
 `python -m bench.loader [--rows 150] [--tokenizer FOLDER]`. Ours: a row of a samples dataset (JPEG resized once, when
 the mix was made), decoded, normalised, tokenised and labelled. The original's: the 640x480 JPEG from its folder through
-Pillow and CLIP's image processor, and its own tokenising round by round. (That is done here by our compat mode, which
-is quicker than the Python tokenizer that the original called: the ratio is a lower bound.) Both in the two ways of
-LLaVA: `pad` to a square (v1.5; the mix holds 336x252 pixels) and `square` crop (v1; 448x336 pixels).
-Goals: 2 ms, and a quarter of the original's CPU. The sides take turns, so that both meet the same machine. Beside them
-runs the floor: the same picture decoded, squared and normalised by the quickest calls found, and nothing else.
+Pillow and CLIP's image processor, and its own round-by-round tokenising. (Our compat mode does that here, which is
+faster than the Python tokenizer that the original called: the ratio is a lower bound.) Both in LLaVA's two modes:
+`pad` to a square (v1.5; the mix holds 336x252 pixels) and `square` crop (v1; 448x336 pixels).
+Goals: 2 ms, and a quarter of the original's CPU. The sides alternate, so both see the same machine load. The floor is
+measured as well: the same picture decoded, made square and normalised by the fastest calls found, and nothing else.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ SMALL = {"pad": (336, 252), "square": (448, 336)}
 
 QUALITY = 92
 BLOCK, WARM_UP = 25, 5
-"""Sides take turns every BLOCK rows; the first WARM_UP of each refill the processor's caches and do not count."""
+"""Sides alternate every BLOCK rows; the first WARM_UP of each refill the processor's caches and do not count."""
 
 NEW_WORDS = 0.02
-"""Share of words never met before: our tokenizer keeps the words of earlier rows."""
+"""Share of new words: our tokenizer caches the words of earlier rows."""
 
 ROUNDS = 3
 """Questions per row; LLaVA-1.5's mix has 5 on average, of which many are one word long."""
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure(mode: str, rows: int, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """The two figures of one way of making pictures square."""
+    """The two figures of one image mode."""
     make(rows, SMALL[mode])
     sides = our_way(tokenizer, ImageRule(mode)), original_way(tokenizer, mode), floor_way(mode)
     value, peer, floor = compare(sides, rows)
@@ -78,7 +78,7 @@ def measure(mode: str, rows: int, tokenizer: Tokenizer) -> list[dict[str, Any]]:
 
 
 def compare(sides: Sequence[Callable[[int], Any]], rows: int) -> list[float]:
-    """Median CPU milliseconds per row of each side, taking turns in blocks of rows."""
+    """Median CPU milliseconds per row of each side, alternating in blocks of rows."""
     spent: list[list[float]] = [[] for _ in sides]
     for start in range(0, rows, BLOCK):
         for times, work in zip(spent, sides, strict=True):
@@ -108,7 +108,7 @@ def our_way(tokenizer: Tokenizer, rule: ImageRule) -> Callable[[int], Any]:
 
 
 def floor_way(mode: str) -> Callable[[int], Any]:
-    """The picture alone, its bytes at hand: decoded, padded or cropped to 336 pixels, normalised into one array."""
+    """Only the picture, from bytes in memory: decoded, padded or cropped to 336 pixels, normalised into one array."""
     import cv2
     import simplejpeg
 
@@ -158,10 +158,10 @@ def original_way(tokenizer: Tokenizer, mode: str) -> Callable[[int], Any]:
 
 
 def make(rows: int, small: tuple[int, int]) -> None:
-    """The same rows as LLaVA's JSON beside a folder of 640x480 JPEGs, and as a mix of `small` ones."""
+    """The same rows as LLaVA's JSON with a folder of 640x480 JPEGs, and as a mix of `small` ones."""
     shutil.rmtree(WORK, ignore_errors=True)
     (WORK / "images").mkdir(parents=True)
-    random = np.random.default_rng(small)  # other texts for either way: what was tokenised once comes from a cache
+    random = np.random.default_rng(small)  # different texts for each mode: tokenised words are cached
     source = [_llava_row(number, random) for number in range(rows)]
     samples = []
     for row in source:
@@ -189,7 +189,7 @@ def _llava_row(number: int, random: np.random.Generator) -> dict[str, Any]:
 
 
 def _photo(random: np.random.Generator) -> Image.Image:
-    """640x480 pixels with detail at every scale, some 90 KB as a JPEG: much like a photograph."""
+    """640x480 pixels with detail at every scale, about 90 KB as a JPEG: much like a photograph."""
     layers = np.zeros((480, 640, 3), np.float32)
     for side in (4, 16, 64, 256):
         noise = random.integers(0, 256, (side * 3 // 4, side, 3), dtype=np.uint8)

@@ -1,8 +1,8 @@
-"""Made-up training mixes for measuring plans: the sizes of published mixes, with lengths of plausible distributions.
+"""Made-up training mixes for measuring epoch plans: the sizes of published mixes, with plausible length distributions.
 
-A function returns the token count, image (tile) count and word count of every row. Row counts are those of LLaVA-1.5's
-mix665k and 558k captions (arXiv 2310.03744, tables 7 and 8); the lengths of each source are estimates, and so is the
-whole of the long mix.
+Each function returns the token count, image (tile) count and word count of every row. Row counts are those of
+LLaVA-1.5's mix665k and 558k captions (arXiv 2310.03744, tables 7 and 8); the lengths of each source are estimates, and
+so is all of the long mix.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from schemas.chat import ImageRule
 # Tokens of a system prompt, role names and separators around a conversation.
 FRAME = 40
 PATCHES = 576
-# Picture sizes (width, height) and how often they come, an estimate: COCO's and other photographs, wide pictures and
-# strips of text (two or three tiles beside the overview), and small ones.
+# Picture sizes (width, height) and their estimated frequencies: COCO's and other photographs, wide pictures and strips
+# of text (two or three tiles beside the overview), and small ones.
 SHAPES = {(640, 480): 0.45, (480, 640): 0.15, (500, 333): 0.15, (800, 800): 0.08, (1200, 400): 0.09, (300, 700): 0.08}
 
 
@@ -33,7 +33,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Source:
-    """One part of a mix: `turns` question-answer pairs of `tokens` tokens each (mean and deviation), between bounds."""
+    """One part of a mix: `turns` question-answer pairs of `tokens` tokens each (mean and deviation), within bounds."""
 
     rows: int
     tokens: float
@@ -67,14 +67,14 @@ LONG = (
 
 
 def instructions(scale: float, seed: int = 0) -> Mix:
-    """Like mix665k: one image of 576 tokens or none, 2048 tokens at most."""
+    """Like mix665k: one image of 576 tokens or none, at most 2048 tokens."""
     random = np.random.default_rng(seed)
     text, images, words = _text(INSTRUCTIONS, scale, random)
     return Mix("mix665k", np.minimum(text + PATCHES * images, 2048), images, words)
 
 
 def anyres(scale: float, seed: int = 0) -> Mix:
-    """The same rows with LLaVA-NeXT's anyres pictures, 4096 tokens at most; tiles, unpadded tokens as in training."""
+    """The same rows with LLaVA-NeXT's anyres pictures, at most 4096 tokens; tiles and tokens as in training."""
     random = np.random.default_rng(seed)
     text, images, words = _text(INSTRUCTIONS, scale, random)
     rule = ImageRule("anyres")
@@ -84,13 +84,13 @@ def anyres(scale: float, seed: int = 0) -> Mix:
 
 
 def captions(scale: float, seed: int = 0) -> Mix:
-    """Like the 558k captions of stage 1: short texts, an image each."""
+    """Like the 558k captions of stage 1: short texts, one image each."""
     text, images, words = _text(CAPTIONS, scale, np.random.default_rng(seed))
     return Mix("stage1", text + PATCHES, images, words)
 
 
 def long_multi_image(scale: float, seed: int = 0) -> Mix:
-    """Tiles, several images, long text: 729 tokens an image, 8192 tokens at most."""
+    """Tiles, several images, long text: 729 tokens per image, at most 8192 tokens."""
     random = np.random.default_rng(seed)
     text, images, words = _text(LONG, scale, random)
     tiles = images * (1 + np.minimum(random.geometric(0.28, len(text)), 9))

@@ -1,10 +1,10 @@
-"""Plans against the original's grouping: modelled step time over the ideal, and the time that planning takes.
+"""Epoch plans against the original's grouping: modelled step time over the ideal, and the time that planning takes.
 
     python bench/plan.py [--scale 1.0] [--seeds 1]
 
-Prints every strategy side by side for six settings, then one JSON list of figures with their goals. The peer of a
-figure is LLaVA's own order (modality and word count, padded rows), or the sampler of transformers that balances ranks,
-on the same rows in the same run.
+Prints a comparison of all strategies for six settings, then one JSON list of figures with their goals. The peer of a
+figure is LLaVA's own order (modality and word count, padded rows), or transformers' sampler that balances ranks, on the
+same rows in the same run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROJECTOR = ModelSizes().projector_parameters
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run: rows, ranks x batch x accumulation, what a row costs."""
+    """One configuration: rows, ranks x batch x accumulation, and the cost of a row."""
 
     mix: Mix
     world_size: int
@@ -54,7 +54,7 @@ class Setting:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the rows of the published mixes")
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds the ratios are the mean of")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds that the ratios are averaged over")
     arguments = parser.parse_args()
     found: dict[str, dict[tuple[str, str], float]] = {}
     several = settings(arguments.scale)
@@ -88,7 +88,7 @@ def settings(scale: float) -> list[Setting]:
 
 
 def ratios(setting: Setting, seeds: int) -> dict[tuple[str, str], float]:
-    """The mean time ratio of every strategy over some seeds; prints the first seed's table."""
+    """The mean time ratio of every strategy over `seeds` seeds; prints the first seed's table."""
     times: dict[tuple[str, str], list[float]] = {}
     memory = partial(
         estimate_memory,
@@ -121,7 +121,7 @@ def ratios(setting: Setting, seeds: int) -> dict[tuple[str, str], float]:
 
 
 def blind_ratio(setting: Setting) -> float:
-    """The time ratio of a balanced plan that takes every picture for one tile, its time counted by tiles."""
+    """The time ratio of a balanced plan that counts every picture as one tile, with its time counted by tiles."""
     plan = make_plan(
         setting.mix.tokens,
         np.minimum(setting.mix.images, 1),
@@ -137,7 +137,7 @@ def blind_ratio(setting: Setting) -> float:
 
 
 def library_ratio(setting: Setting, steps: int = 150) -> float:
-    """The time ratio of transformers' BatchRebalanceSampler, the best balancing found in a library, on some steps."""
+    """The time ratio over `steps` steps of transformers' BatchRebalanceSampler, the best library balancing found."""
     from transformers.trainer_pt_utils import BatchRebalanceSampler
 
     rows = np.random.default_rng(0).permutation(len(setting.mix.tokens))[: steps * setting.global_batch]
@@ -159,7 +159,7 @@ def library_ratio(setting: Setting, steps: int = 150) -> float:
 
 
 def goals(found: dict[str, dict[tuple[str, str], float]], library: dict[str, float]) -> list[dict[str, Any]]:
-    """The promised ratios, and the original's own, which shows that the mix is like the one it was promised on."""
+    """The target ratios, and the original's own, which shows that the mix is like the one behind the targets."""
     wanted = (
         ("mix665k 8x16", "balanced", 1.02),
         ("mix665k 8x4x4", "balanced", 1.03),
@@ -186,7 +186,7 @@ def goals(found: dict[str, dict[tuple[str, str], float]], library: dict[str, flo
 
 
 def speed() -> list[dict[str, Any]]:
-    """Seconds to plan every step of an epoch of 665k rows, the slowest of three shapes, beside the original's order."""
+    """Seconds to plan every step of a 665k-row epoch, the slowest of three shapes, and the original's order."""
     mix = instructions(1.0)
     rows = np.resize(np.arange(len(mix.tokens)), FULL)
     seconds: dict[str, float] = {}

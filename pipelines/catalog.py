@@ -1,10 +1,24 @@
-"""Every step and importer by name, and where it lives. Importing this file imports none of them."""
+"""Every step and importer by name, and where it is. Importing this file imports none of them.
+
+Ours stand here; those of installed packages are entry points of the groups `lavabeam.steps` and `lavabeam.importers`.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pipelines.engine.step import Step
+    from pipelines.importers.base import Importer
+
+T = TypeVar("T")
+GROUPS = {"step": "lavabeam.steps", "importer": "lavabeam.importers"}
 
 
 @dataclass(frozen=True)
@@ -13,11 +27,12 @@ class Entry:
 
     place: str
     help: str
-    makes: str = ""
-    """The schema of the dataset that it makes; empty when it adds columns."""
+    package: str = ""
+    """The installed package that it comes from; empty for ours."""
 
     def load(self) -> Any:
-        module, attribute = self.place.split(":")
+        """The class. Of a package that cannot be imported the caller reports the error."""
+        module, _, attribute = self.place.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
 
@@ -25,9 +40,7 @@ STEPS = {
     "download": Entry("pipelines.download:Download", "Fetch every URL into an images dataset, politely and safely."),
     "dedupe": Entry("pipelines.dedupe:Dedupe", "Find exact copies and near-copies among all pictures."),
     "caption": Entry("pipelines.caption:Caption", "Describe pictures with a model, an endpoint, or a classifier."),
-    "generate": Entry(
-        "pipelines.generate:Generate", "Let an LLM talk about every picture of DATASET.", "conversations"
-    ),
+    "generate": Entry("pipelines.generate:Generate", "Let an LLM talk about every picture of DATASET."),
     "judge": Entry("pipelines.judge:Judge", "Let an LLM score the conversations of DATASET from 1 to 5."),
 }
 
@@ -41,21 +54,101 @@ IMPORTERS = {
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
 }
 
-
-def step(name: str) -> Any:
-    """The class of step `name`; raises InputError naming the nearest one."""
-    return _find(name, STEPS, "step")
-
-
-def importer(name: str) -> Any:
-    """The class of importer `name`; raises InputError naming the nearest one."""
-    return _find(name, IMPORTERS, "importer")
+COMMANDS = frozenset(
+    {"run", "import", "mix", "report", "demo", "plan", "tokens", "train", "merge", "chat", "answer", "evaluate"}
+    | {"show", "log", "files", "verify", "gc", "cache", "recipes"}
+)
+"""The other commands: no step may have such a name, nor that of the file of a dataset's rows (`base`)."""
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def _find(name: str, entries: dict[str, Entry], kind: str) -> Any:
+def steps() -> dict[str, Entry]:
+    """Our steps, then those of installed packages."""
+    return {**STEPS, **_installed("step")[0]}
+
+
+def importers() -> dict[str, Entry]:
+    """Our importers, then those of installed packages."""
+    return {**IMPORTERS, **_installed("importer")[0]}
+
+
+def refused() -> list[str]:
+    """One line about each entry point of an installed package that is left out, and why."""
+    return [line for kind in GROUPS for line in _installed(kind)[1]]
+
+
+def step(name: str) -> type[Step[Any]]:
+    """The class of step `name`; raises InputError naming the nearest one, or the package that cannot be loaded."""
+    from pipelines.engine.step import Step
+
+    return _find(name, STEPS if name in STEPS else steps(), "step", Step)
+
+
+def importer(name: str) -> type[Importer]:
+    """The class of importer `name`; raises InputError as `step` does."""
+    from pipelines.importers.base import Importer
+
+    return _find(name, IMPORTERS if name in IMPORTERS else importers(), "importer", Importer)  # type: ignore[type-abstract]
+
+
+def asks_llm(name: str) -> bool:
+    """Whether step `name` may ask an LLM. False for words that are no step, such as `mix`."""
+    from pipelines.llm.asks import AsksLlm
+
+    return (name in STEPS or name in steps()) and issubclass(step(name), AsksLlm)
+
+
+def _find(name: str, entries: dict[str, Entry], kind: str, base: type[T]) -> type[T]:
+    from schemas.config import nearest
+    from schemas.errors import InputError
+
     if name not in entries:
-        from schemas.config import nearest
-        from schemas.errors import InputError
-
         raise InputError(f"there is no {kind} {name!r}. {nearest(name, list(entries))}")
-    return entries[name].load()
+    entry = entries[name]
+    if not entry.package:
+        return entry.load()
+    try:
+        found = entry.load()
+    except Exception as error:  # a package may raise anything while it is imported
+        cause = " ".join(str(error).split())
+        raise InputError(
+            f"{kind} {name!r} of the package {entry.package} cannot be loaded: {type(error).__name__}: {cause}. "
+            "Repair or uninstall the package."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)) or getattr(found, "name", None) != name:
+        raise InputError(
+            f"{kind} {name!r} of the package {entry.package}: {entry.place} is not a {base.__name__} named {name!r}."
+        )
+    return found
+
+
+@cache
+def _installed(kind: str) -> tuple[dict[str, Entry], list[str]]:
+    """The entries of installed packages, and a line about each that is left out. Imports none of them."""
+    taken = {*COMMANDS, "base", *STEPS} if kind == "step" else {*IMPORTERS}
+    found: dict[str, Entry] = {}
+    lines = []
+    for point, package in _entry_points(GROUPS[kind]):
+        reason = ""
+        if point.name in found:
+            reason = f"the package {found[point.name].package} has that name already"
+        elif point.name in taken:
+            reason = "LavaBeam has that name already"
+        elif not _NAME.fullmatch(point.name):
+            reason = "a name consists of lower-case letters, digits and underscores, and begins with a letter"
+        if reason:
+            lines.append(f"{kind} {point.name!r} of the package {package} is left out: {reason}.")
+            continue
+        words = {"step": f"A step of the package {package}.", "importer": f"a source of the package {package}"}
+        found[point.name] = Entry(point.value, words[kind], package)
+    return found, lines
+
+
+def _entry_points(group: str) -> Iterator[tuple[importlib.metadata.EntryPoint, str]]:
+    """Sorted by package and name, so that the same packages give the same commands."""
+    points = importlib.metadata.entry_points(group=group)
+    yield from sorted(((point, point.dist.name if point.dist else "?") for point in points), key=_package_and_name)
+
+
+def _package_and_name(found: tuple[importlib.metadata.EntryPoint, str]) -> tuple[str, str]:
+    return found[1], found[0].name

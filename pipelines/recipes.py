@@ -17,12 +17,11 @@ from pipelines.engine.runners import Runner
 from pipelines.engine.step import Derive, Step
 from pipelines.engine.summary import RunSummary
 from pipelines.engine.work import preview_derive, preview_step, run_derive, run_step
+from pipelines.llm.asks import AsksLlm
 from pipelines.mix import load_mix, preview_mix, run_mix
 from pipelines.mix.recipe import place
 from schemas.config import StrictModel, nearest, parse, read_yaml, substitute
 from schemas.errors import InputError
-
-ORDERS = ("import", "mix", *catalog.STEPS)
 
 
 class RecipeFile(StrictModel):
@@ -135,10 +134,10 @@ def _action(name: str, order: dict, where: str, beside: Path, folder: str | Path
         return _import_action(_split(order, ImportOrder, where), where, folder)
     if name == "mix":
         return _mix_action(parse(order, MixOrder, where), beside, folder, variables)
-    if name not in catalog.STEPS:
-        raise InputError(f"{where}: there is no such step. {nearest(name, list(ORDERS))}")
-    kind = catalog.step(name)
-    return StepLine(kind, _split(order, StepOrder, where), where, folder).action()
+    if name not in catalog.steps():
+        known = ["import", "mix", *catalog.steps()]
+        raise InputError(f"{where}: there is no such step. {nearest(name, known)}")
+    return StepLine(catalog.step(name), _split(order, StepOrder, where), where, folder).action()
 
 
 def _mix_action(order: MixOrder, beside: Path, folder: str | Path, variables: dict) -> Action:
@@ -223,7 +222,7 @@ class StepLine:
 
     def estimate(self) -> dict[str, Any] | None:
         step = self.step()
-        return step.estimate(self.source) if hasattr(step, "estimate") else None
+        return step.estimate(self.source) if isinstance(step, AsksLlm) else None
 
 
 def _split(order: dict[str, Any], model: type[StrictModel], where: str) -> Any:

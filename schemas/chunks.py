@@ -77,7 +77,10 @@ class Chunk:
         if self._store is None:
             return pa.ipc.open_stream(pa.BufferReader(self._content)).read_all()
         where = self._store.path(self.ref.path)
-        content = self._store.open_arrow(self.ref.path).read_buffer()
+        try:
+            content = self._store.open_arrow(self.ref.path).read_buffer()
+        except OSError as error:
+            raise _corrupt(where, f"cannot be read ({error})", f"{self.ref.bytes} bytes") from error
         if content.size != self.ref.bytes:
             raise _corrupt(where, f"{content.size} bytes", f"{self.ref.bytes}")
         found = hashlib.sha256(content).hexdigest()
@@ -85,7 +88,7 @@ class Chunk:
             raise _corrupt(where, f"sha256 {found[:16]}...", f"{self.ref.sha256[:16]}...")
         try:
             table = pa.ipc.open_stream(pa.BufferReader(content)).read_all()
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise _corrupt(where, f"unreadable ({error})", "an Arrow stream") from error
         if table.num_rows != self.rows:
             raise _corrupt(where, f"{table.num_rows} rows", f"{self.rows}")

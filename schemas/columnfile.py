@@ -116,7 +116,10 @@ def describe_column_file(
 def read_column_file(store: Store, entry: FileEntry, columns: Sequence[str] | None = None) -> pa.Table:
     """Columns (all by default) of one file, zero-copy when local, in the current schema version."""
     where = store.path(entry.path)
-    file = store.open_arrow(entry.path)
+    try:
+        file = store.open_arrow(entry.path)
+    except OSError as error:
+        raise CorruptError(_corrupt(where, f"cannot be read ({error})", f"{entry.bytes} bytes")) from error
     if file.size() != entry.bytes:
         raise CorruptError(_corrupt(where, f"{file.size()} bytes", f"{entry.bytes}"))
     name, major, _ = parse_version(entry.version, where)
@@ -125,7 +128,7 @@ def read_column_file(store: Store, entry: FileEntry, columns: Sequence[str] | No
     wanted = None if old or columns is None else [entry.columns.index(column) for column in columns]
     try:
         table = pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=wanted)).read_all()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(_corrupt(where, f"unreadable ({error})", "an Arrow stream")) from error
     if table.num_rows != entry.rows:
         raise CorruptError(_corrupt(where, f"{table.num_rows} rows", f"{entry.rows}"))

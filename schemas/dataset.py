@@ -17,7 +17,7 @@ from schemas.columnfile import BATCH_ROWS, current_columns, read_column_file
 from schemas.config import nearest
 from schemas.errors import CorruptError, InputError, SchemaError
 from schemas.listing import Files
-from schemas.manifest import FragmentEntry, Manifest, Parent
+from schemas.manifest import FileEntry, FragmentEntry, Manifest, Parent
 from schemas.records import is_current, parse_version
 from schemas.store import Store
 
@@ -231,18 +231,31 @@ class Dataset:
 
         Reads every byte: checks existence, size, rows, columns and sha256 of each column file.
         """
-        problems = []
+        problems = manifests.contradictions(self.manifest, self.store.path(manifests.file_name(self.manifest.number)))
         for fragment in self.fragments:
             for name, entry in fragment.entry.files.items():
                 try:
+                    self._check_bytes(name, entry)
                     table = read_column_file(self.store, entry)
                     if entry.rows != fragment.rows or table.column_names != current_columns(self.store, entry):
                         raise CorruptError(f"{self.store.path(entry.path)}: other rows or columns than its fragment.")
-                    if self.store.sha256(entry.path) != entry.sha256:
-                        raise CorruptError(
-                            f"{self.store.path(entry.path)}: its sha256 is not the manifest's. The bytes changed after "
-                            f"they were written: restore the file, or delete it and run {name!r} again."
-                        )
                 except CorruptError as error:
                     problems.append(str(error))
         return problems
+
+    def _check_bytes(self, name: str, entry: FileEntry) -> None:
+        """Before anything is parsed: a damaged file may send a parser anywhere."""
+        where = self.store.path(entry.path)
+        try:
+            found = self.store.sha256(entry.path)
+        except FileNotFoundError:
+            raise CorruptError(
+                f"{where}: missing, though the manifest lists it. Run the step {name!r} again."
+            ) from None
+        except OSError as error:
+            raise CorruptError(f"{where}: cannot be read ({error}). Restore it, or run {name!r} again.") from error
+        if found != entry.sha256:
+            raise CorruptError(
+                f"{where}: its sha256 is not the manifest's. The bytes changed after they were written: restore the "
+                f"file, or delete it and run {name!r} again."
+            )

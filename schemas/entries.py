@@ -55,8 +55,25 @@ class SourceEntry(BaseModel):
     config: dict[str, Any]
 
 
+class StatusRule(BaseModel):
+    """Where a column file keeps its rows' statuses, and which of them leave a row out (`schemas/standing.py` reads it).
+
+    `*` among `unusable` stands for every status but `ok`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    """The step as users call it: the file of `generate` and of imports is called `base`."""
+    column: str
+    unusable: list[str] = []
+    """Statuses of rows that nobody can use."""
+    by_choice: dict[str, str] = {}
+    """Status -> reason: rows that are left out unless whoever reads them takes that reason's rows."""
+
+
 class StepEntry(BaseModel):
-    """How a column file was made: `log` shows it, and `--retry` and `import` go by it."""
+    """How a column file was made (`log` shows it, `--retry` and `import` go by it), and what its statuses mean."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,6 +83,10 @@ class StepEntry(BaseModel):
     """Of `base`: what made the rows (`import`, `mix`, or the step); empty in datasets of before 0.2."""
     sources: list[SourceEntry] = []
     """Of `base`, where the rows are imported: every source, in the order of their rows."""
+    depends_on: dict[str, Any] = {}
+    """What decided the output beside the configuration: hashes of prompts or weights, manifest numbers of datasets."""
+    statuses: StatusRule | None = None
+    """None for a file without a status column, and in manifests written before there were rules."""
 
 
 class Parent(BaseModel):

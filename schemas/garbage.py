@@ -121,7 +121,9 @@ def _named(kept: list[Manifest]) -> tuple[set[str], set[str]]:
     chunks: set[str] = set()
     files: set[str] = set()
     for one in (part for manifest in kept for part in manifest.fragments.ranges):
-        chunks.add(one.ids.ref.path)
+        if one.ids.ref.path not in chunks:
+            chunks.add(one.ids.ref.path)
+            _ = one.ids.table  # checked: a version that stays must be readable before another one goes
         for chunk in one.files.values():
             if chunk.ref.path not in chunks:
                 chunks.add(chunk.ref.path)

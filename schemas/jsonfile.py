@@ -1,4 +1,4 @@
-"""Values out of JSON files of any writer: a list, or one per line."""
+"""Read values from JSON files, whether they hold a list or one value per line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from schemas.errors import InputError
 
 
 def json_values(path: Path) -> Iterator[Any]:
-    """Values of a JSON list or of JSON lines, whatever the suffix says: writers confuse the two.
+    """Values of a JSON list or of JSON lines, regardless of the suffix: writers confuse the two.
 
-    Lines are read one by one; a bad one is an InputError among the values. Raises InputError for a file that is empty,
-    no UTF-8 text, or no JSON as a whole.
+    Lines are read one by one; a bad line becomes an InputError among the values. Raises InputError for a file that is
+    empty, not UTF-8 text, or not JSON at all.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -25,14 +25,14 @@ def json_values(path: Path) -> Iterator[Any]:
                 return
             text = first + file.read()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: this is not UTF-8 text ({error}). Convert the file to UTF-8.") from error
+        raise InputError(f"{path}: not UTF-8 text ({error}). Convert the file to UTF-8.") from error
     if not text.strip():
         raise InputError(f"{path}: the file is empty.")
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         if path.suffix == ".json" or text.lstrip()[0] == "[":
-            raise InputError(f"{path}: this is not valid JSON ({error}).") from error
+            raise InputError(f"{path}: not valid JSON ({error}).") from error
         yield from _json_lines(iter(text.split("\n")))
         return
     if not isinstance(found, list):
@@ -41,7 +41,7 @@ def json_values(path: Path) -> Iterator[Any]:
 
 
 def _is_object(line: str) -> bool:
-    """Whether a line holds a whole JSON object: then so do the others."""
+    """Whether a line is a complete JSON object: then so are the others."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -55,4 +55,4 @@ def _json_lines(lines: Iterator[str]) -> Iterator[Any]:
         try:
             yield json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield InputError(f"this line is not valid JSON ({error}).")
+            yield InputError(f"not valid JSON ({error}).")

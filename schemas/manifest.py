@@ -239,6 +239,19 @@ def totals(fragments: Fragments, names: list[str], old: Manifest | None = None) 
     )
 
 
+def contradictions(manifest: Manifest, where: str) -> list[str]:
+    """What a head says of its chunks that they do not: one line each. Reads every chunk; raises CorruptError."""
+    counted = [Range.of(one.ids, one.files) for one in manifest.fragments.ranges]
+    wrong = [f"range {n}" for n, (one, ref) in enumerate(zip(counted, manifest.ranges, strict=True)) if one.ref != ref]
+    found, expected = manifest.totals, totals(Fragments(counted), manifest.names)
+    wrong += [f"totals.{name}" for name in Totals.model_fields if getattr(found, name) != getattr(expected, name)]
+    return [
+        f"{where}: {name} is not what its chunks add up to. The head was edited: restore it, or remove it to return to "
+        "the one before."
+        for name in wrong
+    ]
+
+
 def _chunks(ranges: list[RangeRef], name: str) -> list[str]:
     return [one.files[name].sha256 for one in ranges if name in one.files]
 

@@ -9,8 +9,11 @@ import sys
 import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+
+from bench import house
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("schemas", "pipelines", "trainer", "dags", "lavabeam")
@@ -70,12 +73,46 @@ def test_engine_and_request_layer_know_no_step(layer):
             assert all(imported.startswith(below) for imported in ours), (name, ours)
 
 
+def test_no_step_imports_another_step():
+    """What two steps share lies below both. Catalog and recipes name every step; they are files, not rooms."""
+    rooms = {name.split(".")[1] for name in MODULES if name.startswith("pipelines.") and name.count(".") > 1}
+    steps = rooms - {layer.split(".")[1] for layer in LAYERS}
+    assert {"caption", "dedupe", "download", "generate", "importers", "judge", "mix", "report"} <= steps
+    for name, file in MODULES.items():
+        own = name.split(".")[1] if name.startswith("pipelines.") else ""
+        if own in steps:
+            others = {imported for imported in imports(file) for step in steps - {own} if _inside(imported, step)}
+            assert not others, (name, others)
+
+
+def _inside(imported: str, step: str) -> bool:
+    return imported == f"pipelines.{step}" or imported.startswith(f"pipelines.{step}.")
+
+
 def test_no_file_imports_itself_by_way_of_others():
     graph = {name: imports(file) & MODULES.keys() - {name} for name, file in MODULES.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_the_picture_of_the_house_shows_no_circle_of_rooms():
+    assert house.backward(house.arrows(house.files(ROOT))) == set()
+    drawing = ElementTree.fromstring(house.svg(ROOT, "A & B"))
+    words = {text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"A & B", "schemas", "trainer", "pipelines/engine", "pipelines/llm"} <= words
+
+
+def test_a_circle_of_rooms_is_an_arrow_that_points_up(tmp_path):
+    lines = {"a/x": "import b.y", "b/y": "import a.x, c.z", "c/z": "import a.x"}
+    for name, line in lines.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.py").write_text(line)
+    edges = house.arrows(house.files(tmp_path))
+    assert edges == {("a", "b"): 1, ("b", "a"): 1, ("b", "c"): 1, ("c", "a"): 1}
+    assert house.backward(edges) == {("a", "b")}
+    assert house.svg(tmp_path, "").count("url(#red)") == 1
 
 
 def test_what_is_imported_is_declared():

@@ -1,4 +1,4 @@
-"""All orders of data for a recipe's mix and model, side by side and for several numbers of GPUs, without one."""
+"""Compare all batching strategies for a recipe's mix and model, for several numbers of GPUs. Needs no GPU."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ USUAL_GPUS = (1, 2, 4, 8)
 LEGEND = """
 *            the recipe's strategy
 padding      share of all positions that hold no token
-balance      the slowest rank's work over the mean rank's: 1 when nobody waits
-time/ideal   modelled time of a step over that without padding and waiting
-peak tokens  the most that one GPU holds in a micro-step, padding included
-memory/GPU   estimate for that peak, without the CUDA context and fragmentation
+balance      work of the slowest rank over the mean: 1 means that no rank waits
+time/ideal   modelled step time over the time without padding or waiting
+peak tokens  most tokens that one GPU holds in a micro-step, padding included
+memory/GPU   estimate at that peak, without the CUDA context and fragmentation
 """.strip()
 
 
@@ -32,8 +32,8 @@ def compare_plans(
 ) -> dict[str, Any]:
     """Figures of every strategy for each number of GPUs, one epoch each; see `trainer.plan.compare`.
 
-    gpus: by default those of USUAL_GPUS that the global batch can feed. Nothing is written and nothing trained. Raises
-    InputError for anything wrong with recipe, mix or model, and for numbers of GPUs below one.
+    gpus: by default those of USUAL_GPUS that the global batch can feed. Writes nothing and trains nothing. Raises
+    InputError for anything wrong with the recipe, mix or model, and for numbers of GPUs below one.
     """
     from trainer.models.parts import planned_folder
 
@@ -41,7 +41,7 @@ def compare_plans(
     plan = settings.plan
     counts = list(gpus or [count for count in USUAL_GPUS if count <= plan.global_batch])
     if min(counts) < 1:
-        raise InputError(f"{min(counts)} GPUs: the least is 1.")
+        raise InputError(f"{min(counts)} GPUs: the minimum is 1.")
     job = check(settings, min(counts))
     folder = job.folder or planned_folder(job)
     rows = Rows.of(job.mix, folder.rule, folder.longest(settings.data.max_length))
@@ -81,25 +81,25 @@ def compare_plans(
     }
 
 
-def render_comparison(told: dict[str, Any]) -> str:
-    """`compare_plans` for a terminal: a table per number of GPUs, the memory of all of them, and a legend."""
-    mix, bound = told["mix"], told["max_tokens"]
-    micro_steps = "1 micro-step" if told["accumulation"] == 1 else f"{told['accumulation']} micro-steps"
+def render_comparison(report: dict[str, Any]) -> str:
+    """`compare_plans` for a terminal: a table per number of GPUs, a table of memory, and a legend."""
+    mix, bound = report["mix"], report["max_tokens"]
+    micro_steps = "1 micro-step" if report["accumulation"] == 1 else f"{report['accumulation']} micro-steps"
     lines = [
         f"mix    {mix['path']}, manifest {mix['manifest']}",
-        f"rows   {mix['rows']:,} of {told['mean_tokens']:,.0f} tokens (longest {told['longest']:,}) and "
-        f"{told['tiles'] / mix['rows']:.1f} pictures or tiles",
-        f"model  {told['model']}",
-        f"stage  {told['stage']}, {told['trainable_parameters']:,} parameters learn, ZeRO-{told['zero']}",
-        f"step   {told['global_batch']} rows in all, {micro_steps}"
-        + (f", {bound:,} tokens a micro-step at most" if bound else ""),
+        f"rows   {mix['rows']:,} of {report['mean_tokens']:,.0f} tokens (longest {report['longest']:,}) and "
+        f"{report['tiles'] / mix['rows']:.1f} pictures or tiles",
+        f"model  {report['model']}",
+        f"stage  {report['stage']}, {report['trainable_parameters']:,} trainable parameters, ZeRO-{report['zero']}",
+        f"step   {report['global_batch']} rows, {micro_steps}"
+        + (f", {bound:,} tokens per micro-step at most" if bound else ""),
     ]
-    for world in told["worlds"]:
-        each = told["global_batch"] / world["gpus"] / told["accumulation"]
+    for world in report["worlds"]:
+        each = report["global_batch"] / world["gpus"] / report["accumulation"]
         rows = "1 row" if each == 1 else f"{each:g} rows"
         lines += ["", f"{_gpus(world)}, {rows} each in a micro-step", render(world["strategies"])]
-    if len(told["worlds"]) > 1:
-        lines += ["", _memory_table(told["worlds"])]
+    if len(report["worlds"]) > 1:
+        lines += ["", _memory_table(report["worlds"])]
     return "\n".join([*lines, "", LEGEND])
 
 
@@ -108,7 +108,7 @@ def _gpus(world: dict[str, Any]) -> str:
 
 
 def _memory_table(worlds: list[dict[str, Any]]) -> str:
-    """Memory per GPU: a line per strategy, a column per number of GPUs."""
+    """Memory per GPU: one line per strategy, one column per number of GPUs."""
     width = name_width(worlds[0]["strategies"])
     lines = [f"{'memory/GPU':{width}}{'rows':13}" + "".join(f"{_gpus(world):>11}" for world in worlds)]
     for entries in zip(*(world["strategies"] for world in worlds), strict=True):

@@ -1,4 +1,7 @@
-"""A stage's recipe: what `recipes/training/*.yaml` may say. Numbers that have a source cite it in the recipe."""
+"""The recipe of a training stage: every key that `recipes/training/*.yaml` may have.
+
+Numbers that have a source cite it in the recipe.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,12 @@ from schemas.errors import InputError
 
 Positive = Field(gt=0)
 
+RENAMED = {"rate": "learning_rate", "rates": "learning_rates"}
+"""Keys of `optimizer` that were renamed: old name -> name. Run folders with the old names can still be read."""
+
 
 class ModelConfig(StrictModel):
-    """Either `checkpoint`, a llava-hf folder, or the parts of a new model: `tower`, `llm` and how to join them."""
+    """Either `checkpoint`, a llava-hf folder, or the parts of a new model: `tower`, `llm` and how they are joined."""
 
     checkpoint: str | None = None
     tower: str | None = None
@@ -33,12 +39,12 @@ class ModelConfig(StrictModel):
         fields = type(self).model_fields
         parts = [name for name in fields if name != "checkpoint" and getattr(self, name) != fields[name].default]
         if self.checkpoint is not None and parts:
-            raise ValueError(f"`checkpoint` is a joined model, so `{parts[0]}` would do nothing: leave it out")
+            raise ValueError(f"`checkpoint` is a complete model, so `{parts[0]}` would do nothing: leave it out")
         return self
 
 
 class DataConfig(StrictModel):
-    """The mix. `max_bad`: rows that may turn out bad at run time (each is recorded) before the run stops."""
+    """The mix. `max_bad`: how many rows may turn out bad at run time before the run stops; each is recorded."""
 
     mix: str
     at: int | None = None
@@ -60,10 +66,11 @@ class PlanConfig(StrictModel):
 
 
 class OptimizerConfig(StrictModel):
-    """AdamW. `rates` replaces `rate` for a module (tower, projector, llm); `warmup` is a share of all steps."""
+    """AdamW. `learning_rates` overrides `learning_rate` per module (tower, projector, llm); `warmup` is a share of all
+    steps."""
 
-    rate: float = Positive
-    rates: dict[Literal["tower", "projector", "llm"], float] = Field(default_factory=dict)
+    learning_rate: float = Positive
+    learning_rates: dict[Literal["tower", "projector", "llm"], float] = Field(default_factory=dict)
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
@@ -71,10 +78,18 @@ class OptimizerConfig(StrictModel):
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     clip: float = Field(default=1.0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_today(cls, values: Any) -> Any:
+        renamed = [old for old in RENAMED if old in values] if isinstance(values, dict) else []
+        if renamed:
+            raise ValueError("; ".join(f"unknown key {old!r}, now called {RENAMED[old]!r}" for old in renamed))
+        return values
+
 
 class DeepSpeedConfig(StrictModel):
-    """`zero`: ZeRO stage. `offload`: where optimizer state, or parameters too (ZeRO-3), are kept. `precision` auto is
-    bf16 on a GPU that has it and fp32 elsewhere."""
+    """`zero`: ZeRO stage. `offload`: what is kept in host memory: nothing, the optimizer state, or the parameters too
+    (ZeRO-3). `precision` auto is bf16 on a GPU that supports it and fp32 elsewhere."""
 
     zero: Literal[0, 1, 2, 3] = 2
     offload: Literal["none", "optimizer", "all"] = "none"
@@ -100,14 +115,14 @@ class LoraConfig(StrictModel):
 
 
 class CheckpointConfig(StrictModel):
-    """A checkpoint after every `every` steps (0: none but the finished model); the newest `keep` stay."""
+    """Write a checkpoint every `every` steps (0: only the finished model) and keep the newest `keep`."""
 
     every: int = Field(default=0, ge=0)
     keep: int = Field(default=1, gt=0)
 
 
 class WandbConfig(StrictModel):
-    """Weights & Biases: figures go to `project` of `entity` (default: yours), under `name` (default: the folder's)."""
+    """Weights & Biases: log to `project` of `entity` (default: yours) as `name` (default: the folder's name)."""
 
     project: str
     entity: str | None = None
@@ -116,8 +131,8 @@ class WandbConfig(StrictModel):
 
 class Recipe(StrictModel):
     """One stage of training. `original_projector` also writes the original code's mm_projector.bin. `compile`:
-    torch.compile on every layer; `liger`: Liger's kernels (GPU). Both change rounding alone. `trackers: []` turns
-    TensorBoard off; `peak_tflops` is what MFU is measured against, of one device (see trainer/runtime/flops.py)."""
+    torch.compile on every layer; `liger`: Liger's kernels (GPU). Both change rounding only. `trackers: []` turns
+    TensorBoard off; `peak_tflops` is the peak of one device that MFU is relative to (see trainer/runtime/flops.py)."""
 
     stage: str
     train: tuple[str, ...] | None = None
@@ -147,10 +162,18 @@ class Recipe(StrictModel):
 
 
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
-    """The recipe in a YAML file, with dotted keys replaced (`{"data.mix": "work/mix"}`); raises InputError."""
+    """Read a recipe from a YAML file, with dotted keys overridden (`{"data.mix": "work/mix"}`); raises InputError."""
     values = read_yaml(path)
     for dotted, value in (overrides or {}).items():
         _put(values, dotted.split("."), value)
+    return parse(values, Recipe, where=str(path))
+
+
+def load_saved_recipe(path: Path) -> Recipe:
+    """Read the recipe of a run folder. It may have the key names of an earlier release (`RENAMED`)."""
+    values = read_yaml(path)
+    if isinstance(values.get("optimizer"), dict):
+        values["optimizer"] = {RENAMED.get(key, key): value for key, value in values["optimizer"].items()}
     return parse(values, Recipe, where=str(path))
 
 

@@ -1,4 +1,4 @@
-"""What a run would do: parameters, groups and rates, steps, memory, and the lines that would start it."""
+"""What a run would do: parameters, groups and learning rates, steps, memory, and the commands that would start it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ STEPS_LOOKED_AT = 200
 
 
 def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
-    """A dictionary that names everything a run of `job` would use on `nodes` machines of `processes` GPUs each.
-
-    Nothing is written.
-    """
+    """Everything that a run of `job` would use on `nodes` machines of `processes` GPUs each. Writes nothing."""
     from trainer.models.parts import planned_folder
 
     recipe = job.recipe
@@ -60,13 +57,13 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
 
 
 def _own_lines(processes: int, nodes: int) -> dict[str, str]:
-    """How `lavabeam train` itself runs the recipe, or prepares its folder for the launchers of a cluster."""
+    """The commands by which `lavabeam train` runs the recipe, or prepares its folder for a cluster's launcher."""
     here = f"lavabeam train RECIPE --processes={processes}"
     return {**({"here": here} if nodes == 1 else {}), "prepare": f"{here} --nodes={nodes} --prepare, and then one of:"}
 
 
 def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Callable[..., MemoryEstimate]:
-    """`estimate_memory` of this job on `gpus` GPUs, but for peak_tokens and peak_images."""
+    """`estimate_memory` of this job on `gpus` GPUs, with peak_tokens and peak_images left to give."""
     recipe = job.recipe
     return partial(
         estimate_memory,
@@ -83,7 +80,7 @@ def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Cal
 
 
 def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[dict[str, Any]]:
-    """Groups of the optimizer with their sizes, from a model without storage."""
+    """The optimizer's groups with their sizes, from a model without storage."""
     from trainer.models.loading import empty_model
     from trainer.runtime.optimizer import parameter_groups
 
@@ -108,7 +105,7 @@ def total_parameters(folder: ModelFolder) -> int:
 
 
 def model_sizes(folder: ModelFolder) -> ModelSizes:
-    """What the memory estimate wants to know of a model, from its configuration."""
+    """What the memory estimate needs to know about a model, from its configuration."""
     text, vision = folder.text, folder.config["vision_config"]
     width = int(text.get("hidden_size", 4096))
     heads = int(text.get("num_attention_heads", 32))

@@ -1,4 +1,4 @@
-"""A rank ends with its launcher, however that ended. Loads no torch."""
+"""A rank exits when its launcher is gone, however that ended. Loads no torch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import time
 from collections.abc import Sequence
 
 OPTION = "--follow-stdin"
-"""Told to a rank whose standard input is a pipe that its launcher holds open."""
+"""Given to a rank whose standard input is a pipe that its launcher holds open."""
 
 SECONDS = 1.0
 
 
 def follow_launcher(arguments: Sequence[str]) -> None:
-    """End this process when the launcher is gone, even if that was killed without a chance to tell us.
+    """End this process when its launcher is gone, even if the launcher was killed without a chance to signal us.
 
-    Our own launcher's end of the pipe closes with it, also before this is called; of others the parent's number is
-    watched, which is too late for one that was killed while this process was still loading.
+    Our own launcher holds a pipe that closes with it, even before this is called. For other launchers the parent's
+    process id is watched, which misses one that was killed while this process was still loading.
     """
     parent = os.getppid()
 

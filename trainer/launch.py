@@ -1,4 +1,4 @@
-"""`train`: check a recipe, start one process per GPU (two on a machine without), watch them, report."""
+"""`train`: check a recipe, start one process per GPU (two on a machine without a GPU), watch them, report."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def train(
 ) -> dict[str, Any]:
     """Run one stage and return its result: steps, losses, seconds, the model's folder.
 
-    A run that is finished already is not repeated (`"reused": True`); one that was interrupted goes on from its newest
-    checkpoint. `overrides` replaces dotted keys of the recipe; `replace` deletes another run in the output
-    folder, which is refused otherwise. `prepare_only` writes the run folder and a Slurm script
-    for `nodes` machines, and leaves starting it to one of the `launch` lines. Raises InputError for anything wrong with
-    recipe, mix or checkpoint, before a process is started.
+    A finished run is not repeated (`"reused": True`); an interrupted one continues from its newest checkpoint.
+    `overrides` replaces dotted keys of the recipe. `replace` deletes another run in the output folder, which is
+    refused otherwise. `prepare_only` writes the run folder and a Slurm script for `nodes` machines; one of the
+    `launch` lines then starts it. Raises InputError for anything wrong with the recipe, mix or checkpoint, before a
+    process is started.
     """
-    tell = report or (lambda text: print(text, file=sys.stderr, flush=True))
+    say = report or (lambda text: print(text, file=sys.stderr, flush=True))
     settings = load_recipe(recipe, overrides)
     count = default_processes() if processes is None else processes
     if not (dry_run or prepare_only):
@@ -64,16 +64,16 @@ def train(
     with alone(folder):
         done = _prepare(folder, job, count * nodes, replace)
         if done is not None:
-            tell(f"{settings.stage}: nothing to do, {folder} holds this very run ({done['steps']} steps).")
+            say(f"{settings.stage}: nothing to do, {folder} already holds this run ({done['steps']} steps).")
             return {**done, "model": str(folder / done["model"]), "reused": True}
         if prepare_only:
             (folder / "job.slurm").write_text(slurm_script(folder.resolve(), count, nodes), encoding="utf-8")
             return {"stage": settings.stage, "prepared": str(folder), "launch": launcher_lines(folder, count, nodes)}
-        return _run(folder, settings.stage, count, tell)
+        return _run(folder, settings.stage, count, say)
 
 
 def _prepare(folder: Path, job: Job, ranks: int, replace: bool) -> dict[str, Any] | None:
-    """Write what ranks read from the run folder; the result instead where it holds this run, finished."""
+    """Write what the ranks read from the run folder. Returns the result where the folder holds this run, finished."""
     job = joined(job, folder, ranks, replace)
     mark, settings = run_fingerprint(job), job.recipe
     done = finished(folder, mark)
@@ -91,7 +91,7 @@ def _check_machine(processes: int, nodes: int) -> None:
     if nodes > 1:
         raise InputError(
             f"{nodes} machines: `lavabeam train` starts ranks on this one only. Prepare the run folder with --prepare, "
-            "then start it by one of the lines that this prints."
+            "then start it with one of the commands that this prints."
         )
     if not _has_gpu():
         return
@@ -99,19 +99,19 @@ def _check_machine(processes: int, nodes: int) -> None:
 
     if 0 < torch.cuda.device_count() < processes:
         raise InputError(
-            f"{processes} processes, and this machine has {torch.cuda.device_count()} GPUs for one each. Leave "
+            f"{processes} processes need one GPU each, but this machine has {torch.cuda.device_count()} GPUs. Leave "
             "--processes out, or use `plan.accumulation`."
         )
 
 
-def _run(folder: Path, stage: str, count: int, tell: Report) -> dict[str, Any]:
-    """Train a prepared folder on `count` ranks; its result."""
+def _run(folder: Path, stage: str, count: int, say: Report) -> dict[str, Any]:
+    """Train a prepared folder on `count` ranks and return its result."""
     began = time.perf_counter()
     start_ranks(folder, count)
     if not (folder / RESULT).is_file():
         newest = checkpoints(folder)[-1:]
         where = f"with {newest[0].name}" if newest else "before its first checkpoint"
-        tell(f"{stage}: stopped {where}; the same command goes on from there.")
+        say(f"{stage}: stopped {where}; the same command continues from there.")
         return {"stage": stage, "stopped": True, "reused": False}
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     total = round(time.perf_counter() - began, 2)
@@ -119,7 +119,7 @@ def _run(folder: Path, stage: str, count: int, tell: Report) -> dict[str, Any]:
 
 
 def joined(job: Job, folder: Path, ranks: int, replace: bool) -> Job:
-    """The job with a model that was in parts assembled; nothing changes in a folder that holds another run."""
+    """The job with its model assembled, if that was in parts. A folder that holds another run is not changed."""
     if job.folder is not None:
         return job
     from trainer.models.parts import BASE, assembled, joined_before
@@ -134,7 +134,7 @@ def _has_gpu() -> bool:
 
 
 def default_processes() -> int:
-    """One per GPU; two on a machine without one, so that what runs is the distributed path."""
+    """One per GPU; two on a machine without a GPU, to run the distributed code path."""
     if not _has_gpu():
         return min(CPU_PROCESSES, os.cpu_count() or 1)
     import torch
@@ -143,9 +143,9 @@ def default_processes() -> int:
 
 
 def start_ranks(folder: Path, count: int) -> None:
-    """Start `count` ranks on this machine and wait; raises LavaBeamError with the message of the one that failed.
+    """Start `count` ranks on this machine and wait; raises LavaBeamError with the message of the rank that failed.
 
-    SIGTERM and Ctrl-C are passed on: the ranks write a checkpoint and end.
+    SIGTERM and Ctrl-C are passed on: the ranks write a checkpoint and exit.
     """
     (folder / "logs").mkdir(exist_ok=True)
     with socket.socket() as probe:
@@ -161,9 +161,9 @@ def start_ranks(folder: Path, count: int) -> None:
             logs.append(log)
             command = [sys.executable, "-P", "-m", "trainer.run", OPTION, str(folder)]
             environment = rank_environment(rank, count, port)
-            # The pipe tells a rank that this process is gone: nothing is ever written to it.
-            told = subprocess.PIPE
-            ranks.append(subprocess.Popen(command, env=environment, stdin=told, stdout=log, stderr=log))
+            # Nothing is ever written to this pipe: it closes with this process, which ends the rank.
+            alive = subprocess.PIPE
+            ranks.append(subprocess.Popen(command, env=environment, stdin=alive, stdout=log, stderr=log))
         _pass_on_sigterm(ranks, stopping)
         _wait(ranks, folder, stopping)
     except KeyboardInterrupt:
@@ -180,7 +180,7 @@ def start_ranks(folder: Path, count: int) -> None:
 
 
 def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
-    """What torchrun would set, one thread per share of the cores, and where our rooms are."""
+    """What torchrun would set, a fair share of the cores as threads, and the path of our packages."""
     rooms = str(Path(__file__).resolve().parent.parent)
     path = os.environ.get("PYTHONPATH")
     return {
@@ -193,17 +193,18 @@ def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // count, 1))),
         "TOKENIZERS_PARALLELISM": "false",
-        # DeepSpeed's optimizers ask torch to compile a function when they are imported, which loads torch's whole
-        # compiler (4 s of CPU a process); without a GPU nothing here is compiled. Nor need it warn that there is none.
+        # DeepSpeed's optimizers ask torch to compile a function on import, which loads torch's whole compiler (4 s of
+        # CPU per process); without a GPU nothing here is compiled. DS_ACCELERATOR silences its warning about that.
         **({} if _has_gpu() else {"TORCHDYNAMO_DISABLE": "1", "DS_ACCELERATOR": "cpu"}),
-        # Nothing is imported from the folder that the user is in, which may hold a trainer/ of their own.
+        # Nothing is imported from the current folder, which may hold a trainer/ of the user's own.
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": f"{rooms}{os.pathsep}{path}" if path else rooms,
     }
 
 
 def _wait(ranks: Sequence[subprocess.Popen], folder: Path, stopping: threading.Event) -> None:
-    """Until all ranks have ended well, or one has not; to be stopped before it hears signals is no failure."""
+    """Wait until all ranks have succeeded or one has failed. A rank that a signal stops before it handles signals has
+    not failed."""
     while True:
         codes = [rank.poll() for rank in ranks]
         failed = next((number for number, code in enumerate(codes) if code), None)
@@ -218,12 +219,12 @@ def _wait(ranks: Sequence[subprocess.Popen], folder: Path, stopping: threading.E
 
 def _failure(folder: Path, rank: int, code: int) -> LavaBeamError:
     if (folder / ERROR).is_file():
-        told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
-        return LavaBeamError(f"{folder}, rank {told['rank']}: {told['message']}")
+        error = json.loads((folder / ERROR).read_text(encoding="utf-8"))
+        return LavaBeamError(f"{folder}, rank {error['rank']}: {error['message']}")
     log = folder / "logs" / f"rank-{rank}.log"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.is_file() else []
     tail = "\n".join(lines) or "its messages are above."
-    return LavaBeamError(f"{folder}: rank {rank} ended with code {code}:\n{tail}")
+    return LavaBeamError(f"{folder}: rank {rank} exited with code {code}:\n{tail}")
 
 
 def _pass_on_sigterm(ranks: Sequence[subprocess.Popen], stopping: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""How to start the ranks of a checked run elsewhere: one machine, several by hostfile, or a Slurm job."""
+"""How to start the ranks of a prepared run elsewhere: on one machine, on several by hostfile, or as a Slurm job."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SLURM = """#!/bin/bash
 #SBATCH --gpus-per-node={processes}
 #SBATCH --signal=TERM@{grace}
 # Your cluster's partition, account, --time and --cpus-per-task: here, or on sbatch's command line.
-# {grace} seconds before the time limit every rank writes a checkpoint and ends. The same job submitted again goes on,
+# {grace} seconds before the time limit every rank writes a checkpoint and exits. Submit the same job again to continue,
 # also with other numbers of nodes and tasks. All nodes must see the folder (with its recipe.yaml and inputs.json).
 export RUN_FOLDER={folder}
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # another one for each job: nodes may be shared
+MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # a port per job: nodes may be shared
 export MASTER_ADDR MASTER_PORT
 # Ranks are Slurm's own tasks: torchrun would end them 30 seconds after the signal, checkpoint or not.
 srun --kill-on-bad-exit=1 bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS \\
@@ -27,13 +27,13 @@ SAFE = "PYTHONSAFEPATH=1"
 
 PORT = 29500
 GRACE_SECONDS = 300
-"""Between Slurm's signal and its time limit: a step, and a checkpoint of a large model."""
+"""From Slurm's signal to its time limit: enough for a step and a checkpoint of a large model."""
 
 
 def launcher_lines(folder: Path, processes: int, nodes: int = 1) -> dict[str, str]:
     """Command lines, by launcher, that run a prepared run folder on `nodes` machines of `processes` GPUs each.
 
-    torchrun's is started on every machine, the others' once.
+    Run torchrun's on every machine, the others once.
     """
     rank = f"trainer.run {shlex.quote(str(folder))}"
     slurm = f"sbatch {shlex.quote(f'{folder}/job.slurm')}"

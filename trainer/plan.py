@@ -1,7 +1,7 @@
-"""The order of training data: which rows make a step, and which rank works on which of them in which micro-step.
+"""The epoch plan: which rows make each step, and which rank trains on which of them in which micro-step.
 
-The door to `trainer.planning`. A plan is a pure function of the token and image counts of all rows (the dataset's
-columns, without touching an image), a seed, an epoch and a global batch; row numbers flow out. numpy only, no torch.
+The public face of `trainer.planning`. A plan is a pure function of the token and image counts of all rows (columns of
+the dataset; no image is read), a seed, an epoch and a global batch. It yields row numbers. numpy only, no torch.
 """
 
 from trainer.planning.command import plan_command

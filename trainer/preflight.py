@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a training run, found before any process is started. Needs no torch."""
+"""Find everything that can be wrong with a training run before a process is started. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.plan import make_plan
 from trainer.stages import Stage, get_stage
 
 COMPILERS = ("g++", "gcc", "clang", "cc")
-"""torch.compile's backends call one: for the kernels themselves on a CPU, for launching them on a GPU."""
+"""torch.compile's backends need one: for the kernels themselves on a CPU, for launching them on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Job:
 
 
 def check(recipe: Recipe, processes: int) -> Job:
-    """Open and compare all inputs; raises one InputError for the first thing that does not fit."""
+    """Open and compare all inputs; raises InputError for the first mismatch."""
     stage = get_stage(recipe.stage, recipe.train)
     check_installed(recipe, stage)
     mix = open_mix(recipe.data.mix, recipe.data.at)
@@ -72,8 +72,8 @@ def check(recipe: Recipe, processes: int) -> Job:
 
 
 def check_installed(recipe: Recipe, stage: Stage) -> None:
-    """Raise InputError for a package or compiler that the recipe needs and this machine lacks, or parts that exclude
-    each other."""
+    """Raise InputError for a package or compiler that the recipe needs and this machine lacks, and for settings that
+    exclude each other."""
     wanted = [("wandb", "`wandb`", "wandb", "leave it out")] if recipe.wandb is not None else []
     if stage.adapter:
         wanted.append(("peft", f"stage {recipe.stage}", "'lavabeam[train]'", "use finetune"))
@@ -91,14 +91,14 @@ def check_installed(recipe: Recipe, stage: Stage) -> None:
 
 
 def open_mix(path: str, at: int | None) -> Dataset:
-    """The samples dataset of a recipe; raises InputError when it is another schema, empty, or made without `mix`."""
+    """The samples dataset of a recipe; raises InputError for another schema, no rows, or one made without `mix`."""
     mix = Dataset.open(path, at)
     if mix.schema_name != "samples":
         raise InputError(
-            f"{mix.path}: holds {mix.schema_version}, training reads samples. Make a mix of it: lavabeam mix RECIPE."
+            f"{mix.path}: holds {mix.schema_version}; training reads samples. Make a mix of it: lavabeam mix RECIPE."
         )
     if mix.rows == 0:
-        raise InputError(f"{mix.path}: the mix has no rows; `lavabeam show` tells why rows were left out.")
+        raise InputError(f"{mix.path}: the mix has no rows; `lavabeam show` says why rows were left out.")
     missing = [key for key in ("tokenizer", "template") if not mix.manifest.info.get(key)]
     if missing:
         raise InputError(
@@ -110,7 +110,7 @@ def open_mix(path: str, at: int | None) -> Dataset:
 
 
 def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
-    """Raise InputError unless the checkpoint turns this mix's rows into exactly the tokens that the mix counted."""
+    """Raise InputError unless the checkpoint makes exactly the tokens of this mix's rows that the mix counted."""
     counted = mix.manifest.info["tokenizer"]["hash"]
     found = folder.tokenizer.hash
     if counted != found:
@@ -121,14 +121,14 @@ def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
     known = folder.tokenizer.token_id("<image>")
     if known is None or known != folder.image_id:
         raise InputError(
-            f"{folder.path}: config.json calls token {folder.image_id} the picture's, the tokenizer's <image> is "
+            f"{folder.path}: config.json has image token {folder.image_id}, and the tokenizer's <image> is "
             f"{'missing' if known is None else known}. Assemble the checkpoint again from its tower and llm."
         )
     table = folder.text.get("vocab_size")
     if table is not None and folder.tokenizer.vocab_size > table:
         raise InputError(
-            f"{folder.path}: its tokenizer has {folder.tokenizer.vocab_size} tokens, its embeddings only {table} rows. "
-            "Assemble the checkpoint again from its tower and llm: that adds the missing rows."
+            f"{folder.path}: its tokenizer has {folder.tokenizer.vocab_size} tokens, but its embeddings only {table} "
+            "rows. Assemble the checkpoint again from its tower and llm, which adds the missing rows."
         )
     check_template(folder.tokenizer, mix.manifest.info["template"])
     _check_rule(folder, rule, mix)
@@ -136,36 +136,36 @@ def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
 
 
 def check_tiles(mix: Dataset, rule: ImageRule) -> None:
-    """Raise InputError for a way of joining an anyres picture's tiles that the model which trains does not know."""
+    """Raise InputError for a way of merging an anyres picture's tiles that the model class does not support."""
     known = ImageRule("anyres", rule.image_size, rule.patch_size)
     if rule.mode == "anyres":
         for name in ("merge", "max_tiles", "unpad_digits"):
             ours, theirs = getattr(known, name), getattr(rule, name)
             if ours != theirs:
                 raise InputError(
-                    f"{mix.path}: made with image {name} {theirs!r}, transformers' LLaVA-NeXT has {ours!r} only. Set "
+                    f"{mix.path}: made with image {name} {theirs!r}; transformers' LLaVA-NeXT has only {ours!r}. Set "
                     f"`image: {{{name}: {json.dumps(ours)}}}` in the mix's recipe and make it again."
                 )
         if rule.select == "full" and rule.class_token:
             raise InputError(
-                f"{mix.path}: made with image select 'full', and with anyres transformers' LLaVA-NeXT has no place for "
-                "a tower's class token. Set `image: {select: patch}` in the mix's recipe and make it again."
+                f"{mix.path}: made with image select 'full', but with anyres transformers' LLaVA-NeXT cannot keep a "
+                "tower's class token. Set `image: {select: patch}` in the mix's recipe and make it again."
             )
 
 
 def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
-    """The mode may differ where the number of tokens does not (square and pad)."""
+    """The mode may differ where the number of tokens is the same (square and pad)."""
     for name in ("image_size", "patch_size"):
         ours, theirs = getattr(rule, name), getattr(folder.rule, name)
         if ours != theirs:
             raise InputError(
-                f"{folder.path}: its tower has {name} {theirs}, {mix.path} was made for {ours}. "
+                f"{folder.path}: its tower has {name} {theirs}, but {mix.path} was made for {ours}. "
                 f"Set `image: {{{name}: {theirs}}}` in the mix's recipe and make it again."
             )
     if (rule.mode == "anyres") != (folder.config["model_type"] == "llava_next"):
         raise InputError(
             f"{mix.path}: made with image mode {rule.mode!r}, which a {folder.config['model_type']} checkpoint "
-            "does not do. Use anyres with llava_next, square or pad with llava."
+            "does not support. Use anyres with llava_next, square or pad with llava."
         )
     probe = [(64, 64), (640, 480), (480, 640), (1000, 300)]
     if [rule.tokens(*size) for size in probe] != [folder.rule.tokens(*size) for size in probe]:
@@ -176,7 +176,7 @@ def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
 
 
 def check_lengths(mix: Dataset, limit: int, too_long: str) -> None:
-    """Raise InputError when rows are longer than the model and the recipe does not say to cut them."""
+    """Raise InputError when rows are longer than the model allows and the recipe does not say to cut them."""
     if too_long == "cut":
         return
     lengths = mix.numpy("tokens")
@@ -184,7 +184,7 @@ def check_lengths(mix: Dataset, limit: int, too_long: str) -> None:
     if len(over):
         key = mix.take([int(over[0])], ["key"])[0]["key"]
         raise InputError(
-            f"{mix.path}: {len(over)} rows are longer than the {limit} tokens that the model takes; the first is row "
+            f"{mix.path}: {len(over)} rows are longer than the model's limit of {limit} tokens; the first is row "
             f"{over[0]} (key {key!r}, {lengths[over[0]]} tokens). Set `max_tokens: {limit}` in the mix's recipe, or "
             "`data: {too_long: cut}` here."
         )
@@ -197,7 +197,7 @@ def model_path(path: str) -> Path:
 
 
 def _check_parts(recipe: Recipe, mix: Dataset, rule: ImageRule | None) -> dict[str, Any]:
-    """The language model's configuration."""
+    """Check the parts of a new model; returns the language model's configuration."""
     projector = recipe.model.projector
     if projector is not None and not Path(projector).is_file():
         raise InputError(f"{projector}: no such file. Give the mm_projector.bin of a pretraining run.")

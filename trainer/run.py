@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
-from schemas.config import load_yaml
 from schemas.errors import InputError, LavaBeamError
-from trainer.config import Recipe
+from trainer.config import Recipe, load_saved_recipe
 from trainer.following import OPTION, follow_launcher
 from trainer.preflight import Job, check
 from trainer.runfolder import (
@@ -40,27 +39,27 @@ ERROR = "error.json"
 
 
 def main(folder: Path) -> int:
-    """Train the folder's recipe on this rank; the exit code. Errors of ours are also left in error.json."""
+    """Train the folder's recipe on this rank and return the exit code. Our own errors are also left in error.json."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
         train(folder, rank, world)
         return 0
     except LavaBeamError as error:
-        told = error
+        failure = error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = error.filename or folder
-        told = LavaBeamError(f"{where}: {error.strerror}. Free some space, then start the same command again.")
-    print(f"rank {rank}: {told}", file=sys.stderr, flush=True)
+        failure = LavaBeamError(f"{where}: {error.strerror}. Free some space, then start the same command again.")
+    print(f"rank {rank}: {failure}", file=sys.stderr, flush=True)
     with suppress(OSError):  # a full disk may not even take this
-        write_json(folder / ERROR, {"rank": rank, "message": str(told), "code": told.exit_code})
-    return told.exit_code
+        write_json(folder / ERROR, {"rank": rank, "message": str(failure), "code": failure.exit_code})
+    return failure.exit_code
 
 
 def run_folder(arguments: list[str]) -> Path:
-    """The folder among a rank's arguments; deepspeed's launcher puts `--local_rank=N` before it, which the environment
-    says as well, ours the option of `following.py`."""
+    """The run folder among a rank's arguments. deepspeed's launcher puts `--local_rank=N` before it, which is in the
+    environment as well; ours puts the option of `following.py` there."""
     folders = [argument for argument in arguments if argument != OPTION and not argument.startswith("--local_rank")]
     if len(folders) != 1 or folders[0].startswith("-"):
         sys.exit("usage: python -m trainer.run RUN_FOLDER, which `lavabeam train RECIPE --prepare` makes")
@@ -81,7 +80,7 @@ def train(folder: Path, rank: int, world: int) -> None:
     job = check(recipe, world)
     checkpoint = newest_checkpoint(folder, mark)
     if rank == 0:
-        _tell_where_from(folder, checkpoint)
+        _report_start(folder, checkpoint)
     trainer = build_trainer(job, folder, rank, world, cuda, checkpoint, stop)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < trainer.steps.schedule.steps:
@@ -90,16 +89,18 @@ def train(folder: Path, rank: int, world: int) -> None:
 
 
 def open_run(folder: Path) -> tuple[Recipe, str]:
-    """Recipe and fingerprint of a prepared run folder; raises InputError when it is none."""
+    """Recipe and fingerprint of a run folder; raises InputError when it was not prepared."""
     mark = read_mark(folder)
     if mark is None:
-        raise InputError(f"{folder}: no prepared run here (inputs.json is missing): lavabeam train RECIPE --prepare.")
-    return load_yaml(folder / RECIPE, Recipe), mark
+        raise InputError(
+            f"{folder}: not a prepared run folder (inputs.json is missing). Prepare: lavabeam train RECIPE --prepare."
+        )
+    return load_saved_recipe(folder / RECIPE), mark
 
 
 def stop_on_signals() -> threading.Event:
-    """What SIGTERM and Ctrl-C set, from now on: the run ends with a checkpoint after the step that it is in, or after
-    its first one where it is still loading."""
+    """From now on SIGTERM and Ctrl-C set this event: the run ends with a checkpoint after the current step, or after
+    its first step if it is still loading."""
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # a terminal's Ctrl-C reaches every rank
         signal.signal(number, lambda *_: asked.set())
@@ -109,7 +110,7 @@ def stop_on_signals() -> threading.Event:
 def build_trainer(
     job: Job, folder: Path, rank: int, world: int, cuda: bool, checkpoint: Path | None, stop: threading.Event
 ) -> Any:
-    """The trainer of one rank: model, plan, collator, callbacks. `checkpoint`: where it is going to go on from."""
+    """The trainer of one rank: model, epoch plans, collator, callbacks. `checkpoint`: what it will resume from."""
     from trainer.inputs.collate import Collator
     from trainer.inputs.data import BadRows, Samples
     from trainer.inputs.schedule import Schedule
@@ -143,7 +144,7 @@ def build_trainer(
 
 
 def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Any:
-    """What writes the run's figures: metrics.jsonl, the bar and the trackers."""
+    """The callback that writes the run's metrics: metrics.jsonl, the progress bar and the trackers."""
     from trainer.runtime.flops import model_flops, peak_flops
     from trainer.runtime.metrics import Recorder
     from trainer.runtime.trackers import open_trackers
@@ -163,7 +164,7 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Any:
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> Any:
-    """transformers' TrainingArguments; made before the model is loaded, so that ZeRO-3 shards it while loading."""
+    """transformers' TrainingArguments. They must exist before the model is loaded: ZeRO-3 then shards it on load."""
     from transformers import TrainingArguments
     from transformers.utils import logging
 
@@ -177,7 +178,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> 
         bf16=precision == "bf16",
         per_device_train_batch_size=1,
         max_steps=steps,
-        learning_rate=settings.rate,
+        learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
         warmup_steps=math.ceil(settings.warmup * steps),
         max_grad_norm=settings.clip,
@@ -194,19 +195,19 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> 
 
 
 def precision_of(recipe: Recipe, cuda: bool) -> str:
-    """`bf16` or `fp32`; the recipe's, or what the device does well."""
+    """`bf16` or `fp32`: the recipe's choice, or what the device supports."""
     if recipe.deepspeed.precision != "auto":
         return recipe.deepspeed.precision
     return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def _tell_where_from(folder: Path, checkpoint: Path | None) -> None:
-    """Say which checkpoint is used, and which are not because a run was killed while it wrote them."""
+def _report_start(folder: Path, checkpoint: Path | None) -> None:
+    """Print which checkpoint is used, and which are not because a run was killed while it wrote them."""
     whole = checkpoints(folder)
     for path in sorted(set(folder.glob("checkpoint-*")) - set(whole)):
-        print(f"{path}: was not written to its end and is not used.", file=sys.stderr, flush=True)
+        print(f"{path}: incomplete, not used.", file=sys.stderr, flush=True)
     if checkpoint is not None:
-        print(f"{folder}: going on from {checkpoint.name}.", file=sys.stderr, flush=True)
+        print(f"{folder}: resuming from {checkpoint.name}.", file=sys.stderr, flush=True)
 
 
 def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> None:
@@ -243,7 +244,7 @@ def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> 
 
 
 def _leave(code: int) -> None:
-    """Exit without the interpreter's teardown, in which ZeRO-3 on gloo now and then aborts after all work is done."""
+    """Exit without the interpreter's teardown, where ZeRO-3 on gloo sometimes aborts after all work is done."""
     if code == 0 and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

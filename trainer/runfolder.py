@@ -1,4 +1,4 @@
-"""A run folder: everything to repeat a run, and how to tell that it is done."""
+"""A run folder: everything needed to repeat a run, and to see whether it is finished."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
-from trainer.config import save_recipe
+from trainer.config import RENAMED, save_recipe
 from trainer.preflight import Job, model_path
 
 RECIPE, INPUTS, RESULT, METRICS, MODEL = "recipe.yaml", "inputs.json", "result.json", "metrics.jsonl", "model"
@@ -29,15 +29,20 @@ NOT_CONTENT: dict[str, Any] = {
     "plan": {"accumulation", "max_tokens"},
     "deepspeed": {"zero", "offload"},
 }
-"""What does not change what is trained, like the number of processes: a run may go on with other values."""
+"""Settings that do not change the result, like the number of processes: a run may resume with other values."""
 
 WEIGHTS = (".safetensors", ".bin")
 BLOCKS, BLOCK_BYTES = 64, 1 << 16
 
 
 def run_fingerprint(job: Job) -> str:
-    """What the result is a function of: the recipe, the mix's manifest, and the weights that training starts from."""
+    """A hash of what the result depends on: the recipe, the mix's manifest, and the weights that training starts from.
+
+    Renamed keys count by their first name, so a run of an earlier release can be resumed.
+    """
     settings = job.recipe.model_dump(mode="json", exclude=NOT_CONTENT)
+    first_names = {new: old for old, new in RENAMED.items()}
+    settings["optimizer"] = {first_names.get(key, key): value for key, value in settings["optimizer"].items()}
     settings["data"] = {key: settings["data"][key] for key in ("max_length", "too_long")}
     names = ("checkpoint", "tower", "llm", "tokenizer", "projector")
     sources = {name: getattr(job.recipe.model, name) for name in names if getattr(job.recipe.model, name)}
@@ -47,7 +52,7 @@ def run_fingerprint(job: Job) -> str:
 
 
 def weights_digest(path: Path, suffixes: tuple[str, ...] = (*WEIGHTS, ".json")) -> str:
-    """sha256 over names, sizes and evenly spaced blocks of the weight and JSON files: quick for a 100 GB model too."""
+    """sha256 over names, sizes and evenly spaced blocks of the weight and JSON files: fast even for a 100 GB model."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in suffixes)
     for file in files:
@@ -62,9 +67,9 @@ def weights_digest(path: Path, suffixes: tuple[str, ...] = (*WEIGHTS, ".json")) 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other `lavabeam train`s of this machine out of a run folder; raises InputError where one is at work.
+    """Lock a run folder against other `lavabeam train`s on this machine; raises InputError where one is running.
 
-    The lock goes with the process, however it ends. Where the file system has no locks there is none.
+    The lock ends with the process, however that ends. File systems without locks are not protected.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("w") as file:
@@ -72,7 +77,7 @@ def alone(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"{folder}: another `lavabeam train` is at work here. Wait for it, or choose another `output`."
+                f"{folder}: another `lavabeam train` is running here. Wait for it, or choose another `output`."
             ) from error
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
@@ -81,9 +86,9 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def make_room(folder: Path, job: Job, same: bool, replace: bool) -> None:
-    """Refuse to mix two runs in one folder. `same`: what lies there was made for `job`; `replace`: delete it otherwise.
+    """Refuse to mix two runs in one folder. `same`: the folder belongs to `job`; `replace`: delete another run's files.
 
-    What `job` starts from stays, also where it lies in the folder. Raises InputError.
+    The model that `job` starts from is kept, even inside the folder. Raises InputError.
     """
     checkpoint = job.recipe.model.checkpoint
     start = model_path(checkpoint).resolve() if checkpoint else None
@@ -106,7 +111,7 @@ def make_room(folder: Path, job: Job, same: bool, replace: bool) -> None:
 
 
 def write_inputs(folder: Path, job: Job, mark: str, processes: int, schedule: dict[str, Any]) -> None:
-    """Remember the resolved recipe and what it was run on."""
+    """Record the resolved recipe and what it was run on."""
     folder.mkdir(parents=True, exist_ok=True)
     save_recipe(job.recipe, folder / RECIPE)
     parent = job.mix.as_parent()
@@ -141,27 +146,27 @@ def finished(folder: Path, mark: str) -> dict[str, Any] | None:
 
 
 def newest_checkpoint(folder: Path, mark: str) -> Path | None:
-    """The newest complete checkpoint of a run with this fingerprint, to resume from."""
+    """The newest complete checkpoint of the run with this fingerprint, to resume from; None without one."""
     if read_mark(folder) != mark:
         return None
     return max(checkpoints(folder), key=checkpoint_step, default=None)
 
 
 def read_mark(folder: Path) -> str | None:
-    """The fingerprint of the run that a folder was prepared for; None where it was prepared for none."""
+    """The fingerprint of the run that a folder was prepared for, or None."""
     if not (folder / INPUTS).is_file():
         return None
     return str(json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"])
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run folder, oldest first: checkpoint.json is there, and every file that it lists."""
+    """The complete checkpoints of a run folder, oldest first: with checkpoint.json and every file that it lists."""
     found = [path.parent for path in folder.glob(f"checkpoint-*/{CHECKPOINT}")]
     return sorted((path for path in found if _whole(path)), key=checkpoint_step)
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """How many optimizer steps were done when `checkpoint-N` was written."""
+    """The number of optimizer steps done when `checkpoint-N` was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
@@ -172,7 +177,7 @@ def _whole(checkpoint: Path) -> bool:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write atomically, also when several ranks do: readers see one of the files, whole."""
+    """Write atomically, even when several ranks write: readers see one complete file."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     draft.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
     draft.replace(path)

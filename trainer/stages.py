@@ -1,4 +1,4 @@
-"""What each stage trains: one table, and the three modules that it speaks of."""
+"""What each stage trains: one table over the three modules of a model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MODULES = ("tower", "projector", "llm")
 
 @dataclass(frozen=True)
 class Stage:
-    """`trains`: the modules whose weights change. `adapter`: the llm learns through LoRA instead; `bits` 4: its frozen
-    weights are quantised as well (QLoRA)."""
+    """`trains`: the modules whose weights are updated. `adapter`: the llm trains through LoRA instead; `bits` 4: its
+    frozen weights are quantised as well (QLoRA)."""
 
     trains: tuple[str, ...]
     adapter: bool = False
@@ -41,17 +41,17 @@ TOWER_LAYER = re.compile(r"\.layers?\.(\d+)\.")
 """`encoder.layers.3.` of CLIP and SigLIP, `encoder.layer.3.` of DINOv2."""
 
 TOWER_END = ("post_layernorm", ".head.", "vision_tower.layernorm.", "mask_token")
-"""What comes behind a tower's last layer, and what DINOv2's own training puts in place of hidden patches."""
+"""Parameters after a tower's last layer, and the one that DINOv2's own training substitutes for masked patches."""
 
 
 def get_stage(name: str, train: tuple[str, ...] | None = None) -> Stage:
-    """The stage of this name, with its modules replaced by `train` where given; raises InputError for unknown names."""
+    """The stage of this name, with its modules replaced by `train` if given; raises InputError for unknown names."""
     if name not in STAGES:
         raise InputError(f"stage {name!r} is unknown. {nearest(name, list(STAGES))}")
     stage = STAGES[name]
     for module in train or ():
         if module not in MODULES:
-            raise InputError(f"train: {module!r} is no module of the model. {nearest(module, list(MODULES))}")
+            raise InputError(f"train: the model has no module {module!r}. {nearest(module, list(MODULES))}")
     if train is None:
         return stage
     if stage.adapter and "llm" in train:
@@ -64,7 +64,7 @@ def get_stage(name: str, train: tuple[str, ...] | None = None) -> Stage:
 def module_of(parameter: str) -> str:
     """`tower`, `projector` or `llm`, from a parameter's name in transformers' LLaVA classes.
 
-    `image_newline` goes with the llm, as in LLaVA-NeXT's `mm_language_model` part (llava/train/train.py).
+    `image_newline` belongs to the llm, as in LLaVA-NeXT's `mm_language_model` part (llava/train/train.py).
     """
     if "vision_tower" in parameter:
         return "tower"
@@ -72,28 +72,28 @@ def module_of(parameter: str) -> str:
 
 
 def freeze(model: nn.Module, stage: Stage) -> None:
-    """Let exactly the stage's modules learn, without what the loss cannot reach.
+    """Make exactly the stage's modules trainable, except for parameters that the loss cannot reach.
 
-    With `vision_feature_layer` -2 the tower's last layer and its final norm never see a gradient; ZeRO would wait for
-    it. LoRA's own weights keep learning.
+    With `vision_feature_layer` -2 the tower's last layer and its final norm never get a gradient, and ZeRO would wait
+    for one. LoRA's own weights stay trainable.
     """
     unreached = set(unreached_parameters(model))
     for name, parameter in model.named_parameters():
         adapter = stage.adapter and "lora_" in name
-        learns = module_of(name) in stage.trains and parameter.is_floating_point()
-        parameter.requires_grad_(adapter or (learns and name not in unreached))
+        trains = module_of(name) in stage.trains and parameter.is_floating_point()
+        parameter.requires_grad_(adapter or (trains and name not in unreached))
 
 
 def unreached_parameters(model: nn.Module) -> Iterable[str]:
-    """Names of parameters that no gradient should reach: the tower's behind the feature layer that the model reads."""
+    """Names of parameters that get no gradient: those of the tower after the feature layer that the model reads."""
     config: Any = model.config
     layer, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
     layers = [layer] if isinstance(layer, int) else list(layer)
     read = max(index if index >= 0 else depth + 1 + index for index in layers)
-    # A linear projector is transformers' two layers without the bend: the second one stays the identity.
-    straight = config.projector_hidden_act == "linear"
+    # A linear projector is transformers' two layers without the activation: the second one stays the identity.
+    linear = config.projector_hidden_act == "linear"
     for name, _ in model.named_parameters():
-        if straight and "multi_modal_projector.linear_2" in name:
+        if linear and "multi_modal_projector.linear_2" in name:
             yield name
         if "vision_tower" not in name:
             continue

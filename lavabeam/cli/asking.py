@@ -7,9 +7,7 @@ from typing import Any
 import click
 
 from lavabeam.cli.output import print_summaries, print_table
-
-STEPS = ("caption", "generate", "judge")
-"""The steps that may ask an LLM."""
+from pipelines import catalog
 
 _NAMES = ("model", "prompt", "answers", "cached", "input_tokens", "output_tokens", "cost", "paid")
 _COLUMNS = ("model", "prompt", "answers", "of the cache", "tokens in", "tokens out", "USD in all", "USD paid now")
@@ -25,7 +23,7 @@ _REMEDIES = {
 
 def read_asking(summary: Any) -> dict[str, Any]:
     """What the run of `summary` asked (pipelines/llm/tally.py); {} where nothing was."""
-    if summary.step not in STEPS or not summary.made:
+    if not summary.made or not catalog.asks_llm(summary.step):
         return {}
     from pipelines.llm.tally import read_run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 
@@ -134,26 +134,42 @@ def report(datasets: tuple[str, ...], out: Path) -> None:
 
 def step_command(name: str) -> click.Command:
     """`lavabeam NAME DATASET [TARGET] --option ...` for a step of the catalog."""
-    makes = catalog.STEPS[name].makes
-    arguments = [click.Argument(["dataset"]), *([click.Argument(["target"])] if makes else [])]
-    params = [*arguments, *RUNNER, RETRY, AS_JSON, DRY_RUN, MIN_OK]
-    told = f" TARGET is the {makes} dataset to make." if makes else ""
-    return ModelCommand(
-        name, lambda: catalog.step(name).Config, partial(_run_step, name), params, catalog.STEPS[name].help + told
+    return StepCommand(
+        name, lambda: catalog.step(name).Config, partial(_run_step, name), [], catalog.steps()[name].help
     )
+
+
+class StepCommand(ModelCommand):
+    """Asks the step's class, once it is needed, whether there is a TARGET."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if not self.params:
+            self.params = self._own_params()
+        return super().get_params(ctx)
+
+    def _own_params(self) -> list[click.Parameter]:
+        from pipelines.engine.step import Derive
+
+        kind = catalog.step(str(self.name))
+        makes = kind.makes if issubclass(kind, Derive) else ""
+        target = [click.Argument(["target"])] if makes else []
+        if makes:
+            self.help = f"{self.help} TARGET is the {makes} dataset to make."
+        return [click.Argument(["dataset"]), *target, *RUNNER, RETRY, AS_JSON, DRY_RUN, MIN_OK]
 
 
 def import_command(name: str) -> click.Command:
     """`lavabeam import NAME TARGET --option ...` for an importer of the catalog."""
     params = [click.Argument(["target"]), APPEND, REPLACE, *RUNNER, AS_JSON, DRY_RUN, MIN_OK]
-    told = f"Import {catalog.IMPORTERS[name].help}. TARGET is the dataset to make or add to."
-    return ModelCommand(name, lambda: catalog.importer(name).Config, partial(_run_import, name), params, told)
+    help = f"Import {catalog.importers()[name].help}. TARGET is the dataset to make or add to."
+    return ModelCommand(name, lambda: catalog.importer(name).Config, partial(_run_import, name), params, help)
 
 
 class ImportGroup(LazyGroup):
     """`lavabeam import`, with one command per importer."""
 
-    more: ClassVar = {name: partial(import_command, name) for name in catalog.IMPORTERS}
+    def more(self) -> dict[str, Callable[[], click.Command]]:
+        return {name: partial(import_command, name) for name in catalog.importers()}
 
 
 def pairs(settings: tuple[str, ...]) -> dict[str, str]:
@@ -168,18 +184,26 @@ def pairs(settings: tuple[str, ...]) -> dict[str, str]:
 
 def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_json: bool, **given: Any) -> None:
     from pipelines.engine.recorded import recorded_options
+    from pipelines.engine.step import Derive
     from pipelines.engine.work import preview_derive, preview_step, run_derive, run_step
+    from pipelines.llm.asks import AsksLlm
     from schemas.config import parse
 
-    kind, where, retry, target = catalog.step(name), f"lavabeam {name}", given["retry"], given.get("target")
+    kind, where, retry, target = catalog.step(name), f"lavabeam {name}", given["retry"], given.get("target", "")
     options = recorded_options(kind, config, target or dataset, where) if retry else config
     step = kind(parse(options, kind.Config, where))
     if given["dry_run"]:
-        preview = preview_derive(step, dataset, target, retry) if target else preview_step(step, dataset, retry)
-        estimate = step.estimate(dataset) if hasattr(step, "estimate") else None
+        if isinstance(step, Derive):
+            preview = preview_derive(step, dataset, target, retry)
+        else:
+            preview = preview_step(step, dataset, retry)
+        estimate = step.estimate(dataset) if isinstance(step, AsksLlm) else None
         return print_preview(preview, estimate, as_json)
     beam = _runner(given["runner"], given["workers"], arguments)
-    done = run_derive(step, dataset, target, beam, retry) if target else run_step(step, dataset, beam, retry)
+    if isinstance(step, Derive):
+        done = run_derive(step, dataset, target, beam, retry)
+    else:
+        done = run_step(step, dataset, beam, retry)
     print_runs([done], [read_asking(done)], as_json)
     return finish([done], given["min_ok"])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lavabeam.cli.output import one_line, print_json, print_table, told_statuses
+from lavabeam.cli.output import one_line, print_json, print_table
 
 at_option = click.option("--at", type=int, help="The manifest number to look at; the newest by default.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -26,15 +26,16 @@ def show(
 ) -> None:
     """What DATASET holds, or single rows of it.
 
-    Rows, columns and the statuses of every step.
+    Rows, columns and the statuses of every step, and which of them leave a row out of what follows.
     """
+    from lavabeam.cli.rows import left_out_by_step, rows_with, show_rows, statuses_of_steps
     from schemas import Dataset as Opened
 
     opened = Opened.open(dataset, at)
     if row is not None:
-        return _show_rows(opened, [row], images, as_json)
+        return show_rows(opened, [row], images, as_json)
     if status is not None:
-        return _show_rows(opened, _rows_with(opened, status, limit), images, as_json)
+        return show_rows(opened, rows_with(opened, status, limit), images, as_json)
     told: dict[str, Any] = {
         "path": opened.path,
         "schema": opened.schema_version,
@@ -45,6 +46,7 @@ def show(
         "bytes": opened.manifest.totals.bytes,
         "columns": opened.columns,
         "statuses": opened.manifest.statuses(),
+        "left_out": left_out_by_step(opened),
         "parents": [parent.model_dump() for parent in opened.manifest.parents],
         "info": opened.manifest.info,
     }
@@ -56,9 +58,8 @@ def show(
     )
     for parent in opened.manifest.parents:
         click.echo(f"made from {parent.path} at manifest {parent.manifest}")
-    steps = [(name, told_statuses(counts)) for name, counts in told["statuses"].items()]
-    if steps:
-        print_table(("step", "statuses"), steps)
+    if told["statuses"]:
+        print_table(("step", "statuses", "leaves out"), statuses_of_steps(opened))
     click.echo(f"columns: {', '.join(told['columns'])}")
     return None
 
@@ -134,68 +135,6 @@ def verify(dataset: str, at: int | None, as_json: bool) -> None:
 
 def _line(value: Any) -> Any:
     return one_line(value) if isinstance(value, str) else value
-
-
-def _rows_with(opened: Any, wanted: str, limit: int) -> list[int]:
-    from schemas.config import nearest
-    from schemas.errors import InputError
-
-    step, _, status = wanted.partition("=")
-    # The table of `show` calls what an import wrote `base`, as its column file is called.
-    names = ("import_status", "status") if step == "base" else (step, f"{step}_status")
-    column = next((name for name in names if name in opened.columns), None)
-    if column is None or not status:
-        known = [name.removesuffix("_status") for name in opened.columns if name.endswith("status")]
-        raise InputError(f"--status {wanted}: expected step=status. {nearest(step, known)}")
-    found, start = [], 0
-    for batch in opened.batches([column], 4096):
-        found += [start + place for place, value in enumerate(batch.column(0).to_pylist()) if value == status]
-        start += batch.num_rows
-        if len(found) >= limit:
-            break
-    if not found:
-        counts = opened.manifest.statuses().get(step)
-        told = f" There are: {told_statuses(counts)}." if counts else ""
-        raise InputError(f"--status {wanted}: no row of {opened.path} has it.{told}")
-    return found[:limit]
-
-
-def _show_rows(opened: Any, rows: list[int], images: Path | None, as_json: bool) -> None:
-    from schemas.errors import InputError
-
-    for place, number in enumerate(rows):
-        if not 0 <= number < opened.rows:
-            raise InputError(f"{opened.path}: there is no row {number}; rows are 0 to {opened.rows - 1}.")
-        row = opened[number]
-        if images is not None:
-            _write_pictures(row, images)
-        told = {"row": number, **_readable(row)}
-        if as_json:
-            print_json(told)
-        else:
-            if place:
-                click.echo()
-            print_table(("column", "value"), [(name, str(value)) for name, value in told.items() if value is not None])
-
-
-def _write_pictures(row: dict[str, Any], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures = row.get("images") or ([row["image"]] if row.get("image") else [])
-    for number, picture in enumerate(pictures):
-        if picture["bytes"]:
-            path = folder / f"{str(row['key']).replace('/', '_')}-{number}"
-            path.write_bytes(picture["bytes"])
-            click.echo(f"wrote {path}", err=True)
-
-
-def _readable(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return f"<{len(value)} bytes>"
-    if isinstance(value, dict):
-        return {key: _readable(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_readable(inner) for inner in value]
-    return value
 
 
 @click.group(invoke_without_command=True)

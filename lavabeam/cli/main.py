@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
@@ -12,17 +13,20 @@ import click
 from lavabeam.cli import data, look, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES
-from pipelines.catalog import STEPS
+from pipelines import catalog
 
 
 class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
-    more: ClassVar = {name: partial(data.step_command, name) for name in STEPS}
-    data: ClassVar = ("run", "import", *STEPS, "mix")
     training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
     looking: ClassVar = ("show", "log", "files", "verify", "gc", "report", "cache", "recipes")
-    order: ClassVar = ("demo", *data, *training, *looking)
+
+    def more(self) -> dict[str, Callable[[], click.Command]]:
+        return {name: partial(data.step_command, name) for name in catalog.steps()}
+
+    def order(self) -> tuple[str, ...]:
+        return ("demo", "run", "import", *catalog.steps(), "mix", *self.training, *self.looking)
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 110}, epilog=EXIT_CODES)
@@ -48,6 +52,8 @@ def main() -> None:
     """Run the command; our own errors are printed as one message, with their exit code."""
     from schemas.errors import LavaBeamError
 
+    for line in catalog.refused():
+        click.echo(f"lavabeam: {line}", err=True)
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 import yaml
@@ -68,17 +68,22 @@ _ABSENT = object()
 class LazyGroup(click.Group):
     """A group that also has the commands of `more`: name -> function that builds the command."""
 
-    more: ClassVar[dict[str, Callable[[], click.Command]]] = {}
-    order: ClassVar[tuple[str, ...]] = ()
+    def more(self) -> dict[str, Callable[[], click.Command]]:
+        return {}
+
+    def order(self) -> tuple[str, ...]:
+        """The names in the order in which help lists them; others follow."""
+        return ()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        known = {**self.commands, **self.more}
-        return sorted(known, key=lambda name: self.order.index(name) if name in self.order else len(self.order))
+        known, order = {**self.commands, **self.more()}, self.order()
+        return sorted(known, key=lambda name: order.index(name) if name in order else len(order))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in self.more:
-            return self.more[cmd_name]()
-        return super().get_command(ctx, cmd_name)
+        own = super().get_command(ctx, cmd_name)
+        if own is None and cmd_name in (more := self.more()):
+            return more[cmd_name]()
+        return own
 
 
 def _option(name: str, field: Any) -> click.Option:

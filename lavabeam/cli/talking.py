@@ -1,4 +1,4 @@
-"""`lavabeam chat`: a conversation on the terminal, in which an error ends one line and not the session."""
+"""`lavabeam chat`: a conversation on the terminal, where an error is one line and does not end the session."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
-HELP = "/image PATH-OR-URL shows a picture, /new begins anew, /quit (or Ctrl-D) ends."
+HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) ends."
 
 
 @click.command()
 @click.argument("checkpoint", type=Path)
 @click.argument("picture", required=False)
 @click.argument("question", required=False)
-@click.option("--max-tokens", default=512, help="Tokens of an answer at most.", show_default=True)
-@click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
-@click.option("--allow-private-hosts", multiple=True, help="A host, address or network that may be private.")
+@click.option("--max-tokens", default=512, help="Maximum tokens per answer.", show_default=True)
+@click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
+@click.option("--allow-private-hosts", multiple=True, help="A private host, address or network to allow.")
 def chat(
     checkpoint: Path,
     picture: str | None,
@@ -30,7 +30,7 @@ def chat(
 
     About a PICTURE (a path or a URL): one QUESTION, or a conversation.
 
-    On the terminal, /image PATH-OR-URL shows another picture, /new begins anew, /quit ends.
+    On the terminal, /image PATH-OR-URL shows another picture, /new starts over, /quit ends.
     """
     from schemas.errors import InputError
     from trainer.inference.chat import Conversation
@@ -50,7 +50,7 @@ def chat(
 
 
 def _lines(picture: str | None) -> Iterator[str]:
-    """What is typed until the end, after the command that shows the first picture."""
+    """The command that shows the first picture, then what is typed until the end."""
     if picture is not None:
         yield f"/image {picture}"
     while True:
@@ -76,7 +76,7 @@ def _answer(conversation: Any, line: str, max_tokens: int, allow_private_hosts: 
 
 
 def _show(conversation: Any, picture: str, allow_private_hosts: tuple[str, ...]) -> None:
-    """Show a file, or what is at an address: that goes through the guard of the download step."""
+    """Show a file or a URL, which goes through the download step's guard."""
     if "://" not in picture:
         return conversation.show(Path(picture))
     from pipelines.download.single import fetch_picture

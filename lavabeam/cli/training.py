@@ -1,4 +1,4 @@
-"""Training, asking and the demo: train, evaluate, answer, merge, plan, tokens, demo."""
+"""Commands for training, evaluation and the demo: train, evaluate, answer, merge, plan, tokens, demo."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lavabeam.cli.output import print_json, print_table, told_statuses
 
 
 @click.command()
-@click.option("--folder", type=Path, default=Path("demo"), help="Where the demo works.", show_default=True)
+@click.option("--folder", type=Path, default=Path("demo"), help="The demo's working folder.", show_default=True)
 @click.option("--runner", default="local", help="local or dask.", show_default=True)
 @json_option
 def demo(folder: Path, runner: str, as_json: bool) -> None:
-    """From URLs to a LLaVA that answers, on this machine.
+    """From URLs to a LLaVA that answers questions, on this machine.
 
-    No account, no hub, a few minutes.
+    It needs no account, no hub and a few minutes.
 
-    A second run finds everything there and computes nothing.
+    A second run reuses everything and computes nothing.
     """
     from lavabeam.demo.run import run_demo
     from pipelines.engine.runners import Runner
@@ -41,16 +41,16 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
         if isinstance(part, dict) and "last_loss" in part
     ]
     print_table(("stage", "first loss", "last loss", "seconds"), stages, title="\nTraining")
-    told = summary["evaluation"]
+    evaluation = summary["evaluation"]
     kinds = [
         (kind, one["questions"], f"{one['accuracy']:.3f}", f"{one['constant_baseline']:.3f}")
-        for kind, one in {**told["kinds"], "all": told}.items()
+        for kind, one in {**evaluation["kinds"], "all": evaluation}.items()
     ]
     columns = ("questions of type", "number", "right", "best constant answer")
     print_table(columns, kinds, title="\nEasy-VQA's own test split")
-    click.echo(f"\n{summary['llm_requests']} requests to the teacher, {summary['seconds']['total']} s in all")
+    click.echo(f"\n{summary['llm_requests']} requests to the teacher, {summary['seconds']['total']} s in total")
     if not summary["recomputed"]:
-        click.echo("Everything was there already: nothing was recomputed.")
+        click.echo("Everything was already there: nothing was recomputed.")
     click.echo(f"figures: {folder / 'summary.json'}\nreport:  {summary['report']}")
     click.echo(f"model:   {summary['model']}\nask it:  lavabeam chat {summary['model']} PICTURE")
 
@@ -58,14 +58,12 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
 @click.command()
 @click.argument("recipe")
 @click.option(
-    "--set", "settings", multiple=True, help="key=value for a dotted key of the recipe: plan.global_batch=64."
+    "--set", "settings", multiple=True, help="Override a dotted key of the recipe: --set plan.global_batch=64."
 )
-@click.option(
-    "--processes", type=click.IntRange(min=1), help="Per machine.  [default: one per GPU; two on a machine without]"
-)
+@click.option("--processes", type=click.IntRange(min=1), help="Per machine.  [default: one per GPU; two without a GPU]")
 @click.option("--nodes", type=click.IntRange(min=1), default=1, help="Machines, for --dry-run, --plan-only, --prepare.")
-@click.option("--dry-run", is_flag=True, help="Show parameters, rates, steps, memory and the launcher; train nothing.")
-@click.option("--plan-only", is_flag=True, help="Compare all orders of data: padding, balance, time, memory.")
+@click.option("--dry-run", is_flag=True, help="Show parameters, steps, memory and launch commands; train nothing.")
+@click.option("--plan-only", is_flag=True, help="Compare all batching strategies: padding, balance, time, memory.")
 @click.option("--gpus", help="For --plan-only: numbers of GPUs, such as 8,16,64.  [default: 1,2,4,8]")
 @click.option("--prepare", is_flag=True, help="Check and write the run folder for a cluster's launcher; train nothing.")
 @click.option("--replace", is_flag=True, help="Replace another run in the output folder.")
@@ -111,7 +109,7 @@ def train(
 
 
 def _gpu_counts(gpus: str | None, processes: int | None, nodes: int) -> list[int] | None:
-    """What --gpus lists, or the one number that --processes and --nodes give."""
+    """The numbers in --gpus, or the one that --processes and --nodes give."""
     if gpus is None:
         return [processes * nodes] if processes else None
     try:
@@ -123,21 +121,21 @@ def _gpu_counts(gpus: str | None, processes: int | None, nodes: int) -> list[int
 def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as_json: bool) -> None:
     from trainer.comparison import compare_plans, render_comparison
 
-    told = compare_plans(recipe, gpus, overrides)
-    return print_json(told) if as_json else click.echo(render_comparison(told))
+    report = compare_plans(recipe, gpus, overrides)
+    return print_json(report) if as_json else click.echo(render_comparison(report))
 
 
 @click.command()
 @click.argument("checkpoint", type=Path)
 @click.argument("questions")
 @click.option("--limit", type=int, help="Only the first questions.")
-@click.option("--batch", default=256, help="Questions at a time.", show_default=True)
-@click.option("--max-tokens", default=1024, help="Tokens of an answer at most.", show_default=True)
-@click.option("--images", type=Path, help="The folder of the pictures that a file of questions names.")
-@click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
+@click.option("--batch", default=256, help="Questions per batch.", show_default=True)
+@click.option("--max-tokens", default=1024, help="Maximum tokens per answer.", show_default=True)
+@click.option("--images", type=Path, help="The folder of the pictures that a file of questions refers to.")
+@click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 @json_option
 def evaluate(checkpoint: Path, questions: str, as_json: bool, **given: Any) -> None:
-    """Share of QUESTIONS that CHECKPOINT answers right.
+    """Share of QUESTIONS that CHECKPOINT answers correctly.
 
     QUESTIONS: a samples dataset, or a .json or .jsonl file of LLaVA rows (ScienceQA's test file) or of lines with text,
     answer and image. An answer that is an option's letter is compared by its letter.
@@ -152,14 +150,14 @@ def evaluate(checkpoint: Path, questions: str, as_json: bool, **given: Any) -> N
 @click.argument("checkpoint", type=Path)
 @click.argument("questions", type=Path)
 @click.argument("output", type=Path)
-@click.option("--images", type=Path, help="The folder of the pictures that the questions name.")
-@click.option("--batch", default=16, help="Questions at a time.", show_default=True)
-@click.option("--max-tokens", default=1024, help="Tokens of an answer at most.", show_default=True)
-@click.option("--template", help="The chat template, where the checkpoint does not say which one it was trained with.")
+@click.option("--images", type=Path, help="The folder of the pictures that the questions refer to.")
+@click.option("--batch", default=16, help="Questions per batch.", show_default=True)
+@click.option("--max-tokens", default=1024, help="Maximum tokens per answer.", show_default=True)
+@click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
     """Answer a file of QUESTIONS in batches.
 
-    Greedily, into LLaVA's answers format (JSON lines). After an interruption the same command goes on with those left.
+    Greedily, in LLaVA's answers format (JSON lines). After an interruption the same command answers the remaining ones.
     """
     from trainer.inference.answers import answer_file
 
@@ -170,11 +168,11 @@ def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> Non
 @click.command()
 @click.argument("adapter", type=Path)
 @click.argument("output", type=Path)
-@click.option("--model", type=Path, help="Where the base checkpoint is now, if it moved.")
+@click.option("--model", type=Path, help="The base checkpoint's new path, if it moved.")
 def merge(adapter: Path, output: Path, model: Path | None) -> None:
     """Merge a LoRA ADAPTER into its model.
 
-    Logits are compared before anything is written.
+    Logits before and after merging are compared before anything is written.
     """
     from trainer.models.adapter import merge as run
 
@@ -186,17 +184,17 @@ def merge(adapter: Path, output: Path, model: Path | None) -> None:
 @click.option(
     "--strategy",
     default="balanced",
-    help="balanced, length_window or random; or as LLaVA: modality_length; or as LLaVA-NeXT: modality_length_auto, "
+    help="balanced, length_window or random; LLaVA's: modality_length; LLaVA-NeXT's: modality_length_auto, "
     "length_grouped, length_grouped_auto, variable_length.",
     show_default=True,
 )
 @click.option("--world-size", default=1, help="Ranks.", show_default=True)
 @click.option("--batch-size", default=16, help="Rows per rank and micro-step.", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--accumulation", default=1, help="Micro-steps of a step.", show_default=True)
+@click.option("--accumulation", default=1, help="Micro-steps per step.", show_default=True)
 @click.option("--epoch", default=0, show_default=True)
-@click.option("--max-tokens", type=int, help="Tokens of a rank in one micro-step at most.")
-@click.option("--padded", is_flag=True, help="Rows are padded to the longest of their micro-batch.")
+@click.option("--max-tokens", type=int, help="Maximum tokens of a rank in one micro-step.")
+@click.option("--padded", is_flag=True, help="Pad rows to the longest in their micro-batch.")
 @click.option("--drop-last", is_flag=True, help="Leave the incomplete last step out.")
 @click.option("--generator-seed", type=int, help="The original's sampler with a torch.Generator of this seed.")
 @json_option
@@ -218,14 +216,14 @@ def plan(
     show_default=True,
 )
 @click.option("--tokenizer", required=True, help="A folder with tokenizer.json.")
-@click.option("--compat", type=click.Choice(["llava", "llava_next"]), help="The original's ids and labels.")
+@click.option("--compat", type=click.Choice(["llava", "llava_next"]), help="Reproduce the original's ids and labels.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Cut rows at this many tokens.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first rows.")
 @json_option
 def tokens(file: str, as_json: bool, **given: Any) -> None:
-    """See what the model sees of a file or a dataset.
+    """Show the rows of a file or a dataset as the model sees them.
 
-    Prompt, ids, labels and the learnt text, of LLaVA rows or of a dataset's.
+    Prompt, ids, labels and the supervised text, for LLaVA rows or those of a dataset.
     """
     from schemas.chat.show import tokens_command
 

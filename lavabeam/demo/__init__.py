@@ -1,4 +1,4 @@
 """The code behind `lavabeam demo`.
 
-In: pictures and questions out of pip packages. Out: `demo/output` and `demo/summary.json`.
+In: pictures and questions from pip packages. Out: `demo/output` and `demo/summary.json`.
 """

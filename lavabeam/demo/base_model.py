@@ -1,8 +1,8 @@
-"""The demo's starting point: a small tower and a small language model, trained from nothing, joined to a LLaVA folder.
+"""The demo's starting point: a small tower and a small language model, trained from scratch and joined to a LLaVA.
 
 In: a downloaded `images` dataset whose rows have facts (color=teal), and conversations about the same pictures.
 Out: a tokenizer (before the mix, which counts with it), and a checkpoint folder for stage 1.
-Tower and language model do not need each other: each learns in a process of its own.
+Tower and language model do not depend on each other: each is trained in its own process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DONE = "base.json"
 
 @dataclass(frozen=True)
 class BaseSizes:
-    """Sizes and steps of the small models. They were chosen by trying: see docs/training.md."""
+    """Sizes and steps of the small models, found by experiment: see docs/training.md."""
 
     image_size: int = 32
     patch_size: int = 8
@@ -44,24 +44,24 @@ class BaseSizes:
 
     @property
     def rule(self) -> ImageRule:
-        """What the tower makes of a picture: image_size / patch_size squared tokens."""
+        """The tower's image rule: image_size / patch_size squared tokens per picture."""
         return ImageRule(mode="square", image_size=self.image_size, patch_size=self.patch_size)
 
 
 @dataclass(frozen=True)
 class Talk:
-    """A conversations dataset, the template that its rows will be trained with, and which kinds of row (None: all)."""
+    """A conversations dataset, the template that its rows will be trained with, and the kinds of rows (None: all)."""
 
     conversations: str
     template: str
     kinds: tuple[str, ...] | None = None
 
-    def placed(self, work: Path) -> Talk:
+    def below(self, work: Path) -> Talk:
         """The same, with the dataset in the folder `work`."""
         return replace(self, conversations=str(work / self.conversations))
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Rows of these kinds that are fit to use."""
+        """The usable rows of these kinds."""
         for batch in Dataset.open(self.conversations).batches([*columns, "kind", "status"], 1024):
             for row in batch.to_pylist():
                 if row["status"] == "ok" and (self.kinds is None or row["kind"] in self.kinds):
@@ -69,7 +69,7 @@ class Talk:
 
 
 def train_tokenizer(talks: Sequence[Talk], folder: str | Path, vocabulary: int = BaseSizes.vocabulary) -> Path:
-    """A byte-level BPE tokenizer learnt from the conversations as their templates write them; the folder."""
+    """Train a byte-level BPE tokenizer on the conversations as their templates render them; returns its folder."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -100,8 +100,8 @@ def make_base_model(
     folder: str | Path,
     sizes: BaseSizes = BaseSizes(),
 ) -> dict[str, Any]:
-    """Train tower and language model and join them in `folder`/model; what each reached, and `reused` when both were
-    there already, from the same inputs."""
+    """Train tower and language model and join them in `folder`/model. Returns the results of both, and `reused` if both
+    already existed from the same inputs."""
     from lavabeam.demo.language import train_language
     from lavabeam.demo.tower import train_tower
     from trainer.models.assemble import assemble
@@ -116,17 +116,17 @@ def make_base_model(
     folder.mkdir(parents=True)
     tower, language = folder / "tower", folder / "language"
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        seeing = pool.submit(train_tower, str(images), str(tower), sizes)
-        speaking = pool.submit(train_language, str(images), list(talks), str(tokenizer), str(language), sizes)
-        reached = {"tower": seeing.result(), "language": speaking.result()}
+        vision = pool.submit(train_tower, str(images), str(tower), sizes)
+        text = pool.submit(train_language, str(images), list(talks), str(tokenizer), str(language), sizes)
+        results = {"tower": vision.result(), "language": text.result()}
     template = talks[-1].template
     assemble(tower, language, folder / "model", rule=sizes.rule, template=template, select_layer=-1, seed=sizes.seed)
-    write_json(folder / DONE, {"fingerprint": mark, **reached, "model": str(folder / "model")})
-    return {**reached, "model": str(folder / "model"), "reused": False}
+    write_json(folder / DONE, {"fingerprint": mark, **results, "model": str(folder / "model")})
+    return {**results, "model": str(folder / "model"), "reused": False}
 
 
 def base_fingerprint(images: str | Path, talks: Sequence[Talk], tokenizer: str | Path, sizes: BaseSizes) -> str:
-    """What the base model is a function of."""
+    """A hash of everything that the base model depends on."""
     from schemas.chat import load_tokenizer
 
     files = [Dataset.open(talk.conversations).as_parent().sha256 for talk in talks]
@@ -145,7 +145,7 @@ def _known(folder: Path, mark: str) -> dict[str, Any] | None:
 
 
 def _texts(talks: Sequence[Talk]) -> Iterator[str]:
-    """Every conversation as its template writes it."""
+    """Every conversation as its template renders it."""
     from schemas.chat import get_template
 
     for talk in talks:

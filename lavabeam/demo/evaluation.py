@@ -1,4 +1,4 @@
-"""The demo's evaluation, remembered beside the checkpoint: the same weights and questions are not asked again."""
+"""The demo's evaluation, cached beside the checkpoint: the same weights are not asked the same questions again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROCESSES = 2
 
 
 def evaluated(checkpoint: str | Path, questions: Iterable[Question], path: Path) -> dict[str, Any]:
-    """The figures of `trainer.inference.evaluate`, out of the file at `path` when it holds this very evaluation."""
+    """The figures of `trainer.inference.evaluate`, read from `path` if it holds this evaluation."""
     asked = list(questions)
     mark = fingerprint(weights_digest(Path(checkpoint)), _digest(asked))
     if path.is_file():
@@ -35,7 +35,7 @@ def evaluated(checkpoint: str | Path, questions: Iterable[Question], path: Path)
 
 
 def _answers(checkpoint: str, asked: list[Question]) -> list[str]:
-    """Answers in order, from as many processes as the machine has cores: small models gain nothing from threads."""
+    """Answers in order, from up to PROCESSES processes: small models gain nothing from threads."""
     count = min(os.cpu_count() or 1, PROCESSES)
     parts = [asked[start::count] for start in range(count)]
     with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -50,7 +50,7 @@ def _answer_part(checkpoint: str, asked: list[Question]) -> list[str]:
     import torch
 
     torch.set_num_threads(1)
-    return answers_of(checkpoint, asked, max_tokens=16)  # Easy-VQA's answers are a word
+    return answers_of(checkpoint, asked, max_tokens=16)  # Easy-VQA's answers are one word
 
 
 def _digest(asked: list[Question]) -> str:

@@ -1,8 +1,8 @@
-"""What the demo feeds in: the pictures of Easy-VQA and of scikit-image, as a website and as a list of its URLs.
+"""The demo's input: the pictures of Easy-VQA and of scikit-image, as a website and as a list of its URLs.
 
-Out of the pip packages `easy-vqa` (MIT) and `scikit-image` (BSD; the licence of each photograph stands in
-photographs.yaml). Nothing is invented but the faults that every crawl meets: pages that are gone, a file
-that is broken, copies of a picture under other addresses.
+They come from the pip packages `easy-vqa` (MIT) and `scikit-image` (BSD; photographs.yaml has the licence of each
+photograph). Only the faults that every crawl meets are made up: missing pages, a broken file, copies of a picture at
+other addresses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MISSING = ("gone-1.jpg", "gone-2.jpg", "gone-3.jpg")
 
 @dataclass(frozen=True)
 class EvaluationQuestion:
-    """One question of Easy-VQA's published test split; `kind` is color, shape or yesno, after its answer."""
+    """One question of Easy-VQA's published test split; `kind` is color, shape or yesno, by its answer."""
 
     image: Path
     question: str
@@ -41,7 +41,7 @@ class EvaluationQuestion:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The url list, and the server to run while it is downloaded (`with server:`); None when nothing is missing."""
+    """The URL list, and the server to run during the download (`with server:`); None if nothing is missing."""
 
     url_list: Path
     server: Server | None
@@ -50,13 +50,13 @@ class Prepared:
 
 @dataclass
 class Website:
-    """Pages by path, and the rows of the url list, in order, with a path where the URL will be."""
+    """Pages by path, and the rows of the URL list in order, each with a path in place of its URL."""
 
     pages: dict[str, Page] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, path: str, page: Page | None, source: str, **columns: Any) -> None:
-        """One row of the list; `page` None is an address where nothing is."""
+        """Add a row to the list; `page` None is an address without content."""
         if page is not None:
             self.pages[path] = page
         self.rows.append({"key": path.lstrip("/").rpartition(".")[0], "path": path, "source": source, **columns})
@@ -81,7 +81,7 @@ def build_website() -> Website:
 
 
 def url_list(site: Website, base_url: str) -> str:
-    """What `import` reads: one JSON object per line, with `base_url` in front of every path."""
+    """The file that `import` reads: one JSON object per line, with `base_url` in front of every path."""
     lines = []
     for row in site.rows:
         values = {name: value for name, value in row.items() if name != "path"}
@@ -90,10 +90,10 @@ def url_list(site: Website, base_url: str) -> str:
 
 
 def prepare(work: Path, images: Path) -> Prepared:
-    """Write the url list into `work`, and the website it points to unless `images` holds every picture already.
+    """Write the URL list into `work`; also make the website it points to, unless `images` already has every picture.
 
-    The port of the first run is kept, since it is part of every URL. When another program has taken it and
-    pictures are still missing, a new port makes a new list, and everything is computed again; `note` says so.
+    The port of the first run is kept, since it is part of every URL. If another program has taken it while pictures
+    are still missing, a new port makes a new list, and everything is computed again; `note` says so.
     """
     site, kept = build_website(), work / "port"
     port, free = remembered_port(kept)
@@ -119,7 +119,7 @@ def _is_downloaded(images: Path) -> bool:
 
 
 def evaluation_questions() -> Iterator[EvaluationQuestion]:
-    """Easy-VQA's own test split, in its order: 1,000 pictures that no step of the demo has seen."""
+    """Easy-VQA's test split, in order: 1,000 pictures that no step of the demo has seen."""
     folder = package_folder() / "test"
     for question, answer, number in read_questions(folder / "questions.json"):
         kind = "color" if answer in COLORS else "shape" if answer in SHAPES else "yesno"
@@ -127,7 +127,7 @@ def evaluation_questions() -> Iterator[EvaluationQuestion]:
 
 
 def _add_faults(site: Website) -> None:
-    """What is wrong with the web: files that are gone, slow, busy, broken, or no pictures at all."""
+    """The web's faults: files that are missing, slow, busy, broken, or not images at all."""
     for name in MISSING:
         site.add(f"/photographs/{name}", None, "faults", alt_text="A picture that is no longer there.")
     slow = Page(_photograph("coins.png"), seconds=2.0)
@@ -142,7 +142,7 @@ def _add_faults(site: Website) -> None:
 
 
 def _add_copies(site: Website, photographs: dict[str, dict]) -> None:
-    """The same pictures elsewhere: three byte for byte, four saved again in another format, quality or size."""
+    """The same pictures elsewhere: three byte for byte, four re-encoded in another format, quality or size."""
     for file in ("chelsea.png", "coffee.png", "rocket.jpg"):
         site.add(f"/mirror/{file}", Page(_photograph(file)), "copies", alt_text=photographs[file]["alt_text"])
     saved = {
@@ -168,7 +168,7 @@ def _photographs() -> list[dict[str, Any]]:
 
 
 def _photograph(file: str) -> Path:
-    """Where the installed scikit-image keeps the photograph; raises InputError without it."""
+    """The photograph's path in the installed scikit-image; raises InputError without it."""
     package = importlib.util.find_spec("skimage")
     path = Path(package.origin).parent / "data" / file if package and package.origin else None
     if path is None or not path.is_file():

@@ -1,7 +1,7 @@
-"""The small language model: learns to read and answer where words stand in the picture's place.
+"""The small language model: trained on conversations with words in place of the picture.
 
-The words are the picture's facts, shuffled and repeated; stage 1 then only has to turn a picture into something
-like such words. Without this the projector would have nothing to aim at.
+The words are the picture's facts, shuffled and repeated; stage 1 then only has to map a picture to something like such
+words. Without this the projector would have no target.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Text:
 
 
 def train_language(images: str, talks: Sequence[Talk], tokenizer: str, folder: str, sizes: BaseSizes) -> dict[str, Any]:
-    """Train a small Llama on the conversations of pictures with facts, and save it with the tokenizer; its loss."""
+    """Train a small Llama on conversations about pictures with facts, save it with the tokenizer, return its loss."""
     import shutil
     from pathlib import Path
 
@@ -100,7 +100,7 @@ def fill(texts: Sequence[Text], pad: int, sizes: BaseSizes, order: np.random.Gen
     for text in texts:
         extra = order.integers(FEWEST_WORDS, most + 1)
         chosen = [*range(len(text.words)), *order.integers(len(text.words), size=extra)]
-        words = [token for place in order.permutation(chosen) for token in text.words[place]]
+        words = [token for index in order.permutation(chosen) for token in text.words[index]]
         ids = text.before + words + text.after
         rows.append((ids, [IGNORE] * (len(ids) - len(text.labels)) + text.labels))
     width = max(len(ids) for ids, _ in rows)

@@ -1,4 +1,4 @@
-"""The demo from end to end: prepare inputs, run the data recipe, train, evaluate, write down what was measured."""
+"""The demo from end to end: prepare inputs, run the data recipe, train, evaluate, and record the results."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Say = Callable[[str], None]
 
 
 def run_demo(folder: str | Path, runner: Runner, say: Say) -> dict[str, Any]:
-    """Run the whole road in `folder` and return what `summary.json` holds. What is there already is not made again.
+    """Run everything in `folder` and return the content of `summary.json`. Existing results are not computed again.
 
     steps: rows per status of every step. train: losses and seconds per stage. evaluation: accuracy on Easy-VQA's own
-    test split beside the best constant answer per question type. seconds: of each part, and in all.
+    test split beside the best constant answer per question type. seconds: of each part, and in total.
     """
     from lavabeam.demo.training import train_demo
     from pipelines.report import write_report
@@ -45,7 +45,7 @@ def run_demo(folder: str | Path, runner: Runner, say: Say) -> dict[str, Any]:
 
 
 def run_data(work: Path, runner: Runner, say: Say) -> dict[str, Any]:
-    """The data recipe against the demo's own website and teacher; rows per status of every step, and requests sent."""
+    """Run the data recipe against the demo's website and teacher; rows per status of every step, and requests sent."""
     work.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         session = stack.enter_context(runner.session())
@@ -62,7 +62,7 @@ def run_data(work: Path, runner: Runner, say: Say) -> dict[str, Any]:
             summary = _act(action, session, work)
             steps[_name(summary)] = summary.statuses or {"ok": summary.rows}
             made += summary.made
-            say(_told(_name(summary), summary))
+            say(_summary_line(_name(summary), summary))
         return {"steps": steps, "made": made, "llm_requests": len(teacher.requests)}
 
 
@@ -73,11 +73,11 @@ def _act(action: Action, runner: Runner, work: Path) -> RunSummary:
 
 
 def _make_tokenizer(work: Path) -> None:
-    """The tokenizer that the mix counts with; it learns from the conversations, once."""
+    """Train the tokenizer that the mix counts with on the conversations, once."""
     from lavabeam.demo.training import TALKS, train_tokenizer
 
     if not (work / "tokenizer" / "tokenizer.json").is_file():
-        train_tokenizer([talk.placed(work) for talk in TALKS], work / "tokenizer")
+        train_tokenizer([talk.below(work) for talk in TALKS], work / "tokenizer")
 
 
 def _name(summary: RunSummary) -> str:
@@ -85,7 +85,7 @@ def _name(summary: RunSummary) -> str:
     return f"{summary.step} {Path(summary.dataset).name}" if several else summary.step
 
 
-def _told(name: str, summary: RunSummary) -> str:
+def _summary_line(name: str, summary: RunSummary) -> str:
     statuses = ", ".join(f"{count} {status}" for status, count in summary.statuses.items())
     done = f"{summary.seconds:.1f} s" if summary.made else "nothing to do"
     return f"{name}: {summary.rows} rows ({statuses}), {done}"

@@ -1,13 +1,13 @@
-"""The scripted teacher: a small OpenAI-compatible server on 127.0.0.1 that answers by rule. It is no LLM.
+"""The scripted teacher: a small OpenAI-compatible server on 127.0.0.1 that answers by rule. It is not an LLM.
 
-It stands in for an LLM where there is none: the requests are real HTTP, so a real server needs only another
-`base_url` and `model`. Ids and usage are functions of the request, so two runs get the same bytes. Every request is
-logged, for tests that count what was sent.
+It replaces an LLM where there is none. The requests are real HTTP, so a real server only needs another `base_url` and
+`model`. Ids and usage are functions of the request, so two runs get the same bytes. Every request is logged, for tests
+that count what was sent.
 
     with Teacher() as teacher:
         ... base_url=teacher.base_url ...
 
-or in a process of its own: `python -m lavabeam.demo.teacher --port 8123 --log requests.jsonl`.
+or in a separate process: `python -m lavabeam.demo.teacher --port 8123 --log requests.jsonl`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _LARGEST_REQUEST = 64 * 1024 * 1024
 
 
 class Teacher:
-    """The server, in a thread of its own between `start` and `stop` (or as a context manager).
+    """The server, in its own thread between `start` and `stop` (or as a context manager).
 
-    `latency_s` is waited before each answer; `busy_share` of the requests, drawn at random with a fixed seed, get a
-    429 with `Retry-After`: to rehearse with a slow or a busy endpoint. `requests` has one entry per request that
-    was answered: id, model, tokens and status.
+    It waits `latency_s` before each answer, and rejects `busy_share` of the requests, drawn at random with a fixed
+    seed, with a 429 and `Retry-After`: to rehearse with a slow or busy endpoint. `requests` has one entry per answered
+    request: id, model, tokens and status.
     """
 
     def __init__(self, port: int = 0, latency_s: float = 0.0, busy_share: float = 0.0, log: str | Path | None = None):
@@ -93,7 +93,7 @@ class Teacher:
         return await self.respond(request, body, answer)
 
     async def respond(self, request: web.Request, body: dict[str, Any], answer: dict[str, Any]) -> web.StreamResponse:
-        """What is sent for a request that reads well; `answer` is its completion."""
+        """The response to a valid request; `answer` is its completion."""
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
         if self._busy_share and self._random.random() < self._busy_share:
@@ -115,7 +115,7 @@ class Teacher:
 
 
 def complete(body: dict[str, Any]) -> dict[str, Any]:
-    """The chat completion of a body: a pure function of it (OpenAI API reference, "The chat completion object")."""
+    """The chat completion for a body: a pure function of it (OpenAI API reference, "The chat completion object")."""
     messages = body["messages"]
     text = compose(_text(messages[-1]["content"]))
     asked = sum(len(_TOKEN.findall(_text(message["content"]))) for message in messages)
@@ -145,14 +145,14 @@ def refusal(status: int, code: str, message: str, headers: dict[str, str] | None
 
 
 def _text(content: str | list[dict[str, Any]]) -> str:
-    """The words of a message; pictures are not looked at."""
+    """The text of a message; pictures are ignored."""
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _limited(text: str, limit: int | None) -> tuple[str, int, bool]:
-    """`text` cut after `limit` tokens (words and marks), their number, and whether that was all of it."""
+    """`text` cut after `limit` tokens (words and punctuation), their number, and whether the text is complete."""
     tokens = list(_TOKEN.finditer(text))
     if limit is None or len(tokens) <= limit:
         return text, len(tokens), True

@@ -1,7 +1,7 @@
-"""How the scripted teacher writes: by rule, from the words in a request. It is no language model and sees nothing.
+"""The scripted teacher's rules: answers composed from the words in a request. It is not a model and sees no picture.
 
-In: the text of the last user message (notes about a picture, and a line `Task: ...`). Out: an answer in the form
-that the task's prompt asks for. The same words always give the same answer.
+In: the text of the last user message (notes about a picture, and a line `Task: ...`). Out: an answer in the form that
+the task's prompt asks for. The same words always give the same answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Notes:
     task: str = ""
     captions: list[str] = field(default_factory=list)
     objects: list[tuple[str, float, float]] = field(default_factory=list)
-    """(label, x and y of the middle), in fractions of the picture."""
+    """(label, x and y of the centre), in fractions of the picture."""
     facts: dict[str, str] = field(default_factory=dict)
     conversation: list[str] = field(default_factory=list)
     seed: int = 0
@@ -33,7 +33,7 @@ class Notes:
 
 
 def compose(text: str) -> str:
-    """The answer to a user message; one that states no known task is answered with a plain sentence."""
+    """The answer to a user message; without a known task it is a plain sentence."""
     notes = read_notes(text)
     return _TASKS.get(notes.task, _describe)(notes)
 
@@ -86,11 +86,11 @@ def _detail(notes: Notes) -> str:
     sentences += [_sentence(caption) for caption in notes.captions]
     counts = Counter(label for label, _, _ in notes.objects)
     for label, count in counts.items():
-        places = [_place(x, y) for name, x, y in notes.objects if name == label]
+        positions = [_position(x, y) for name, x, y in notes.objects if name == label]
         if count == 1:
-            sentences.append(f"There is {_article(label)} {places[0]}.")
+            sentences.append(f"There is {_article(label)} {positions[0]}.")
         else:
-            sentences.append(f"There are {_number(count)} {_plural(label)}, the first of them {places[0]}.")
+            sentences.append(f"There are {_number(count)} {_plural(label)}, the first of them {positions[0]}.")
     return " ".join(dict.fromkeys(sentences)) or _NOTHING[1]
 
 
@@ -120,7 +120,7 @@ def _short_answer(notes: Notes) -> str:
 
 
 def _judge(notes: Notes) -> str:
-    """Scores by the share of the answers' words that the notes have, from 1 to 5."""
+    """Scores from 1 to 5, by the share of the notes' words that the answers use."""
     known = _words(" ".join([*notes.captions, *notes.facts.values(), *(label for label, _, _ in notes.objects)]))
     said = _words(" ".join(line for line in notes.conversation if line.startswith("assistant")))
     share = len(known & said) / max(1, len(known))
@@ -177,7 +177,7 @@ def _number(count: int) -> str:
     return _NUMBERS[count] if count < len(_NUMBERS) else str(count)
 
 
-def _place(x: float, y: float) -> str:
+def _position(x: float, y: float) -> str:
     side = "on the left" if x < 0.4 else "on the right" if x > 0.6 else "in the middle"
     height = "at the top" if y < 0.33 else "at the bottom" if y > 0.67 else ""
     return f"{side}, {height}" if height else side

@@ -1,4 +1,4 @@
-"""The small vision tower: learns to name the facts of a picture (its colour, its shape)."""
+"""The small vision tower: trained to name the facts of a picture (its colour, its shape)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from schemas.dataset import Dataset
+from schemas.standing import EVERY_CHOICE, Standing, Use
 
 if TYPE_CHECKING:
     from lavabeam.demo.base_model import BaseSizes
@@ -15,11 +16,11 @@ IGNORE = -100
 WARMUP_STEPS = 20
 POSITION_SCALE = 0.3
 LAST_RATE = 0.02
-"""The cosine ends at this share of the learning rate."""
+"""The cosine schedule ends at this share of the learning rate."""
 
 
 def train_tower(images: str, folder: str, sizes: BaseSizes) -> dict[str, Any]:
-    """Train a CLIP vision model on the facts of `images` and save it; loss and share of facts named right."""
+    """Train a CLIP vision model on the facts of `images` and save it; returns the loss and counts."""
     import torch
     from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
@@ -68,13 +69,13 @@ def load_facts(images: str, sizes: BaseSizes) -> tuple[Any, Any, dict[str, list[
 
     from trainer.inputs.pictures import prepare
 
-    columns = ["image", "facts", "download_status"]
     dataset = Dataset.open(images)
+    standing = Standing.of(dataset, Use(pictures=True, takes=EVERY_CHOICE))
     rows = [
         row
-        for batch in dataset.batches([name for name in columns if name in dataset.columns], 1024)
-        for row in batch.to_pylist()
-        if row["facts"] and row["image"] is not None and row.get("download_status", "ok") == "ok"
+        for batch in dataset.batches(["image", "facts", *standing.columns_in(dataset.columns)], 1024)
+        for row, reason in zip(batch.to_pylist(), standing.reasons(batch).to_pylist(), strict=True)
+        if row["facts"] and reason is None
     ]
     values: dict[str, set[str]] = {}
     for row in rows:
@@ -92,10 +93,10 @@ def load_facts(images: str, sizes: BaseSizes) -> tuple[Any, Any, dict[str, list[
 
 
 def widen_start(model: Any) -> None:
-    """Draw weights with deviation 1/sqrt(inputs) (LeCun et al. 1998, Efficient BackProp, section 4.6).
+    """Initialise weights with standard deviation 1/sqrt(inputs) (LeCun et al. 1998, Efficient BackProp, section 4.6).
 
-    CLIP's own start assumes width 768; at width 64 it leaves the tower blind to shapes for hundreds of steps.
-    Positions, which are added and not multiplied, start at 0.3.
+    CLIP's own initialisation assumes width 768; at width 64 it leaves the tower blind to shapes for hundreds of steps.
+    Position embeddings, which are added and not multiplied, start at 0.3.
     """
     import torch
 
@@ -106,7 +107,7 @@ def widen_start(model: Any) -> None:
 
 
 def optimise(parameters: list, next_loss: Any, steps: int, rate: float) -> float:
-    """AdamW with warm-up and cosine for a fixed number of steps; the mean loss of the last tenth."""
+    """AdamW with warm-up and cosine decay for a fixed number of steps; returns the mean loss of the last tenth."""
     import torch
 
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))

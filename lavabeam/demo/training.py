@@ -1,4 +1,4 @@
-"""The demo's training: base model, stage 1, stage 2, evaluation. Datasets in, a checkpoint and figures out."""
+"""The demo's training: base model, stage 1, stage 2, evaluation. Datasets in, a checkpoint and results out."""
 
 from __future__ import annotations
 
@@ -22,21 +22,25 @@ TALKS = (
     Talk("talks", "mistral", ("conversation", "detail", "reasoning")),
     Talk("questions", "mistral"),
 )
-"""What the tokenizer and the language model learn from, in the templates of the two mixes."""
+"""What the tokenizer and the language model are trained on, in the templates of the two mixes."""
 
 
 def train_demo(work: str | Path, say: Say = print, processes: int | None = None) -> dict[str, Any]:
-    """Train the small LLaVA on the datasets in `work` and evaluate it on Easy-VQA's test split; what is there already,
-    from the same inputs, is not made again.
+    """Train the small LLaVA on the datasets in `work` and evaluate it on Easy-VQA's test split. Existing results from
+    the same inputs are reused.
 
     Reads photos, talks, questions, tokenizer, pretrain, finetune; writes base, stage1, stage2, evaluation.json.
     The trained model is `stage2/model`. Returns {"train": {"base", "stage1", "stage2", "reused"}, "evaluation",
     "model"}; each part has its losses and seconds.
     """
     work = Path(work)
-    talks = [talk.placed(work) for talk in TALKS]
+    talks = [talk.below(work) for talk in TALKS]
     base = _timed(lambda: make_base_model(work / "photos", talks, work / "tokenizer", work / "base"))
-    say(_told("base model", base, f"tower loss {base['tower']['loss']}, language loss {base['language']['loss']}"))
+    say(
+        _summary_line(
+            "base model", base, f"tower loss {base['tower']['loss']}, language loss {base['language']['loss']}"
+        )
+    )
     parts = {"base": base}
     start = base["model"]
     for stage, mix in (("stage1", "pretrain"), ("stage2", "finetune")):
@@ -45,9 +49,13 @@ def train_demo(work: str | Path, say: Say = print, processes: int | None = None)
         result = train(recipe, processes=processes, overrides=overrides, replace=True, report=say)
         parts[stage] = result
         start = result["model"]
-        say(_told(stage, result, f"loss {result['first_loss']:.3f} -> {result['last_loss']:.3f}"))
+        say(_summary_line(stage, result, f"loss {result['first_loss']:.3f} -> {result['last_loss']:.3f}"))
     evaluation = evaluated(start, evaluation_questions(), work / "evaluation.json")
-    say(_told("evaluation", evaluation, f"{evaluation['accuracy']:.1%} of {evaluation['questions']} questions right"))
+    say(
+        _summary_line(
+            "evaluation", evaluation, f"{evaluation['accuracy']:.1%} of {evaluation['questions']} questions right"
+        )
+    )
     reused = all(part["reused"] for part in (*parts.values(), evaluation))
     return {"train": {**parts, "reused": reused}, "evaluation": evaluation, "model": str(start)}
 
@@ -58,5 +66,5 @@ def _timed(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {**made, "seconds": round(time.perf_counter() - began, 2)}
 
 
-def _told(name: str, result: dict[str, Any], text: str) -> str:
+def _summary_line(name: str, result: dict[str, Any], text: str) -> str:
     return f"{name}: {text}" + (" (made before, nothing recomputed)" if result["reused"] else "")

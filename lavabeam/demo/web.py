@@ -1,7 +1,7 @@
 """A small website on 127.0.0.1 that behaves like the web: fast, slow, busy, broken and missing files.
 
-It runs in a thread of the demo and ends with it, so a killed demo leaves no server behind. The port is
-kept in the working folder: the URL list, and all that was computed from it, stay valid for the next run.
+It runs in a thread of the demo and ends with it, so a killed demo leaves no server behind. The port is kept in the
+working folder: the URL list, and everything computed from it, stay valid for the next run.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Page:
-    """What one address answers with: a file or bytes."""
+    """The response of one address: a file or bytes."""
 
     content: Path | bytes
     content_type: str | None = None
-    """None: from the address's ending."""
+    """None: from the address's suffix."""
     seconds: float = 0.0
-    """How long the answer takes to arrive, in many small pieces."""
+    """How long the response takes to arrive, in many small pieces."""
     refusals: int = 0
-    """How many requests are first answered with 503 and `Retry-After: 1`."""
+    """The number of requests that first get a 503 and `Retry-After: 1`."""
 
 
 class Server:
-    """Serves pages in a thread of its own between `with` and its end."""
+    """Serves pages in its own thread, as a context manager."""
 
     def __init__(self, pages: Mapping[str, Page], port: int):
         self.pages, self.port = pages, port
@@ -109,14 +109,14 @@ def base_url(port: int) -> str:
 
 
 def remembered_port(path: Path) -> tuple[int, bool]:
-    """(the port kept in the file `path`, whether it is usable now); without the file, a new free port is kept there."""
+    """(the port in the file `path`, whether it is free now); without the file, a new free port is written to it."""
     if path.is_file() and (text := path.read_text().strip()).isdigit():
         return int(text), is_free(int(text))
     return new_port(path), True
 
 
 def new_port(path: Path) -> int:
-    """A port that is free now, kept in `path` for later runs."""
+    """A port that is free now, written to `path` for later runs."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
@@ -126,7 +126,7 @@ def new_port(path: Path) -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on the port now."""
+    """Whether a server can listen on the port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

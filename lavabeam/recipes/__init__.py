@@ -1,4 +1,4 @@
-"""The published recipes, found by name from any folder: data (`lavabeam run`), mixes, training."""
+"""The published recipes, available by name from any folder: data (`lavabeam run`), mixes, training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 KINDS = {"data": "lavabeam run", "mixes": "lavabeam mix", "training": "lavabeam train"}
-"""Folder -> the command that its recipes are for."""
+"""Folder -> the command that runs its recipes."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,20 @@ class Published:
 
     @property
     def summary(self) -> str:
-        """The first line of the comment at its head."""
+        """The first line of its leading comment."""
         first = self.path.read_text(encoding="utf-8").split("\n", 1)[0]
         return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def published(kind: str | None = None) -> Iterator[Published]:
-    """All recipes, or those of one kind, in the order of kinds and names."""
+    """All recipes, or those of one kind, ordered by kind and name."""
     for folder in KINDS if kind is None else (kind,):
         for path in sorted((FOLDER / folder).glob("*.yaml")):
             yield Published(path.stem, folder, path)
 
 
 def locate(recipe: str | Path, kind: str) -> Path:
-    """The file that `recipe` means: a path, or the name of a published one. Raises InputError naming the nearest."""
+    """The file of a recipe given by path or published name. Raises InputError naming the nearest known name."""
     path = Path(recipe)
     if path.is_file() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         return path

@@ -12,13 +12,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
-from pipelines.generate.checks import check_refusal
 from pipelines.llm.answer import Answer, AnswerStatus
-from pipelines.llm.estimate import estimate_requests
-from pipelines.llm.pictures import sendable, sendable_in_thread
+from pipelines.llm.pictures import in_thread_if_redrawn, sendable
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import load_prompt
 from pipelines.llm.reading.parsers import parse_text
+from pipelines.llm.reading.refusal import check_refusal
 from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
@@ -60,16 +59,18 @@ class Endpoint:
     def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
         return self._lease.in_order(pictures, self._caption)
 
-    def estimate(self, pictures: Iterator[Picture]) -> dict[str, Any]:
-        """What asking about `pictures` would take (pipelines/llm/estimate.py); sends nothing."""
-        return estimate_requests(self.config, self._estimated(pictures))
+    def requests(self, pictures: Iterator[Picture]) -> Iterator[tuple[ChatRequest, int]]:
+        """What `captions` sends about `pictures`, and the output tokens to expect; undecodable ones are left out."""
+        for picture in pictures:
+            with suppress(PictureError):
+                yield self._request(picture), self._prompt.expected_output_tokens
 
     def close(self) -> None:
         self._lease.close()
 
     async def _caption(self, picture: Picture) -> Caption:
         try:
-            request = self._request(picture, await sendable_in_thread(picture.data))
+            request = await in_thread_if_redrawn(picture.data, lambda: self._request(picture))
         except PictureError as error:
             return Caption(CaptionStatus.undecodable, detail=str(error))
         answer = await self._lease.client.ask(request)
@@ -83,18 +84,13 @@ class Endpoint:
             status = AnswerStatus.refused if refused else CaptionStatus.empty
             return Caption(status, detail=rejected.detail, answer=answer)
 
-    def _estimated(self, pictures: Iterator[Picture]) -> Iterator[tuple[ChatRequest, int]]:
-        for picture in pictures:
-            with suppress(PictureError):
-                yield self._request(picture, sendable(picture.data)), self._prompt.expected_output_tokens
-
-    def _request(self, picture: Picture, data: bytes) -> ChatRequest:
-        """The question about one picture; `data` is what is sent of it."""
+    def _request(self, picture: Picture) -> ChatRequest:
+        """The question about one picture; raises PictureError for one that cannot be sent."""
         known = {"captions": [picture.alt_text] if picture.alt_text else []}
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
-            messages=self._prompt.messages(known, (data,)),
+            messages=self._prompt.messages(known, (sendable(picture.data),)),
             max_output_tokens=self.config.max_output_tokens,
             parameters=self.config.request_parameters(),
             prompt=f"{self._prompt.id}/{self._prompt.version}",

@@ -19,6 +19,7 @@ class CaptionStatus(StrEnum):
 
     not_asked = "not_asked"  # the step's `only` leaves this row out
     no_image = "no_image"  # an earlier step left the row without image bytes
+    skipped_input = "skipped_input"  # an earlier step says that the row cannot be used; the detail says which
     undecodable = "undecodable"  # the bytes are there and no decoder reads them
     empty = "empty"  # the engine answered with no words
     low_score = "low_score"  # no candidate matches the picture well enough; the detail has the best one
@@ -73,6 +74,10 @@ class Engine(Protocol):
     @property
     def identity(self) -> Identity:
         """Who captions; known after `setup`."""
+
+    @property
+    def source_version(self) -> str | None:
+        """What decides the words beside the config: a hash of weights or prompt. Known before `setup`."""
 
     def captions(self, pictures: Iterator[Picture]) -> Iterator[Caption]:
         """Yield one caption per picture, in the order of the pictures.

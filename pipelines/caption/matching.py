@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from pipelines.caption.local import model_version
 from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 Pair = tuple[int, str]
 """A picture by its number in the list of images, and words."""
@@ -62,7 +65,7 @@ class Matcher:
                 found += self._scored(chosen, [words for _, words in part]).tolist()
         return [round(score, DIGITS) for score in found]
 
-    def _seen(self, images: Sequence[Image.Image]) -> Any:
+    def _seen(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Images -> what the tower makes of them: (images, patches, width) for the head, else (images, width)."""
         inputs = self._processor.image_processor(images=list(images), return_tensors="pt").to(self._device)
         pixels = inputs["pixel_values"]
@@ -70,7 +73,7 @@ class Matcher:
             return self._model.vision_model(pixel_values=pixels).last_hidden_state
         return _unit(self._model.get_image_features(pixel_values=pixels))
 
-    def _scored(self, seen: Any, texts: list[str]) -> Any:
+    def _scored(self, seen: torch.Tensor, texts: list[str]) -> torch.Tensor:
         """A picture and a text for each pair -> scores (pairs,)."""
         words = self._words(texts)
         if not self._has_head:
@@ -80,7 +83,7 @@ class Matcher:
         joined = self._model.text_encoder(**words, encoder_hidden_states=seen, encoder_attention_mask=everywhere)
         return self._model.itm_head(joined.last_hidden_state[:, 0]).softmax(dim=-1)[:, 1]
 
-    def _words(self, texts: list[str]) -> Any:
+    def _words(self, texts: list[str]) -> dict[str, torch.Tensor]:
         tokenizer, text = self._processor.tokenizer, self._model.config.get_text_config()
         # SigLIP was trained on texts padded to its whole length, and reads no mask (model card, "Usage").
         padding: Any = "max_length" if "siglip" in self._model.config.model_type else True
@@ -90,7 +93,7 @@ class Matcher:
         return {name: words[name].to(self._device) for name in taken}
 
 
-def _unit(features: Any) -> Any:
+def _unit(features: torch.Tensor) -> torch.Tensor:
     """Embeddings (rows, width) at length 1; the library wraps them in an output object."""
     features = getattr(features, "pooler_output", features)
     return features / features.norm(dim=-1, keepdim=True)

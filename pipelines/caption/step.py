@@ -12,14 +12,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import BeforeValidator, Field
 
-from pipelines.caption.endpoint import Endpoint
+from pipelines.caption.endpoint import Endpoint, EndpointCaptionConfig
 from pipelines.caption.engine import Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
-from pipelines.engine.step import Config, Context, Needs, Step
+from pipelines.engine.step import Config, Context, Needs
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, AnswerStatus, with_answers
+from pipelines.llm.asks import AsksLlm
+from pipelines.llm.request import ChatRequest
 from pipelines.llm.tally import Tally, usage_fields, usage_of
-from schemas import Dataset
+from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
+from schemas.standing import EVERY_CHOICE, Use, reasons_in
 
 
 def _named(value: Any) -> Any:
@@ -52,15 +55,14 @@ class _Pending:
         return None not in self.captions
 
 
-class CaptionStep(Step[CaptionConfig]):
+class CaptionStep(AsksLlm[CaptionConfig]):
     """Adds `caption`, and who wrote it: engine, model and version. Rows left out say why in `caption_status`."""
 
     name = "caption"
     version = 3
     Config = CaptionConfig
-    reads: tuple[str, ...] = ("key", "image")  # type: ignore[misc]
     optional = ("alt_text",)
-    adds: ClassVar[tuple[pa.Field, ...]] = (
+    adds = (
         pa.field("caption", pa.string()),
         pa.field("caption_engine", pa.string()),
         pa.field("caption_model", pa.string()),
@@ -72,13 +74,18 @@ class CaptionStep(Step[CaptionConfig]):
     statuses = with_answers(CaptionStatus)
     transient = TRANSIENT
     unfinished = UNFINISHED
-    left_out = frozenset({CaptionStatus.not_asked, CaptionStatus.no_image})
+    passed_over = frozenset({CaptionStatus.not_asked, CaptionStatus.no_image, CaptionStatus.skipped_input})
     former_statuses: ClassVar = {"over_budget": AnswerStatus.budget_exhausted}
 
-    def __init__(self, config: CaptionConfig):
-        super().__init__(config)
-        # The columns that choose the rows are read like any other, so that their change is noticed.
-        self.reads = (*type(self).reads, *sorted(config.only))
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that choose the rows are read like any other, so that their change is noticed."""
+        return ("key", "image", *sorted(self.config.only))
+
+    @property
+    def use(self) -> Use:
+        """Copies are captioned: whether a mix takes them is not decided here."""
+        return Use(takes=EVERY_CHOICE)
 
     @property
     def needs(self) -> Needs:
@@ -93,23 +100,34 @@ class CaptionStep(Step[CaptionConfig]):
     def teardown(self) -> None:
         self._engine.close()
 
-    def fingerprint(self, inputs: dict[str, str]) -> str:
-        """Covers the model's weights too: another model at the same path makes other captions."""
-        return fingerprint(super().fingerprint(inputs), self._source_version)
+    def depends_on(self) -> dict[str, Any]:
+        """The model's weights or the prompt file: another one under the same name makes other captions."""
+        return {"source_version": build_engine(self.config.engine).source_version}
 
-    @cached_property
-    def _source_version(self) -> str | None:
-        return getattr(build_engine(self.config.engine), "source_version", None)
+    def fingerprint(self, inputs: dict[str, str]) -> str:
+        """Computed as in release 0.1.0, around the rest, so that no caption is made again for the change."""
+        own = fingerprint(self.name, self.version, self.config.identity(), inputs)
+        return fingerprint(own, self.dependencies["source_version"])
 
     def estimate(self, dataset: str | Path) -> dict[str, Any] | None:
-        """What captioning `dataset` would ask of an endpoint and cost; None where another engine captions."""
-        engine = build_engine(self.config.engine)
-        if not isinstance(engine, Endpoint):
-            return None
-        opened = Dataset.open(dataset)
-        present = [name for name in (*self.reads, *self.optional) if name in opened.columns]
-        chosen = (one for batch in opened.batches(present, self.batch_rows) for one in self._chosen(batch))
-        return engine.estimate(picture for picture, _ in chosen if picture is not None)
+        """None where another engine than an endpoint captions."""
+        return super().estimate(dataset) if isinstance(self.config.engine, EndpointCaptionConfig) else None
+
+    @property
+    def endpoint(self) -> EndpointCaptionConfig:
+        """Raises InputError when the engine is no endpoint."""
+        if not isinstance(self.config.engine, EndpointCaptionConfig):
+            raise InputError(
+                f"caption: the engine {self.config.engine.name!r} sends nothing; there is no cost to estimate."
+            )
+        return self.config.engine
+
+    def requests(self, batch: pa.RecordBatch) -> Iterator[tuple[ChatRequest, int]]:
+        yield from self._asker.requests(picture for picture, _ in self._chosen(batch) if picture is not None)
+
+    @cached_property
+    def _asker(self) -> Endpoint:
+        return Endpoint(self.endpoint)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The engine pulls pictures ahead across batches; a batch leaves as soon as all its rows are settled."""
@@ -144,15 +162,17 @@ class CaptionStep(Step[CaptionConfig]):
         keys, images = batch.column("key"), batch.column("image")
         words = batch.column("alt_text").to_pylist() if "alt_text" in batch.schema.names else [None] * batch.num_rows
         choosing = {name: (batch.column(name), set(values)) for name, values in self.config.only.items()}
-        for row in range(batch.num_rows):
+        for row, reason in enumerate(reasons_in(batch)):
             if any(column[row].as_py() not in values for column, values in choosing.values()):
                 yield None, Caption(CaptionStatus.not_asked)
                 continue
             data = (images[row].as_py() or {}).get("bytes")
-            if data:
-                yield Picture(keys[row].as_py(), data, words[row]), None
-            else:
+            if not data:
                 yield None, Caption(CaptionStatus.no_image)
+            elif reason is not None:
+                yield None, Caption(CaptionStatus.skipped_input, detail=reason)
+            else:
+                yield Picture(keys[row].as_py(), data, words[row]), None
 
     def _output(self, pending: _Pending) -> pa.RecordBatch:
         rows: list[dict[str, Any]] = []

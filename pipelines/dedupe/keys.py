@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +47,7 @@ class DedupeKeys(Step[DedupeConfig]):
     Config = DedupeConfig
     reads = ("key", "image")
     optional = ("sha256", "phash", "width", "height")
-    adds: ClassVar[tuple[pa.Field, ...]] = (
+    adds = (
         pa.field("dedupe_sha256", pa.string()),
         pa.field("dedupe_phash", pa.string()),
         pa.field("dedupe_width", pa.int32()),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ from pipelines.dedupe.keys import DedupeConfig, DedupeKeys
 from pipelines.engine.blocks import Ranges, aligned, block_of, concatenate, distinct, divide, pack, part_of, unpack
 from pipelines.engine.components import FOREST, connect, forest_block
 from pipelines.engine.step import DatasetStep
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 GROUP_ROWS = 1 << 18
 """Hashes of one band that are compared in one group, about: 100 bytes each while they are."""
@@ -52,13 +55,14 @@ class Dedupe(DatasetStep[DedupeConfig]):
     Config = DedupeConfig
     keys = DedupeKeys
     reads = ("key", "dedupe_sha256", "dedupe_phash", "dedupe_width", "dedupe_height")
-    adds: ClassVar[tuple[pa.Field, ...]] = (
+    adds = (
         pa.field("cluster", pa.string()),
         pa.field("cluster_size", pa.int32()),
         pa.field("duplicate_of", pa.string()),
     )
     statuses = DedupeStatus
-    left_out = frozenset({DedupeStatus.no_image})
+    passed_over = frozenset({DedupeStatus.no_image})
+    by_choice: ClassVar[Mapping[str, str]] = {DedupeStatus.copy: "duplicate", DedupeStatus.near_copy: "duplicate"}
     verdict_schema = VERDICTS
 
     def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -81,7 +85,7 @@ class Dedupe(DatasetStep[DedupeConfig]):
         ]
         return pa.RecordBatch.from_arrays(columns, schema=MEMBERS)
 
-    def verdicts(self, keys: Any, ranges: Ranges) -> Any:
+    def verdicts(self, keys: beam.PCollection[bytes], ranges: Ranges) -> beam.PCollection[tuple[int, bytes]]:
         import apache_beam as beam
 
         distance, groups = self.config.near_distance, -(-ranges.rows // GROUP_ROWS) or 1

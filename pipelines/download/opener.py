@@ -16,7 +16,7 @@ from pipelines.download.statuses import Failure
 def guarded_opener(guard: Guard, context: ssl.SSLContext) -> urllib.request.OpenerDirector:
     """An opener that follows redirects, and knows no files, no ftp, no data URLs, no proxies and no passwords."""
 
-    def connect(address: tuple[str, int], timeout: Any = None, source_address: Any = None) -> socket.socket:
+    def connect(address: tuple[str, int], timeout: float | None = None, source_address: object = None) -> socket.socket:
         host, port = address
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         try:
@@ -37,11 +37,11 @@ def guarded_opener(guard: Guard, context: ssl.SSLContext) -> urllib.request.Open
         return connection
 
     class Plain(urllib.request.HTTPHandler):
-        def http_open(self, request: Any) -> Any:
+        def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
             return self.do_open(plain, request)  # type: ignore[arg-type]
 
     class Secure(urllib.request.HTTPSHandler):
-        def https_open(self, request: Any) -> Any:
+        def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
             return self.do_open(secure, request, context=context)  # type: ignore[arg-type]
 
     opener = urllib.request.OpenerDirector()
@@ -57,7 +57,7 @@ def guarded_opener(guard: Guard, context: ssl.SSLContext) -> urllib.request.Open
     return opener
 
 
-def _first_reachable(addresses: list[str], port: int, timeout: Any) -> socket.socket:
+def _first_reachable(addresses: list[str], port: int, timeout: float | None) -> socket.socket:
     problem: OSError | None = None
     for address in addresses:
         try:

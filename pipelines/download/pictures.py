@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipelines.download.config import DownloadConfig
 from pipelines.download.headers import Header, picture_failures, read_header
@@ -16,6 +16,9 @@ from pipelines.download.resize import final_size, resize, scaled_size, shrink_wh
 from pipelines.download.statuses import DownloadStatus, Failure
 from schemas.phash import perceptual_hash
 from schemas.pictures import jpeg_pixels, rgb
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _LARGE = 2**23
 """Pixels above which pictures are decoded one at a time: a progressive JPEG takes up to 9 bytes for each."""
@@ -110,7 +113,7 @@ def _may_stay(data: bytes, header: Header, config: DownloadConfig) -> bool:
     )
 
 
-def _decode(data: bytes, header: Header, config: DownloadConfig) -> Any:
+def _decode(data: bytes, header: Header, config: DownloadConfig) -> np.ndarray:
     """Upright, opaque pixels: uint8 BGR (height, width, 3), OpenCV's order."""
     if header.format == "jpeg" and "cmyk" not in header.traits:
         shrink = shrink_while_decoding(header.width, header.height, config)
@@ -122,7 +125,7 @@ def _decode(data: bytes, header: Header, config: DownloadConfig) -> Any:
         return rgb(data)[:, :, ::-1].copy()
 
 
-def _encode(pixels: Any, config: DownloadConfig) -> tuple[bytes, str]:
+def _encode(pixels: np.ndarray, config: DownloadConfig) -> tuple[bytes, str]:
     import cv2
 
     name, quality = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pipelines.download.config import DownloadConfig
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _WHITE = (255, 255, 255)
 
 
-def resize(pixels: Any, config: DownloadConfig) -> Any:
+def resize(pixels: np.ndarray, config: DownloadConfig) -> np.ndarray:
     """`pixels` (height, width, 3) in the size that the options ask for."""
     height, width = pixels.shape[:2]
     size = scaled_size(width, height, config)
@@ -54,7 +57,7 @@ def _scale(width: int, height: int, config: DownloadConfig) -> float | None:
     return config.image_size / side
 
 
-def _scaled(pixels: Any, size: tuple[int, int], config: DownloadConfig) -> Any:
+def _scaled(pixels: np.ndarray, size: tuple[int, int], config: DownloadConfig) -> np.ndarray:
     """`pixels` in `size` (width, height)."""
     import cv2
 
@@ -72,13 +75,13 @@ def _scaled(pixels: Any, size: tuple[int, int], config: DownloadConfig) -> Any:
     return cv2.resize(pixels, size, interpolation=method)
 
 
-def _crop(pixels: Any, side: int) -> Any:
+def _crop(pixels: np.ndarray, side: int) -> np.ndarray:
     height, width = pixels.shape[:2]
     top, left = (height - side) // 2, (width - side) // 2
     return pixels[top : top + side, left : left + side]
 
 
-def _pad(pixels: Any, side: int) -> Any:
+def _pad(pixels: np.ndarray, side: int) -> np.ndarray:
     """White on all sides until it is `side` square; an odd pixel goes below and to the right."""
     import cv2
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,9 +22,19 @@ from pipelines.engine.step import Context, Needs, Step
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.records import STORED_IMAGE
+from schemas.standing import NOT_OK
 
 _BATCHES_AHEAD = 32
 """Batches of a fragment under way at a time: 2,048 rows, so that one slow row does not stop the others."""
+
+
+ADDED = (
+    *STORED_IMAGE,
+    pa.field("original_width", pa.int32()),
+    pa.field("original_height", pa.int32()),
+    pa.field("mime", pa.string()),
+    pa.field("download_host", pa.string()),
+)
 
 
 class Download(Step[DownloadConfig]):
@@ -36,30 +46,27 @@ class Download(Step[DownloadConfig]):
     name = "download"
     version = 1
     Config = DownloadConfig
-    reads: ClassVar[tuple[str, ...]] = ("key", "url")
-    adds: ClassVar[tuple[pa.Field, ...]] = (
-        *STORED_IMAGE,
-        pa.field("original_width", pa.int32()),
-        pa.field("original_height", pa.int32()),
-        pa.field("mime", pa.string()),
-        pa.field("download_host", pa.string()),
-    )
     statuses = DownloadStatus
     transient = TRANSIENT
+    leaves_out = NOT_OK
     counted_by = "download_host"
 
     def __init__(self, config: DownloadConfig):
         super().__init__(config)
-        # Two options change the columns of this one instance.
-        if config.compute_hash != "sha256":
-            self.adds = (*type(self).adds, pa.field(config.compute_hash, pa.string()))  # type: ignore[misc]
-        if config.verify_hash:
-            if config.verify_hash[0] in self.output_schema.names:
-                raise InputError(
-                    f"verify_hash: {config.verify_hash[0]!r} is a column that download writes itself. "
-                    f"Import the list's under another name: --extra '{{hash_of_list: {config.verify_hash[0]}}}'."
-                )
-            self.reads = (*type(self).reads, config.verify_hash[0])  # type: ignore[misc]
+        if config.verify_hash and config.verify_hash[0] in self.output_schema.names:
+            raise InputError(
+                f"verify_hash: {config.verify_hash[0]!r} is a column that download writes itself. "
+                f"Import the list's under another name: --extra '{{hash_of_list: {config.verify_hash[0]}}}'."
+            )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("key", "url", *(self.config.verify_hash or ())[:1])
+
+    @property
+    def adds(self) -> tuple[pa.Field, ...]:
+        kind = self.config.compute_hash
+        return ADDED if kind == "sha256" else (*ADDED, pa.field(kind, pa.string()))
 
     @property
     def needs(self) -> Needs:

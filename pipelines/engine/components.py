@@ -8,12 +8,15 @@ number of edges there were, a forest holds 16 bytes for each node that has an ed
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.engine.blocks import block_of, concatenate, distinct, pack
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 FOREST = pa.schema([("node", pa.uint64()), ("root", pa.uint64())])
 FAN_IN = 16
@@ -66,7 +69,7 @@ def merge(nodes: np.ndarray, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return known[members], known[smallest]
 
 
-def connect(forests: Any, groups: int) -> Any:
+def connect(forests: beam.PCollection[tuple[int, bytes]], groups: int) -> beam.PCollection[bytes]:
     """PCollection[(group number below `groups`, block of FOREST)] -> PCollection[block of FOREST], at most one.
 
     A group that connects nothing need not have a block.

@@ -21,6 +21,11 @@ class Done:
         statuses = Counter(self.statuses) + Counter(other.statuses)
         return Done(self.rows + other.rows, statuses, self.answers + other.answers)
 
+    def __neg__(self) -> Done:
+        """What takes it back, added to a sum that it is part of."""
+        statuses = {status: -number for status, number in self.statuses.items()}
+        return Done(-self.rows, statuses, -self.answers)
+
 
 Count = Callable[[Done], None]
 

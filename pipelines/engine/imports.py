@@ -5,7 +5,7 @@ A dataset may have several sources, one behind the other. An import works on the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pipelines.engine.makers import ImportMaker, Task
 from pipelines.engine.preview import Preview
 from pipelines.engine.runners import Runner
+from pipelines.engine.source import Source
 from pipelines.engine.sources import described, find_source, known_sources, named, plan_of, source_of
 from pipelines.engine.summary import RunSummary
 from pipelines.engine.work import Work
@@ -31,7 +32,7 @@ ROW_NUMBERS = 10**9
 """Row numbers are the keys where a source has none: those of the second source begin here, of the third at twice it."""
 
 
-def run_import(importer: Any, target: str | Path, runner: Runner, other: Other = "refuse") -> RunSummary:
+def run_import(importer: Source, target: str | Path, runner: Runner, other: Other = "refuse") -> RunSummary:
     """Bring the rows of a source into `target`; rows appended to the source since the last import come alone.
 
     Raises InputError for a source that is not among those of `target`, unless `other` says what to do with it, and
@@ -43,12 +44,12 @@ def run_import(importer: Any, target: str | Path, runner: Runner, other: Other =
     return work.run(runner, maker)
 
 
-def preview_import(importer: Any, target: str | Path, other: Other = "refuse") -> Preview:
+def preview_import(importer: Source, target: str | Path, other: Other = "refuse") -> Preview:
     """What `run_import` would do; raises the same errors, but for keys, which are not read before the run."""
     return _planned(importer, target, other)[0].preview()
 
 
-def _planned(importer: Any, target: str | Path, other: Other) -> tuple[Work, int, pa.Schema]:
+def _planned(importer: Source, target: str | Path, other: Other) -> tuple[Work, int, pa.Schema]:
     """The work, the place of the importer's source among those of the dataset, and the columns of its rows."""
     work = Work("import", str(target), importer.makes)
     sources, place = _placed(importer, work, other)
@@ -60,13 +61,15 @@ def _planned(importer: Any, target: str | Path, other: Other) -> tuple[Work, int
             _add_slices(work, importer, slices, place)
         else:
             for entry in [one for one in work.present.values() if source_of(one.id) == number]:
-                work.add(entry, "base", entry.files["base"].plan, {}, frozenset())
+                work.keep(entry)
     config = importer.config.model_dump(mode="json")
-    work.step_entry = StepEntry(version=importer.version, config=config, name="import", sources=sources)
+    work.step_entry = StepEntry(
+        version=importer.version, config=config, name="import", sources=sources, statuses=importer.status_rule
+    )
     return work, place, importer.rows(slices[0]).schema
 
 
-def _placed(importer: Any, work: Work, other: Other) -> tuple[list[SourceEntry], int]:
+def _placed(importer: Source, work: Work, other: Other) -> tuple[list[SourceEntry], int]:
     """All sources that the dataset is to have, and which of them is the importer's."""
     sources, own = known_sources(work.old), described(importer)
     found = find_source(importer, sources, list(work.present.values()))
@@ -83,19 +86,19 @@ def _placed(importer: Any, work: Work, other: Other) -> tuple[list[SourceEntry],
     )
 
 
-def _add_slices(work: Work, importer: Any, slices: list[Any], place: int) -> None:
+def _add_slices(work: Work, importer: Source, slices: Sequence[Any], place: int) -> None:
     for number, slice_ in enumerate(slices):
         plan = plan_of(importer, slice_, place)
         name = f"{number:04d}-{plan[:8]}" if place == 0 else f"s{place + 1}-{number:04d}-{plan[:8]}"
         empty = FragmentEntry(id=name, rows=slice_.rows, files={})
         placed = replace(slice_, offset=place * ROW_NUMBERS)
-        work.add(work.present.get(name, empty), "base", plan, {}, frozenset(), source=placed)
+        work.add(work.present.get(name, empty), plan, {}, frozenset(), source=placed, rows=slice_.rows)
 
 
 class _OneOfSeveral(ImportMaker):
     """Refuses rows whose key another source of the dataset has: nothing could tell them apart afterwards."""
 
-    def __init__(self, importer: Any, work: Work, schema: pa.Schema, place: int):
+    def __init__(self, importer: Source, work: Work, schema: pa.Schema, place: int):
         super().__init__(importer, work.target, schema)
         self.place, self.manifest = place, work.old.manifest.number if work.old else 0
         self._taken: np.ndarray | None = None

@@ -91,7 +91,7 @@ def read_outcome(store: Store, context: Context) -> int:
     return outcome["manifest"]
 
 
-def _commit(made: Any, maker: Maker, context: Context, change: Change) -> None:
+def _commit(made: beam.PCollection[bytes], maker: Maker, context: Context, change: Change) -> None:
     made | beam.combiners.ToList() | "commit" >> beam.ParDo(Commit(maker, context, change))
 
 
@@ -150,7 +150,7 @@ class Commit(beam.DoFn):
     """The one leaf: all results -> a manifest. Its number, or the error, goes into the run's outcome file."""
 
     def __init__(self, maker: Maker, context: Context, change: Change):
-        self.name, self.target, self.context, self.change = maker.name, maker.target, context, change
+        self.output, self.target, self.context, self.change = maker.output, maker.target, context, change
 
     def process(self, parts: list[bytes]) -> None:
         made = {fragment: result for part in parts for fragment, result in pickle.loads(part)}
@@ -168,20 +168,8 @@ class Commit(beam.DoFn):
             first = failed[min(failed)]
             more = f" ({len(failed)} fragments have such a problem; nothing was committed.)" if len(failed) > 1 else ""
             raise type(first)(f"{first}{more}")
-        return with_files(self.change, self.name, {key: made[key] for key in sorted(made)})  # type: ignore[misc]
-
-
-def with_files(change: Change, name: str, made: dict[str, FileEntry]) -> Change:
-    """`change` with the files that were made: base files of its listed fragments, or a step's column files."""
-    if name != "base":
-        return replace(change, files={fragment: {name: entry} for fragment, entry in made.items()})
-    listed = [
-        FragmentEntry(id=entry.id, rows=made[entry.id].rows, files={"base": made[entry.id]})
-        if entry.id in made
-        else entry
-        for entry in change.fragments or []
-    ]
-    return replace(change, fragments=listed)
+        entries = {key: entry for key, entry in sorted(made.items()) if isinstance(entry, FileEntry)}
+        return self.output.complete(self.change, entries)
 
 
 def _results(

@@ -4,49 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.engine.blocks import canonical
+from pipelines.engine.output import Columns, Output, Rows
+from pipelines.engine.source import HasRows, Source, SourceSlice
 from pipelines.engine.step import Context, DatasetStep, Derive, Needs, Step
 from schemas.columnfile import read_column_file
-from schemas.dataset import Fragment
+from schemas.dataset import Dataset, Fragment
 from schemas.errors import SchemaError
 from schemas.manifest import FileEntry, FragmentEntry
+from schemas.standing import LEFT_OUT, Standing
 from schemas.store import Store
+
+Read = TypeVar("Read", bound=HasRows)
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Generic[Read]):
     """One column file to make: the element of every pipeline. Small, picklable, without any image."""
 
     fragment: str
     path: str
     fingerprint: str
     plan: str
+    source: Read
+    """What the maker reads: a FragmentEntry, or a slice of an importer's source."""
     inputs: dict[str, str] = field(default_factory=dict)
     rows: int | None = None
     """How many rows the file must have; None when the maker decides."""
-    source: Any = None
-    """What the maker reads: a FragmentEntry, or a slice of an importer's source."""
     previous: FileEntry | None = None
     """The file whose rows with a status in `retry` are made again; its other rows are kept as they are."""
     retry: tuple[str, ...] = ()
+    anew: bool = False
+    """The file that the manifest names is gone or cut: it is made again, whatever is at its path."""
     verdicts: pa.RecordBatch | None = None
     """What a dataset-wide step found out about rows of this fragment."""
 
     @property
     def source_rows(self) -> int:
         """How many rows are worked on: what progress counts, whatever is made of them."""
-        return self.rows if self.rows is not None else getattr(self.source, "rows", 0)
+        return self.rows if self.rows is not None else self.source.rows
 
 
-class Maker:
+class Maker(Generic[Read]):
     """`batches(task)` for one kind of work; `target` is the dataset that the files go to."""
 
-    name: str
+    output: Output
     target: str
     schema_name: str
     schema: pa.Schema
@@ -54,13 +61,18 @@ class Maker:
     counted_by: str | None = None
     needs = Needs()
 
+    @property
+    def name(self) -> str:
+        """The name of the column files."""
+        return self.output.file
+
     def setup(self, context: Context) -> None:
         """Once per worker process."""
 
-    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+    def batches(self, task: Task[Read]) -> Iterator[pa.RecordBatch]:
         raise TypeError(f"{type(self).__name__} does not define batches")
 
-    def open(self, task: Task) -> tuple[dict[str, int] | None, Iterator[pa.RecordBatch]]:
+    def open(self, task: Task[Read]) -> tuple[dict[str, int] | None, Iterator[pa.RecordBatch]]:
         """The batches, and counts to keep beside them where no status column tells what became of the input."""
         return None, self.batches(task)
 
@@ -72,14 +84,14 @@ class Maker:
         """Once per worker process, at its end."""
 
 
-class StepMaker(Maker):
+class StepMaker(Maker[FragmentEntry]):
     """A `Step`: the batches of a fragment in, as many rows out."""
 
     def __init__(self, step: Step, target: str, schema_name: str):
         self.step, self.target, self.schema_name = step, target, schema_name
         self.needs = step.needs
         self.counted_by = step.counted_by
-        self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
+        self.output, self.schema, self.status_column = Columns(step.name), step.output_schema, step.status_column
 
     def setup(self, context: Context) -> None:
         self.step.setup(context)
@@ -87,13 +99,13 @@ class StepMaker(Maker):
     def teardown(self) -> None:
         self.step.teardown()
 
-    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+    def batches(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
         table = _input_table(self.step, Fragment(Store(self.target), task.source))
         if task.previous is None:
             return self.step.process_fragment(_batches(table, self.step.batch_rows))
         return self._retried(table, task)
 
-    def _retried(self, table: pa.Table, task: Task) -> Iterator[pa.RecordBatch]:
+    def _retried(self, table: pa.Table, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
         """The previous file with the rows to retry replaced, batch by batch."""
         assert task.previous is not None and self.status_column is not None
         previous = read_column_file(Store(self.target), task.previous)
@@ -111,13 +123,13 @@ class StepMaker(Maker):
             yield from pa.concat_tables([old, new]).take(order).combine_chunks().to_batches()
 
 
-class DeriveMaker(Maker):
+class DeriveMaker(Maker[FragmentEntry]):
     """A `Derive`: the batches of a fragment in, any number of rows of another schema out."""
 
     def __init__(self, step: Derive, source: str, target: str):
         self.step, self.source, self.target, self.schema_name = step, source, target, step.makes
         self.needs = step.needs
-        self.name, self.schema, self.status_column = "base", step.output_schema, step.status_column
+        self.output, self.schema, self.status_column = Rows(), step.output_schema, step.status_column
 
     def setup(self, context: Context) -> None:
         self.step.setup(context)
@@ -128,7 +140,7 @@ class DeriveMaker(Maker):
     def source_rows(self, batch: pa.RecordBatch) -> int:
         return self.step.source_rows(batch)
 
-    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+    def batches(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
         table = _input_table(self.step, Fragment(Store(self.source), task.source))
         given = _batches(table, self.step.batch_rows)
         if task.previous is None:
@@ -136,14 +148,14 @@ class DeriveMaker(Maker):
         return self.step.process_again(given, read_column_file(Store(self.target), task.previous), task.retry)
 
 
-class ImportMaker(Maker):
+class ImportMaker(Maker[SourceSlice]):
     """An importer: a slice of its source in, the rows of the base file out."""
 
-    def __init__(self, importer: Any, target: str, schema: pa.Schema):
+    def __init__(self, importer: Source, target: str, schema: pa.Schema):
         self.importer, self.target, self.schema_name = importer, target, importer.makes
-        self.name, self.schema, self.status_column = "base", schema, importer.status_column
+        self.output, self.schema, self.status_column = Rows(), schema, importer.status_column
 
-    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+    def batches(self, task: Task[SourceSlice]) -> Iterator[pa.RecordBatch]:
         table = self.importer.rows(task.source)
         if table.num_rows != task.source.rows:
             raise SchemaError(
@@ -152,15 +164,15 @@ class ImportMaker(Maker):
         return _batches(table, 64)
 
 
-class VerdictMaker(Maker):
+class VerdictMaker(Maker[FragmentEntry]):
     """A `DatasetStep`'s second half: the batches of a fragment and the verdicts on its rows in."""
 
     def __init__(self, step: DatasetStep, target: str, schema_name: str):
         self.step, self.target, self.schema_name = step, target, schema_name
         self.needs = step.needs
-        self.name, self.schema, self.status_column = step.name, step.output_schema, step.status_column
+        self.output, self.schema, self.status_column = Columns(step.name), step.output_schema, step.status_column
 
-    def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
+    def batches(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
         assert task.verdicts is not None
         for rows in fragment_rows(self.step, Fragment(Store(self.target), task.source)):
             judged = self.step.judge(rows, task.verdicts)
@@ -176,11 +188,26 @@ def fragment_rows(step: DatasetStep, fragment: Fragment) -> list[pa.RecordBatch]
 def input_columns(step: Step, fragment: FragmentEntry) -> list[str]:
     """The columns of `fragment` that `step` reads."""
     present = {column for file in fragment.files.values() for column in file.columns}
-    return [*step.reads, *(column for column in step.optional if column in present)]
+    asked = step.standing.columns_in(present) if step.standing else []
+    return list(dict.fromkeys([*step.reads, *(column for column in step.optional if column in present), *asked]))
+
+
+def bind(step: Step, dataset: Dataset) -> None:
+    """Give `step` the rules of the dataset that it reads, when it has a `use` for them."""
+    if step.use is not None:
+        step.standing = Standing.of(dataset, step.use, before=None if isinstance(step, Derive) else step.name)
+
+
+def input_batches(step: Step, dataset: Dataset) -> Iterator[pa.RecordBatch]:
+    """The batches that `step` would get of all of `dataset`: for estimates."""
+    bind(step, dataset)
+    for fragment in dataset.fragments:
+        yield from _batches(_input_table(step, fragment), step.batch_rows)
 
 
 def _input_table(step: Step, fragment: Fragment) -> pa.Table:
-    return fragment.read(input_columns(step, fragment.entry))
+    table = fragment.read(input_columns(step, fragment.entry))
+    return table.append_column(LEFT_OUT, step.standing.reasons(table)) if step.standing else table
 
 
 def _batches(table: pa.Table, rows: int) -> Iterator[pa.RecordBatch]:

@@ -44,7 +44,7 @@ def _make(maker: Maker, task: Task, context: Context, count: Count) -> Made:
     kept: dict[str, Any] = {"fingerprint": task.fingerprint, "plan": task.plan, "inputs": task.inputs}
     columns: dict[str, Any] = {"status_column": maker.status_column, "counted_by": maker.counted_by}
     entry = None
-    if store.exists(task.path):
+    if store.exists(task.path) and not task.anew:
         entry = describe_column_file(store, task.path, rows=task.rows, **columns, **kept)
     reused = entry is not None
     with counting(count), context.task() if not reused else _no_events() as events:

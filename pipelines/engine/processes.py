@@ -34,7 +34,11 @@ _BOOT = (
 )
 # A process per core: libraries that would start a thread per core in each of them are kept to one.
 _ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1", "RAYON_NUM_THREADS": "1"}
+_SHOWN = 20_000
+"""Characters of a traceback that are shown at most."""
 _END = b""
+_LOOK_S = 1.0
+"""How often a process that says nothing is looked at."""
 _GRACE_S = 10.0
 """How long an idle worker may take to tear down what its step has set up."""
 
@@ -64,14 +68,16 @@ class Hired:
         """The task, made by the process; raises what a defect of the step raised there."""
         how = ""
         for _ in range(AGAIN + 1):
-            try:
-                return self._ask(task)
-            except (EOFError, OSError, pickle.UnpicklingError):
-                how = self._end()
-                with self._lock:
-                    if self._closed:
-                        break
-                    self._process = self._start()
+            kind, *values = self._ask(task)
+            if kind == "made":
+                return values[0]
+            if kind == "raised":
+                raise _defect(*values)
+            how = self._end()
+            with self._lock:
+                if self._closed:
+                    break
+                self._process = self._start()
         return _died_too_often(task, self._crew.maker, how)
 
     def close(self) -> None:
@@ -95,21 +101,32 @@ class Hired:
             self._out.send_bytes(self._crew.orders)
         return line.process
 
-    def _ask(self, task: Task) -> Made:
+    def _ask(self, task: Task) -> tuple[Any, ...]:
+        """What the process says of the task: ("made", Made), ("raised", pickled error, traceback), or ("died",)."""
         with self._lock:
             if self._closed:
-                raise EOFError
+                return ("died",)
             self._idle = False
-        self._out.send_bytes(pickle.dumps(task))
-        while True:
-            kind, *values = pickle.loads(self._in.recv_bytes())
-            if kind == "done":
+        counted = Done()
+        try:
+            self._out.send_bytes(pickle.dumps(task))
+            while True:
+                kind, *values = pickle.loads(self._hear())
+                if kind != "done":
+                    self._idle = True
+                    return (kind, *values)
+                counted += values[0]
                 self._crew.count(*values)
-                continue
-            self._idle = True
-            if kind == "made":
-                return values[0]
-            raise _defect(*values)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._crew.count(-counted)  # all of it will be counted again
+            return ("died",)
+
+    def _hear(self) -> bytes:
+        """The next message. A child that the process forked may keep the pipe open when the process is gone."""
+        while not self._in.poll(_LOOK_S):
+            if self._process.poll() is not None and not self._in.poll(0):
+                raise EOFError
+        return self._in.recv_bytes()
 
     def _end(self) -> str:
         """Make sure that the process is gone; how it went."""
@@ -182,7 +199,8 @@ def _defect(error: bytes, text: str) -> BaseException:
         raised = pickle.loads(error)
     except Exception:
         raised = RuntimeError(text.strip().rsplit("\n", 1)[-1])
-    raised.add_note(f"In a worker process:\n{text}")
+    # As the cause, not as a note: Beam shows an exception by its last line.
+    raised.__cause__ = RuntimeError(f"in a worker process:\n{text[-_SHOWN:]}")
     return raised
 
 
@@ -197,7 +215,7 @@ def serve(inbox: Connection) -> None:
 
     lock = threading.Lock()
 
-    def say(*message: Any) -> None:
+    def say(*message: object) -> None:
         with lock:  # a step may count from threads of its own
             out.send_bytes(pickle.dumps(message))
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from pipelines.engine.counting import Done
 from pipelines.engine.runlog import RunRecords
@@ -53,7 +52,7 @@ class Progress:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 

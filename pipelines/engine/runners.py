@@ -8,13 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pipelines.engine.workers import Hands
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
     import apache_beam as beam
+    from apache_beam.runners.runner import PipelineRunner
 
     from pipelines.engine.step import Needs
 
@@ -85,7 +86,7 @@ class Runner:
         with self.session() as runner, _run(*runner._beam()) as pipeline:
             yield pipeline
 
-    def _beam(self) -> tuple[Any, list[str]]:
+    def _beam(self) -> tuple[PipelineRunner | str, list[str]]:
         _check(self.arguments)
         if self.name == "local":
             return _local_runner(), self.arguments
@@ -106,7 +107,7 @@ def _check(arguments: list[str]) -> None:
 
 
 @contextmanager
-def _run(runner: Any, arguments: list[str]) -> Iterator[beam.Pipeline]:
+def _run(runner: PipelineRunner | str, arguments: list[str]) -> Iterator[beam.Pipeline]:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -118,14 +119,14 @@ def _run(runner: Any, arguments: list[str]) -> Iterator[beam.Pipeline]:
     pipeline.run().wait_until_finish()
 
 
-def _local_runner() -> Any:
+def _local_runner() -> PipelineRunner:
     # Pinned by class: "DirectRunner" tries to download another runner first.
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     return FnApiRunner()
 
 
-def _dask_runner() -> Any:
+def _dask_runner() -> PipelineRunner:
     try:
         from apache_beam.runners.dask.dask_runner import DaskRunner
     except ImportError as error:

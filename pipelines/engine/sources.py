@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.engine.source import Source, SourceSlice
 from schemas.dataset import Dataset
 from schemas.entries import FragmentEntry, SourceEntry
 from schemas.errors import InputError
@@ -22,15 +23,13 @@ def source_of(fragment: str) -> int:
     return int(later[1]) - 1 if later else 0
 
 
-def plan_of(importer: Any, slice_: Any, place: int) -> str:
+def plan_of(importer: Source, slice_: SourceSlice, place: int) -> str:
     """What decides the rows of a slice of source number `place`; a source's own place is no part of the first one's."""
-    config = importer.config
-    identity = config.identity() if hasattr(config, "identity") else config.model_dump(mode="json")
     placed = (place,) if place else ()
-    return fingerprint("import", importer.name, importer.version, identity, slice_.digest, *placed)
+    return fingerprint("import", importer.name, importer.version, importer.config.identity(), slice_.digest, *placed)
 
 
-def described(importer: Any) -> SourceEntry:
+def described(importer: Source) -> SourceEntry:
     """What the manifest keeps of the source of an importer."""
     config = importer.config.model_dump(mode="json")
     return SourceEntry(importer=importer.name, version=importer.version, config=config)
@@ -64,7 +63,7 @@ def known_sources(dataset: Dataset | None) -> list[SourceEntry]:
     return entry.sources or [SourceEntry(importer="", version=entry.version, config=entry.config)]
 
 
-def find_source(importer: Any, sources: Sequence[SourceEntry], present: Sequence[FragmentEntry]) -> int | None:
+def find_source(importer: Source, sources: Sequence[SourceEntry], present: Sequence[FragmentEntry]) -> int | None:
     """Which of `sources` the importer reads: the one that is where it says, or of which it has the first rows.
 
     The second finds a source that was moved, as long as its first fragment is unchanged.

@@ -13,13 +13,20 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 
 from pipelines.engine.blocks import Ranges
 from schemas.config import StrictModel
+from schemas.dataset import Dataset
+from schemas.entries import StatusRule
 from schemas.fingerprint import fingerprint
+from schemas.standing import Standing, Use
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 class Runtime:
@@ -102,29 +109,82 @@ class Step(Generic[C]):
     version: ClassVar[int]
     """Raised when the same input gives another output."""
     Config: type[C]
-    reads: ClassVar[tuple[str, ...]] = ()
-    """Columns that every batch has. Their column files enter the fingerprint."""
-    optional: ClassVar[tuple[str, ...]] = ()
-    """Columns that a batch has when its fragment has them."""
-    adds: ClassVar[tuple[pa.Field, ...]] = ()
     statuses: ClassVar[type[StrEnum]]
     """Every status a row can end with; has a member `ok`."""
     transient: ClassVar[frozenset[str]] = frozenset()
     """Statuses that `--retry transient` tries again."""
     unfinished: ClassVar[frozenset[str]] = frozenset()
     """Statuses that any later run tries again by itself (a spend cap was reached, ...)."""
-    left_out: ClassVar[frozenset[str]] = frozenset()
-    """Statuses of rows that an earlier step or the step's own options left out: `--min-ok` does not count them."""
+    passed_over: ClassVar[frozenset[str]] = frozenset()
+    """Statuses of rows that this step did not work on, because an earlier one or its own options left them out:
+    `--min-ok` does not count them. Whether others can use such rows is said by `leaves_out`."""
     former_statuses: ClassVar[Mapping[str, str]] = {}
     """Statuses that earlier releases wrote -> what they are called now: `--retry` treats both alike."""
+    leaves_out: ClassVar[frozenset[str]] = frozenset()
+    """Statuses of rows that nobody can use afterwards; `standing.NOT_OK` for all but `ok`. The manifest keeps them, and
+    `schemas/standing.py` answers for whoever reads the rows."""
+    by_choice: ClassVar[Mapping[str, str]] = {}
+    """Status -> reason: rows left out unless their reader takes that reason's rows (a mix with `duplicates: keep`)."""
     counted_by: ClassVar[str | None] = None
     """A column by whose values the manifest counts statuses too: which hosts fail, not only how many rows."""
     datasets: ClassVar[tuple[str, ...]] = ()
-    """Config fields that name another dataset: a recipe looks for them where its datasets lie."""
+    """Config fields that name another dataset: a recipe looks for them in its folder of datasets, and a run reads the
+    version of `dataset_versions`, which stays until the run has ended."""
     batch_rows: ClassVar[int] = 64
+
+    standing: Standing | None = None
+    """The rules of the dataset that is read, for a step with a `use`; the engine sets it before it plans."""
 
     def __init__(self, config: C):
         self.config = config
+
+    # A plain class attribute is enough for these three where they do not depend on the configuration.
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns that every batch has. Their column files enter the fingerprint."""
+        return ()
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Columns that a batch has when its fragment has them."""
+        return ()
+
+    @property
+    def adds(self) -> tuple[pa.Field, ...]:
+        """The columns of the column file, before the status and its detail."""
+        return ()
+
+    def depends_on(self) -> dict[str, Any]:
+        """What decides the output beside the configuration (hashes of prompt files or weights), as JSON values.
+
+        It enters the fingerprint. Called once, in the process that starts the run.
+        """
+        return {}
+
+    @cached_property
+    def dataset_versions(self) -> dict[str, int]:
+        """The newest manifest number of each of `datasets` when the run was planned; workers get the same numbers.
+
+        Raises InputError for one that does not exist.
+        """
+        return {name: Dataset.open(getattr(self.config, name)).manifest.number for name in self.datasets}
+
+    @property
+    def use(self) -> Use | None:
+        """What this step does with rows. With one, batches have the column `left_out` (`standing.reasons_in`)."""
+        return None
+
+    @property
+    def status_rule(self) -> StatusRule | None:
+        """What the manifest keeps of the step's statuses."""
+        if self.status_column is None:
+            return None
+        return StatusRule(
+            step=self.name,
+            column=self.status_column,
+            unusable=sorted(map(str, self.leaves_out)),
+            by_choice={str(status): reason for status, reason in self.by_choice.items()},
+        )
 
     def setup(self, context: Context) -> None:
         """Once per worker process: load models, open clients."""
@@ -159,8 +219,23 @@ class Step(Generic[C]):
         return pa.RecordBatch.from_pylist(prefixed, schema=self.output_schema)
 
     def fingerprint(self, inputs: dict[str, str]) -> str:
-        """What decides the output: this step, its version and parameters, and the files it reads."""
-        return fingerprint(self.name, self.version, self.config.identity(), inputs)
+        """What decides the output: this step, its version, its parameters, what it depends on, the files it reads."""
+        return fingerprint(self.name, self.version, {**self._identity, **self.dependencies}, inputs)
+
+    @cached_property
+    def dependencies(self) -> dict[str, Any]:
+        """What enters the fingerprint beside the configuration: `depends_on`, and `<name>_manifest` of each dataset."""
+        versions = {f"{name}_manifest": number for name, number in self.dataset_versions.items()}
+        return {**versions, **self.depends_on()}
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        return self.config.identity()
+
+    def plan(self, inputs: dict[str, str]) -> str:
+        """The fingerprint, with the rules of standing that decide which rows this step leaves alone."""
+        made, rules = self.fingerprint(inputs), self.standing.identity if self.standing else []
+        return fingerprint(made, rules) if rules else made
 
     def _prefixed(self, key: str) -> str:
         return f"{self.name}_{key}" if key in ("status", "detail") else key
@@ -222,7 +297,7 @@ class DatasetStep(Step[C]):
         """
         raise TypeError(f"step {self.name!r} does not define key")
 
-    def verdicts(self, keys: Any, ranges: Ranges) -> Any:
+    def verdicts(self, keys: beam.PCollection[bytes], ranges: Ranges) -> beam.PCollection[tuple[int, bytes]]:
         """PCollection[block of what `key` returns] -> PCollection[(range number, block of `verdict_schema`)].
 
         `row` counts from the first row of the dataset here. Rows need not have a verdict, and no row has two.

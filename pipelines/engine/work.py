@@ -13,14 +13,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, input_columns
+from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, bind, input_columns
+from pipelines.engine.output import Columns, Output, Rows
 from pipelines.engine.preview import Preview, stale_after
 from pipelines.engine.processes import prestart
 from pipelines.engine.progress import Progress
 from pipelines.engine.recorded import own_words, retried_statuses
 from pipelines.engine.runners import Runner
+from pipelines.engine.source import HasRows
 from pipelines.engine.step import Context, DatasetStep, Derive, Step
 from pipelines.engine.summary import RunSummary, installed_versions, new_run
 from pipelines.engine.workers import Hands, release_workers
@@ -30,9 +32,12 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.lease import hold, pin, sweep
-from schemas.manifest import FragmentEntry, Parent, StepEntry
+from schemas.manifest import FileEntry, FragmentEntry, Parent, StepEntry
 from schemas.records import version_text
 from schemas.store import Store
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 
 def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -> RunSummary:
@@ -68,7 +73,7 @@ def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
     # New keys decide about all rows: every fragment gets a new verdict, whatever the keys will be.
     work = Work.open(step, dataset)
     for fragment in work.source.fragments:
-        work.add(fragment.entry, step.name, "", {}, frozenset())
+        work.add(fragment.entry, "of new keys", {}, frozenset(), rows=fragment.rows)
     return keys.preview().with_verdicts(work.preview())
 
 
@@ -82,7 +87,7 @@ def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
-        work.add(fragment.entry, step.name, step.fingerprint(inputs), inputs, again)
+        work.add(fragment.entry, step.plan(inputs), inputs, again, rows=fragment.rows)
     return work
 
 
@@ -92,7 +97,7 @@ def _derive_work(step: Derive, source: str | Path, target: str | Path, retry: st
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
-        work.add(old, "base", step.fingerprint(inputs), {}, again, source=fragment.entry)
+        work.add(old, step.plan(inputs), {}, again, source=fragment.entry)
     work.parents = [work.source.as_parent()]
     return work
 
@@ -101,12 +106,12 @@ def _verdict_work(step: DatasetStep, dataset: str | Path) -> Work:
     work = Work.open(step, dataset)
     inputs = [fragment.inputs(input_columns(step, fragment.entry)) for fragment in work.source.fragments]
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
-        work.add(fragment.entry, step.name, fingerprint(step.fingerprint(own), inputs), own, frozenset())
+        work.add(fragment.entry, fingerprint(step.plan(own), inputs), own, frozenset(), rows=fragment.rows)
     return work
 
 
 def _verdict_job(work: Work) -> Callable[..., None]:
-    def build(pipeline: Any, maker: Any, context: Context, hands: Hands, change: Change) -> None:
+    def build(pipeline: beam.Pipeline, maker: VerdictMaker, context: Context, hands: Hands, change: Change) -> None:
         from pipelines.engine.job import verdict_job
 
         fragments = [fragment.entry for fragment in work.source.fragments]
@@ -122,23 +127,21 @@ class Work:
     name: str
     target: str
     schema_name: str
-    source: Any = None
+    output: Output = field(default_factory=Rows)
     step_entry: StepEntry | None = None
     parents: list[Parent] | None = None
     info: dict[str, Any] = field(default_factory=dict)
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[Task[Any]] = field(default_factory=list)
     listed: list[FragmentEntry] = field(default_factory=list)
     reused: int = 0
     reads: list[Dataset] = field(default_factory=list)
-    """Datasets besides `source` that the run reads: what they hold now stays until it ends."""
+    """Datasets that the run reads, `source` first: what they hold now stays until it ends."""
     retrying: bool = False
     """The run is for rows to make again: a fragment that has none stays as it is."""
     usable: str = "ok"
     """The status of usable rows."""
     counted: Callable[[str], bool] = bool
     """Whether rows of a status count as ones that the step was asked to work on."""
-    makes_rows: bool = False
-    """Base files are made: what is not listed goes away."""
     replaced: list[tuple[FragmentEntry, str]] = field(default_factory=list)
     """Files that are there, and that the run makes otherwise: (fragment, name)."""
 
@@ -157,54 +160,83 @@ class Work:
     def open(cls, step: Step, source: str | Path, target: str | Path | None = None, retrying: bool = False) -> Work:
         dataset = Dataset.open(source)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
-        entry = StepEntry(version=step.version, config=step.config.model_dump(mode="json"), name=step.name)
-        path, left_out = str(target or dataset.path), step.left_out
+        bind(step, dataset)
+        config, passed_over = step.config.model_dump(mode="json"), step.passed_over
+        entry = StepEntry(
+            version=step.version,
+            config=config,
+            name=step.name,
+            depends_on=step.dependencies,
+            statuses=step.status_rule,
+        )
+        others = [Dataset.open(getattr(step.config, name), at=at) for name, at in step.dataset_versions.items()]
         return cls(
             step.name,
-            path,
+            str(target or dataset.path),
             schema_name,
-            dataset,
+            Rows() if isinstance(step, Derive) else Columns(step.name),
             entry,
+            reads=[dataset, *others],
             retrying=retrying,
-            counted=lambda status: status not in left_out,
+            counted=lambda status: status not in passed_over,
         )
+
+    @property
+    def source(self) -> Dataset:
+        """The dataset whose fragments are worked on. An import has none."""
+        return self.reads[0]
 
     def add(
         self,
         entry: FragmentEntry,
-        name: str,
         plan: str,
         inputs: dict[str, str],
         again: frozenset[str],
-        source: Any = None,
+        source: HasRows | None = None,
+        rows: int | None = None,
     ) -> None:
-        """Plan one column file of one fragment: keep it, try its failed rows again, or make it."""
-        self.makes_rows = name == "base"
-        current = entry.files.get(name)
+        """Plan one column file of one fragment: keep it, try its failed rows again, or make it.
+
+        `source` is what it is made of, by default the fragment itself; `rows` is how many it must have, if known.
+        """
+        current = entry.files.get(self.output.file)
         previous, made_from = None, plan
         retry: tuple[str, ...] = ()
-        if current is not None and (current.plan == plan or self.retrying):
+        damaged = current is not None and current.plan == plan and not self._is_whole(current)
+        if current is not None and not damaged and (current.plan == plan or self.retrying):
             retry = tuple(sorted(again & current.statuses.keys()))
             if not retry:
-                self.reused += 1
-                # Alone, because it travels to the commit, which knows the other files.
-                self.listed.append(replace(entry, files={"base": entry.files["base"]}))
-                return
+                return self.keep(entry)
             if current.plan == plan:
                 previous = current
                 made_from = fingerprint("retry", retry, current.fingerprint, current.sha256)
             else:
                 retry = ()  # made from other inputs: its other rows cannot be kept beside new ones
-        if current is not None:
-            self.replaced.append((entry, name))
-        rows = None if name == "base" and not hasattr(source, "digest") else entry.rows
+        if current is not None and current.fingerprint != made_from:
+            self.replaced.append((entry, self.output.file))
         self.listed.append(FragmentEntry(id=entry.id, rows=entry.rows, files={}))
-        path = column_path(entry.id, name, made_from)
-        self.tasks.append(Task(entry.id, path, made_from, plan, inputs, rows, source or entry, previous, retry))
+        path = column_path(entry.id, self.output.file, made_from)
+        task = Task(entry.id, path, made_from, plan, source or entry, inputs, rows, previous, retry, anew=damaged)
+        self.tasks.append(task)
+
+    def keep(self, entry: FragmentEntry) -> None:
+        """Leave one fragment as it is."""
+        self.reused += 1
+        # Alone, because it travels to the commit, which knows the other files.
+        self.listed.append(replace(entry, files={"base": entry.files["base"]}))
+
+    def _is_whole(self, file: FileEntry) -> bool:
+        """Whether the file has its length. Elsewhere than on a local disk it would be a request for each."""
+        if not self.store.local:
+            return True
+        try:
+            return self.store.size(file.path) == file.bytes
+        except OSError:
+            return False
 
     def preview(self) -> Preview:
         """What `run` would do."""
-        kept = {entry.id for entry in self.listed} if self.makes_rows else self.present.keys()
+        kept = {entry.id for entry in self.listed} if isinstance(self.output, Rows) else self.present.keys()
         removed = [entry for name, entry in self.present.items() if name not in kept]
         retried = [task for task in self.tasks if task.previous is not None]
         return Preview(
@@ -220,11 +252,11 @@ class Work:
 
     def run(self, runner: Runner, maker: Maker, build: Callable[..., None] | None = None) -> RunSummary:
         """Make the tasks' files as a Beam job, and commit. With nothing to make, only the commit is checked."""
-        change = self._change(maker.name)
+        change = self._change()
         if warning := self.preview().warning():
             print(warning, file=sys.stderr, flush=True)
         manifest = self._run_job(runner, maker, change, build) if self.tasks else commit(self.store, change).number
-        return self._summary(maker.name, manifest)
+        return self._summary(manifest)
 
     def _run_job(self, runner: Runner, maker: Maker, change: Change, build: Callable[..., None] | None) -> int:
         hands = runner.hands(maker.needs, len(self.tasks), self.store.shared)
@@ -234,9 +266,7 @@ class Work:
         with ExitStack() as leases:
             # Also finds out, before any work is done, whether something can be written there at all.
             leases.enter_context(hold(self.store, run=self.run_id, manifest=change.base, makes=maker.name))
-            for read in {
-                one.path: one for one in (self.source, *self.reads) if one and one.path != self.target
-            }.values():
+            for read in {one.path: one for one in self.reads if one.path != self.target}.values():
                 leases.enter_context(pin(read.store, run=self.run_id, manifest=read.manifest.number))
             sweep(self.store)
             with self.store.write(f"runs/{self.run_id}/plan.json") as file:
@@ -252,27 +282,30 @@ class Work:
                         fragment_job(pipeline, runner.blocks(self.tasks), maker, context, hands, change)
                     else:
                         build(pipeline, maker, context, hands, change)
+            except Exception as error:
+                if _is_interruption(error):
+                    raise KeyboardInterrupt from None
+                raise
             finally:
                 release_workers(self.run_id)
             return read_outcome(self.store, context)
 
-    def _change(self, file_name: str) -> Change:
-        makes_rows = file_name == "base"
+    def _change(self) -> Change:
         return Change(
             base=self.old.manifest.number if self.old else 0,
             schema_version=version_text(self.schema_name),
             run=self.run_id,
             message=self.name,
-            fragments=self.listed if makes_rows else None,
-            steps={"base" if makes_rows else file_name: self.step_entry} if self.step_entry else {},
+            fragments=self.output.listed(self.listed),
+            steps={self.output.file: self.step_entry} if self.step_entry else {},
             parents=self.parents,
             versions=installed_versions(),
             info=self.info,
         )
 
-    def _summary(self, file_name: str, number: int) -> RunSummary:
+    def _summary(self, number: int) -> RunSummary:
         dataset = Dataset.open(self.target, at=number)
-        statuses = dataset.manifest.statuses().get(file_name, {})
+        statuses = dataset.manifest.statuses().get(self.output.file, {})
         asked = sum(count for status, count in statuses.items() if self.counted(status))
         return RunSummary(
             self.name,
@@ -287,3 +320,12 @@ class Work:
             ok=statuses.get(self.usable, 0) if statuses else None,
             asked=asked if statuses else None,
         )
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether Beam made this of a Ctrl-C: it raises a RuntimeError with the words of any exception in a step."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,7 +1,7 @@
 """`generate`: instruction data written by an LLM. In: an `images` dataset. Out: a `conversations` dataset.
 
-context.py says what is known about a picture, pipelines/llm/prompts/ what is asked, pipelines/llm/ sends it,
-parsers.py reads the answer, checks.py verifies it, step.py makes the rows, judge.py scores them afterwards.
+pipelines/llm/ says what is known about a picture (context.py), what is asked (prompts/), sends it and reads the answer
+(reading/); checks.py verifies it, writer.py makes the rows, step.py runs it as a step.
 """
 
 from pipelines.generate.config import GenerateConfig

@@ -6,26 +6,13 @@ import re
 from collections.abc import Collection
 
 from pipelines.generate.claims import contradiction
-from pipelines.generate.context import Known
 from pipelines.generate.statuses import GenerateStatus
-from pipelines.llm.answer import AnswerStatus
+from pipelines.llm.context import Known
 from pipelines.llm.reading.language import is_other_language
 from pipelines.llm.reading.parsers import Pair
+from pipelines.llm.reading.refusal import check_refusal
 from pipelines.llm.reading.rejected import Rejected
 
-# What a model declines to do. Who answers a question may well say "I can't see anyone there" or "I'm not able to tell".
-_DECLINED = r"""(?:directly\ |actually\ )?(?:
-    (?:assist|help|view|fulfill?|comply|do\ that|provide|describe|generate|create|answer|process|access)\b
-    | see\ (?:(?:the|this|that|your|any)\ )?(?:images?|pictures?|photos?)\b
-    | identify\ (?:people|persons?|individuals|anyone|who)\b)"""
-_REFUSAL = re.compile(
-    rf"""^\W*(?:unfortunately,?\ )?(?:
-    i[ '’]a?m\ (?:very\ |so\ )?sorry\b(?!\ to\ (?:say|see|hear)) | sorry,\ (?:but\ )?i\b | i\ apologi[sz]e\b
-    | as\ an?\ (?:ai|(?:\w+\ )?language\ model)\b | i[ '’]a?m\ (?:unable|not\ able)\ to\ {_DECLINED}
-    | i\ (?:can['’]?t|cannot|can\ not|won['’]?t)\ {_DECLINED}
-    | i\ (?:don['’]?t|do\ not)\ have\ (?:the\ ability|access)\b)""",
-    re.IGNORECASE | re.VERBOSE,
-)
 # Words that show where the model has it from. A poster's caption, a map's coordinates, players who coordinate are none.
 _NOTES = re.compile(
     r"""\b(?:(?:the|these|those|each|given|provided|first|second|third|fourth|fifth|other|all)\ captions?
@@ -38,13 +25,6 @@ _NOTES = re.compile(
     | \b0?\.\d{2,3},\ 0?\.\d{2,3}\b""",
     re.IGNORECASE | re.VERBOSE,
 )
-
-
-def check_refusal(text: str) -> None:
-    """Refuse an answer that declines to answer (in its first words: inside a text it may be quoted speech)."""
-    found = _REFUSAL.match(text)
-    if found:
-        raise Rejected(AnswerStatus.refused, f"begins with {found.group(0).strip()!r}")
 
 
 def check_pairs(pairs: list[Pair], known: Known, language: str | None, given: Collection[str] = ()) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.generate.context import CAPTION_COLUMNS, CaptionColumn
+from pipelines.llm.context import CAPTION_COLUMNS, CaptionColumn
 from pipelines.llm.prompts import Prompt, load_prompt
 from pipelines.llm.reading.language import KNOWN
 from pipelines.llm.settings import EndpointConfig
@@ -48,8 +48,6 @@ class GenerateConfig(EndpointConfig):
     """Whether answers are verified (notes mentioned, duplicates, language, contradictions)."""
     skip_duplicates: bool = True
     """Leave out rows that `dedupe` found to be duplicates of another row."""
-    prompt_hashes: tuple[str, ...] = ()
-    """Filled in: what the prompts were, so that a changed prompt is asked again."""
 
     @field_validator("kinds", mode="before")
     @classmethod
@@ -79,10 +77,7 @@ class GenerateConfig(EndpointConfig):
 
     @model_validator(mode="after")
     def _reads_prompts(self) -> GenerateConfig:
-        hashes = tuple(prompt.hash for _, prompt in self.prompts())
-        if self.prompt_hashes and self.prompt_hashes != hashes:
-            raise ValueError("prompt_hashes are filled in from the prompt files: leave the key out")
-        object.__setattr__(self, "prompt_hashes", hashes)
+        self.prompts()
         return self
 
     def prompts(self) -> list[tuple[Kind, Prompt]]:

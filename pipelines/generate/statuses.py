@@ -24,7 +24,7 @@ class GenerateStatus(StrEnum):
     contradicts_context = "contradicts_context"  # against counts, categories, sides or facts that are known
 
 
-LEFT_OUT = frozenset({GenerateStatus.not_asked, GenerateStatus.skipped_input})
+PASSED_OVER = frozenset({GenerateStatus.not_asked, GenerateStatus.skipped_input})
 """Statuses of rows that an earlier step or the configuration left out."""
 
 REJECTED: frozenset[str] = frozenset(

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.engine.step import Context, Derive, Needs
 from pipelines.generate.config import GenerateConfig
-from pipelines.generate.estimate import estimate
-from pipelines.generate.statuses import LEFT_OUT, REJECTED, GenerateStatus
+from pipelines.generate.questions import Question, Questions
+from pipelines.generate.statuses import PASSED_OVER, REJECTED, GenerateStatus
 from pipelines.generate.writer import Writer, split_key
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, with_answers
+from pipelines.llm.asks import AsksLlm
 from pipelines.llm.pool import Lease
+from pipelines.llm.request import ChatRequest
 from pipelines.llm.tally import Tally
 from schemas.records import CONVERSATIONS
+from schemas.standing import EVERY_CHOICE, NOT_OK, Use
 
 _READ_IF_PRESENT: tuple[str, ...] = (
     "source",
@@ -26,12 +28,10 @@ _READ_IF_PRESENT: tuple[str, ...] = (
     "caption",
     "boxes",
     "facts",
-    "download_status",
-    "duplicate_of",
 )
 
 
-class Generate(Derive[GenerateConfig]):
+class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     """Asks the LLM for conversations about every row, and keeps each answer with its status, usage and cost.
 
     Rows are worked on concurrently across batches; the order of rows is the source's. All fragments and threads of a
@@ -42,17 +42,27 @@ class Generate(Derive[GenerateConfig]):
     version = 1
     Config = GenerateConfig
     reads = ("key",)
-    optional = _READ_IF_PRESENT
     statuses = with_answers(GenerateStatus)
     transient = TRANSIENT
     unfinished = UNFINISHED
-    left_out = LEFT_OUT
+    passed_over = PASSED_OVER
+    leaves_out = NOT_OK
     schema = CONVERSATIONS
 
-    def __init__(self, config: GenerateConfig):
-        super().__init__(config)
-        if any(prompt.image for _, prompt in config.prompts()):
-            self.optional = (*_READ_IF_PRESENT, "image")  # type: ignore[misc]
+    @cached_property
+    def optional(self) -> tuple[str, ...]:
+        """Pictures are read only where a prompt sends them."""
+        shown = any(prompt.image for _, prompt in self.config.prompts())
+        return (*_READ_IF_PRESENT, "image") if shown else _READ_IF_PRESENT
+
+    def depends_on(self) -> dict[str, Any]:
+        """The prompts: a changed one is asked again."""
+        return {"prompt_hashes": [prompt.hash for _, prompt in self.config.prompts()]}
+
+    @property
+    def use(self) -> Use:
+        """No row without a picture is left out: a prompt that needs the picture says so itself."""
+        return Use(takes=frozenset() if self.config.skip_duplicates else EVERY_CHOICE)
 
     @property
     def needs(self) -> Needs:
@@ -62,14 +72,23 @@ class Generate(Derive[GenerateConfig]):
     def setup(self, context: Context) -> None:
         self._context = context
         self._lease = Lease(self.config, context.dataset, context.workers)
-        self._writer = Writer(self.config, self._lease.client)
+        self._writer = Writer(self.config, self._questions, self._lease.client)
 
     def teardown(self) -> None:
         self._lease.close()
 
-    def estimate(self, images: str | Path) -> dict[str, Any]:
-        """What this step would ask and cost for the dataset `images` (see `estimate.py`); sends nothing."""
-        return estimate(self.config, (*self.reads, *self.optional), images)
+    @property
+    def endpoint(self) -> GenerateConfig:
+        return self.config
+
+    def requests(self, batch: pa.RecordBatch) -> Iterator[tuple[ChatRequest, int]]:
+        for question in (one for row in batch.to_pylist() for one in self._questions.about(row)):
+            if isinstance(question, Question):
+                yield self._questions.request(question), question.prompt.expected_output_tokens
+
+    @cached_property
+    def _questions(self) -> Questions:
+        return Questions(self.config)
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return self._written(batches, {})

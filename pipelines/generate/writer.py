@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipelines.generate.checks import check_pairs, check_refusal
+from pipelines.generate.checks import check_pairs
 from pipelines.generate.config import GenerateConfig, Kind
-from pipelines.generate.context import Known, known_from
+from pipelines.generate.questions import Question, Questions, Unasked
 from pipelines.generate.statuses import REJECTED, GenerateStatus
 from pipelines.llm.answer import Answer, AnswerStatus
-from pipelines.llm.pictures import sendable_in_thread
+from pipelines.llm.context import Known
+from pipelines.llm.pictures import in_thread_if_redrawn
 from pipelines.llm.prompts import Prompt
 from pipelines.llm.reading.parsers import (
-    PAIRS_SCHEMA,
     Pair,
     QuestionAnswers,
     parse_json,
@@ -24,16 +24,13 @@ from pipelines.llm.reading.parsers import (
     parse_text,
     parse_turns,
 )
+from pipelines.llm.reading.refusal import check_refusal
 from pipelines.llm.reading.rejected import Rejected
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.structured import ask_for
-from schemas.pictures import PictureError
 
 if TYPE_CHECKING:
     from pipelines.llm.client import LlmClient
-
-# A rejected answer is asked again with at least this temperature: at 0 the same would come back.
-_RESAMPLE_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
@@ -48,53 +45,38 @@ class Written:
 class Writer:
     """Writes the conversations of single rows; holds no state but its client."""
 
-    def __init__(self, config: GenerateConfig, client: LlmClient):
-        self._config, self._client = config, client
-        self._kinds = config.prompts()
+    def __init__(self, config: GenerateConfig, questions: Questions, client: LlmClient):
+        self._config, self._questions, self._client = config, questions, client
 
     async def write(self, row: Mapping[str, Any], samples: Mapping[str, int]) -> list[Written]:
         """All conversation rows of an `images` row: at least one, also when nothing was asked.
 
         `samples`: where a conversation may have more than the configured number, by its key.
         """
-        skipped = unusable(row, self._config.skip_duplicates)
-        if skipped:
-            return [Written(_bare_row(row, None, None, GenerateStatus.skipped_input, skipped))]
-        asked = [one for one in self._kinds if not one[0].sources or row.get("source") in one[0].sources]
-        if not asked:
-            return [Written(_bare_row(row, None, None, GenerateStatus.not_asked, f"source {row.get('source')!r}"))]
-        known = known_from(row, self._config.caption_columns)
-        written = await asyncio.gather(*(self._samples(row, known, *one, samples) for one in asked))
+        found = await in_thread_if_redrawn(self._questions.picture(row), lambda: self._questions.about(row))
+        written = await asyncio.gather(*(self._samples(row, one, samples) for one in found))
         return [one for several in written for one in several]
 
     async def _samples(
-        self, row: Mapping[str, Any], known: Known, kind: Kind, prompt: Prompt, samples: Mapping[str, int]
+        self, row: Mapping[str, Any], question: Question | Unasked, samples: Mapping[str, int]
     ) -> list[Written]:
         """One row per answer that was asked for: rejected ones stay, the last may be the good one."""
-        try:
-            found = picture_for(row, prompt)
-            image = await sendable_in_thread(found) if found else None
-        except PictureError as error:
-            detail = f"the picture cannot be decoded: {error}"
-            return [Written(_bare_row(row, kind, prompt, GenerateStatus.skipped_input, detail))]
-        if not known.has(prompt.needs) or (prompt.image and not image):
-            needs = "the picture" if prompt.image else " or ".join(prompt.needs)
-            detail = f"prompt {prompt.id} needs {needs}"
-            return [Written(_bare_row(row, kind, prompt, GenerateStatus.no_context, detail))]
+        kind, prompt = question.kind, question.prompt
+        if isinstance(question, Unasked):
+            return [Written(_bare_row(row, kind, prompt, question.status, question.detail))]
         written: list[Written] = []
-        most = max(self._config.samples, samples.get(_key(row["key"], kind, 0), 0))
+        most = max(self._config.samples, samples.get(_key(row["key"], question.kind, 0), 0))
         for sample in range(most):
-            request = build_request(self._config, prompt, known, image, sample)
-            written.append(await self._written(row, known, kind, prompt, request))
+            request = self._questions.request(question, sample)
+            written.append(await self._written(row, question, request))
             if written[-1].row["status"] not in REJECTED:
                 break
         return written
 
-    async def _written(
-        self, row: Mapping[str, Any], known: Known, kind: Kind, prompt: Prompt, request: ChatRequest
-    ) -> Written:
+    async def _written(self, row: Mapping[str, Any], question: Question, request: ChatRequest) -> Written:
         """The answer as a row. Its text stays in a rejected row as well: it was paid for, and explains the status."""
-        answer, pairs, status, detail = await self._answered(known, prompt, request)
+        kind, prompt = question.kind, question.prompt
+        answer, pairs, status, detail = await self._answered(question.known, prompt, request)
         made = _bare_row(row, kind, prompt, status, detail)
         made["key"] = _key(row["key"], kind, request.sample)
         if answer.received:
@@ -124,39 +106,6 @@ class Writer:
         except Rejected as rejected:
             return answer, pairs, rejected.status, rejected.detail
         return answer, pairs, AnswerStatus.ok, None
-
-
-def unusable(row: Mapping[str, Any], skip_duplicates: bool) -> str | None:
-    """Why nothing is asked about a row, or None."""
-    if row.get("download_status", "ok") != "ok":
-        return f"download: {row['download_status']}"
-    if skip_duplicates and row.get("duplicate_of"):
-        return f"duplicate of {row['duplicate_of']}"
-    return None
-
-
-def picture_for(row: Mapping[str, Any], prompt: Prompt) -> bytes | None:
-    """The row's encoded picture, if it has one and `prompt` asks for it."""
-    return (row.get("image") or {}).get("bytes") if prompt.image else None
-
-
-def build_request(
-    config: GenerateConfig, prompt: Prompt, known: Known, image: bytes | None, sample: int = 0
-) -> ChatRequest:
-    """The request for one prompt about one picture."""
-    parameters = config.request_parameters()
-    if sample and config.temperature is not None:
-        parameters["temperature"] = max(config.temperature, _RESAMPLE_TEMPERATURE)
-    return ChatRequest(
-        provider=config.provider,
-        model=config.model,
-        messages=prompt.messages(known.values(), (image,) if image else ()),
-        max_output_tokens=config.max_output_tokens,
-        parameters=parameters,
-        schema=PAIRS_SCHEMA if prompt.answer == "json_pairs" else None,
-        sample=sample,
-        prompt=f"{prompt.id}/{prompt.version}",
-    )
 
 
 def _read(prompt: Prompt, key: str, text: str) -> list[Pair]:

@@ -19,7 +19,9 @@ from typing import Any, ClassVar, TypeVar
 import pyarrow as pa
 
 from pipelines.engine.step import Config
+from schemas.entries import StatusRule
 from schemas.records import BASE
+from schemas.standing import NOT_OK
 
 Item = TypeVar("Item")
 
@@ -70,6 +72,8 @@ class Importer(ABC):
     Config: ClassVar[type[Config]]
     located_by: ClassVar[tuple[str, ...]] = ("path",)
     """The options that say which source it is; two imports that agree in them mean the same one."""
+    leaves_out: ClassVar[frozenset[str]] = NOT_OK
+    """Statuses of rows that nobody can use (schemas/standing.py)."""
 
     def __init__(self, config: Any):
         self.config = config
@@ -95,6 +99,11 @@ class Importer(ABC):
     def status_column(self) -> str:
         """`conversations` have a status of their own; images get `import_status` and `import_detail`."""
         return "status" if self.makes == "conversations" else "import_status"
+
+    @property
+    def status_rule(self) -> StatusRule:
+        """What the manifest keeps of the statuses."""
+        return StatusRule(step="import", column=self.status_column, unusable=sorted(map(str, self.leaves_out)))
 
 
 STATUS_FIELDS = (pa.field("import_status", pa.string(), nullable=False), pa.field("import_detail", pa.string()))

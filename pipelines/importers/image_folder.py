@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipelines.engine.step import Config, Runtime
-from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, storable
+from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, storable
 from pipelines.importers.stored import stored_row, stored_table
 from schemas.errors import InputError
 
@@ -55,7 +55,7 @@ class ImageFolder(Importer):
         fs, root = fsspec.core.url_to_fs(self.config.path)
         rows = []
         for name in slice.location["names"]:
-            row = stored_row(fs.cat_file(f"{root}/{name}"), name)
+            row = _stored(fs, f"{root}/{name}", name)
             rows.append({"key": name, "source": self.config.source, "license": self.config.license, **row})
         return stored_table(rows)
 
@@ -71,6 +71,14 @@ class ImageFolder(Importer):
         if not files:
             raise InputError(f"{self.config.path}: no picture in here (files ending in {', '.join(endings)}).")
         return sorted(files)
+
+
+def _stored(fs: Any, path: str, name: str) -> dict[str, Any]:
+    """The row of one file; of one that cannot be read (a link to nowhere, no permission) the reason."""
+    try:
+        return stored_row(fs.cat_file(path), name)
+    except OSError as error:
+        return {"import_status": ImportStatus.no_image, "import_detail": f"{name}: {error.strerror or error}"}
 
 
 def _told(entry: dict[str, Any]) -> str:

@@ -152,7 +152,7 @@ def _pictures(path: str) -> GetPicture:
     )
 
 
-def _file(fs: Any, name: str) -> bytes | None:
+def _file(fs: fsspec.AbstractFileSystem, name: str) -> bytes | None:
     return next((fs.cat_file(f"{name}.{ending}") for ending in FORMATS if fs.exists(f"{name}.{ending}")), None)
 
 

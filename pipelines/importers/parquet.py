@@ -63,7 +63,7 @@ class ParquetSource:
         with self._open() as file:
             return [self._group_digest(file, number) for number in range(self._metadata.num_row_groups)]
 
-    def _group_digest(self, file: Any, number: int) -> bytes:
+    def _group_digest(self, file: pq.ParquetFile, number: int) -> bytes:
         group, content = self._metadata.row_group(number), hashlib.sha256()
         for index in range(group.num_columns):
             column = group.column(index)
@@ -72,5 +72,5 @@ class ParquetSource:
             content.update(file.read(column.total_compressed_size))
         return content.digest()
 
-    def _open(self) -> Any:
+    def _open(self) -> pq.ParquetFile:
         return self._fs.open(self._name, "rb")

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.engine.step import Context, Needs, Step
-from pipelines.generate.context import CAPTION_COLUMNS, Known, known_from
+from pipelines.engine.step import Context, Needs
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, Answer, AnswerStatus, with_answers
-from pipelines.llm.estimate import estimate_requests
+from pipelines.llm.asks import AsksLlm
+from pipelines.llm.context import CAPTION_COLUMNS, Known, known_from
 from pipelines.llm.pool import Lease
-from pipelines.llm.prompts import load_prompt
+from pipelines.llm.prompts import Prompt, load_prompt
 from pipelines.llm.reading.parsers import parse_json
 from pipelines.llm.request import AnswerSchema, ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import Structured, ask_for
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas import Dataset
+from schemas.lookup import RowsByKey
+from schemas.standing import LEFT_OUT, Use
 
 AXES = ("relevance", "accuracy", "completeness", "language")
 _CONTEXT_COLUMNS = ("key", *CAPTION_COLUMNS, "boxes", "facts")
@@ -43,10 +46,13 @@ class Scores(BaseModel):
     language: int = Field(ge=1, le=5)
 
 
+_SCHEMA = AnswerSchema("scores", Scores.model_json_schema())
+
+
 class JudgeStatus(StrEnum):
     """Why a conversation has no scores, beside the request layer's reasons (`AnswerStatus`, which has `ok` too)."""
 
-    not_asked = "not_asked"  # the conversation itself is not ok
+    not_asked = "not_asked"  # an earlier step left the conversation out
     wrong_schema = "wrong_schema"  # no scores of the asked form, after all repairs
 
 
@@ -54,32 +60,26 @@ class JudgeConfig(EndpointConfig):
     """The endpoint that judges, and where the pictures' context lies."""
 
     images: str = Field(description="the images dataset that the conversations were made of")
-    images_manifest: int = Field(-1, description="filled in: its manifest when the run began")
     prompt: str = "judge"
-    prompt_hash: str = Field("", description="filled in: what the prompt was")
     repairs: int = Field(1, ge=0)
     temperature: float | None = Field(0.0, ge=0, le=2)
     max_output_tokens: int = Field(200, ge=1)
 
     @model_validator(mode="after")
-    def _fills_in(self) -> JudgeConfig:
-        prompt = load_prompt(self.prompt)
-        if prompt.image:
+    def _prompt_needs_no_picture(self) -> JudgeConfig:
+        if load_prompt(self.prompt).image:
             raise ValueError(f"prompt {self.prompt} wants the picture; a judge is shown what is known about it alone")
-        object.__setattr__(self, "prompt_hash", prompt.hash)
-        if self.images_manifest < 0 and Dataset.exists(self.images):
-            object.__setattr__(self, "images_manifest", Dataset.open(self.images).manifest.number)
         return self
 
 
-class Judge(Step[JudgeConfig]):
+class Judge(AsksLlm[JudgeConfig]):
     """Adds a score per axis and the judge's reason. Only conversations with status ok are asked about."""
 
     name = "judge"
     version = 3
     Config = JudgeConfig
-    reads = ("key", "image_keys", "messages", "status")
-    adds: ClassVar[tuple[pa.Field, ...]] = (
+    reads = ("key", "image_keys", "messages")
+    adds = (
         *(pa.field(f"judge_{axis}", pa.int8()) for axis in AXES),
         pa.field("judge_reason", pa.string()),
         pa.field("judge_model", pa.string()),
@@ -88,32 +88,38 @@ class Judge(Step[JudgeConfig]):
     statuses = with_answers(JudgeStatus)
     transient = TRANSIENT
     unfinished = UNFINISHED
-    left_out = frozenset({JudgeStatus.not_asked})
+    passed_over = frozenset({JudgeStatus.not_asked})
     datasets = ("images",)
 
-    def fingerprint(self, inputs: dict[str, str]) -> str:
-        """Raises InputError when there is no dataset `images` (a recipe may make it after it was checked)."""
-        if self.config.images_manifest < 0:
-            Dataset.open(self.config.images)
-        return super().fingerprint(inputs)
+    def depends_on(self) -> dict[str, Any]:
+        return {"prompt_hash": load_prompt(self.config.prompt).hash}
 
     def setup(self, context: Context) -> None:
         self._context = context
         # A budget of its own: what the conversations themselves cost is no reason not to judge them.
         self._lease = Lease(self.config, f"{context.dataset}#judge", context.workers)
-        self._open()
+        _ = self._prompt, self._images  # before several threads ask for them
 
-    def estimate(self, dataset: str | Path) -> dict[str, Any]:
-        """What judging all of `dataset` would take (pipelines/llm/estimate.py); sends nothing."""
-        self._open()
-        rows = (row for batch in Dataset.open(dataset).batches(self.reads, 64) for row in batch.to_pylist())
-        asked = ((self._request(row), self._prompt.expected_output_tokens) for row in rows if row["status"] == "ok")
-        return estimate_requests(self.config, asked)
+    @property
+    def endpoint(self) -> JudgeConfig:
+        return self.config
 
-    def _open(self) -> None:
-        self._prompt = load_prompt(self.config.prompt)
-        self._schema = AnswerSchema("scores", Scores.model_json_schema())
-        self._images = Images(self.config.images, self.config.images_manifest)
+    def requests(self, batch: pa.RecordBatch) -> Iterator[tuple[ChatRequest, int]]:
+        for request in map(self._request, batch.to_pylist()):
+            if request is not None:
+                yield request, self._prompt.expected_output_tokens
+
+    @cached_property
+    def _prompt(self) -> Prompt:
+        return load_prompt(self.config.prompt)
+
+    @cached_property
+    def _images(self) -> Images:
+        return Images(self.config.images, self.dataset_versions["images"])
+
+    @property
+    def use(self) -> Use:
+        return Use()
 
     @property
     def needs(self) -> Needs:
@@ -139,10 +145,12 @@ class Judge(Step[JudgeConfig]):
 
     async def _judge(self, row: Mapping[str, Any]) -> tuple[str, dict[str, Any], Answer | None]:
         """The row's key, its columns, and the answer that they were read from."""
-        if row["status"] != "ok":
-            told = f"the conversation is {row['status']}"
-            return row["key"], {"status": str(JudgeStatus.not_asked), "detail": told}, None
-        result = await ask_for(self._lease.client, self._request(row), _read_scores, self.config.repairs)
+        request = self._request(row)
+        if request is None:
+            reason = row[LEFT_OUT]
+            detail = f"the conversation is {reason.partition('=')[2] or reason}"
+            return row["key"], {"status": str(JudgeStatus.not_asked), "detail": detail}, None
+        result = await ask_for(self._lease.client, request, _read_scores, self.config.repairs)
         return row["key"], self._columns(result), result.answer
 
     def _columns(self, result: Structured[Scores]) -> dict[str, Any]:
@@ -156,37 +164,40 @@ class Judge(Step[JudgeConfig]):
             return {**made, "status": str(JudgeStatus.wrong_schema), "detail": result.problem}
         return {**made, "status": str(result.answer.status), "detail": result.answer.detail}
 
-    def _request(self, row: Mapping[str, Any]) -> ChatRequest:
+    def _request(self, row: Mapping[str, Any]) -> ChatRequest | None:
+        """The question about one conversation; None for one that an earlier step left out."""
+        if row.get(LEFT_OUT):
+            return None
         turns = [
             {"role": turn["role"], "text": " ".join(part["text"] or "" for part in turn["content"]).strip()}
             for turn in row["messages"]
         ]
-        known = self._images.known(row["image_keys"][0])
+        known = self._images.known(row["image_keys"][0]) if row["image_keys"] else Known(row["key"])
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
             messages=self._prompt.messages({**known.values(), "turns": turns}),
             max_output_tokens=self.config.max_output_tokens,
             parameters=self.config.request_parameters(),
-            schema=self._schema,
+            schema=_SCHEMA,
             prompt=f"{self._prompt.id}/{self._prompt.version}",
         )
 
 
 class Images:
-    """The context of pictures by key; keeps keys and places, and reads a row when it is asked for."""
+    """The context of pictures by key; a row is read when it is asked for."""
 
     def __init__(self, path: str | Path, manifest: int):
         self._dataset = Dataset.open(path, at=manifest)
         self._columns = [name for name in _CONTEXT_COLUMNS if name in self._dataset.columns]
-        keys = [key for part in self._dataset.fragments for key in part.read(["key"]).column("key").to_pylist()]
-        self._rows = {key: row for row, key in enumerate(keys)}
+        self._rows = RowsByKey(self._dataset)
 
     def known(self, key: str) -> Known:
         """What is known about a picture; nothing for a key that the dataset does not have."""
-        if key not in self._rows:
+        number = self._rows.find(key)
+        if number is None:
             return Known(key)
-        (row,) = self._dataset.take([self._rows[key]], self._columns)
+        (row,) = self._dataset.take([number], self._columns)
         return known_from(row, CAPTION_COLUMNS)
 
 

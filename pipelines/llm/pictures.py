@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Callable
+from typing import TypeVar
 
-from schemas.pictures import Header, open_rgb, read
+from schemas.pictures import Header, PictureError, open_rgb, read
+
+Result = TypeVar("Result")
 
 PROVIDER_FORMATS = frozenset({"jpeg", "png", "webp", "gif"})
 """What OpenAI, Anthropic and Gemini's compatible endpoint list in common."""
@@ -29,10 +33,16 @@ def sendable(data: bytes) -> bytes:
     return data if _taken(header) else _redrawn(data, header)
 
 
-async def sendable_in_thread(data: bytes) -> bytes:
-    """`sendable`, with a thread for what has to be decoded; the rest goes on at once, so requests keep their order."""
-    header = read(data)
-    return data if _taken(header) else await asyncio.to_thread(_redrawn, data, header)
+async def in_thread_if_redrawn(data: bytes | None, work: Callable[[], Result]) -> Result:
+    """The result of `work`, which calls `sendable(data)`: in a thread where that has to decode.
+
+    Else at once, so that requests keep their order. Raises what `work` raises.
+    """
+    try:
+        quick = data is None or _taken(read(data))
+    except PictureError:
+        quick = True
+    return work() if quick else await asyncio.to_thread(work)
 
 
 def _taken(header: Header) -> bool:

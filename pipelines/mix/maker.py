@@ -15,16 +15,20 @@ import pyarrow as pa
 
 from pipelines.engine.counting import Done, report
 from pipelines.engine.makers import Maker, Task
+from pipelines.engine.output import Rows
 from pipelines.engine.step import Context
+from pipelines.mix.images import Images
 from pipelines.mix.pictures import ReadyPicture, Spool, stored
 from pipelines.mix.recipe import MixRecipe, MixSource
-from pipelines.mix.select import KeyIndex, caption_rows, copies, image_filters, refused_by
+from pipelines.mix.select import caption_rows, copies, refused_by
 from schemas.chat import Encoded, ImageRule, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError, LavaBeamError
+from schemas.lookup import RowsByKey
 from schemas.manifest import FragmentEntry
 from schemas.pictures import PictureError
 from schemas.records import SAMPLES
+from schemas.standing import LEFT_OUT, Standing
 from schemas.store import Store
 
 CANNOT_ENCODE = "cannot_encode"
@@ -50,25 +54,31 @@ class MixFragment:
         return self.entry.rows
 
 
-class MixMaker(Maker):
+class MixMaker(Maker[MixFragment]):
     """`versions` pins every dataset (path -> manifest number), so that all workers read the same rows."""
 
-    name, schema_name, schema, status_column = "base", "samples", SAMPLES, None
+    output, schema_name, schema, status_column = Rows(), "samples", SAMPLES, None
 
     def __init__(self, recipe: MixRecipe, target: str, versions: dict[str, int]):
         self.recipe, self.target, self.versions = recipe, target, versions
-        self._images: dict[str, _Images] = {}
+        self._images: dict[str, Images] = {}
+        self._standing: dict[str, Standing] = {}
 
     def setup(self, context: Context) -> None:
         self.context = context
         self.template = get_template(self.recipe.template)
         self.tokenizer = load_tokenizer(self.recipe.tokenizer)
         self.rule = ImageRule.from_dict(self.recipe.image) if self.recipe.image else None
-        for source in self.recipe.sources.values():
-            if source.images is not None and source.images not in self._images:
-                self._images[source.images] = _Images(Dataset.open(source.images, self.versions[source.images]))
+        indexes: dict[str, RowsByKey] = {}
+        for name, source in self.recipe.sources.items():
+            self._standing[name] = Standing.of(Dataset.open(source.rows, self.versions[source.rows]), source.row_use)
+            if source.images is None:
+                continue
+            if source.images not in indexes:
+                indexes[source.images] = RowsByKey(Dataset.open(source.images, self.versions[source.images]))
+            self._images[name] = Images(indexes[source.images], source)
 
-    def open(self, task: Task) -> tuple[dict[str, int], Iterator[pa.RecordBatch]]:
+    def open(self, task: Task[MixFragment]) -> tuple[dict[str, int], Iterator[pa.RecordBatch]]:
         """Why rows were taken or left out, and the batches. Counts go into the file, so that no rerun loses them."""
         counts: Counter[str] = Counter()
         spool = Spool()
@@ -77,10 +87,9 @@ class MixMaker(Maker):
 
     def _chosen(self, part: MixFragment, counts: Counter[str], spool: Spool) -> Iterator[dict[str, Any]]:
         source = self.recipe.sources[part.name]
-        images = self._images.get(source.images or "")
-        filters = image_filters(source, images.columns) if images else {}
-        for row in _counted(_rows(source, part), counts):
-            reason, numbers = self._judge(row, source, images, filters)
+        images = self._images.get(part.name)
+        for row in _counted(_rows(source, part, self._standing[part.name]), counts):
+            reason, numbers = self._judge(row, source, images)
             taken = copies(row["key"], source.weight, self.recipe.seed) if reason is None else 0
             if reason is None and taken:
                 reason = self._prepare_pictures(row, images, numbers, spool) or self._measure(row)
@@ -95,10 +104,10 @@ class MixMaker(Maker):
         """None: rows are counted while they are chosen, which is where the time goes."""
         return 0
 
-    def _judge(
-        self, row: dict[str, Any], source: MixSource, images: _Images | None, filters: dict[str, Any]
-    ) -> tuple[str | None, list[int]]:
+    def _judge(self, row: dict[str, Any], source: MixSource, images: Images | None) -> tuple[str | None, list[int]]:
         """Why the row is left out (None: it is not), and the numbers of its pictures' rows."""
+        if row[LEFT_OUT] is not None:
+            return row[LEFT_OUT], []
         refused = refused_by(row, source.where)
         if refused is not None:
             return f"{refused}={row[refused]}", []
@@ -110,25 +119,16 @@ class MixMaker(Maker):
             raise InputError(
                 f"mix source {source.conversations}: row {row['key']!r} has pictures, but the source names no `images`."
             )
-        pictures = [images.look(key, list(filters)) for key in row["image_keys"]]
-        for picture in pictures:
-            if picture is None:
-                return "image_missing", []
-            refused = refused_by(picture, filters)
-            if refused is not None:
-                duplicate = refused == "duplicate_of"
-                return "duplicate" if duplicate else f"{refused}={picture[refused]}", []
-        return None, [picture["row"] for picture in pictures if picture is not None]
+        return images.judge(row["image_keys"])
 
     def _prepare_pictures(
-        self, row: dict[str, Any], images: _Images | None, numbers: list[int], spool: Spool
+        self, row: dict[str, Any], images: Images | None, numbers: list[int], spool: Spool
     ) -> str | None:
         """Make the row's pictures ready to be stored; the reason when one of them cannot be."""
         row["pictures"] = []
         for number in numbers:
-            content = images.content(number) if images else None
-            if not content:
-                return "image_missing"
+            assert images is not None
+            content = images.content(number)
             try:
                 made, size = stored(content, self.recipe.pictures)
             except PictureError as error:
@@ -141,7 +141,7 @@ class MixMaker(Maker):
         """Count the row's tokens with the trainer's own code; the reason when it cannot be trained on."""
         sizes = [picture.size for picture in row["pictures"]]
         try:
-            row["encoded"] = encode(row["messages"], sizes, self.template, self.tokenizer, self.rule)
+            row["encoded"] = encode(row["messages"] or [], sizes, self.template, self.tokenizer, self.rule)
         except LavaBeamError as error:
             if sizes and self.rule is None:
                 raise type(error)(f"mix, row {row['key']!r}: {error} Give the recipe an `image` rule.") from error
@@ -154,8 +154,7 @@ class MixMaker(Maker):
         return None
 
     def _batches(self, part: MixFragment, chosen: list[dict[str, Any]], spool: Spool) -> Iterator[pa.RecordBatch]:
-        source = self.recipe.sources[part.name]
-        images = self._images.get(source.images or "")
+        images = self._images.get(part.name)
         try:
             for start in range(0, len(chosen), 64):
                 rows = [_sample(row, part.name, images, spool) for row in chosen[start : start + 64]]
@@ -176,25 +175,7 @@ def _counted(rows: Iterator[dict[str, Any]], counts: Counter[str]) -> Iterator[d
     report(Done(passed, counts - shown))
 
 
-class _Images:
-    """Rows of an images dataset by key."""
-
-    def __init__(self, dataset: Dataset):
-        self.dataset, self.index, self.columns = dataset, KeyIndex(dataset), dataset.columns
-
-    def look(self, key: str, columns: list[str]) -> dict[str, Any] | None:
-        number = self.index.find(key)
-        if number is None:
-            return None
-        (found,) = self.dataset.take([number], ["key", *columns])
-        return {**found, "row": number} if found["key"] == key else None
-
-    def content(self, number: int) -> bytes | None:
-        """The encoded picture of a row; None where it has none."""
-        return (self.dataset.take([number], ["image"])[0]["image"] or {}).get("bytes")
-
-
-def _sample(row: dict[str, Any], name: str, images: _Images | None, spool: Spool) -> dict[str, Any]:
+def _sample(row: dict[str, Any], name: str, images: Images | None, spool: Spool) -> dict[str, Any]:
     encoded: Encoded = row["encoded"]
     pictures: list[ReadyPicture] = row["pictures"]
     contents = [spool.get(one.spooled) if one.spooled else images.content(one.row) for one in pictures if images]
@@ -213,12 +194,12 @@ def _sample(row: dict[str, Any], name: str, images: _Images | None, spool: Spool
     }
 
 
-def _rows(source: MixSource, part: MixFragment) -> Iterator[dict[str, Any]]:
-    path = source.conversations or source.images or ""
-    fragment = Fragment(Store(path), part.entry)
+def _rows(source: MixSource, part: MixFragment, standing: Standing) -> Iterator[dict[str, Any]]:
+    fragment = Fragment(Store(source.rows), part.entry)
     if source.conversations is not None:
-        for batch in fragment.batches([*CONVERSATION_COLUMNS, *source.where.keys() - set(CONVERSATION_COLUMNS)], 512):
-            yield from batch.to_pylist()
+        columns = dict.fromkeys([*CONVERSATION_COLUMNS, *source.where, *standing.columns_in(fragment.owner)])
+        for batch in fragment.batches(list(columns), 512):
+            yield from batch.append_column(LEFT_OUT, standing.reasons(batch)).to_pylist()
     else:
         for batch in fragment.batches(["key", source.captions or ""], 512):
             yield from caption_rows(batch.to_pylist(), source, part.name)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from pipelines.engine.step import Config
 from schemas.config import StrictModel, parse, read_yaml, substitute
 from schemas.errors import InputError
+from schemas.standing import Use
+
+DUPLICATE = "duplicate"
+"""The reason, as steps declare it, of rows that `duplicates: keep` takes."""
 
 Accepted = list[str | int | float | bool | None] | dict[Literal["min", "max"], float]
 """A filter on one column: the values that pass, or a range."""
@@ -23,16 +27,10 @@ class MixSource(StrictModel):
     images: str | None = Field(None, description="the images dataset that its image keys point to")
     question: str = Field("", description="captions only: what the user asks; empty for a bare picture")
     kinds: list[str] | None = Field(None, description="only these kinds of conversation")
-    where: dict[str, Accepted] = Field({}, validate_default=True, description="filters on the conversation's columns")
+    where: dict[str, Accepted] = Field({}, description="filters on the conversation's columns")
     image_where: dict[str, Accepted] = Field({}, description="filters on the columns of every picture")
     duplicates: Literal["drop", "keep"] = Field("drop", description="drop pictures that `dedupe` calls copies")
     weight: float = Field(1.0, ge=0, description="0.5 takes half of the rows, 2 takes each twice")
-
-    @field_validator("where")
-    @classmethod
-    def _only_what_went_well(cls, where: dict[str, Accepted]) -> dict[str, Accepted]:
-        """`status: [ok]` unless the recipe itself says which statuses pass."""
-        return {"status": ["ok"], **where}
 
     @model_validator(mode="after")
     def _one_kind(self) -> MixSource:
@@ -41,6 +39,22 @@ class MixSource(StrictModel):
         if self.captions is not None and self.images is None:
             raise ValueError("a source of `captions` needs `images`")
         return self
+
+    @property
+    def rows(self) -> str:
+        """The dataset whose rows are taken."""
+        return self.conversations or self.images or ""
+
+    @property
+    def row_use(self) -> Use:
+        """How rows are judged: a status that `where` names is the recipe's own matter."""
+        return Use(decides=frozenset(self.where))
+
+    @property
+    def image_use(self) -> Use:
+        """How pictures are judged: a status that `image_where` names is the recipe's own matter."""
+        takes = frozenset({DUPLICATE}) if self.duplicates == "keep" else frozenset()
+        return Use(pictures=True, takes=takes, decides=frozenset(self.image_where))
 
 
 class Pictures(StrictModel):

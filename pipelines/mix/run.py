@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from pipelines.engine.preview import Preview
 from pipelines.engine.runlog import read_records
 from pipelines.engine.runners import Runner
@@ -15,14 +17,15 @@ from pipelines.engine.summary import RunSummary
 from pipelines.engine.work import Work
 from pipelines.mix.maker import CANNOT_ENCODE, CONVERSATION_COLUMNS, PICTURE_UNREADABLE, MixFragment, MixMaker
 from pipelines.mix.recipe import MixRecipe, MixSource
-from pipelines.mix.select import KeyIndex, image_filters
 from schemas.chat import ImageRule, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
+from schemas.lookup import RowsByKey
 from schemas.manifest import FragmentEntry, StepEntry
+from schemas.standing import Standing
 
-VERSION = 2
+VERSION = 3
 UNFIT = {CANNOT_ENCODE: "cannot be encoded", PICTURE_UNREADABLE: "have a picture that cannot be read"}
 """Reasons that the run's log explains row by row, and what they say about rows."""
 
@@ -58,17 +61,18 @@ def _planned(recipe: MixRecipe, target: str | Path) -> tuple[Work, dict[str, Dat
     work = Work("mix", str(target), "samples", usable="taken", counted=lambda reason: reason in COUNTED)
     work.step_entry = StepEntry(version=VERSION, config=recipe.model_dump(mode="json"), name="mix")
     for name, source in recipe.sources.items():
-        rows = opened[source.conversations or source.images or ""]
+        rows = opened[source.rows]
         images = opened[source.images] if source.images is not None else None
         _check_columns(name, source, rows, images)
         decided = _decided_by(recipe, name, tokenizer.hash, rule)
-        pictures = _Pictures(source, images)
+        standing, pictures = Standing.of(rows, source.row_use), _Pictures(source, images)
+        decided |= {"standing": [standing.identity, pictures.standing.identity if pictures.standing else None]}
         for fragment in rows.fragments:
-            columns = _columns(source)
+            columns = [*_columns(source), *standing.columns_in(fragment.owner)]
             plan = fingerprint("mix", VERSION, decided, fragment.inputs(columns), pictures.of(fragment))
             entry = FragmentEntry(id=f"{name}-{fragment.id}", rows=fragment.rows, files={})
             entry = work.present.get(entry.id, entry)
-            work.add(entry, "base", plan, {}, frozenset(), source=MixFragment(name, fragment.entry))
+            work.add(entry, plan, {}, frozenset(), source=MixFragment(name, fragment.entry))
     work.parents, work.reads = [dataset.as_parent() for dataset in opened.values()], list(opened.values())
     work.info = {
         "tokenizer": {"hash": tokenizer.hash, "image_id": tokenizer.image_id},
@@ -84,7 +88,7 @@ def _empty_sources(recipe: MixRecipe, opened: dict[str, Dataset], summary: RunSu
     made = {part.id: part.files["base"] for part in Dataset.open(summary.dataset, summary.manifest).manifest.fragments}
     for name, source in recipe.sources.items():
         counts: Counter[str] = Counter()
-        for fragment in opened[source.conversations or source.images or ""].fragments:
+        for fragment in opened[source.rows].fragments:
             counts.update(made[f"{name}-{fragment.id}"].statuses)
         if not counts["taken"]:
             told = ", ".join(f"{number} {reason}" for reason, number in counts.most_common()) or "it has no rows"
@@ -127,19 +131,23 @@ class _Pictures:
 
     def __init__(self, source: MixSource, images: Dataset | None):
         self.source, self.images = source, images
-        self.index = KeyIndex(images) if images is not None and source.conversations is not None else None
+        self.index = RowsByKey(images) if images is not None and source.conversations is not None else None
+        self.standing = Standing.of(images, source.image_use) if images is not None else None
 
     def of(self, fragment: Fragment) -> Any:
         """Fingerprints of the files of every images fragment that holds one of its pictures."""
         if self.images is None:
             return None
-        columns = ["key", "image", *image_filters(self.source, self.images.columns)]
         if self.index is None:
-            return fragment.inputs(columns)
-        keys = {key for row in fragment.read(["image_keys"]).column(0).to_pylist() for key in row or ()}
-        rows = sorted(row for key in keys if (row := self.index.find(key)) is not None)
-        holding = {self.images.locate(row)[0].id: self.images.locate(row)[0] for row in rows}
-        return [len(keys) - len(rows), *(holding[name].inputs(columns) for name in sorted(holding))]
+            return self._inputs(fragment)
+        keys = pc.unique(pc.list_flatten(fragment.read(["image_keys"]).column(0))).drop_null()
+        rows = self.index.find_all(keys)
+        holding = {part.id: part for part in (self.images.locate(row)[0] for row in rows[rows >= 0].tolist())}
+        return [int((rows < 0).sum()), *(self._inputs(holding[name]) for name in sorted(holding))]
+
+    def _inputs(self, fragment: Fragment) -> dict[str, str]:
+        asked = self.standing.columns_in(fragment.owner) if self.standing else []
+        return fragment.inputs(["key", "image", *asked, *self.source.image_where])
 
 
 def _check_columns(name: str, source: MixSource, rows: Dataset, images: Dataset | None) -> None:

@@ -1,4 +1,4 @@
-"""What a report shows of a dataset: few rows, chosen evenly, and counts out of the manifest."""
+"""What a report shows of a dataset: few rows, chosen evenly, and counts of all."""
 
 from __future__ import annotations
 
@@ -8,26 +8,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+
+from pipelines.report.images import Images, images_of, open_dataset
 from pipelines.report.pictures import Thumbnail, thumbnail
 from schemas.dataset import Dataset
+from schemas.entries import StatusRule
+from schemas.standing import EVERY_CHOICE, LEFT_OUT, Standing, Use, detail_column, status_rules
 
 FRAGMENTS = 40
 """Fragments looked into for samples, evenly spaced: a report of a large dataset stays quick."""
 
-TEXTS = ("key", "url", "source", "alt_text", "facts", "width", "height", "caption")
-"""What the page tells of a picture, besides its statuses."""
-
-STATUSES = ("download_status", "download_detail", "dedupe_status")
+TEXTS = ("key", "url", "source", "alt_text", "facts", "width", "height", "caption", "cluster_size")
+"""What the page tells of a picture, besides its standing."""
 
 PER_SOURCE, FAILURES, CLUSTERS, PER_CLUSTER, PER_KIND = 12, 12, 12, 6, 6
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Rows per status of one step, the largest first."""
+    """Rows per status of one step, the largest first. `rule` is None where statuses are counts of a mix."""
 
     name: str
     statuses: list[tuple[str, int]]
+    rule: StatusRule | None = None
 
     @property
     def rows(self) -> int:
@@ -36,39 +41,74 @@ class StepCounts:
 
 @dataclass(frozen=True)
 class Shown:
-    """One row in the page: its columns without the image, and the thumbnails that belong to it."""
+    """One row in the page: its columns without the image, and the thumbnails that belong to it.
+
+    `note` stands where a picture would, when there is none.
+    """
 
     row: dict[str, Any]
     pictures: list[Thumbnail] = field(default_factory=list)
+    note: str = "text only"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are shown together, of `rows` that there are in the fragments looked into."""
+
+    name: str
+    shown: list[Shown]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that is left out: what it is called, the reason, and the step's detail."""
+
+    name: str
+    reason: str
+    detail: str
 
 
 @dataclass
 class Section:
-    """One dataset in the page."""
+    """One dataset in the page. `failed` and `cluster_count` count all rows, not only those shown."""
 
     name: str
     dataset: Dataset
     steps: list[StepCounts]
-    groups: list[tuple[str, list[Shown]]] = field(default_factory=list)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    clusters: list[list[Shown]] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    failed: int = 0
+    clusters: list[Group] = field(default_factory=list)
+    cluster_count: int = 0
     counts: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
+    @property
+    def partly(self) -> str:
+        """A remark where samples come from some fragments only."""
+        looked = len(looked_into(self.dataset))
+        return (
+            f"from {looked} of {len(self.dataset.fragments)} fragments" if looked < len(self.dataset.fragments) else ""
+        )
+
 
 class Rows:
-    """The small columns of the fragments that are looked into, with each row's number in the dataset."""
+    """The small columns of the fragments that are looked into, with each row's number in the dataset.
 
-    def __init__(self, dataset: Dataset, columns: Sequence[str]):
-        self.dataset = dataset
+    Each row has the reason why it is left out, if it is, as `left_out`.
+    """
+
+    def __init__(self, dataset: Dataset, columns: Sequence[str], standing: Standing):
         names = [name for name in columns if name in dataset.columns]
         self.found: list[tuple[int, dict[str, Any]]] = []
-        every = max(len(dataset.fragments) // FRAGMENTS, 1)
-        start = 0
-        for number, fragment in enumerate(dataset.fragments):
-            if number % every == 0:
-                self.found += list(enumerate(fragment.read(names).to_pylist(), start))
-            start += fragment.rows
+        starts = np.cumsum([0, *dataset.manifest.fragments.row_counts.tolist()])
+        for number in looked_into(dataset):
+            fragment = dataset.fragments[number]
+            reasons = standing.of_fragment(fragment).to_pylist()
+            rows = fragment.read(names).to_pylist()
+            found = [{**row, LEFT_OUT: reason} for row, reason in zip(rows, reasons, strict=True)]
+            self.found += list(enumerate(found, int(starts[number])))
 
     def by(self, column: str, where: Any = None) -> dict[str, list[int]]:
         """Row numbers by the value of `column`, in order, of the rows that `where` accepts."""
@@ -79,38 +119,24 @@ class Rows:
         return dict(groups)
 
 
+def looked_into(dataset: Dataset) -> range:
+    """The fragments that samples are taken from."""
+    return range(0, len(dataset.fragments), max(len(dataset.fragments) // FRAGMENTS, 1))
+
+
 def sections(paths: Sequence[str | Path]) -> list[Section]:
-    """A section per dataset, in the given order; conversations find their pictures in the images among them."""
-    datasets = [Dataset.open(path) for path in paths]
-    pictures = Pictures([dataset for dataset in datasets if dataset.schema_name == "images"])
+    """A section per dataset, in the given order.
+
+    Conversations find their pictures in the images datasets among them, else in those that they were made from.
+    """
+    datasets = [open_dataset(path) for path in paths]
     fill = {"images": _fill_images, "conversations": _fill_conversations, "samples": _fill_samples}
     made = []
     for dataset in datasets:
         section = Section(Path(dataset.path).name, dataset, _steps(dataset))
-        fill[dataset.schema_name](section, pictures)
+        fill[dataset.schema_name](section, datasets)
         made.append(section)
     return made
-
-
-class Pictures:
-    """Thumbnails by image key, out of several images datasets; keys are indexed on first use."""
-
-    def __init__(self, datasets: Sequence[Dataset]):
-        self._datasets = datasets
-        self._places: dict[str, tuple[Dataset, int]] | None = None
-
-    def find(self, keys: Sequence[str] | None) -> list[Thumbnail]:
-        if self._places is None:
-            self._places = dict(self._index())
-        places = [self._places[key] for key in keys or () if key in self._places]
-        made = [thumbnail(dataset.take([row], ["image"])[0]["image"]) for dataset, row in places]
-        return [picture for picture in made if picture is not None]
-
-    def _index(self) -> Iterator[tuple[str, tuple[Dataset, int]]]:
-        for dataset in self._datasets:
-            if "image" in dataset.columns:
-                for row, key in enumerate(_column(dataset, "key")):
-                    yield key, (dataset, row)
 
 
 def spread(rows: Sequence[int], count: int) -> list[int]:
@@ -121,57 +147,110 @@ def spread(rows: Sequence[int], count: int) -> list[int]:
 
 
 def _steps(dataset: Dataset) -> list[StepCounts]:
-    statuses = dataset.manifest.statuses()
-    names = {"base": {"images": "import", "samples": "selection"}.get(dataset.schema_name, "rows")}
-    return [StepCounts(names.get(name, name), list(counts.items())) for name, counts in statuses.items()]
+    rules = status_rules(dataset)
+    names = {name: rule.step for name, rule in rules.items()}
+    names |= {"base": names.get("base", "selection" if dataset.schema_name == "samples" else "rows")}
+    return [
+        StepCounts(names.get(name, name), list(counts.items()), rules.get(name))
+        for name, counts in dataset.manifest.statuses().items()
+    ]
 
 
-def _fill_images(section: Section, pictures: Pictures) -> None:
+def _fill_images(section: Section, datasets: Sequence[Dataset]) -> None:
     dataset = section.dataset
-    rows = Rows(dataset, ["source", "download_status", "cluster", "cluster_size"])
-    sound = rows.by("source", lambda row: row.get("download_status", "ok") == "ok")
-    if "image" in dataset.columns:
-        for source, numbers in sound.items():
-            shown = [_shown(dataset, number) for number in spread(numbers, PER_SOURCE)]
-            section.groups.append((source or "no source", shown))
-    failed = [number for number, row in rows.found if row.get("download_status", "ok") != "ok"]
-    section.failures = dataset.take(failed[:FAILURES], [name for name in _texts(dataset) if name != "facts"])
+    with_pictures = "image" in dataset.columns
+    _fill_failures(section, Standing.of(dataset, Use(pictures=with_pictures, takes=EVERY_CHOICE)))
+    rows = Rows(dataset, ["source", "cluster", "cluster_size"], Standing.of(dataset, Use(pictures=with_pictures)))
+    reasons = {number: row[LEFT_OUT] for number, row in rows.found}
+    unusable = {number for number, row in rows.found if row[LEFT_OUT] and row[LEFT_OUT] not in _choices(dataset)}
+    if with_pictures:
+        numbered = ((number, row) for number, row in rows.found if number not in unusable)
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for number, row in numbered:
+            groups[row.get("source") or "no source"].append(number)
+        for source, numbers in groups.items():
+            shown = [_shown(dataset, number, reasons) for number in spread(numbers, PER_SOURCE)]
+            section.groups.append(Group(source, shown, len(numbers)))
     clusters = rows.by("cluster", lambda row: (row.get("cluster_size") or 1) > 1)
-    for _, numbers in sorted(clusters.items(), key=lambda item: -len(item[1]))[:CLUSTERS]:
-        section.clusters.append([_shown(dataset, number) for number in numbers[:PER_CLUSTER]])
+    for name, numbers in sorted(clusters.items(), key=lambda item: -len(item[1]))[:CLUSTERS]:
+        shown = [_shown(dataset, number, reasons) for number in numbers[:PER_CLUSTER]]
+        section.clusters.append(Group(name, shown, shown[0].row["cluster_size"]))
+    section.cluster_count = _count_clusters(dataset)
 
 
-def _fill_conversations(section: Section, pictures: Pictures) -> None:
-    dataset = section.dataset
-    rows = Rows(dataset, ["kind", "status"])
-    for kind, numbers in sorted(rows.by("kind", lambda row: row["status"] == "ok").items()):
+def _choices(dataset: Dataset) -> set[str]:
+    """Reasons by choice: such rows are no failures."""
+    return {reason for rule in status_rules(dataset).values() for reason in rule.by_choice.values()}
+
+
+def _count_clusters(dataset: Dataset) -> int:
+    """Clusters of two or more pictures in all of the dataset; each has the key of one of its rows."""
+    if not {"cluster", "cluster_size"} <= set(dataset.columns):
+        return 0
+    count = 0
+    for fragment in dataset.fragments:
+        rows = fragment.read(["key", "cluster", "cluster_size"])
+        named = pc.and_(pc.equal(rows["key"], rows["cluster"]), pc.greater(rows["cluster_size"], 1))
+        count += pc.sum(named).as_py() or 0
+    return count
+
+
+def _fill_failures(section: Section, standing: Standing) -> None:
+    """Counts all rows that are left out, and keeps the first of them."""
+    dataset, start = section.dataset, 0
+    rules = {rule.step: rule for rule in standing.rules}
+    for fragment in dataset.fragments:
+        reasons = standing.of_fragment(fragment)
+        section.failed += len(reasons) - reasons.null_count
+        wanted = FAILURES - len(section.failures)
+        for place in np.flatnonzero(reasons.is_valid().to_numpy(zero_copy_only=False))[: max(wanted, 0)].tolist():
+            reason = reasons[place].as_py()
+            rule = rules.get(reason.partition("=")[0])
+            section.failures.append(_failure(dataset, start + place, reason, rule))
+        start += fragment.rows
+
+
+def _failure(dataset: Dataset, number: int, reason: str, rule: StatusRule | None) -> Failure:
+    detail = detail_column(rule) if rule is not None else ""
+    columns = [name for name in ("key", "url", detail) if name in dataset.columns]
+    (row,) = dataset.take([number], columns)
+    return Failure(row.get("url") or row["key"], reason, row.get(detail) or "")
+
+
+def _fill_conversations(section: Section, datasets: Sequence[Dataset]) -> None:
+    dataset, images = section.dataset, images_of(section.dataset, datasets)
+    standing = Standing.of(dataset, Use(takes=EVERY_CHOICE))
+    _fill_failures(section, standing)
+    rows = Rows(dataset, ["kind"], standing)
+    for kind, numbers in sorted(rows.by("kind", lambda row: row[LEFT_OUT] is None).items()):
         found = dataset.take(spread(numbers, PER_KIND), dataset.columns)
-        section.groups.append((kind, [Shown(row, pictures.find(row["image_keys"])) for row in found]))
-    failed = [number for number, row in rows.found if row["status"] != "ok"]
-    section.failures = dataset.take(failed[:FAILURES], ["key", "kind", "status", "detail"])
+        section.groups.append(Group(kind, [_talk(row, images) for row in found], len(numbers)))
 
 
-def _fill_samples(section: Section, pictures: Pictures) -> None:
+def _talk(row: dict[str, Any], images: Images) -> Shown:
+    if not row["image_keys"]:
+        return Shown(row)
+    return Shown(row, *images.find(row["image_keys"]))
+
+
+def _fill_samples(section: Section, datasets: Sequence[Dataset]) -> None:
     dataset = section.dataset
     counts = Counter(zip(_column(dataset, "source"), _column(dataset, "kind"), strict=True))
     section.counts = [(f"{source}, {kind}", count) for (source, kind), count in counts.most_common()]
     section.tokens = [int(value) for value in dataset.numpy("tokens")]
-    for kind, numbers in sorted(Rows(dataset, ["kind"]).by("kind").items()):
+    for kind, numbers in sorted(Rows(dataset, ["kind"], Standing(())).by("kind").items()):
         shown = []
         for row in dataset.take(spread(numbers, PER_KIND), dataset.columns):
             made = [thumbnail(image) for image in row.pop("images") or ()]
             shown.append(Shown(row, [picture for picture in made if picture is not None]))
-        section.groups.append((kind, shown))
+        section.groups.append(Group(kind, shown, len(numbers)))
 
 
-def _shown(dataset: Dataset, number: int) -> Shown:
-    row = dataset.take([number], [*_texts(dataset), "image"])[0]
-    picture = thumbnail(row.pop("image"))
-    return Shown(row, [picture] if picture else [])
-
-
-def _texts(dataset: Dataset) -> list[str]:
-    return [name for name in (*TEXTS, *STATUSES) if name in dataset.columns]
+def _shown(dataset: Dataset, number: int, reasons: dict[int, str | None]) -> Shown:
+    columns = [name for name in (*TEXTS, "image") if name in dataset.columns]
+    row = {**dataset.take([number], columns)[0], LEFT_OUT: reasons[number]}
+    picture = thumbnail(row.pop("image", None))
+    return Shown(row, [picture] if picture else [], "image missing")
 
 
 def _column(dataset: Dataset, name: str) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.report.charts import histogram, line_chart
 from pipelines.report.collect import sections
+from schemas.entries import StatusRule
 
 FOLDER = Path(__file__).parent
 
@@ -51,15 +52,15 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
 HIDDEN = frozenset({"fingerprint", "model", "reused", "stage"})
 """Entries of a stage that are for machines."""
 
-NEUTRAL = frozenset({"not_asked", "no_image", "no_context", "skipped_input", "empty", "copy", "near_copy"})
+NEUTRAL = frozenset({"not_asked", "no_image", "no_context", "skipped_input", "empty"})
 """Statuses that are drawn neither as success nor as failure: nothing went wrong in that step."""
 
 
-def tone(status: str, schema: str) -> str:
-    """The style of a status: ok, bad, or neither. What a mix leaves out is its policy, not a failure."""
+def tone(status: str, rule: StatusRule | None) -> str:
+    """The style of a status: ok, bad, or neither. What a mix leaves out (no rule) is its policy, not a failure."""
     if status in ("ok", "taken"):
         return "ok"
-    return "" if status in NEUTRAL or schema == "samples" else "bad"
+    return "" if rule is None or status in NEUTRAL or status in rule.by_choice else "bad"
 
 
 def stages(train: Mapping[str, Any]) -> Iterator[Stage]:

@@ -1,8 +1,8 @@
 """How a conversation becomes token ids and labels, and how many tokens a picture takes.
 
 Messages (`[{role, content: [{type: 'image' | 'text', text}]}]`) flow in; ids, labels and exact counts flow out. The
-`mix` step counts with this code and the trainer trains with it, so that the two cannot disagree. Nothing here needs
-torch or transformers: a tokenizer is read from its tokenizer.json.
+`mix` step counts with this code and the trainer trains with it, so the two cannot disagree. Nothing here needs torch or
+transformers: a tokenizer is read from its tokenizer.json.
 """
 
 from schemas.chat.encoded import IGNORE, ORIGINAL_IMAGE, Encoded

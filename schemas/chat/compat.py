@@ -1,9 +1,9 @@
-"""Ids and labels exactly as the original LLaVA code made them, its losses included.
+"""Ids and labels exactly as the original LLaVA code made them, including what it loses.
 
 `llava` is haotian-liu/LLaVA at c121f04, `llava_next` LLaVA-VL/LLaVA-NeXT at df17966 (llava/train/train.py of each). The
 original tokenises the text between pictures piece by piece, finds the answers by splitting the prompt at its own
-separators, and masks a whole row when its count of tokens does not come out. Use it to repeat published runs; the
-default mode trains what this one loses.
+separators, and masks a whole row when its token counts do not match. Use it to reproduce published runs; the default
+mode trains on what this one loses.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ NEXT_ONLY = ("qwen", "llama_3", "mistral_direct")
 """Templates that only LLaVA-NeXT can train with; 'llava' means that code for them."""
 
 QWEN_NEWLINE = 198
-"""Id that the original unmasks wherever it stands, in questions too: the newline of Qwen's vocabulary."""
+"""The newline of Qwen's vocabulary: the original unmasks this id everywhere, in questions too."""
 
 Result = tuple[np.ndarray, np.ndarray, str | None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row on its way."""
+    """One row in progress."""
 
     turns: list[Turn]
     has_image: bool
@@ -51,12 +51,12 @@ class Job:
 
     @property
     def blocks(self) -> list[Turn]:
-        """(role, text with its control tokens) of each turn: what some templates tokenise one by one."""
+        """(role, text with its control tokens) of each turn, which some templates tokenise one by one."""
         turns = with_system(self.turns, self.template)
         return [(role, BLOCKS[self.template.family](role, text, self.tokens)) for role, text in turns]
 
     def ids(self, text: str) -> list[int]:
-        """What the original's code calls to tokenise, with or without pictures in the row."""
+        """Tokenise as the original does, with or without pictures in the row."""
         return self.tokens.with_images(text) if self.has_image else self.tokens.ids(text)
 
     def full_length(self, ids: np.ndarray) -> int:
@@ -64,7 +64,7 @@ class Job:
         return len(ids) if self.has_image or len(ids) != self.max_length else len(self.ids(self.prompt))
 
     def row(self, text: str) -> np.ndarray:
-        """Ids of the prompt; rows without pictures are cut here, others only when they are collated."""
+        """Ids of the prompt; rows without pictures are truncated here, others only when they are collated."""
         ids = self.ids(text)
         return np.asarray(ids if self.has_image else ids[: self.max_length], np.int32)
 
@@ -77,10 +77,10 @@ def encode_like_original(
     max_length: int | None = None,
     has_image: bool | None = None,
 ) -> Encoded:
-    """The row that the original's `preprocess` gives, a picture being one ORIGINAL_IMAGE, before its collator cuts it.
+    """The row that the original's `preprocess` returns, one ORIGINAL_IMAGE per picture, before its collator cuts it.
 
-    has_image: whether the row names one, which decides how it is tokenised; by default, whether the messages show one.
-    Raises InputError where the original raises (turns that do not alternate, `plain` without a picture).
+    has_image: whether the row names a picture, which decides how it is tokenised; by default, whether the messages show
+    one. Raises InputError where the original raises (turns that do not alternate, `plain` without a picture).
     """
     job = original_job(messages, template, tokenizer, compat, max_length, has_image)
     ids, labels, warning = PROCEDURES[template.family](job)
@@ -105,7 +105,7 @@ def original_job(
     max_length: int | None = None,
     has_image: bool | None = None,
 ) -> Job:
-    """The row as the original prepares it; its `prompt` is what it tokenises."""
+    """The row as the original prepares it; `prompt` is the text that is tokenised."""
     if compat not in MODES:
         raise InputError(f"compat {compat!r}: expected one of {', '.join(MODES)}.")
     turns = original_turns(messages, template)
@@ -118,7 +118,7 @@ def original_job(
 
 
 def _two(job: Job) -> Result:
-    """Vicuna v1: rounds end in `</s>`; without the old tokenizer's blank, later rounds are one token shorter."""
+    """Vicuna v1: rounds end with `</s>`; without the old tokenizer's blank, later rounds are one token shorter."""
     prompt = job.prompt
     rounds = prompt.split("</s>")
     shift = 0 if job.tokens.legacy else -1
@@ -140,7 +140,7 @@ def _mpt(job: Job) -> Result:
 
 
 def _mask_rounds(job: Job, prompt: str, rounds: list[str], sep: str, start: int, less: int, later: int) -> Result:
-    """Mask all but what follows `sep` in each round. `less` and `later` are the original's corrections in tokens."""
+    """Mask everything but what follows `sep` in each round. `less` and `later` are the original's token corrections."""
     ids = job.row(prompt)
     labels = ids.copy()
     total = int(np.count_nonzero(ids != job.tokens.pad_id))
@@ -164,7 +164,7 @@ def _mask_rounds(job: Job, prompt: str, rounds: list[str], sep: str, start: int,
 
 
 def _signal(job: Job) -> Result:
-    """Version 0: every turn opens with `### `; lengths are counted turn by turn, each with a first token of its own."""
+    """Version 0: every turn starts with `### `; lengths are counted turn by turn, each with its own first token."""
     header = f"{job.template.default_system}\n\n"
     ids = job.row(job.prompt)
     labels = ids.copy()
@@ -198,15 +198,15 @@ def _qwen(job: Job) -> Result:
 
 
 def _llama_3(job: Job) -> Result:
-    """Every block opens with the first token of a text, which is then dropped from all but the first."""
+    """Every block starts with the tokenizer's first token, which is then dropped from all but the first block."""
     blocks = [(role, job.tokens.parsed(text, job.has_image)) for role, text in job.blocks]
     shown = {job.tokens.token(name) for name in ("<|begin_of_text|>", HEAD, HEADED, TURN_END)}
     return _by_block(job, blocks[:1] + [(role, ids[1:]) for role, ids in blocks[1:]], shown)
 
 
 def _by_block(job: Job, blocks: list[tuple[str, list[int]]], shown: set[int]) -> Result:
-    """What neither user nor system says is learnt, and every token in `shown` wherever it stands; then pictures get
-    their placeholder."""
+    """Supervise everything outside user and system turns, and tokens in `shown` anywhere; then pictures get their
+    placeholder."""
     masked = ("user", "system")
     ids = np.asarray([token for _, block in blocks for token in block], np.int32)
     labels = np.asarray(
@@ -221,7 +221,7 @@ def _qwen_block(role: str, text: str, tokens: OriginalTokens) -> str:
 
 
 def _llama_3_block(role: str, text: str, tokens: OriginalTokens) -> str:
-    """One message through the tokenizer's own chat template; the first one published opens an answer after each."""
+    """One message in the tokenizer's own chat template; the first published version opens an answer after each."""
     opened = f"{HEAD}assistant{HEADED}\n\n" if tokens.always_opens_answer else ""
     return f"<|begin_of_text|>{HEAD}{role}{HEADED}\n\n{text.strip()}{TURN_END}{opened}"
 

@@ -1,4 +1,4 @@
-"""What a conversation becomes: ids, labels, exact counts."""
+"""An encoded conversation: ids, labels, exact counts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 IGNORE = -100
-"""The label that cross entropy leaves out (torch's default `ignore_index`)."""
+"""The label that cross entropy ignores (torch's default `ignore_index`)."""
 
 ORIGINAL_IMAGE = -200
-"""The original's placeholder of one picture (LLaVA, constants.py); only in compat mode."""
+"""The original's placeholder for a picture (LLaVA, constants.py); only in compat mode."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     """One training row.
 
-    ids, labels: int32, equally long; labels are IGNORE where nothing is learnt, else the id at the same place.
-    tokens, image_tokens: exact counts before any cut. supervised: learnt tokens that are left. images: pictures whose
-    tokens are all left; the pixels of later ones must not be given to the model. warning: what the original would have
-    printed (compat mode).
+    ids, labels: int32, of equal length; a label is the id at the same position where it is supervised, else IGNORE.
+    tokens, image_tokens: exact counts before truncation. supervised: supervised tokens after it. images: pictures that
+    are complete after it; the pixels of later ones must not be given to the model. warning: what the original would
+    have printed (compat mode).
     """
 
     ids: np.ndarray
@@ -34,5 +34,5 @@ class Encoded:
 
     @property
     def all_masked(self) -> bool:
-        """Nothing is learnt from this row: refuse it, do not train on it."""
+        """No token is supervised: refuse this row, do not train on it."""
         return self.supervised == 0

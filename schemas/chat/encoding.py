@@ -1,4 +1,4 @@
-"""Messages to ids and labels in one pass: labels come from character offsets of the answers."""
+"""Messages to ids and labels in one pass: labels follow from the character offsets of the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NO_SIZES: tuple[Size, ...] = ()
 
 @dataclass
 class _Row:
-    """The row under construction: `first` until a token of the template or a picture stands in it.
+    """The row under construction. `first` until it has a token of the template or a picture.
 
     Ids and labels are arrays of 32-bit integers: the tokens of a picture are written and copied without a loop.
     """
@@ -51,12 +51,12 @@ def encode(
 ) -> Encoded:
     """Ids and labels of a conversation.
 
-    sizes: (width, height) in pixels of its pictures, in order. Every picture becomes as many `tokenizer.image_id` as
-    `rule` says. `max_length` cuts the end; a picture that would be cut goes whole, with all that follows.
-    generate: end with the opening of an answer. compat: 'llava' or 'llava_next' repeats the original code's ids and
+    sizes: (width, height) in pixels of its pictures, in order. rule: gives the number of `tokenizer.image_id` that each
+    picture becomes. max_length: cuts the end; a picture that would be cut is removed whole, with all that follows.
+    generate: end with the opening of an answer. compat: 'llava' or 'llava_next' reproduces the original code's ids and
     labels (a picture is one ORIGINAL_IMAGE; see schemas/chat/compat.py); `sizes` and `rule` are then not needed.
 
-    Text of messages never becomes control tokens. Raises InputError when pictures and sizes differ in number, when
+    Text in messages never becomes control tokens. Raises InputError when the numbers of pictures and sizes differ, when
     `rule` is missing, or when the tokenizer lacks a control token of the template.
     """
     if compat is not None:
@@ -84,18 +84,18 @@ def encode(
 
 
 def control_id(text: str, template: Template, tokenizer: Tokenizer) -> int:
-    """The id of a template's control token; `<s>` and `</s>` are the tokenizer's own first and last."""
+    """The id of a template's control token; `<s>` and `</s>` are the tokenizer's own first and last token."""
     found = {BOS: tokenizer.bos_id, EOS: tokenizer.eos_id}.get(text, tokenizer.token_id(text))
     if found is None:
         raise InputError(
-            f"{tokenizer.where}: the tokenizer has no token {text}, which template {template.name!r} writes. "
+            f"{tokenizer.where}: the tokenizer has no token {text}, which template {template.name!r} uses. "
             "Choose the template that the language model was trained with, or add the token to the tokenizer."
         )
     return found
 
 
 def _flush(row: _Row, tokenizer: Tokenizer) -> None:
-    """Tokenise the text since the last control token or picture at once, and label it by character."""
+    """Tokenise the text since the last control token or picture in one go, and label it by character."""
     if not row.run:
         return
     pieces = tokenizer.encode("".join(segment.text for segment in row.run), row.first)
@@ -117,7 +117,7 @@ def _supervised_spans(run: list[Segment]) -> list[tuple[int, int]]:
 
 
 def _labels(pieces: Pieces, spans: list[tuple[int, int]]) -> array[int]:
-    """A token is learnt when any character of an answer lies in it; an empty token belongs to where it stands."""
+    """A token is supervised if it contains any character of an answer; an empty token belongs to its position."""
     labels = array("i", [IGNORE]) * len(pieces.ids)
     for start, end in spans:
         first = bisect_right(pieces.offsets, start, key=lambda offset: max(offset[1], offset[0] + 1))
@@ -132,13 +132,13 @@ def _counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: ImageRu
     if pictures != len(sizes):
         raise InputError(
             f"the messages show {pictures} pictures, and {len(sizes)} sizes were given. "
-            "Every picture of a row needs one content part of type image, in a turn that the template writes: answers "
+            "Every picture of a row needs one content part of type image, in a turn that the template renders: answers "
             "before the first question are left out, and so are plain's question and pictures in its answer."
         )
     if not pictures:
         return []
     if rule is None:
-        raise InputError("the messages show pictures, and no image rule was given to count their tokens.")
+        raise InputError("the messages show pictures, but no image rule was given to count their tokens.")
     return [rule.tokens(width, height) for width, height in sizes]
 
 

@@ -1,4 +1,4 @@
-"""How many tokens a picture takes, from its size alone."""
+"""The number of tokens that a picture takes, from its size alone."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ LLAVA_NEXT_PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1
 """(width, height) pairs of LLaVA-NeXT with a 336-pixel tower (config.json of llava-v1.6)."""
 
 SHRINK_ABOVE = 1.1
-"""anyres_max shrinks the feature map when its side is this many times too long (LLaVA-NeXT, llava_arch.py)."""
+"""anyres_max shrinks the feature map when its side exceeds the limit by this factor (LLaVA-NeXT, llava_arch.py)."""
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ImageRule:
-    """What a vision tower and a way of cutting pictures make of a picture of a given size.
+    """How pictures of a given size are cut for a vision tower, and how many tokens they become.
 
     mode: `square` (shortest side resized, centre crop), `pad` (to a square, in the mean colour), `anyres` (one overview
         and the tiles of the best fitting pinpoint).
     image_size, patch_size: of the tower, in pixels.
-    select: `patch` drops the tower's class token, `full` keeps it. class_token: how many such tokens the tower has
+    select: `patch` drops the tower's class token, `full` keeps it. class_token: the number of such tokens in the tower
         (CLIP 1, SigLIP 0).
     pinpoints: (width, height) pairs in pixels, as LLaVA writes them (Hugging Face's configuration has height first).
-    merge: what becomes of the tiles' features; `max_tiles` is the number in LLaVA-NeXT's `anyres_max_9`.
-    unpad_digits: decimals to which transformers rounds before it cuts padding off, as the model that trains here does;
-        None for LLaVA's own code, which does not (2 of 200,000 random sizes up to 2000x2000 differ, by 2 lines).
+    merge: how the tiles' features are combined; `max_tiles` is the number in LLaVA-NeXT's `anyres_max_9`.
+    unpad_digits: decimals to which transformers (and so the model trained here) rounds before it removes padding; None
+        for LLaVA's own code, which does not round (2 of 200,000 random sizes up to 2000x2000 differ, by 2 lines).
     """
 
     mode: str = "square"
@@ -64,7 +64,7 @@ class ImageRule:
 
     @property
     def side(self) -> int:
-        """Patches along one side of the tower's picture."""
+        """Patches along one side of the tower's input."""
         return self.image_size // self.patch_size
 
     def tokens(self, width: int, height: int) -> int:
@@ -79,7 +79,7 @@ class ImageRule:
         return self._spatial(width, height) + (0 if self.merge == "spatial_unpad_nobase" else base)
 
     def tiles(self, width: int, height: int) -> int:
-        """Pictures that the tower sees: 1, or the overview and its tiles."""
+        """Inputs of the tower: 1, or the overview and its tiles."""
         return 1 + math.prod(self.grid(width, height)) if self.mode == "anyres" else 1
 
     def grid(self, width: int, height: int) -> Size:
@@ -94,7 +94,7 @@ class ImageRule:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImageRule:
-        """The rule that `to_dict` told; raises InputError for a key that no rule has."""
+        """The rule that `to_dict` wrote; raises InputError for an unknown key."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -124,7 +124,7 @@ def image_tokens(rule: ImageRule, sizes: list[Size]) -> list[int]:
 def best_resolution(size: Size, pinpoints: tuple[Size, ...]) -> Size:
     """The pinpoint that keeps the most pixels of the picture and, among equals, wastes the fewest.
 
-    The rule of LLaVA-NeXT's `select_best_resolution`; the first of several equally good ones is taken.
+    As LLaVA-NeXT's `select_best_resolution`, which takes the first of several equally good ones.
     """
     width, height = size
 
@@ -139,8 +139,8 @@ def best_resolution(size: Size, pinpoints: tuple[Size, ...]) -> Size:
 def unpadded(size: Size, feature_map: Size, digits: int | None = None) -> Size:
     """(columns, rows) left of a feature map once the padding around a picture of `size` is cut off.
 
-    As LLaVA-NeXT's `unpad_image`: the padding is cut equally on both sides, so an odd one leaves a line. `digits`:
-    round the picture's extent so before it is cut to whole lines, as transformers does against 14.999999999999998.
+    As LLaVA-NeXT's `unpad_image`: the padding is removed equally on both sides, so odd padding leaves a line. `digits`:
+    round the picture's extent to these decimals before flooring, as transformers does against 14.999999999999998.
     """
     (width, height), (columns, rows) = size, feature_map
 
@@ -155,7 +155,7 @@ def unpadded(size: Size, feature_map: Size, digits: int | None = None) -> Size:
 
 
 def parse_pinpoints(text: str, image_size: int) -> tuple[Size, ...]:
-    """Pinpoints in pixels from LLaVA-NeXT's notation `(1x1),...,(6x6)`: every size between the two, in tiles."""
+    """Pinpoints in pixels from LLaVA-NeXT's notation `(1x1),...,(6x6)`: every size in that range, in tiles."""
     found = [(int(a), int(b)) for a, b in re.findall(r"\((\d+)x(\d+)\)", text)]
     if not found:
         raise InputError(f"pinpoints {text!r}: expected a text such as (1x1),...,(6x6).")

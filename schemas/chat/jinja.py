@@ -1,4 +1,4 @@
-"""A template as a Hugging Face chat template, so that saved checkpoints talk as they were trained."""
+"""A template as a Hugging Face chat template: saved checkpoints are then prompted as they were trained."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTENT = (
     "{%- endif -%}{%- endif -%}"
     "{%- endmacro -%}"
 )
-"""A message's text as Template.render writes it: a lone picture first, several where they stand, one per line."""
+"""A message's text as Template.render writes it: a single picture first, several in their positions, one per line."""
 
 GROUP = (
     "{%- set ns = namespace(system=default_system, given=none, turns=[]) -%}"
@@ -43,8 +43,8 @@ GROUP = (
 def chat_template(template: Template, tokenizer: Tokenizer, generation: bool = True) -> str:
     """`template` for a tokenizer_config.json, as Hugging Face's `apply_chat_template` reads it.
 
-    Rendered and tokenised without further special tokens it gives the ids of `encode`. generation: mark answers by
-    `{% generation %}`, which yields assistant masks and which some other readers do not know.
+    Rendered and tokenised without further special tokens, it gives the ids of `encode`. generation: mark answers with
+    `{% generation %}`, which yields assistant masks but is unknown to some other readers.
     """
     opens = tokenizer.bos_id is not None and (tokenizer.adds_bos or template.opens)
     return _text(template, opens, tokenizer.prefix == "first", generation)
@@ -53,8 +53,8 @@ def chat_template(template: Template, tokenizer: Tokenizer, generation: bool = T
 def _text(template: Template, opens: bool, blank: bool, generation: bool) -> str:
     """The Jinja text of `template`.
 
-    opens: write the tokenizer's first token. blank: and, behind it, the blank that such a tokenizer then leaves out of
-    the first word, as it only writes one at the very start of a text. generation: mark the answers.
+    opens: write the tokenizer's first token. blank: follow it with the blank that such a tokenizer then omits from the
+    first word, because it only writes one at the very start of a text. generation: mark the answers.
     """
     if template.bare:
         return CONTENT + _opening(template, opens, False) + _bare(template, generation)
@@ -95,12 +95,13 @@ def _answer(template: Template, generation: bool) -> str:
     ending = template.assistant[1]
     pieces = [piece for piece in CONTROL.split(ending) if piece]
     last = max((number for number, piece in enumerate(pieces) if CONTROL.fullmatch(piece)), default=len(pieces) - 1)
-    learnt, after = "".join(pieces[: last + 1]), "".join(pieces[last + 1 :])
+    supervised, after = "".join(pieces[: last + 1]), "".join(pieces[last + 1 :])
     said = (
         f"{{%- set answer = {_content(template)} -%}}{_say(template.assistant[0])}"
         f"{{%- if answer -%}}{_say(template.answer_gap)}{{%- endif -%}}"
     )
-    body = f"{{%- if answer -%}}{{{{ answer }}}}{_say(learnt)}{{%- else -%}}{_say(learnt.lstrip(' '))}{{%- endif -%}}"
+    full, empty = _say(supervised), _say(supervised.lstrip(" "))
+    body = f"{{%- if answer -%}}{{{{ answer }}}}{full}{{%- else -%}}{empty}{{%- endif -%}}"
     return said + _marked(body, generation) + _say(after)
 
 
@@ -126,7 +127,7 @@ def _marked(text: str, generation: bool) -> str:
 
 
 def _say(text: str) -> str:
-    """An expression that writes `text`, `<s>` and `</s>` as the tokenizer's own tokens."""
+    """An expression that writes `text`, with `<s>` and `</s>` as the tokenizer's own tokens."""
     words = [{"<s>": "bos_token", "</s>": "eos_token"}.get(part, _quoted(part)) for part in CONTROL.split(text) if part]
     return "".join(f"{{{{ {word} }}}}" for word in words)
 

@@ -16,12 +16,12 @@ SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 def from_llava(
     row: dict[str, Any], where: str = "row", strict: bool = True, any_speaker: bool = False
 ) -> tuple[list[Message], list[str]]:
-    """Messages and image paths of one row. `to_llava` gives the same conversations back, character by character, but
-    for text glued to pictures that open a turn: there it starts a new line, as LLaVA's data do.
+    """Messages and image paths of one row. `to_llava` returns the same conversations, character by character, except
+    for text right after pictures that open a turn: there it starts a new line, as LLaVA's data do.
 
-    A row without `image` has no pictures: `<image>` in its values stays text. Raises InputError, opening with `where`,
-    for a row of another shape, an unknown speaker and, when `strict`, a number of `<image>` other than that of images
-    (the original trains such rows on the wrong picture, or on none). any_speaker: an unknown one is a role as it is.
+    A row without `image` has no pictures: `<image>` in its values stays text. Raises InputError, starting with `where`,
+    for a row of another shape, an unknown speaker and, when `strict`, different numbers of `<image>` and images (the
+    original trains such rows on the wrong picture, or on none). any_speaker: keep unknown speakers as roles.
     """
     turns = _turns(row, where)
     images = image_paths(row, where)
@@ -29,20 +29,20 @@ def from_llava(
         {"role": _role(turn, where, number, any_speaker), "content": _parts(turn["value"], bool(images))}
         for number, turn in enumerate(turns)
     ]
-    told = mismatch(messages, images) if strict else None
-    if told is not None:
-        raise InputError(f"{where}: {told}")
+    problem = mismatch(messages, images) if strict else None
+    if problem is not None:
+        raise InputError(f"{where}: {problem}")
     return messages, images
 
 
 def mismatch(messages: Sequence[Message], images: Sequence[str]) -> str | None:
-    """What to say of a row that shows another number of pictures than it names; None where they agree."""
+    """The message for a row that shows a different number of pictures than it names; None where they agree."""
     shown = sum(part["type"] == "image" for message in messages for part in message["content"])
     if shown == len(images):
         return None
     return (
         f"{len(images)} images and {shown} {PLACEHOLDER} in its conversations. Every image needs one {PLACEHOLDER} "
-        "where it is shown, or the row no image."
+        "where it is shown; otherwise remove `image` from the row."
     )
 
 
@@ -89,7 +89,7 @@ def _role(turn: Any, where: str, number: int, any_speaker: bool) -> str:
     try:
         turn["value"].encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{where}: turn {number} holds half a character ({error}). Correct its text.") from error
+        raise InputError(f"{where}: turn {number} has an unpaired surrogate ({error}). Correct its text.") from error
     return ROLES.get(speaker, speaker)
 
 
@@ -106,7 +106,7 @@ def _parts(value: str, has_image: bool) -> list[Message]:
 
 
 def _value(parts: list[Message]) -> str:
-    """Parts as one text. Behind pictures that open a turn a new line starts, as LLaVA's data have it."""
+    """Parts as one text. A new line starts after pictures that open a turn, as in LLaVA's data."""
     value = ""
     only_pictures = True
     for part in parts:

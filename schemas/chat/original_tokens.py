@@ -1,4 +1,4 @@
-"""Tokenising as the original LLaVA code did, with the slow Llama tokenizer of transformers 4.37 where it used that.
+"""Tokenise as the original LLaVA code did, with the slow Llama tokenizer of transformers 4.37 where it used that.
 
 Sources: transformers 4.37.2, tokenization_llama.py and tokenization_utils.py; LLaVA, mm_utils.tokenizer_image_token.
 """
@@ -23,8 +23,8 @@ BLANK = "\u2581"
 class OriginalTokens:
     """The original's view of a tokenizer.
 
-    `legacy`: the slow Llama tokenizer put a blank in front of every stretch between control tokens (legacy) or only
-    of the first. It follows the tokenizer's settings and, where these are silent, its own prefix rule.
+    `legacy`: the slow Llama tokenizer put a blank before every piece of text between control tokens (legacy), or only
+    before the first. It follows the tokenizer's settings or, if they do not say, its prefix rule.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -47,7 +47,7 @@ class OriginalTokens:
 
     @property
     def always_opens_answer(self) -> bool:
-        """Whether the chat template writes an assistant header unasked, as Llama-3's first published one did."""
+        """Whether the chat template always adds an assistant header, as Llama-3's first published one did."""
         text = self.tokenizer.settings.get("chat_template")
         return isinstance(text, str) and "<|start_header_id|>" in text and "add_generation_prompt" not in text
 
@@ -66,7 +66,7 @@ class OriginalTokens:
         return opening + (self._legacy(text) if self.legacy else self._recent(text))
 
     def with_images(self, text: str) -> list[int]:
-        """`tokenizer_image_token`: each stretch between pictures tokenised on its own, first tokens kept once."""
+        """`tokenizer_image_token`: text between pictures is tokenised piece by piece, the first token kept once."""
         chunks = [self.ids(chunk) for chunk in text.split(IMAGE_TOKEN)]
         shared = int(bool(chunks[0]) and chunks[0][0] == self.tokenizer.bos_id)
         ids = chunks[0][:]
@@ -102,7 +102,7 @@ class OriginalTokens:
         return self._raw.encode(text.replace(" ", BLANK), add_special_tokens=False).ids
 
     def _stretches(self, text: str) -> list[tuple[str, int | None]]:
-        """The text cut at added tokens, the longest first; with the id of each that is one."""
+        """The text split at added tokens, longest match first; with the id of each piece that is one."""
         cut = self._added_pattern.split(text) if self._added else [text]
         return [(piece, self._added.get(piece)) for piece in cut if piece]
 
@@ -121,7 +121,7 @@ class OriginalTokens:
 
     @cached_property
     def _raw(self) -> Backend:
-        """The bare merges: blanks and control tokens are dealt with here."""
+        """Only the merges: blanks and control tokens are handled here."""
         bare = {**text_only(self.tokenizer.content), "normalizer": None, "pre_tokenizer": None, "added_tokens": []}
         return Backend.from_str(json.dumps(bare))
 

@@ -1,4 +1,4 @@
-"""The table of templates. System prompts and layouts are those of the models that were trained with them."""
+"""The table of templates, with the system prompts and layouts that the models were trained with."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def get_template(name: str) -> Template:
 
 
 def _chatml(name: str, family: str, system: str, between: str) -> Template:
-    """ChatML (OpenAI): a role per block. `between` stands after each block: a newline, or nothing as in MPT."""
+    """ChatML (OpenAI): one block per turn. `between` follows each block: a newline, or nothing as in MPT."""
     return Template(
         name,
         family,
@@ -62,7 +62,7 @@ def _chatml(name: str, family: str, system: str, between: str) -> Template:
 
 
 def _inst(name: str, system: str, again: str) -> Template:
-    """[INST] rounds (Llama 2); the system prompt stands inside the first."""
+    """[INST] rounds (Llama 2); the system prompt is inside the first."""
     return Template(
         name,
         "inst",

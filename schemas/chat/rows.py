@@ -1,4 +1,4 @@
-"""Rows to look at, from wherever they are: LLaVA's JSON of any writer, or a dataset of samples or conversations."""
+"""Rows to display, from LLaVA's JSON or from a dataset of samples or conversations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from schemas.jsonfile import json_values
 
 @dataclass(frozen=True)
 class Row:
-    """A row to show: `sizes` of its pictures where they are known, `has_image` as its source says.
+    """A row to display: `sizes` of its pictures if they are known, `has_image` as its source says.
 
-    warning: what `mix` would refuse it for, or may be a mistake.
+    warning: why `mix` would refuse it, or what may be a mistake.
     """
 
     key: str
@@ -31,9 +31,9 @@ class Row:
 def open_rows(
     path: Path, rule: ImageRule | None, images: str | None, any_speaker: bool
 ) -> tuple[ImageRule, Iterator[Row | InputError]]:
-    """How pictures are counted, and the rows; one that is no row is an InputError that names its number.
+    """The image rule, and the rows. An invalid row is an InputError that names its number.
 
-    rule: instead of the dataset's own, or LLaVA-1.5's. images: the folder of the pictures of LLaVA's rows, to read
+    rule: replaces the dataset's own, or LLaVA-1.5's. images: the folder with the pictures of LLaVA's rows, to read
     their sizes. any_speaker: see `from_llava`. Raises InputError for a file that cannot be read.
     """
     if path.suffix in (".json", ".jsonl") and path.is_file():
@@ -52,9 +52,9 @@ def _open_dataset(path: Path, rule: ImageRule | None) -> tuple[ImageRule, Iterat
     dataset = Dataset.open(str(path))
     if dataset.schema_name not in ("samples", "conversations"):
         raise InputError(f"{path}: a dataset of {dataset.schema_name}; expected samples or conversations.")
-    told = dataset.manifest.info.get("image")
+    recorded = dataset.manifest.info.get("image")
     if rule is None:
-        rule = ImageRule.from_dict(told) if isinstance(told, dict) else ImageRule()
+        rule = ImageRule.from_dict(recorded) if isinstance(recorded, dict) else ImageRule()
     return rule, _dataset_rows(dataset)
 
 
@@ -81,16 +81,16 @@ def _llava_rows(path: Path, images: str | None, any_speaker: bool) -> Iterator[R
 
 
 def _key(content: dict[str, Any], number: int) -> str:
-    """The row's id, or its number; half a character, which no terminal takes, as its code."""
-    told = content.get("id")
-    return str(number if told is None else told).encode(errors="backslashreplace").decode()
+    """The row's id, or its number. An unpaired surrogate, which no terminal can print, is escaped."""
+    found = content.get("id")
+    return str(number if found is None else found).encode(errors="backslashreplace").decode()
 
 
 def _warning(messages: list[Message], paths: list[str]) -> str | None:
     """A placeholder without an image is text: a row about placeholders, or more likely one that lost its image."""
     texts = (part["text"] or "" for message in messages for part in message["content"])
     if not paths and any(PLACEHOLDER in text for text in texts):
-        return f"{PLACEHOLDER} stands in its conversations and the row names no image, so it is text like any other."
+        return f"its conversations contain {PLACEHOLDER}, but the row names no image, so it is treated as text."
     return mismatch(messages, paths)
 
 
@@ -100,4 +100,4 @@ def _size(path: Path) -> Size:
     try:
         return read(path.read_bytes()).size
     except (OSError, PictureError) as error:
-        raise InputError(f"{path}: not a readable picture ({error}).") from error
+        raise InputError(f"{path}: not a readable image ({error}).") from error

@@ -1,4 +1,4 @@
-"""What a model would see of each row: the prompt, its ids and labels, and in colour the text it learns to write."""
+"""Show each row as the model sees it: the prompt, its ids and labels, and in colour the text that is trained on."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def tokens_command(
 ) -> Iterator[str]:
     """Lines to print for the rows of `path`: LLaVA rows in .json or .jsonl, or a samples or conversations dataset.
 
-    as_json: one JSON object a row. rule: how pictures are counted; by default the dataset's own, else LLaVA-1.5's.
-    images: folder in which LLaVA rows' pictures lie, whose sizes anyres needs. color: by default, on a terminal.
-    A row that cannot be encoded is shown with its reason, and once all rows are shown InputError names the first;
-    a file that cannot be read, or a tokenizer or template that does not fit, raises at once.
+    as_json: one JSON object per row. rule: how pictures are counted; by default the dataset's own, else LLaVA-1.5's.
+    images: the folder with the pictures of LLaVA rows, whose sizes anyres needs. color: by default, on a terminal.
+    A row that cannot be encoded is shown with the reason; after all rows, InputError names the first one. A file that
+    cannot be read, or a tokenizer or template that does not fit, raises InputError immediately.
     """
     form, words = get_template(template), load_tokenizer(tokenizer)
     _check_fit(form, words, compat)
@@ -56,13 +56,13 @@ def tokens_command(
             shown = describe(row, form, words, rule, compat, max_length)
         except InputError as error:
             key = row.key if isinstance(row, Row) else None
-            told = str(error) if key is None else f"row {number} (id {key}): {error}"
-            failures.append(f"{path}, {told}")
-            yield json.dumps({"row": number, "id": key, "error": str(error)}) if as_json else told
+            reason = str(error) if key is None else f"row {number} (id {key}): {error}"
+            failures.append(f"{path}, {reason}")
+            yield json.dumps({"row": number, "id": key, "error": str(error)}) if as_json else reason
             continue
         yield json.dumps(shown, ensure_ascii=False) if as_json else text_view(shown, words, color)
     if count == 0 and limit != 0:
-        raise InputError(f"{path}: there are no rows.")
+        raise InputError(f"{path}: contains no rows.")
     if failures:
         more = f" {len(failures)} of {count} rows failed." if len(failures) > 1 else ""
         raise InputError(failures[0] + more)
@@ -71,7 +71,7 @@ def tokens_command(
 def describe(
     row: Row, template: Template, tokenizer: Tokenizer, rule: ImageRule, compat: str | None, max_length: int | None
 ) -> dict[str, Any]:
-    """The values of one row's JSON line; supervised_text lists the decoded stretches that are learnt."""
+    """The values of one row's JSON line; supervised_text lists the decoded runs of supervised tokens."""
     if compat is not None:
         encoded = encode_like_original(row.messages, template, tokenizer, compat, max_length, row.has_image)
         prompt = original_job(row.messages, template, tokenizer, compat, max_length, row.has_image).prompt
@@ -94,34 +94,34 @@ def describe(
 
 
 def _check_fit(template: Template, tokenizer: Tokenizer, compat: str | None) -> None:
-    """Raises InputError when the tokenizer lacks a token of the template: every row would fail for it."""
+    """Raise InputError when the tokenizer lacks a token of the template, which would make every row fail."""
     asked = {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "?"}]}
     answered = {"role": "assistant", "content": [{"type": "text", "text": "!"}]}
     encode([asked, answered], [(1, 1)], template, tokenizer, ImageRule(), compat)
 
 
 def supervised_text(encoded: Encoded, tokenizer: Tokenizer) -> list[str]:
-    """Each unbroken stretch of learnt tokens, decoded with its control tokens."""
-    learnt = np.flatnonzero(encoded.labels != IGNORE)
-    stretches = np.split(learnt, np.flatnonzero(np.diff(learnt) > 1) + 1)
-    return [tokenizer.decode(encoded.labels[stretch].tolist()) for stretch in stretches if len(stretch)]
+    """Each run of supervised tokens, decoded with its control tokens."""
+    supervised = np.flatnonzero(encoded.labels != IGNORE)
+    runs = np.split(supervised, np.flatnonzero(np.diff(supervised) > 1) + 1)
+    return [tokenizer.decode(encoded.labels[run].tolist()) for run in runs if len(run)]
 
 
 def text_view(shown: dict[str, Any], tokenizer: Tokenizer, color: bool) -> str:
-    """A row for people: counts, then the tokens as text, learnt ones in green, pictures as one mark each."""
+    """A row for humans: counts, then the tokens as text, supervised ones in green, pictures as one mark each."""
     from rich.console import Console
     from rich.text import Text
 
-    counts = f"{shown['tokens']} tokens, {shown['image_tokens']} of pictures, {shown['n_supervised']} learnt"
+    counts = f"{shown['tokens']} tokens, {shown['image_tokens']} of pictures, {shown['n_supervised']} supervised"
     text = Text().append(f"{shown['id']}: {counts}{', cut' if shown['truncated'] else ''}\n", style="bold")
     if shown["all_masked"]:
-        text.append("nothing is learnt from this row\n", style="bold red")
+        text.append("no token of this row is supervised\n", style="bold red")
     if shown["warning"]:
         text.append(f"{shown['warning']}\n", style="red")
-    for learnt, picture, ids in _stretches(shown, tokenizer.image_id):
+    for supervised, picture, ids in _runs(shown, tokenizer.image_id):
         body = f"[picture x {len(ids)}]" if picture else tokenizer.decode(ids)
-        mark = body if color or not learnt else f"\u00ab{body}\u00bb"
-        text.append(mark, style="green" if learnt else "cyan" if picture else "dim")
+        mark = body if color or not supervised else f"\u00ab{body}\u00bb"
+        text.append(mark, style="green" if supervised else "cyan" if picture else "dim")
     text.append(f"\nids    {_short(shown['input_ids'])}\nlabels {_short(shown['labels'])}\n")
     console = Console(force_terminal=color, no_color=not color, width=10_000, highlight=False, soft_wrap=True)
     with console.capture() as captured:
@@ -129,8 +129,8 @@ def text_view(shown: dict[str, Any], tokenizer: Tokenizer, color: bool) -> str:
     return captured.get().rstrip("\n") + "\n"
 
 
-def _stretches(shown: dict[str, Any], image_id: int) -> Iterator[tuple[bool, bool, list[int]]]:
-    """(learnt, picture, ids) of neighbours of a kind."""
+def _runs(shown: dict[str, Any], image_id: int) -> Iterator[tuple[bool, bool, list[int]]]:
+    """(supervised, picture, ids) of each run of tokens of one kind."""
     held: list[int] = []
     kind = (False, False)
     for token, label in zip(shown["input_ids"], shown["labels"], strict=True):
@@ -145,7 +145,7 @@ def _stretches(shown: dict[str, Any], image_id: int) -> Iterator[tuple[bool, boo
 
 
 def _short(values: list[int]) -> str:
-    """Numbers with repeats folded: -100 x 35."""
+    """Numbers with repeats collapsed: -100 x 35."""
     folded: list[list[int]] = []
     for value in values:
         if folded and folded[-1][0] == value:
@@ -156,10 +156,10 @@ def _short(values: list[int]) -> str:
 
 
 def _sizes(row: Row, rule: ImageRule) -> list[Size]:
-    """Sizes of the row's pictures. Where they are unknown any will do, unless the count depends on them."""
+    """Sizes of the row's pictures. If they are unknown, any will do unless the count depends on them."""
     if row.sizes is not None:
         return row.sizes
     pictures = sum(part["type"] == "image" for message in row.messages for part in message["content"])
     if pictures and rule.mode == "anyres":
-        raise InputError("anyres counts by the size of a picture: give the folder of images, or a samples dataset.")
+        raise InputError("anyres counts by picture size: give the folder of images, or a samples dataset.")
     return [(rule.image_size, rule.image_size)] * pictures

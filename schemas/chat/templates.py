@@ -1,4 +1,4 @@
-"""Chat templates as data: what stands around each turn, and which characters the model learns to write."""
+"""Chat templates as data: the text around each turn, and which characters are supervised."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from schemas.errors import InputError
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant")
 BOS, EOS = "<s>", "</s>"
-"""In a template these two mean the tokenizer's own first and last token, however it spells them."""
+"""In a template these two stand for the tokenizer's own first and last token, however it spells them."""
 
 CONTROL = re.compile(r"(<s>|</s>|<\|[a-z_]+\|>)")
 
 
 class Segment(NamedTuple):
-    """A stretch of a rendered conversation.
+    """A piece of a rendered conversation.
 
-    supervised: the model learns to write it. image: it stands for one picture (its text is `<image>`). control: its
-    text is one control token of the tokenizer. All other text is just text, whatever it looks like.
+    supervised: the model is trained to write it. image: it stands for one picture (its text is `<image>`). control: its
+    text is one control token of the tokenizer. All other text is plain text, whatever it looks like.
     """
 
     text: str
@@ -36,11 +36,11 @@ class Segment(NamedTuple):
 class Template:
     """What a template writes around system, user and assistant turns.
 
-    `answer_gap` stands between `assistant[0]` and a non-empty answer: tokenizers of the Llama kind glue it to the
-    answer's first word, so a prompt for generation ends without it. `again` replaces `user[0]` after the first round.
-    `in_user`: the system prompt is written inside the first user turn. `family` names the procedure by which the
-    original code made labels (compat mode). `bare`: pictures and the answer only (stage 1).
-    `opens`: a row starts with the tokenizer's first token even where the tokenizer does not write it by itself.
+    `answer_gap` comes between `assistant[0]` and a non-empty answer: Llama-like tokenizers merge it with the answer's
+    first word, so a prompt for generation ends without it. `again` replaces `user[0]` after the first round.
+    `in_user`: the system prompt is written inside the first user turn. `family` names the original code's procedure for
+    labels (compat mode). `bare`: only pictures and the answer (stage 1). `opens`: a row starts with the tokenizer's
+    first token even if the tokenizer does not write it by itself.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Template:
     stop: tuple[str, ...] = (EOS,)
 
     def render(self, messages: Sequence[Message], system: str | None = None) -> list[Segment]:
-        """Segments of a conversation; joined texts are the prompt. The tokenizer's own first token is not among them.
+        """Segments of a conversation; their joined texts are the prompt, without the tokenizer's own first token.
 
         `system` replaces the template's prompt, as a leading system message does. Turns of the assistant before the
         first user turn are left out. Raises InputError for a role other than system, user and assistant, or a content
@@ -68,7 +68,7 @@ class Template:
         return list(_merged(self._turns(messages, system)))
 
     def generation_prompt(self, messages: Sequence[Message], system: str | None = None) -> list[Segment]:
-        """The same, ending where the model has to go on writing."""
+        """The same, ending where the model has to continue."""
         opening = [] if self.bare else list(_literal(self.assistant[0]))
         return list(_merged([*self._turns(messages, system), *opening]))
 
@@ -97,7 +97,7 @@ class Template:
         return [*_literal(self.system[0]), Segment(prompt), *_literal(self.system[1])]
 
     def _answer(self, parts: list[Message]) -> Iterator[Segment]:
-        """An answer and its end are learnt; an empty answer is an end right after the role."""
+        """An answer and its end are supervised; an empty answer is an end right after the role."""
         yield from _literal(self.assistant[0])
         content = list(self._content(parts))
         if any(segment.text for segment in content):
@@ -116,7 +116,7 @@ class Template:
                 yield from _ending(self.assistant[1])
 
     def _content(self, parts: list[Message]) -> Iterator[Segment]:
-        """A lone picture comes first, on its line, as the original trains it; several stay where they stand."""
+        """A single picture comes first, on its own line, as the original trains it; several keep their positions."""
         pictures = sum(part["type"] == "image" for part in parts)
         if pictures == 0:
             text = _text(parts)
@@ -177,7 +177,7 @@ def _text(parts: list[Message]) -> str:
 
 @lru_cache(maxsize=256)
 def _literal(text: str, supervised: bool = False) -> tuple[Segment, ...]:
-    """A template's own text: control tokens stand alone."""
+    """A template's own text, with each control token as a separate segment."""
     return tuple(
         Segment(piece, supervised, control=CONTROL.fullmatch(piece) is not None) for piece in CONTROL.split(text)
     )
@@ -185,14 +185,14 @@ def _literal(text: str, supervised: bool = False) -> tuple[Segment, ...]:
 
 @lru_cache(maxsize=256)
 def _ending(text: str) -> tuple[Segment, ...]:
-    """The end of an answer, learnt up to its last control token: what follows is written by the template."""
+    """The end of an answer, supervised up to its last control token: the template writes what follows."""
     pieces = _literal(text, supervised=True)
     last = max((number for number, piece in enumerate(pieces) if piece.control), default=len(pieces))
     return tuple(piece if number <= last else Segment(piece.text) for number, piece in enumerate(pieces))
 
 
 def _merged(segments: Sequence[Segment] | Iterator[Segment]) -> Iterator[Segment]:
-    """Join neighbours of a kind and drop empty ones."""
+    """Join neighbours of the same kind and drop empty ones."""
     held: Segment | None = None
     for segment in segments:
         if not segment.text:

@@ -1,4 +1,4 @@
-"""A tokenizer read from tokenizer.json, with a door for text (which holds no control tokens) and one for the rest."""
+"""A tokenizer read from tokenizer.json. Text is encoded without control tokens; a second method parses them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.errors import InputError
 IMAGE_TOKEN = "<image>"
 CACHED_TEXTS = 1024
 CONTROL_LOOK = re.compile(r"[<\[].*[>\]]", re.DOTALL)
-"""An added token of this look steers a model (`<tool_call>`), even where its file does not call it special."""
+"""An added token that looks like this steers a model (`<tool_call>`), even if its file does not call it special."""
 
 USUAL_NAMES = {
     "bos_token": ("<s>", "<|begin_of_text|>"),
@@ -25,14 +25,14 @@ USUAL_NAMES = {
     "pad_token": ("<pad>", "[PAD]", "<|finetune_right_pad_id|>"),
     "unk_token": ("<unk>", "[UNK]"),
 }
-"""Looked for where no tokenizer_config.json says which token plays the part."""
+"""Names to look for when no tokenizer_config.json says which token has a role."""
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer folder, or a tokenizer.json, with the `tokenizers` library alone.
 
-    Raises InputError when there is none, when it is broken, or when the folder only has a SentencePiece
-    `tokenizer.model`, which has to be converted once.
+    Raises InputError when it is missing or broken, or when the folder only has a SentencePiece `tokenizer.model`, which
+    has to be converted once.
     """
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
@@ -50,8 +50,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 class Tokenizer:
     """Text to ids and back.
 
-    `hash` (sha256, hex) covers what decides ids and counts, and neither `<image>` nor a padding token of its own: a
-    checkpoint that had these added counts as its parent did.
+    `hash` (sha256, hex) covers what determines ids and counts, but neither `<image>` nor a separate padding token: a
+    checkpoint to which these were added counts like its parent.
     """
 
     def __init__(self, content: dict[str, Any], settings: dict[str, Any], where: str = "tokenizer") -> None:
@@ -80,7 +80,7 @@ class Tokenizer:
 
     @property
     def image_id(self) -> int:
-        """The id of `<image>`; where there is none yet, the next free id, which is what adding it would give."""
+        """The id of `<image>`; if there is none yet, the next free id, which adding it would give."""
         known = self.token_id(IMAGE_TOKEN)
         return self.vocab_size if known is None else known
 
@@ -89,10 +89,10 @@ class Tokenizer:
         return self._ids.get(token)
 
     def _encode(self, text: str, first: bool = True) -> Pieces:
-        """Ids and character offsets of `text`, in which `</s>` and its like are letters, never control tokens.
+        """Ids and character offsets of `text`, where `</s>` and the like are plain letters, never control tokens.
 
-        `first` tells whether the text opens the sequence: some tokenizers put a blank in front of that alone.
-        Called as `encode`, which remembers the last texts: what a template writes comes again in every row.
+        first: the text starts the sequence; some tokenizers put a blank in front of that one only. Called as `encode`,
+        which caches the last texts: what a template writes recurs in every row.
         """
         if self._words is not None:
             prefixed = self.prefix == "always" or (first and self.prefix == "first")
@@ -103,7 +103,7 @@ class Tokenizer:
     def encode_parsed(self, text: str, opening: bool = True) -> list[int]:
         """Ids as the Hugging Face tokenizer of the same folder gives them: control tokens in the text take effect.
 
-        opening: let the tokenizer write its own first token, where it does.
+        opening: let the tokenizer write its own first token, if it has one.
         """
         ids = self.backend.encode(text, add_special_tokens=opening).ids
         if opening and self.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
@@ -116,11 +116,11 @@ class Tokenizer:
 
     @cached_property
     def hash(self) -> str:
-        """Sha256 over the model, its normaliser and pre-tokeniser, added tokens, and who opens and ends a text."""
+        """Sha256 over the model, its normaliser and pre-tokeniser, added tokens, and the first and last token."""
         model = {key: value for key, value in self.content["model"].items() if key not in ("vocab", "merges")}
         vocabulary = self.content["model"].get("vocab")
         merges = [_joined(merge) for merge in self.content["model"].get("merges", [])]
-        # A padding token that is the unknown or the last one too was there before it was named so.
+        # A padding token that is also the first, last or unknown token was there before it became padding.
         pad = None if self.pad_id in (self.bos_id, self.eos_id, self.unk_id) else self.pad_id
         tokens = ((token["id"], token["content"]) for token in self.content["added_tokens"])
         added = sorted({(i, token) for i, token in tokens if token != IMAGE_TOKEN and i != pad})
@@ -129,7 +129,7 @@ class Tokenizer:
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def _role(self, role: str) -> int | None:
-        """The id of the token that plays `role`, as the settings say, or by its usual name where they say nothing."""
+        """The id of the token with this role, as the settings say, or by its usual name if there are no settings."""
         name = _text_of(self.settings.get(role))
         if name is not None:
             return self.token_id(name)
@@ -140,7 +140,7 @@ class Tokenizer:
 
     @cached_property
     def backend(self) -> Backend:
-        """The tokenizer as its file has it."""
+        """The tokenizer exactly as in its file."""
         backend = Backend.from_str(json.dumps(self.content))
         backend.no_truncation()
         backend.no_padding()
@@ -191,7 +191,7 @@ def _opening_token(processor: dict[str, Any] | None) -> str | None:
 
 
 def _prefix_scheme(content: dict[str, Any]) -> str:
-    """Where the tokenizer writes a blank before a text: 'never', at the 'first' one only, or 'always'."""
+    """When the tokenizer writes a blank before a text: 'never', only before the 'first', or 'always'."""
     pre = content.get("pre_tokenizer") or {}
     if pre.get("type") == "Metaspace":
         return str(pre.get("prepend_scheme", "always"))
@@ -205,7 +205,7 @@ def _joined(merge: str | list[str]) -> str:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, completed by special_tokens_map.json and chat_template.jinja where they stand apart."""
+    """tokenizer_config.json, completed by special_tokens_map.json and chat_template.jinja if those exist."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
@@ -223,8 +223,8 @@ def _text_of(token: Any) -> str | None:
 def _missing(path: Path) -> str:
     if path.is_dir() and (path / "tokenizer.model").is_file():
         return (
-            f"{path}: found only tokenizer.model, and a tokenizer.json is needed. Convert it once, where transformers "
-            "and sentencepiece are installed, keeping the order of merges by score; docs/inputs.md has the lines."
+            f"{path}: found only tokenizer.model, but tokenizer.json is needed. Convert it once, where transformers "
+            "and sentencepiece are installed, keeping the merges ordered by score; docs/inputs.md has the code."
         )
     if not path.exists():
         return f"{path}: no such file or folder. Give a folder that holds tokenizer.json."

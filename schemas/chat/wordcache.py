@@ -1,7 +1,7 @@
-"""Tokenising word by word where that gives the ids of the whole text: most words were met before.
+"""Tokenise word by word, with a cache, where that gives the same ids as the whole text: most words recur.
 
-SentencePiece tokenizers of the Llama kind take a text as one word, and find its merges anew each time. No piece of
-theirs holds a blank behind a letter, so no merge crosses the blanks in front of a word, and words can be kept.
+Llama-like SentencePiece tokenizers treat a text as one word and recompute its merges each time. None of their pieces
+has a blank after a letter, so no merge crosses the blanks in front of a word, and words can be cached.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ BLANK = "\u2581"
 """SentencePiece's visible blank."""
 
 UNIT = re.compile(f"[ {BLANK}]*[^ {BLANK}]+|[ {BLANK}]+")
-"""A word with the blanks in front of it, or the blanks that end a text."""
+"""A word with the blanks in front of it, or the blanks at the end of a text."""
 
 ROOM = 65_536
-"""Words kept before all are forgotten: some 20 MB."""
+"""Cached words before the cache is cleared: about 20 MB."""
 
 
 class Pieces(NamedTuple):
@@ -30,7 +30,7 @@ class Pieces(NamedTuple):
 
 
 class WordCache:
-    """Encodes texts by their words; `backend` encodes one that opens no text, without a blank of its own."""
+    """Encodes texts word by word; `backend` encodes a word that does not start a text, without adding a blank."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -38,14 +38,14 @@ class WordCache:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> WordCache | None:
-        """For a tokenizer.json without control tokens; None where words would not give the ids of the text."""
+        """The cache for a tokenizer.json without control tokens; None if words would not give the ids of the text."""
         bare = _without_prefix(content)
         if bare is None or content["added_tokens"] or not _keeps_words_apart(content["model"]):
             return None
         return cls(Backend.from_str(json.dumps(bare)))
 
     def encode(self, text: str, opening: Backend | None) -> Pieces:
-        """Ids and offsets of `text`. opening: what encodes its first word, where a blank is put in front of that."""
+        """Ids and offsets of `text`. opening: the encoder of its first word, if a blank is put in front of that."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         position = 0
@@ -53,13 +53,13 @@ class WordCache:
             if opening is not None:
                 found, opening = _encoded(opening, word), None
             else:
-                found = self.words.get(word) or self._learn(word)
+                found = self.words.get(word) or self._add(word)
             ids += found.ids
             offsets += [(start + position, end + position) for start, end in found.offsets]
             position += len(word)
         return Pieces(ids, offsets)
 
-    def _learn(self, word: str) -> Pieces:
+    def _add(self, word: str) -> Pieces:
         if len(self.words) >= ROOM:
             self.words.clear()
         found = self.words[word] = _encoded(self.backend, word)
@@ -72,14 +72,14 @@ def _encoded(backend: Backend, text: str) -> Pieces:
 
 
 def _keeps_words_apart(model: dict[str, Any]) -> bool:
-    """Whether the model is a BPE whose pieces hold blanks in front only, and which always finds the same merges."""
+    """Whether the model is a deterministic BPE whose pieces have blanks only in front."""
     if model.get("type") != "BPE" or model.get("dropout") or BLANK not in model["vocab"]:
         return False
     return not any(BLANK in piece.lstrip(BLANK) for piece in model["vocab"])
 
 
 def _without_prefix(content: dict[str, Any]) -> dict[str, Any] | None:
-    """The same tokenizer without the blank in front of a text; None for one that does more than make blanks visible."""
+    """The same tokenizer without the blank in front of a text; None if it does more than make blanks visible."""
     pre, normaliser = content.get("pre_tokenizer"), content.get("normalizer")
     if normaliser is None and pre is not None and pre.get("type") == "Metaspace" and pre.get("split") is False:
         return {**content, "pre_tokenizer": {**pre, "prepend_scheme": "never"}}

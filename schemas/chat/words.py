@@ -1,4 +1,4 @@
-"""Words of conversations, counted as the original LLaVA code counts them to group rows by length."""
+"""Count the words of conversations as the original LLaVA code does to group rows by length."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 def word_counts(messages: pa.ListArray) -> np.ndarray:
     """Words of each row's turns as `to_llava` would write them, int64 (rows,): the sum of `len(value.split())`.
 
-    messages: a column of the conversations or samples schema. A picture is the word `<image>`, glued to a neighbour
-    that touches it ("<image>."), except behind pictures that open a turn, where `to_llava` starts a new line. Works on
+    messages: a column of the conversations or samples schema. A picture is the word `<image>`, joined to a neighbour
+    that touches it ("<image>."), except after pictures that open a turn, where `to_llava` starts a new line. Works on
     flat arrays: rows as Python objects would take minutes for a whole mix.
     """
     contents = messages.flatten().field("content")
@@ -37,7 +37,7 @@ def _sizes(lists: pa.ListArray) -> np.ndarray:
 
 
 def _only_pictures_before(message: np.ndarray, is_image: np.ndarray) -> np.ndarray:
-    """Whether no text stands before a part in its message."""
+    """Whether no text precedes a part in its message."""
     texts = np.cumsum(~is_image) - ~is_image
     starts = np.flatnonzero(np.diff(message, prepend=-1))
     return texts == np.repeat(texts[starts], np.diff(np.append(starts, len(message))))

@@ -1,10 +1,12 @@
 """Small steps that the framework's tests run: nothing of a real step, all that a step may do."""
 
+import builtins
 import os
 import signal
 import time
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
@@ -24,6 +26,10 @@ class ShoutConfig(Config):
     word: str = "!"
     threads: Annotated[int, Runtime()] = 1
     fail_on: str = ""
+    error: str = "ArithmeticError"
+    """What is raised for the key `fail_on`."""
+    child: Annotated[str, Runtime()] = ""
+    """A process that dies leaves a child, which keeps open what it inherited and writes this file after 20 s."""
     lose_rows: bool = False
     """Returns a row too few."""
     die_after: Annotated[int, Runtime()] = 0
@@ -45,10 +51,14 @@ class Shout(Step[ShoutConfig]):
     def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         type(self).batches_seen += 1
         if self.config.die_after and self.batches_seen >= self.config.die_after:
+            if self.config.child and os.fork() == 0:
+                time.sleep(20)
+                Path(self.config.child).touch()
+                os._exit(0)
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.config.sleep)
         if self.config.fail_on in (keys := batch.column("key").to_pylist()):
-            raise ArithmeticError("a defect of the step")
+            raise getattr(builtins, self.config.error)("a defect of the step")
         return self.rows_to_batch([self._row(key) for key in keys])
 
     def process_fragment(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.engine.imports import run_import
@@ -16,13 +15,14 @@ from pipelines.importers.image_folder import ImageFolder, ImageFolderConfig
 from pipelines.mix import MixRecipe, MixSource, run_mix
 from pipelines.mix.pictures import stored
 from pipelines.mix.recipe import Pictures, load_mix
-from pipelines.mix.select import KeyIndex, copies, refused_by
+from pipelines.mix.select import copies, refused_by
 from schemas import Dataset
 from schemas.chat import ImageRule, load_tokenizer
 from schemas.errors import InputError
 from schemas.records import BASE, SAMPLES, STORED_IMAGE
 from schemas.writing import write_dataset
 from tests.pictures import BROKEN, SIZE, USABLE
+from tests.pipelines.tokenizer import write_tokenizer
 from trainer.inputs.data import Item, Samples
 
 LOCAL = Runner("local", 1)
@@ -37,7 +37,7 @@ def picture(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def image_row(number: int, status: str = "ok", copy_of: str | None = None) -> dict:
+def image_row(number: int, status: str = "ok", dedupe: str = "ok") -> dict:
     return {
         "key": f"p{number}",
         "caption": f"picture {number}" if number else None,
@@ -45,7 +45,7 @@ def image_row(number: int, status: str = "ok", copy_of: str | None = None) -> di
         "width": 20,
         "height": 10,
         "download_status": status,
-        "duplicate_of": copy_of,
+        "dedupe_status": dedupe,
     }
 
 
@@ -65,9 +65,9 @@ def talk(key: str, picture: str | None, words: str = "a b", kind: str = "detail"
 
 @pytest.fixture
 def folder(tmp_path):
-    extra = [("caption", pa.string()), ("download_status", pa.string()), ("duplicate_of", pa.string())]
+    extra = [("caption", pa.string()), ("download_status", pa.string()), ("dedupe_status", pa.string())]
     schema = pa.schema([*BASE["images"], *STORED_IMAGE, *(pa.field(*pair) for pair in extra)])
-    images = [image_row(0), image_row(1, "timeout"), image_row(2, copy_of="p0"), image_row(3)]
+    images = [image_row(0), image_row(1, "timeout"), image_row(2, dedupe="copy"), image_row(3)]
     parts = [pa.Table.from_pylist(images[:2], schema), pa.Table.from_pylist(images[2:], schema)]
     write_dataset(tmp_path / "photos", "images", parts)
     talks = [
@@ -82,15 +82,7 @@ def folder(tmp_path):
         talk("t8", "p3", words=" a" * 50),
     ]
     write_dataset(tmp_path / "talks", "conversations", [pa.Table.from_pylist(talks, BASE["conversations"])])
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    vocabulary = {"<image>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
-    letters = {letter: len(vocabulary) + place for place, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
-    tokenizer = Tokenizer(models.BPE(vocab={**vocabulary, **letters}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.add_special_tokens(list(vocabulary))
-    (tmp_path / "tokenizer").mkdir()
-    tokenizer.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    write_tokenizer(tmp_path / "tokenizer")
     return tmp_path
 
 
@@ -110,10 +102,10 @@ def test_what_was_left_out_is_counted_with_its_reason(folder):
     # t7's empty answer still teaches its end mark.
     assert kept(folder) == ["talks/t0", "talks/t3", "talks/t6", "talks/t7"]
     expected = {
-        "download_status=timeout": 1,
+        "download=timeout": 1,
         "duplicate": 1,
         "image_missing": 1,
-        "status=refused": 1,
+        "import=refused": 1,
         "too_long": 1,
     }
     assert {reason: made.statuses.get(reason) for reason in expected} == expected
@@ -133,7 +125,7 @@ def test_a_row_that_no_template_can_show_is_counted_and_named(folder):
 def test_a_source_that_gave_no_row_is_told_with_the_reasons(folder):
     made = run_mix(recipe(folder, source={"kinds": ["detailed"]}), folder / "mix", LOCAL)
     assert made.rows == 0
-    assert made.notes == ("mix source 'talks' gave no row: 8 kind, 1 status=refused.",)
+    assert made.notes == ("mix source 'talks' gave no row: 8 kind, 1 import=refused.",)
 
 
 def test_pictures_without_an_image_rule_are_told(folder):
@@ -171,7 +163,7 @@ def test_captions_become_pairs_of_picture_and_caption(folder):
     source = {"conversations": None, "captions": "caption"}
     made = run_mix(recipe(folder, source=source, template="plain"), folder / "mix", LOCAL)
     assert kept(folder) == ["talks/p3/caption"]
-    assert made.statuses["status=no_caption"] == 1
+    assert made.statuses["no_caption"] == 1
     assert Dataset.open(folder / "mix")[0]["messages"][1]["content"][0]["text"] == "picture 3"
 
 
@@ -201,10 +193,13 @@ def test_weights_take_their_share_of_rows(weight, seed):
     assert abs(sum(taken) / 400 - weight) < 0.13
 
 
-def test_other_filters_leave_the_status_filter_in_place():
-    assert MixSource(conversations="talks", where={"kind": ["detail"]}).where == {"status": ["ok"], "kind": ["detail"]}
-    assert MixSource(conversations="talks", where={"status": ["refused"]}).where == {"status": ["refused"]}
-    assert MixSource(conversations="talks").where == {"status": ["ok"]}
+def test_a_filter_on_the_status_column_replaces_its_rule(folder):
+    run_mix(recipe(folder, source={"where": {"kind": ["detail"]}}), folder / "mix", LOCAL)
+    assert "talks/t5" not in kept(folder)
+    run_mix(recipe(folder, source={"where": {"status": ["refused"]}}), folder / "mix", LOCAL)
+    assert kept(folder) == ["talks/t5"]
+    run_mix(recipe(folder, source={"image_where": {"download_status": ["ok", "timeout"]}}), folder / "mix", LOCAL)
+    assert "talks/t1" in kept(folder)
 
 
 def test_filters_tell_the_first_column_that_refuses():
@@ -213,11 +208,6 @@ def test_filters_tell_the_first_column_that_refuses():
     assert refused_by({"a": None}, {"a": {"min": 0}}) == "a"
     with pytest.raises(InputError, match=r"'a' has 'red'"):
         refused_by({"a": "red"}, {"a": {"min": 0}})
-
-
-def test_the_key_index_finds_rows_across_fragments(folder):
-    index = KeyIndex(Dataset.open(folder / "photos"))
-    assert [index.find(key) for key in ("p0", "p3", "p9")] == [0, 3, None]
 
 
 def test_a_picture_that_fits_is_stored_untouched():
@@ -247,7 +237,8 @@ def test_turned_photographs_keep_one_size_from_import_to_training(folder):
     for name, pictures in (("as_is", {}), ("small", {"max_side": 16, "format": "jpeg"})):
         made = run_mix(recipe(folder, source=source, image=ANYRES.to_dict(), pictures=pictures), folder / name, LOCAL)
         assert made.statuses["taken"] > len(TURNED) / 2  # equal bytes are copies
-        assert made.statuses["image_missing"] == len(BROKEN)
+        assert made.statuses["import=undecodable"] == len(BROKEN) - 1
+        assert made.statuses["import=no_image"] == 1
         for item in samples_of(folder, name):
             assert isinstance(item, Item), item
             assert item.sizes == [(16, 11) if pictures else SIZE]

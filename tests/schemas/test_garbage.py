@@ -189,3 +189,14 @@ def test_a_collection_killed_at_any_moment_loses_nothing_and_the_next_one_ends_i
     assert sound(store) == [newest]
     assert columns(store) == {Path(path).name for path, *_ in Dataset.open(store.root).files()}
     assert store.list("leases") == [] and os.listdir(store.path("runs")) == [f"a-z{round_}"]
+
+
+def test_nothing_goes_while_a_version_that_stays_has_a_damaged_list_of_fragments(tmp_path):
+    table = pa.Table.from_pylist([{"key": f"k{number}"} for number in range(6)], BASE["images"])
+    store = write_dataset(tmp_path / "d", "images", [table]).store
+    add(store, "a", "x")
+    ids = manifest.read(store).ranges[0].path
+    Path(store.path(ids)).write_bytes(b"garbage")
+    with pytest.raises(CorruptError, match=ids):
+        collect(store, keep=1)
+    assert manifest.numbers(store) == [1, 2]

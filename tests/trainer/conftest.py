@@ -145,7 +145,7 @@ def recipe_values(tiny, mix, tmp_path):
         "model": {"checkpoint": str(tiny / "model")},
         "data": {"mix": str(mix)},
         "plan": {"global_batch": 8},
-        "optimizer": {"rate": 1e-3, "schedule": "linear"},
+        "optimizer": {"learning_rate": 1e-3, "schedule": "linear"},
         "steps": 4,
         "trackers": [],
         "output": str(tmp_path / "run"),
@@ -159,11 +159,11 @@ def recipe_file(recipe_values, tmp_path):
 
     def write(**changes):
         for dotted, value in changes.items():
-            place = recipe_values
+            target = recipe_values
             *sections, last = dotted.split("__")
             for section in sections:
-                place = place.setdefault(section, {})
-            place[last] = value
+                target = target.setdefault(section, {})
+            target[last] = value
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe_values), encoding="utf-8")
         return path

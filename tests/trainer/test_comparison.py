@@ -17,14 +17,14 @@ FIGURES = {"padding_share", "rank_balance", "time_ratio", "peak_tokens", "memory
 
 
 def test_every_strategy_for_every_number_of_gpus(recipe_file, tmp_path):
-    told = compare_plans(recipe_file(), gpus=[1, 2])
-    assert [world["gpus"] for world in told["worlds"]] == [1, 2]
-    for world in told["worlds"]:
+    report = compare_plans(recipe_file(), gpus=[1, 2])
+    assert [world["gpus"] for world in report["worlds"]] == [1, 2]
+    for world in report["worlds"]:
         kinds = [(entry["strategy"], entry["rows"]) for entry in world["strategies"]]
         assert len(set(kinds)) == len(kinds) == 6
         assert all(entry.keys() >= FIGURES for entry in world["strategies"])
         assert [entry["strategy"] for entry in world["strategies"] if entry["chosen"]] == ["balanced"] * 2
-    one, two = ({(e["strategy"], e["rows"]): e for e in world["strategies"]} for world in told["worlds"])
+    one, two = ({(e["strategy"], e["rows"]): e for e in world["strategies"]} for world in report["worlds"])
     exact = one["balanced", "padding-free"]
     assert (exact["padding_share"], exact["rank_balance"], exact["steps"]) == (0, 1, 3)
     assert exact["ideal_operations"] == pytest.approx(2 * two["balanced", "padding-free"]["ideal_operations"])
@@ -39,9 +39,9 @@ def test_numbers_of_gpus_default_to_those_that_a_step_can_feed(recipe_file):
 
 
 def test_a_strategy_out_of_the_ordinary_is_added_and_one_that_fails_says_why(recipe_file):
-    told = compare_plans(recipe_file(plan__strategy="length_grouped_auto", plan__global_batch=6), gpus=[1, 4])
-    shown = render_comparison(told)
-    assert [e["strategy"] for e in told["worlds"][0]["strategies"] if e["chosen"]] == ["length_grouped_auto"]
+    report = compare_plans(recipe_file(plan__strategy="length_grouped_auto", plan__global_batch=6), gpus=[1, 4])
+    shown = render_comparison(report)
+    assert [e["strategy"] for e in report["worlds"][0]["strategies"] if e["chosen"]] == ["length_grouped_auto"]
     assert "length_grouped_auto *" in shown
     assert "not a multiple of 4 ranks" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= WIDTH
@@ -52,9 +52,9 @@ def test_a_model_in_parts_and_its_tiles(recipe_values, recipe_file, tiny, reader
     rows = [sample_row(number, reader, "mistral", images=number % 2) for number in range(8)]
     mix = write_mix(tiny / "tiles", rows, reader, rule=rule)
     recipe_values["model"] = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm")}
-    told = compare_plans(recipe_file(data={"mix": mix.path}, stage="finetune_tower"), gpus=[1])
+    report = compare_plans(recipe_file(data={"mix": mix.path}, stage="finetune_tower"), gpus=[1])
     # An overview and two tiles of each of the four pictures, all in the one micro-step.
-    assert (told["tiles"], told["worlds"][0]["strategies"][0]["peak_images"]) == (12, 12)
+    assert (report["tiles"], report["worlds"][0]["strategies"][0]["peak_images"]) == (12, 12)
 
 
 def test_the_command_prints_a_table_or_json(recipe_file):
@@ -64,11 +64,11 @@ def test_the_command_prints_a_table_or_json(recipe_file):
     assert "2 GPUs, 4 rows each" in shown
     assert shown.count("modality_length") == 3
     given = [path, "--plan-only", "--processes", "2", "--nodes", "2", "--json"]
-    told = json.loads(CliRunner().invoke(train, given, catch_exceptions=False).stdout)
-    assert [world["gpus"] for world in told["worlds"]] == [4]
+    report = json.loads(CliRunner().invoke(train, given, catch_exceptions=False).stdout)
+    assert [world["gpus"] for world in report["worlds"]] == [4]
 
 
-def test_wrong_options_are_told(recipe_file):
+def test_wrong_options_are_refused(recipe_file):
     path = str(recipe_file())
     assert "numbers such as 8,16,64" in CliRunner().invoke(train, [path, "--plan-only", "--gpus", "many"]).output
     assert "--gpus is for --plan-only" in CliRunner().invoke(train, [path, "--gpus", "2"]).output

@@ -3,7 +3,9 @@
 import pytest
 
 from schemas.errors import InputError
-from trainer.config import load_recipe, save_recipe
+from trainer import runfolder
+from trainer.config import load_recipe, load_saved_recipe, save_recipe
+from trainer.preflight import check
 
 
 def test_defaults_are_filled_in_and_survive_saving(recipe_file, tmp_path):
@@ -13,17 +15,35 @@ def test_defaults_are_filled_in_and_survive_saving(recipe_file, tmp_path):
     assert load_recipe(tmp_path / "saved.yaml") == recipe
 
 
+def test_a_run_folder_with_the_old_key_names_is_read(recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file(optimizer__learning_rates={"projector": 2e-6}))
+    save_recipe(recipe, tmp_path / "old.yaml")
+    text = (tmp_path / "old.yaml").read_text()
+    (tmp_path / "old.yaml").write_text(text.replace("learning_rate", "rate"))
+    assert load_saved_recipe(tmp_path / "old.yaml") == recipe
+
+
+def test_renamed_keys_keep_the_fingerprint_of_a_run(recipe_file, monkeypatch):
+    """A checkpoint of a run with the old key names can be resumed."""
+    monkeypatch.setattr(runfolder, "fingerprint", lambda settings, *_: set(settings["optimizer"]))
+    names = runfolder.run_fingerprint(check(load_recipe(recipe_file()), 1))
+    assert names == {"rate", "rates", "weight_decay", "betas", "epsilon", "warmup", "schedule", "clip"}
+
+
 def test_overrides_replace_dotted_keys(recipe_file):
-    recipe = load_recipe(recipe_file(), {"plan.global_batch": 2, "optimizer.rates": {"tower": 2e-6}})
+    recipe = load_recipe(recipe_file(), {"plan.global_batch": 2, "optimizer.learning_rates": {"tower": 2e-6}})
     assert recipe.plan.global_batch == 2
-    assert recipe.optimizer.rates == {"tower": 2e-6}
+    assert recipe.optimizer.learning_rates == {"tower": 2e-6}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"plan__global_bach": 4}, ["global_bach", "global_batch"]),
-        ({"optimizer__rates": {"vision": 1e-6}}, ["rates", "tower"]),
+        ({"optimizer__learning_rates": {"vision": 1e-6}}, ["learning_rates", "tower"]),
+        ({"optimizer__rate": 1e-3}, ["optimizer", "unknown key 'rate', now called 'learning_rate'"]),
+        ({"optimizer__rates": {"tower": 1e-6}}, ["unknown key 'rates', now called 'learning_rates'"]),
+        ({"optimizer__lerning_rate": 1e-3}, ["optimizer.lerning_rate", "Did you mean 'learning_rate'?"]),
         ({"epochs": 1.0}, ["epochs", "steps", "not both"]),
         ({"model__tower": "a", "model__llm": "b"}, ["checkpoint", "tower"]),
         ({"model__projector": "mm_projector.bin"}, ["`projector` would do nothing"]),

@@ -1,4 +1,4 @@
-"""A dry run tells everything and writes nothing; a model in parts is joined before training."""
+"""A dry run reports everything and writes nothing; a model in parts is joined before training."""
 
 import shutil
 from dataclasses import replace
@@ -25,11 +25,11 @@ def parts(recipe_values, recipe_file, tiny):
 
 
 def test_a_dry_run_of_a_checkpoint(recipe_file, tmp_path):
-    told = launch.train(recipe_file(stage="pretrain"), processes=2, dry_run=True)
-    assert told["steps"] == 4
-    assert told["trainable_parameters"] == 16 * 24 + 24 + 24 * 24 + 24
-    assert {group["name"] for group in told["groups"]} == {"projector", "projector_no_decay"}
-    assert "torchrun --nproc-per-node=2" in told["launch"]["torchrun"]
+    report = launch.train(recipe_file(stage="pretrain"), processes=2, dry_run=True)
+    assert report["steps"] == 4
+    assert report["trainable_parameters"] == 16 * 24 + 24 + 24 * 24 + 24
+    assert {group["name"] for group in report["groups"]} == {"projector", "projector_no_decay"}
+    assert "torchrun --nproc-per-node=2" in report["launch"]["torchrun"]
     assert not (tmp_path / "run").exists()
 
 
@@ -42,20 +42,20 @@ def test_the_memory_estimate_counts_every_parameter(tiny):
 
 
 def test_a_dry_run_of_parts_knows_rates_and_writes_nothing(parts, tmp_path):
-    path = parts(stage="finetune_tower", optimizer={"rate": 1e-3, "rates": {"tower": 2e-6}})
-    told = launch.train(path, processes=1, dry_run=True)
-    assert {group["name"]: group["rate"] for group in told["groups"] if "no_decay" not in group["name"]} == {
+    path = parts(stage="finetune_tower", optimizer={"learning_rate": 1e-3, "learning_rates": {"tower": 2e-6}})
+    report = launch.train(path, processes=1, dry_run=True)
+    assert {group["name"]: group["rate"] for group in report["groups"] if "no_decay" not in group["name"]} == {
         "tower": 2e-6,
         "projector": 1e-3,
         "llm": 1e-3,
     }
-    assert told["trainable_parameters"] < told["parameters"]
+    assert report["trainable_parameters"] < report["parameters"]
     assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_of_lora_counts_adapters_and_projector(recipe_file):
-    told = launch.train(recipe_file(stage="finetune_lora", lora={"rank": 2, "alpha": 4}), processes=1, dry_run=True)
-    sizes = {group["name"]: group["parameters"] for group in told["groups"]}
+    report = launch.train(recipe_file(stage="finetune_lora", lora={"rank": 2, "alpha": 4}), processes=1, dry_run=True)
+    sizes = {group["name"]: group["parameters"] for group in report["groups"]}
     # Two layers; inputs plus outputs of q, k, v, o (width 24, one shared key and value head of 12) and of the three
     # feed-forward matrices (24 and 48), times the rank.
     assert sizes["llm"] == 2 * 2 * ((24 + 24) * 2 + (24 + 12) * 2 + (24 + 48) * 3)
@@ -92,24 +92,24 @@ def test_features_other_than_the_mixs_are_refused(parts):
 
 
 def test_preparing_writes_the_run_folder_and_a_job_script(recipe_file, tmp_path):
-    told = launch.train(recipe_file(), processes=4, nodes=2, prepare_only=True)
+    report = launch.train(recipe_file(), processes=4, nodes=2, prepare_only=True)
     script = (tmp_path / "run" / "job.slurm").read_text()
     assert "--nodes=2\n#SBATCH --ntasks-per-node=4" in script
     assert str(tmp_path / "run") in script
-    assert told["launch"]["deepspeed"].startswith(
+    assert report["launch"]["deepspeed"].startswith(
         "PYTHONSAFEPATH=1 deepspeed --hostfile=HOSTFILE --num_nodes=2 --num_gpus=4"
     )
     assert load_recipe(tmp_path / "run" / "recipe.yaml").steps == 4
 
 
 def test_several_machines_get_lines_of_their_own(recipe_file):
-    told = launch.train(recipe_file(), processes=2, nodes=2, dry_run=True)
-    assert told["processes"] == 4
-    assert "--nnodes=2" in told["launch"]["torchrun"]
-    assert "--nproc-per-node=2" in told["launch"]["torchrun"]
-    assert "--num_nodes=2 --num_gpus=2" in told["launch"]["deepspeed"]
-    assert told["launch"]["prepare"].startswith("lavabeam train RECIPE --processes=2 --nodes=2 --prepare")
-    assert "here" not in told["launch"]
+    report = launch.train(recipe_file(), processes=2, nodes=2, dry_run=True)
+    assert report["processes"] == 4
+    assert "--nnodes=2" in report["launch"]["torchrun"]
+    assert "--nproc-per-node=2" in report["launch"]["torchrun"]
+    assert "--num_nodes=2 --num_gpus=2" in report["launch"]["deepspeed"]
+    assert report["launch"]["prepare"].startswith("lavabeam train RECIPE --processes=2 --nodes=2 --prepare")
+    assert "here" not in report["launch"]
     with pytest.raises(InputError, match="--prepare"):
         launch.train(recipe_file(), processes=2, nodes=2)
 

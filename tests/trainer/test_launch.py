@@ -64,7 +64,7 @@ TOOLS = {
 for task in 0 1 2 3; do
   SLURM_PROCID=$task SLURM_LOCALID=$((task % 2)) SLURM_NTASKS=4 "$@"
 done""",
-    "python": 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT|$*" >> "$TOLD"',
+    "python": 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT|$*" >> "$CALLS"',
 }
 """Stand-ins for Slurm's commands, and for a rank."""
 
@@ -72,7 +72,7 @@ SLURM = {"SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_JOB_ID": "1007345"}
 
 
 def test_a_second_run_in_a_folder_waits_for_nobody_and_says_so(recipe_file, tmp_path):
-    with alone(tmp_path / "run"), pytest.raises(InputError, match="another `lavabeam train` is at work here"):
+    with alone(tmp_path / "run"), pytest.raises(InputError, match="another `lavabeam train` is running here"):
         launch.train(recipe_file(steps=1))
     assert not (tmp_path / "run" / "inputs.json").exists()
     with alone(tmp_path / "run"):
@@ -86,11 +86,11 @@ def test_the_slurm_script_starts_each_task_as_a_rank(tmp_path):
         (tmp_path / "bin" / name).chmod(0o755)
     script = tmp_path / "job.slurm"
     script.write_text(slurm_script(Path("a run/folder"), processes=2, nodes=2))
-    told = tmp_path / "told"
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "TOLD": str(told)}
+    calls = tmp_path / "calls"
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CALLS": str(calls)}
     subprocess.run(["bash", str(script)], env={**environment, **SLURM}, check=True)
     ranks = ["0/4 0/2", "1/4 1/2", "2/4 0/2", "3/4 1/2"]
-    assert told.read_text().splitlines() == [f"{rank} node-a:17345|-P -m trainer.run a run/folder" for rank in ranks]
+    assert calls.read_text().splitlines() == [f"{rank} node-a:17345|-P -m trainer.run a run/folder" for rank in ranks]
     assert {"#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2", "#SBATCH --gpus-per-node=2"} <= set(
         script.read_text().splitlines()
     )

@@ -84,14 +84,14 @@ def test_the_command_takes_everything_that_decides_an_order(tmp_path):
     path = ["--lengths", str(write(tmp_path, case["lengths"])), "--json"]
     sizes = ["--world-size", str(case["world_size"]), "--batch-size", str(case["batch_size"])]
     seeds = ["--seed", str(case["global_seed"]), "--generator-seed", str(case["generator_seed"])]
-    told = CliRunner().invoke(plan, [*path, *sizes, *seeds, "--strategy", "modality_length"], catch_exceptions=False)
-    assert json.loads(told.stdout)["indices"] == case["indices"]
+    printed = CliRunner().invoke(plan, [*path, *sizes, *seeds, "--strategy", "modality_length"], catch_exceptions=False)
+    assert json.loads(printed.stdout)["indices"] == case["indices"]
     more = ["--accumulation", "2", "--epoch", "3", "--max-tokens", "5000", "--padded", "--drop-last"]
-    told = json.loads(CliRunner().invoke(plan, [*path, *more, "--batch-size", "4"], catch_exceptions=False).stdout)
-    assert (told["accumulation"], told["epoch"]) == (2, 3)
-    assert len(told["unused"]) == len(case["lengths"]) % 8
+    printed = json.loads(CliRunner().invoke(plan, [*path, *more, "--batch-size", "4"], catch_exceptions=False).stdout)
+    assert (printed["accumulation"], printed["epoch"]) == (2, 3)
+    assert len(printed["unused"]) == len(case["lengths"]) % 8
     lengths = np.abs(case["lengths"])
-    for batch in (batch for step in told["steps"] for rank in step["ranks"] for batch in rank):
+    for batch in (batch for step in printed["steps"] for rank in step["ranks"] for batch in rank):
         assert len(batch) * lengths[batch].max() <= 5000
 
 

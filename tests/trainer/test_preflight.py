@@ -1,4 +1,4 @@
-"""Whatever does not fit together is told before a process is started."""
+"""Every mismatch is reported before a process is started."""
 
 import json
 import shutil
@@ -120,10 +120,10 @@ def spoil(folder):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (cut, "its header promises"),
+        (cut, "its header announces"),
         (swap_weights, "another model's"),
         (lose_shard, "model-00002-of-00002.safetensors: this part of the weights is missing"),
-        (spoil, "no safetensors file"),
+        (spoil, "not a safetensors file"),
     ],
 )
 def test_weights_that_are_not_the_checkpoints(recipe_file, tiny, tmp_path, damage, words):
@@ -143,9 +143,9 @@ def test_a_template_whose_control_tokens_the_tokenizer_lacks(recipe_file, reader
 @pytest.mark.parametrize(
     ("tower", "llm", "words"),
     [
-        ("llm", "llm", "'llama' model is no vision tower"),
-        ("model", "llm", "'llava' model is no vision tower"),
-        ("tower", "model", "'llava' model is no language model"),
+        ("llm", "llm", "'llama' model is not a vision tower"),
+        ("model", "llm", "'llava' model is not a vision tower"),
+        ("tower", "model", "'llava' model is not a language model"),
         ("nowhere", "llm", "no config.json"),
     ],
 )
@@ -155,12 +155,12 @@ def test_parts_that_are_something_else(recipe_file, tiny, tower, llm, words):
 
 
 def test_a_row_longer_than_the_model_whatever_the_recipe_allows(recipe_file, tiny, reader, tmp_path):
-    """Positions beyond those that the language model knows would be trained on in silence."""
+    """Positions beyond those of the language model would be trained on silently."""
     write_mix(tmp_path / "long", [sample_row(n, reader, "mistral", tokens=129) for n in range(2)], reader)
     changes = {"data__mix": str(tmp_path / "long"), "plan__global_batch": 2, "data__max_length": 4096}
-    assert "the 128 tokens" in refusal(recipe_file(**changes))
+    assert "limit of 128 tokens" in refusal(recipe_file(**changes))
     parts = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm")}
-    assert "the 128 tokens" in refusal(recipe_file(model=parts, **changes))
+    assert "limit of 128 tokens" in refusal(recipe_file(model=parts, **changes))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def mixes(tiny, reader):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_passes_a_dry_run(path, tiny, mixes, tmp_path, monkeypatch):
-    """Its own stage, rates, LoRA, ZeRO and bounds, on a tiny tower, language model and mix."""
+    """Its own stage, learning rates, LoRA, ZeRO and bounds, on a tiny tower, language model and mix."""
     found = importlib.util.find_spec
     seen = SimpleNamespace(find_spec=lambda name: name in OPTIONAL or found(name))
     monkeypatch.setattr(preflight, "importlib", SimpleNamespace(util=seen))
@@ -59,19 +59,22 @@ def test_a_recipe_passes_a_dry_run(path, tiny, mixes, tmp_path, monkeypatch):
         torch.save(
             {f"mm_projector.{name}": torch.zeros(shape) for name, shape in shapes.items()}, changes["model.projector"]
         )
-    told = launch.train(path, processes=1, overrides=changes, dry_run=True)
-    rates = {group["name"].removesuffix("_no_decay"): group["rate"] for group in told["groups"]}
+    report = launch.train(path, processes=1, overrides=changes, dry_run=True)
+    rates = {group["name"].removesuffix("_no_decay"): group["rate"] for group in report["groups"]}
     stage = get_stage(recipe.stage, recipe.train)
     assert set(rates) == {*stage.trains, *(["llm"] if stage.adapter else [])}
-    assert rates == {name: recipe.optimizer.rates.get(name, recipe.optimizer.rate) for name in rates}
-    assert told["steps"] == recipe.steps or told["steps"] == recipe.epochs
-    assert told["trainable_parameters"] > 0
+    assert rates == {name: recipe.optimizer.learning_rates.get(name, recipe.optimizer.learning_rate) for name in rates}
+    assert report["steps"] == recipe.steps or report["steps"] == recipe.epochs
+    assert report["trainable_parameters"] > 0
     assert not (tmp_path / "run").exists()
 
 
 def test_the_published_values_are_those_of_the_scripts():
     values = {path.stem: load_recipe(path) for path in RECIPES}
-    steps = {name: (recipe.optimizer.rate, recipe.plan.global_batch, recipe.epochs) for name, recipe in values.items()}
+    steps = {
+        name: (recipe.optimizer.learning_rate, recipe.plan.global_batch, recipe.epochs)
+        for name, recipe in values.items()
+    }
     assert steps["v1.5-7b-pretrain"] == steps["v1.5-13b-pretrain"] == (1e-3, 256, 1)
     assert steps["v1.5-7b-finetune"] == steps["v1.5-13b-finetune"] == (2e-5, 128, 1)
     assert steps["v1.5-7b-lora"] == steps["v1.5-13b-lora"] == (2e-4, 128, 1)
@@ -81,8 +84,8 @@ def test_the_published_values_are_those_of_the_scripts():
     assert steps["qlora-24gb"] == (2e-4, 16, 1)
     for name in ("llama-3-8b-next", "qwen2-7b-next"):
         assert steps[name][0] == 1e-5
-        assert values[name].optimizer.rates == {"tower": 2e-6}
-        assert values[f"{name}-pretrain"].optimizer.rate == 1e-3
+        assert values[name].optimizer.learning_rates == {"tower": 2e-6}
+        assert values[f"{name}-pretrain"].optimizer.learning_rate == 1e-3
         assert values[name].model.projector == f"{values[f'{name}-pretrain'].output}/mm_projector.bin"
         assert values[f"{name}-pretrain"].original_projector
     for recipe in (value for name, value in values.items() if not name.startswith("demo-")):

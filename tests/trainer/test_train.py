@@ -153,6 +153,6 @@ def test_a_finished_run_is_not_trained_again_by_another_launcher(recipe_file, fo
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == before
 
 
-def test_a_folder_that_was_not_prepared_is_told(tmp_path, capsys):
+def test_a_folder_that_was_not_prepared_is_refused(tmp_path, capsys):
     assert run.main(tmp_path) == 2
     assert "--prepare" in capsys.readouterr().err

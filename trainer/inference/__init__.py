@@ -1,1 +1,1 @@
-"""A trained model at work: one conversation, a file of questions, and how many answers are right."""
+"""Using a trained model: one conversation, a file of questions, and the share of correct answers."""

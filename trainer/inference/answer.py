@@ -1,4 +1,4 @@
-"""Asking a checkpoint: prompts and pictures in, greedy answers out, many at a time, however many there are."""
+"""Query a checkpoint: any number of prompts with pictures in, greedy answers out, in batches."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from trainer.models.folder import ModelFolder
 from trainer.preflight import model_path
 
 CHUNK = 1024
-"""Prompts that are sorted by length together, and held in memory at a time."""
+"""Prompts that are held in memory and sorted by length together."""
 
 KEPT_BYTES = 256 << 20
-"""Memory for prepared pictures: questions about the same one come in a row, or a few batches apart."""
+"""Memory for prepared pictures: questions about the same one follow each other, or are a few batches apart."""
 
 Source = bytes | Path
-Tell = Callable[[int], Any]
+Advance = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation that ends with a user turn, and the pictures that its image parts stand for: encoded, or files
-    that are read when their turn comes. `name`: what errors call it."""
+    """A conversation that ends with a user turn, and the pictures of its image parts: encoded, or files that are read
+    when they are needed. `name`: for error messages."""
 
     messages: Sequence[dict[str, Any]]
     images: tuple[Source, ...] = ()
@@ -40,7 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class _Row:
-    place: int
+    position: int
     ids: np.ndarray
     prompt: Prompt
 
@@ -52,14 +52,15 @@ def question(text: str, images: tuple[Source, ...] = (), name: str = "prompt") -
 
 
 def progress(total: int | None = None) -> Any:
-    """A bar of questions on a terminal, nothing elsewhere: a context whose `update` is told how many more are done."""
+    """A progress bar of questions on a terminal, nothing elsewhere: a context manager whose `update` takes how many
+    more are done."""
     from tqdm import tqdm
 
     return tqdm(total=total, unit="question", disable=None)
 
 
 class Answerer:
-    """A loaded checkpoint. Raises InputError when `checkpoint` is no LLaVA folder or does not tell its template."""
+    """A loaded checkpoint. Raises InputError when `checkpoint` is not a LLaVA folder or does not name its template."""
 
     def __init__(self, checkpoint: str | Path, template: str | None = None, device: str | None = None):
         import transformers
@@ -67,7 +68,7 @@ class Answerer:
         self.folder = ModelFolder.open(model_path(str(checkpoint)))
         name = template or self.folder.template
         if name is None:
-            raise InputError(f"{self.folder.path}: does not say which template it was trained with. Give one, e.g. v1.")
+            raise InputError(f"{self.folder.path}: does not name the template it was trained with. Give one, e.g. v1.")
         self.template, self.tokenizer = get_template(name), self.folder.tokenizer
         transformers.utils.logging.disable_progress_bar()
         kind = getattr(transformers, self.folder.model_class)
@@ -78,38 +79,42 @@ class Answerer:
         self._seen_bytes = 0
 
     def stream(
-        self, prompts: Iterable[Prompt], max_tokens: int = 256, batch: int = 64, tell: Tell = lambda answered: None
+        self,
+        prompts: Iterable[Prompt],
+        max_tokens: int = 256,
+        batch: int = 64,
+        advance: Advance = lambda answered: None,
     ) -> Iterator[str]:
-        """`answer`, in order, for any number of prompts: they are taken CHUNK at a time."""
-        coming = iter(prompts)
-        while part := list(islice(coming, CHUNK)):
-            yield from self.answer(part, max_tokens, batch, tell)
+        """`answer`, in order, for any number of prompts, CHUNK of them at a time."""
+        remaining = iter(prompts)
+        while part := list(islice(remaining, CHUNK)):
+            yield from self.answer(part, max_tokens, batch, advance)
 
     def answer(
         self,
         prompts: Sequence[Prompt],
         max_tokens: int = 256,
         batch: int = 64,
-        tell: Tell = lambda answered: None,
+        advance: Advance = lambda answered: None,
     ) -> list[str]:
         """The greedy answer to each prompt, without control tokens or surrounding blanks.
 
-        tell: called after every batch with its size. Raises InputError, with the prompt's name, for one that the model
-        does not hold or whose picture cannot be decoded.
+        advance: called after every batch with its size. Raises InputError, with the prompt's name, for a prompt that is
+        too long for the model or whose picture cannot be decoded.
         """
         known: dict[str, np.ndarray] = {}
-        rows = [self._row(place, prompt, known) for place, prompt in enumerate(prompts)]
+        rows = [self._row(position, prompt, known) for position, prompt in enumerate(prompts)]
         rows.sort(key=lambda row: len(row.ids))
         answers = [""] * len(rows)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
             for row, ids in self._made(part, max_tokens):
-                answers[row.place] = self._text(ids)
-            tell(len(part))
+                answers[row.position] = self._text(ids)
+            advance(len(part))
         return answers
 
     def check_picture(self, content: bytes) -> None:
-        """Raise InputError when `content` is no picture that can be decoded."""
+        """Raise InputError when `content` is not a decodable image."""
         self._picture(content)
 
     @property
@@ -118,10 +123,10 @@ class Answerer:
         known = {self.tokenizer.eos_id, *(self.tokenizer.token_id(text) for text in self.template.stop)}
         return sorted(token for token in known if token is not None)
 
-    def _row(self, place: int, prompt: Prompt, known: dict[str, np.ndarray]) -> _Row:
-        """`known` keeps the ids of prompts: an evaluation asks the same question about many pictures."""
+    def _row(self, position: int, prompt: Prompt, known: dict[str, np.ndarray]) -> _Row:
+        """`known` caches the ids of prompts: an evaluation asks the same question about many pictures."""
         rule = self.folder.rule
-        # Only anyres counts tokens by a picture's size; other pictures are opened when their batch comes.
+        # Only anyres counts tokens by a picture's size; other pictures are opened with their batch.
         sizes = [picture.size for picture in self._pictures(prompt)] if rule.mode == "anyres" else None
         key = repr((prompt.messages, sizes))
         if key not in known:
@@ -129,9 +134,9 @@ class Answerer:
             encoded = encode(prompt.messages, shown, self.template, self.tokenizer, rule, generate=True)
             if encoded.tokens >= self.folder.positions:
                 limit = self.folder.positions
-                raise InputError(f"{prompt.name}: {encoded.tokens} tokens, the model holds {limit}. Shorten it.")
+                raise InputError(f"{prompt.name}: {encoded.tokens} tokens, the model's limit is {limit}. Shorten it.")
             known[key] = encoded.ids
-        return _Row(place, known[key], prompt)
+        return _Row(position, known[key], prompt)
 
     def _pictures(self, prompt: Prompt) -> list[Picture]:
         try:
@@ -152,7 +157,7 @@ class Answerer:
         return made
 
     def _made(self, rows: list[_Row], max_tokens: int) -> Iterator[tuple[_Row, list[int]]]:
-        """Rows with their new tokens; short ones that had too little room beside a long one are asked again."""
+        """Rows with their new tokens. Short rows that had too little room beside a long one are asked again."""
         stops = set(self.stops)
         again = []
         for row, ids in zip(rows, self._generate(rows, max_tokens), strict=True):
@@ -160,12 +165,12 @@ class Answerer:
                 again.append(row)
             else:
                 yield row, ids
-        if again:  # without the longest row, which had all the room that there is
+        if again:  # without the longest row, which had all the room there is
             yield from self._made(again, max_tokens)
 
     @torch.inference_mode()
     def _generate(self, rows: list[_Row], max_tokens: int) -> list[list[int]]:
-        """New tokens of each row. Rows are padded on the left, so that all answers begin at the same place."""
+        """New tokens of each row. Rows are padded on the left: all answers begin at the same position."""
         width = max(len(row.ids) for row in rows)
         ids = np.full((len(rows), width), self.tokenizer.pad_id, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
@@ -196,7 +201,7 @@ class Answerer:
 
     def _text(self, ids: list[int]) -> str:
         stops = set(self.stops)
-        end = next((place for place, token in enumerate(ids) if token in stops), len(ids))
+        end = next((position for position, token in enumerate(ids) if token in stops), len(ids))
         text = self.tokenizer.decode(ids[:end], skip_special=True)
         for stop in self.template.stop:
             text = text.partition(stop)[0] if stop.strip() else text.lstrip(stop).partition(stop)[0]
@@ -204,5 +209,5 @@ class Answerer:
 
 
 def _held(image: Source, made: Picture) -> int:
-    """Bytes that a kept picture takes: encoded (0 for a file) and prepared."""
+    """Bytes that a cached picture takes: encoded (0 for a file) plus prepared."""
     return made.pixels.nbytes + (len(image) if isinstance(image, bytes) else 0)

@@ -23,12 +23,12 @@ def answer_file(
     max_tokens: int = 1024,
     batch: int = 16,
 ) -> int:
-    """Answer every question greedily, in batches; returns how many.
+    """Answer every question greedily, in batches; returns the number of answers.
 
     questions: JSON lines with `question_id`, `text`, and for pictures `image`, a file in the folder `images`, as
     LLaVA's model_vqa.py reads them. output: JSON lines with question_id, prompt, text, answer_id, model_id, metadata,
-    as it writes them; answers lie beside it in a .part file until all are there, and the same command again, after a
-    kill or an error, goes on behind them. Raises InputError naming the line of a question that cannot be asked.
+    as it writes them. Answers are collected beside it in a .part file until they are complete; after a kill or an
+    error the same command continues from there. Raises InputError naming the line of a question that cannot be asked.
     """
     path = Path(questions)
     asked = read_questions(path)
@@ -42,24 +42,24 @@ def answer_file(
     with draft.open("a", encoding="utf-8", buffering=1) as file, progress(len(prompts) - done) as bar:
         answers = answerer.stream(prompts[done:], max_tokens, batch, bar.update)
         for (_, row), text in zip(asked[done:], answers, strict=True):
-            file.write(json.dumps(_told(row, text, str(checkpoint)), ensure_ascii=False) + "\n")
+            file.write(json.dumps(_llava_answer(row, text, str(checkpoint)), ensure_ascii=False) + "\n")
     draft.replace(output)
     return len(asked)
 
 
 def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The questions of a file, each with its line's number; raises InputError for a line that is no question."""
+    """The questions of a file, each with its line number; raises InputError for a line that is not a question."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give a JSON lines file of questions.")
     rows = []
-    # Not splitlines: it also cuts at characters that JSON allows inside a text.
+    # Not splitlines: it also splits at characters that JSON allows inside a string.
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: this is not JSON: {error}") from error
+            raise InputError(f"{path}, line {number}: not valid JSON: {error}") from error
         missing = [key for key in ("question_id", "text") if not isinstance(row, dict) or key not in row]
         if missing:
             raise InputError(f"{path}, line {number}: no {missing[0]!r}. Each line needs question_id and text.")
@@ -67,7 +67,7 @@ def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
             raise InputError(f"{path}, line {number}: text is {row['text']!r:.60}; expected a string.")
         rows.append((number, row))
     if not rows:
-        raise InputError(f"{path}: holds no question.")
+        raise InputError(f"{path}: contains no questions.")
     return rows
 
 
@@ -77,12 +77,12 @@ def _prompt(row: dict[str, Any], number: int, path: Path, images: str | Path | N
         return question(row["text"], name=where)
     file = Path(images or path.parent) / str(row["image"])
     if not file.is_file():
-        raise InputError(f"{where}: no such picture: {file}. Give the folder of the pictures.")
+        raise InputError(f"{where}: no such image file: {file}. Give the folder of the pictures with --images.")
     return question(row["text"], (file,), where)
 
 
 def _whole_lines(draft: Path) -> int:
-    """How many answers a draft holds, after what a kill left of the last one is cut off."""
+    """The number of answers in a draft, after cutting off a last one that a kill left incomplete."""
     if not draft.is_file():
         return 0
     content = draft.read_bytes()
@@ -92,8 +92,8 @@ def _whole_lines(draft: Path) -> int:
     return whole.count(b"\n")
 
 
-def _told(row: dict[str, Any], text: str, model: str) -> dict[str, Any]:
-    """An answer as LLaVA writes it; its id follows from question and answer, so that a rerun gives the same file."""
+def _llava_answer(row: dict[str, Any], text: str, model: str) -> dict[str, Any]:
+    """An answer as LLaVA writes it. Its id is a function of question and answer: a rerun gives the same file."""
     name = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([model, row["question_id"], text]))
     return {
         "question_id": row["question_id"],

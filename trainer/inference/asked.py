@@ -1,4 +1,4 @@
-"""Questions with known answers: out of a samples dataset, LLaVA's JSON rows, or lines with a text and an answer."""
+"""Questions with known answers, from a samples dataset, LLaVA's JSON rows, or lines with a text and an answer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from schemas.jsonfile import json_values
 PARTS = (("user", "text"), ("assistant", "answer"))
 """Who says what in a row with `text` and `answer`."""
 
-_MANY = "{} images; a question is asked about one at most."
+_MANY = "{} images; a question may have at most one."
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its answer: one turn, asked on its own. `image`: a file, or its bytes."""
+    """A question with its answer: one turn, asked in isolation. `image`: a file, or its bytes."""
 
     image: Path | bytes | None
     question: str
@@ -30,11 +30,11 @@ class Asked:
 
 
 def questions_of(path: str | Path, images: str | Path | None = None) -> Iterator[Asked]:
-    """Every answered turn at `path` as a question of its own.
+    """Every answered turn at `path` as a separate question.
 
     path: a samples dataset; or a .json list or .jsonl file whose rows are LLaVA's (`id`, `image`, `conversations`, as
-    its ScienceQA test file) or have `text` and `answer`; `image` then names a file in the folder `images` (default:
-    where the questions lie), `kind` or `category` what figures are split by. Raises InputError for anything else.
+    in its ScienceQA test file) or have `text` and `answer`. There `image` names a file in the folder `images` (default:
+    the folder of the questions), and results are split by `kind` or `category`. Raises InputError for anything else.
     """
     path = Path(path)
     if path.suffix in (".json", ".jsonl"):
@@ -64,7 +64,7 @@ def _of_file(path: Path, images: Path) -> Iterator[Asked]:
             messages = [{"role": role, "content": [{"type": "text", "text": row[name]}]} for role, name in PARTS]
             names = [row["image"]] if row.get("image") else []
         else:
-            raise InputError(f"{where}: has neither `conversations` nor `text` and `answer`. Found {sorted(row)}.")
+            raise InputError(f"{where}: found keys {sorted(row)}; expected `conversations`, or `text` and `answer`.")
         if len(names) > 1:
             raise InputError(f"{where}: {_MANY.format(len(names))}")
         yield from _turns(messages, _file(images / names[0], where) if names else None, kind)
@@ -91,5 +91,5 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _file(path: Path, where: str) -> Path:
     if not path.is_file():
-        raise InputError(f"{where}: no such picture: {path}. Give the folder of the pictures with --images.")
+        raise InputError(f"{where}: no such image file: {path}. Give the folder of the pictures with --images.")
     return path

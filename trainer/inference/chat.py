@@ -1,4 +1,4 @@
-"""Talking to a checkpoint about pictures: a conversation that outlives what goes wrong in it."""
+"""A conversation with a checkpoint about pictures, which survives errors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ ANSWER_TOKENS = 512
 class Conversation:
     """One conversation with the LLaVA in folder `checkpoint`.
 
-    Every error is an InputError that leaves the conversation as it was: what is said next goes on from there.
+    Every error is an InputError and leaves the conversation unchanged, ready for the next question.
     """
 
     def __init__(self, checkpoint: str | Path, template: str | None = None):
-        """Raises InputError when `checkpoint` is no LLaVA folder, or does not tell its template and none is given."""
+        """Raises InputError when `checkpoint` is not a LLaVA folder, or names no template and none is given."""
         self._answerer = Answerer(checkpoint, template)
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew: no pictures, nothing said."""
+        """Start over: no pictures, no turns."""
         self._messages: list[dict[str, Any]] = []
         self._images: list[bytes] = []
         self._shown: list[bytes] = []
 
     def show(self, image: str | Path | bytes, name: str | None = None) -> None:
-        """Let the next question be about `image` (a file, or its bytes, which errors call `name`) as well.
+        """Add `image` (a file, or bytes, which errors call `name`) to the next question.
 
-        Raises InputError for a file that is missing, or bytes that are no picture.
+        Raises InputError for a missing file, or bytes that are not a decodable image.
         """
         name = name or (f"{len(image)} bytes" if isinstance(image, bytes) else str(image))
         content = image if isinstance(image, bytes) else _read(Path(image))
@@ -54,5 +54,5 @@ class Conversation:
 
 def _read(path: Path) -> bytes:
     if not path.is_file():
-        raise InputError(f"{path}: no such picture. Give the path of an image file, or its http address.")
+        raise InputError(f"{path}: no such image file. Give the path or the URL of an image.")
     return path.read_bytes()

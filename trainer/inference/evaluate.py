@@ -1,4 +1,4 @@
-"""How many questions a checkpoint answers right, per kind of question, beside the best constant answer."""
+"""The share of questions that a checkpoint answers correctly, per kind, beside the best constant answer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from schemas.errors import InputError
 from trainer.inference.asked import questions_of
 
 ANSWER_TOKENS = 1024
-"""Long enough for an answer that comes after its reasons (ScienceQA's QCM-LEA)."""
+"""Enough for an answer that follows its reasoning (ScienceQA's QCM-LEA)."""
 
 
 class Answered(Protocol):
-    """What an answer is compared with."""
+    """The reference that an answer is compared with."""
 
     @property
     def answer(self) -> str: ...
@@ -27,7 +27,7 @@ class Answered(Protocol):
 
 
 class Question(Answered, Protocol):
-    """What an evaluation asks: about `image` (a file, or its bytes; None for text only), expecting `answer`."""
+    """One question of an evaluation: about `image` (a file, or its bytes; None for text only), expecting `answer`."""
 
     @property
     def image(self) -> Path | bytes | None: ...
@@ -41,7 +41,7 @@ CHOICES = (
     re.compile(r"\(?([A-Z])[).:]\s"),
     re.compile(rf".*?[Tt]he answer is {LETTER}\b", re.DOTALL),
 )
-"""An option by its letter, as LLaVA's ScienceQA evaluation finds it (llava/eval/eval_science_qa.py): alone, in front of
+"""The letter of an option, as LLaVA's ScienceQA evaluation finds it (llava/eval/eval_science_qa.py): alone, in front of
 the option's text, or in a sentence."""
 
 
@@ -55,12 +55,11 @@ def evaluate(
     images: str | Path | None = None,
     max_tokens: int = ANSWER_TOKENS,
 ) -> dict[str, Any]:
-    """Ask every question on its own, greedily, and count exact matches (case, blanks and a final stop aside; where the
-    answer is an option's letter, the letter counts).
+    """Ask every question in isolation, greedily, and count exact matches, ignoring case, blanks and a final full stop.
+    Where the expected answer is an option's letter, the letters are compared.
 
-    questions: objects, or a path as `asked.questions_of` reads it, with the pictures in `images`. Returns
-    `accuracy`, `constant_baseline` (always giving each kind's commonest answer), `questions`, and the same per kind in
-    `kinds`.
+    questions: objects, or a path as `asked.questions_of` reads it, with the pictures in `images`. Returns `accuracy`,
+    `constant_baseline` (of each kind's most common answer), `questions`, and the same per kind in `kinds`.
     """
     from trainer.inference.answer import progress
 
@@ -68,9 +67,10 @@ def evaluate(
     truths: list[_Truth] = []
     asked = _remembered(islice(found, limit), truths)
     with progress() as bar:
-        answers = answers_of(checkpoint, asked, template=template, batch=batch, max_tokens=max_tokens, tell=bar.update)
+        options: dict[str, Any] = {"template": template, "batch": batch, "max_tokens": max_tokens}
+        answers = answers_of(checkpoint, asked, advance=bar.update, **options)
     if not truths:
-        raise InputError(f"{questions}: there is no question to ask.")
+        raise InputError(f"{questions}: contains no questions.")
     return score(truths, answers)
 
 
@@ -81,21 +81,21 @@ def answers_of(
     template: str | None = None,
     batch: int = 256,
     max_tokens: int = ANSWER_TOKENS,
-    tell: Callable[[int], Any] = lambda answered: None,
+    advance: Callable[[int], Any] = lambda answered: None,
 ) -> list[str]:
-    """The checkpoint's answer to each question, asked on its own; `tell` hears how many more are answered."""
+    """The checkpoint's answer to each question, asked in isolation. `advance` is called with how many more are done."""
     from trainer.inference.answer import Answerer, question
 
     prompts = (
         question(one.question, () if one.image is None else (one.image,), f"question {one.question[:40]!r}")
         for one in asked
     )
-    return list(Answerer(checkpoint, template).stream(prompts, max_tokens, batch, tell))
+    return list(Answerer(checkpoint, template).stream(prompts, max_tokens, batch, advance))
 
 
 @dataclass(frozen=True)
 class _Truth:
-    """What is left of a question once it is asked: its picture is not kept."""
+    """What is kept of a question once it was asked: not its picture."""
 
     answer: str
     kind: str
@@ -134,17 +134,17 @@ def score(asked: Sequence[Answered], answers: Sequence[str]) -> dict[str, Any]:
 
 
 def plain(answer: str) -> str:
-    """An answer as it is compared: lower case, single blanks, no final stop."""
+    """An answer normalised for comparison: lower case, single blanks, no final full stop."""
     return " ".join(answer.lower().split()).removesuffix(".").strip()
 
 
 def agrees(answer: str, truth: str) -> bool:
-    """Whether an answer is the true one: the same words, or the same option where the truth is an option's letter."""
+    """Whether an answer is correct: the same words, or the same option where the truth is an option's letter."""
     wanted = choice(truth)
     return plain(answer) == plain(truth) or (wanted is not None and choice(answer) == wanted)
 
 
 def choice(text: str) -> str | None:
-    """The letter of the option that a text names, or None."""
+    """The letter of the option that a text chooses, or None."""
     found = (pattern.match(text.strip()) for pattern in CHOICES)
     return next((match[1] for match in found if match), None)

@@ -1,1 +1,1 @@
-"""What the model is fed: rows of a mix become items, items become tensors, in the order of the plan."""
+"""The model's inputs: rows of a mix become items, and items become tensors, in the order of the epoch plan."""

@@ -1,4 +1,4 @@
-"""Items to tensors: padded rows, or one padding-free row; always with a picture, so that every rank runs the tower."""
+"""Items to tensors: padded rows, or one packed row. Every micro-batch has a picture, so every rank runs the tower."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from trainer.inputs.data import Item
 
 @dataclass(frozen=True)
 class Collator:
-    """`blank` tokens of a blank picture are added to a micro-batch without any: attention 0 or a row of their own, no
-    label, so the loss is the same, and the tower and projector run on every rank in every micro-step (ZeRO needs it).
+    """A micro-batch without pictures gets a blank one: its tokens have attention 0 or a sequence of their own, and no
+    labels. The loss is the same, and tower and projector run on every rank in every micro-step, as ZeRO requires.
     """
 
     rule: ImageRule
@@ -27,7 +27,7 @@ class Collator:
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), float32 pictures, and for anyres their
-        original (height, width). An empty micro-batch becomes a blank picture that nothing is learnt from."""
+        original (height, width). An empty micro-batch becomes a blank picture without labels."""
         rows = [(item.ids, item.labels) for item in items]
         pictures = [picture for item in items for picture in item.pictures]
         sizes = [size for item in items for size in item.sizes]
@@ -53,14 +53,14 @@ class Collator:
         if blank:
             start = len(rows[0][0]) if rows else 0
             tokens[0, start : start + extra] = self.image_id
-            # With nothing else in the row some position must be attended to; no label is there to learn from it.
+            # In a row with nothing else, some position must be attended to; it has no labels.
             mask[0, start : start + extra] = 0 if rows else 1
         return _tensors({"input_ids": tokens, "labels": labels, "attention_mask": mask})
 
     def _packed(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
-        """One row; positions start again at every sample, which is what keeps samples from seeing each other.
+        """One row. Positions restart at every sample, which is what keeps samples from attending to each other.
 
-        The first label of a sample is dropped: its prediction would come from the sample before.
+        The first label of a sample is dropped: it would be predicted from the previous sample.
         """
         if blank:
             extra = np.full(self._blank_tokens(), self.image_id, np.int32)
@@ -76,8 +76,8 @@ class Collator:
 
 
 def stack_pictures(pictures: list[np.ndarray], sizes: list[tuple[int, int]], anyres: bool) -> dict[str, torch.Tensor]:
-    """`pixel_values` float32: (pictures, 3, S, S), or for anyres (pictures, most tiles, 3, S, S) filled up with zeros,
-    and `image_sizes` (height, width), the order that transformers wants."""
+    """`pixel_values` float32: (pictures, 3, S, S), or for anyres (pictures, most tiles, 3, S, S) padded with zeros,
+    and `image_sizes` (height, width), the order that transformers expects."""
     if not anyres:
         return {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
     most = max(len(tiles) for tiles in pictures)

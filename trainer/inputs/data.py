@@ -1,4 +1,4 @@
-"""The rows of a mix as training items: ids, labels and prepared pictures, or a recorded reason why not."""
+"""The rows of a mix as training items: ids, labels and prepared pictures, or the reason why a row is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.inputs.pictures import prepare
 from trainer.models.folder import ModelFolder
 
 KEPT_BYTES = 64 << 20
-"""Memory for prepared pictures of one loading process."""
+"""Memory for prepared pictures in each loading process."""
 
 COLUMNS = ("key", "images", "widths", "heights", "messages", "tokens")
 
@@ -63,7 +63,7 @@ class Samples:
         return self.mix.rows
 
     def items(self, rows: Sequence[int]) -> list[Item | Refused]:
-        """An item per row. Whatever is wrong with a row itself makes it a `Refused`; nothing is replaced."""
+        """An item per row. A row that cannot be used becomes a `Refused`; it is never replaced by another."""
         taken = self.mix.take(rows, COLUMNS) if len(rows) else []
         return [self._item_or_reason(int(row), values) for row, values in zip(rows, taken, strict=True)]
 
@@ -80,21 +80,21 @@ class Samples:
         encoded = encode(values["messages"], sizes, self.template, self.tokenizer, rule, max_length=length)
         if encoded.tokens != values["tokens"]:
             raise InputError(
-                f"{encoded.tokens} tokens, and the mix counted {values['tokens']}: make the mix again with this "
+                f"{encoded.tokens} tokens, but the mix counted {values['tokens']}: make the mix again with this "
                 "tokenizer, template and image rule."
             )
         if self.max_length is not None and len(encoded.ids) > self.max_length:
-            raise InputError(f"{encoded.tokens} tokens, more than the {self.max_length} that the model holds.")
+            raise InputError(f"{encoded.tokens} tokens, more than the model's limit of {self.max_length}.")
         if encoded.all_masked:
-            raise InputError("no token is left to learn from.")
+            raise InputError("no supervised tokens are left to train on.")
         shown = zip(values["images"], sizes, strict=True)
         pictures = [self._picture((image or {}).get("bytes"), size) for image, size in islice(shown, encoded.images)]
         return Item(values["key"], encoded.ids, encoded.labels, pictures, sizes[: encoded.images])
 
     def _picture(self, content: bytes | None, size: tuple[int, int]) -> np.ndarray:
-        """Pixels of a picture; the latest are kept, since rows about one picture, and epochs, come again.
+        """Pixels of a picture. The latest are cached: rows share pictures, and epochs repeat them.
 
-        size: (width, height) by which the mix counted its tokens; raises InputError for a picture of another.
+        size: (width, height) that the mix counted tokens by; raises InputError for a picture of another size.
         """
         if content is None:
             raise InputError("no picture where the mix names one: make the mix again.")
@@ -115,7 +115,7 @@ class Samples:
 
 
 class BadRows:
-    """Refused rows: this rank's are written down, and more than `allowed` on all ranks stop the run."""
+    """Refused rows: this rank's are recorded, and more than `allowed` on all ranks together stop the run."""
 
     def __init__(self, path: Path, allowed: int):
         self.path, self.allowed = path, allowed
@@ -123,7 +123,7 @@ class BadRows:
         self.latest = ""
 
     def record(self, refused: Sequence[Refused]) -> None:
-        """Write this rank's down, each with key and reason."""
+        """Write this rank's refused rows to the file, each with key and reason."""
         if not refused:
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -132,14 +132,14 @@ class BadRows:
         self.latest = f"row {refused[-1].row}, key {refused[-1].key!r}: {refused[-1].reason}"
 
     def too_many(self, found: int) -> bool:
-        """Whether the rows that a step `found` on all ranks are more than may be."""
+        """Add the rows that a step `found` on all ranks; whether there are now more than allowed."""
         self.count += found
         return self.count > self.allowed
 
     def error(self, latest: Sequence[str]) -> InputError:
-        """What to tell about too many; `latest` of each rank, empty where it had none."""
-        told = next((text for text in latest if text), "")
+        """The error for too many; `latest` of each rank, empty where it had none."""
+        example = next((text for text in latest if text), "")
         return InputError(
-            f"{self.count} bad rows, {self.allowed} allowed (data.max_bad). The latest: {told} All are listed in "
+            f"{self.count} bad rows, {self.allowed} allowed (data.max_bad). The latest: {example} All are listed in "
             "bad-rows-*.jsonl of the run folder."
         )

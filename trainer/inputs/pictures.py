@@ -1,8 +1,8 @@
 """Pictures to the pixel arrays that a vision tower sees.
 
-Encoded bytes or PIL pictures flow in; float32 arrays (tiles, 3, size, size) flow out, cut by the same ImageRule that
-counted their tokens. The exact path repeats the original's arrays bit for bit (PIL's bicubic, Pillow below 13); the
-fast one decodes with simplejpeg and resizes with torch's uint8 bicubic, at most 2 of 255 levels away.
+Encoded bytes or PIL images flow in; float32 arrays (tiles, 3, size, size) flow out, cut by the same ImageRule that
+counted their tokens. The exact path reproduces the original's arrays bit for bit (PIL's bicubic, Pillow below 13); the
+fast path decodes with simplejpeg and resizes with torch's uint8 bicubic, at most 2 of 255 levels off.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from schemas.pictures import MAX_PIXELS, PictureError, rgb, to_rgb
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Means and deviations of CLIP's training pictures, in [0, 1] (OpenAI CLIP, clip.py)."""
+"""Means and standard deviations of CLIP's training pictures, in [0, 1] (OpenAI CLIP, clip.py)."""
 
 PILLOW_TALL = 100
-"""Pictures taller than this many widths Pillow shrinks by height first (Image.resize), with other roundings."""
+"""Pillow shrinks pictures taller than this many widths by height first (Image.resize), which rounds differently."""
 
 Triple = tuple[float, float, float]
 
@@ -48,8 +48,8 @@ def prepare(
     """Decode, cut by `rule`, and normalise by `mean` and `std` (of values in [0, 1]).
 
     Pictures are upright RGB as `schemas.pictures` makes them. `size` is that of the upright picture before any
-    resizing: what `rule.tokens` counts. Raises InputError for bytes that cannot be decoded, and for pictures that
-    decode or scale to more than MAX_PIXELS.
+    resizing, which is what `rule.tokens` counts by. Raises InputError for bytes that cannot be decoded, and for
+    pictures that decode or scale to more than MAX_PIXELS.
     """
     pixels = decode(image, fast)
     height, width = pixels.shape[:2]
@@ -71,8 +71,8 @@ def decode(image: bytes | Image.Image, fast: bool = True) -> np.ndarray:
 def normalise(tiles: np.ndarray, mean: Triple, std: Triple, fast: bool = True) -> np.ndarray:
     """uint8 (tiles, height, width, 3) to float32 (tiles, 3, height, width): (value / 255 - mean) / std.
 
-    Exact: by a table of the 256 values, computed in the order and precision of the original. Fast: the planes split,
-    and each scaled and shifted in one pass by OpenCV, within 5e-7 of it.
+    Exact: through a table of the 256 values, computed in the original's order and precision. Fast: the planes are
+    split, and OpenCV scales and shifts each in one pass, within 5e-7 of the exact values.
     """
     if not fast:
         table = _table(tuple(mean), tuple(std))
@@ -105,7 +105,7 @@ def _shortest(pixels: np.ndarray, side: int) -> Size:
     """(width, height) with the shorter one `side`, the longer rounded down."""
     height, width = pixels.shape[:2]
     if side * side * max(width, height) // min(width, height) > MAX_PIXELS:
-        raise InputError(f"picture of {width}x{height} pixels: too thin to be scaled to {side} pixels. Leave it out.")
+        raise InputError(f"picture of {width}x{height} pixels: too narrow to scale to {side} pixels. Leave it out.")
     return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
 
 
@@ -115,7 +115,7 @@ def _centre(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def _to_square(pixels: np.ndarray, mean: Triple) -> np.ndarray:
-    """The picture in the middle of a square of the mean colour."""
+    """The picture centred on a square of the mean colour."""
     height, width = pixels.shape[:2]
     if height == width:
         return pixels
@@ -127,7 +127,7 @@ def _to_square(pixels: np.ndarray, mean: Triple) -> np.ndarray:
 
 
 def _fitted(pixels: np.ndarray, rule: ImageRule, resize: Any) -> np.ndarray:
-    """The picture as large as the best pinpoint holds it, in the middle, black around it (LLaVA-NeXT)."""
+    """The picture scaled to fit the best pinpoint, centred on black (LLaVA-NeXT)."""
     height, width = pixels.shape[:2]
     full_width, full_height = best_resolution((width, height), rule.pinpoints)
     by_width, by_height = full_width / width, full_height / height

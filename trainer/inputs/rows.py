@@ -1,4 +1,4 @@
-"""What a plan wants to know of the rows of a mix, read from a few columns without touching a picture."""
+"""What the epoch plan needs to know about the rows of a mix, from a few columns; no picture is read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from schemas.dataset import Dataset
 from trainer.planning.original import UNSIGNED
 
 LENGTHS_WITH_IMAGE = 128
-"""What LLaVA's `lengths` adds to the words of a row with a picture (llava/train/train.py); `modality_lengths` not."""
+"""LLaVA's `lengths` adds this to the words of a row with a picture, `modality_lengths` does not
+(llava/train/train.py)."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """lengths: tokens of each row, pictures included, after the cut. images: its pictures. tiles: what the tower sees
-    of them: one each, or with anyres the overview and its tiles. All int64 (rows,)."""
+    """lengths: tokens of each row, pictures included, after truncation. images: its pictures. tiles: the tower's inputs
+    for them: one each, or with anyres the overview and its tiles. All int64 (rows,)."""
 
     lengths: np.ndarray
     images: np.ndarray
@@ -27,13 +28,13 @@ class Rows:
 
     @classmethod
     def of(cls, mix: Dataset, rule: ImageRule, max_length: int | None) -> Rows:
-        """Read the columns of `mix`; rows longer than `max_length` tokens count as cut."""
+        """Read the columns of `mix`; lengths are capped at `max_length` tokens."""
         lengths = np.minimum(mix.numpy("tokens").astype(np.int64), max_length or np.iinfo(np.int64).max)
         return cls(lengths, mix.numpy("image_count").astype(np.int64), tile_counts(mix, rule))
 
 
 def tile_counts(mix: Dataset, rule: ImageRule) -> np.ndarray:
-    """Pictures that the tower sees of each row, int64 (rows,)."""
+    """Inputs of the tower for each row, int64 (rows,)."""
     if rule.mode != "anyres":
         return mix.numpy("image_count").astype(np.int64)
     parts = [np.empty(0, np.int64)]
@@ -52,8 +53,8 @@ def tile_counts(mix: Dataset, rule: ImageRule) -> np.ndarray:
 def original_lengths(mix: Dataset, strategy: str) -> np.ndarray:
     """What the original's sampler of this name sorts by, int64 (rows,): words, not tokens.
 
-    LLaVA's `modality_lengths` are the words of all turns, `<image>` being one; its `lengths`, which the samplers
-    without modality take, add LENGTHS_WITH_IMAGE where a row has a picture.
+    LLaVA's `modality_lengths` are the words of all turns, with `<image>` as one; its `lengths`, which samplers without
+    modality use, add LENGTHS_WITH_IMAGE where a row has a picture.
     """
     parts = [word_counts(_lists(fragment.read(["messages"]).column(0))) for fragment in mix.fragments]
     words = np.concatenate([np.empty(0, np.int64), *parts])

@@ -1,4 +1,4 @@
-"""Epochs of plans as one row of steps: the position of a run is one integer, the number of optimizer steps done."""
+"""All epoch plans as one sequence of steps: the position of a run is the number of optimizer steps done."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Schedule:
         self.recipe, self.world_size, self.packed = recipe, world_size, packed
         self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.gradient_checkpointing)
         if len(self.lengths) == 0:
-            raise InputError(f"{mix.path}: the mix has no rows. Look at its manifest for why rows were left out.")
+            raise InputError(f"{mix.path}: the mix has no rows. `lavabeam show` says why rows were left out.")
         original = recipe.plan.strategy in ORIGINAL_STRATEGIES
         self.grouping_lengths = original_lengths(mix, recipe.plan.strategy) if original else None
         self.plan = lru_cache(KEPT_EPOCHS)(self._plan)
@@ -41,7 +41,7 @@ class Schedule:
         return self.plan(epoch).micro_batches(inner, rank)
 
     def load(self, step: int) -> tuple[int, int, float]:
-        """(useful tokens, tokens with padding, rank balance) of a step; balance is the mean rank's work by the most."""
+        """(useful tokens, tokens with padding, rank balance) of a step; balance is mean over maximum work of ranks."""
         ranks = [self.micro_batches(step, rank) for rank in range(self.world_size)]
         useful = sum(int(self.lengths[rows].sum()) for batches in ranks for rows in batches)
         held = [[self.held(rows) for rows in batches] for batches in ranks]
@@ -74,7 +74,7 @@ class Schedule:
 
 
 def cost_model(folder: ModelFolder, stage: Stage, checkpointing: bool) -> CostModel:
-    """What a token and a tile cost with the sizes of this model."""
+    """The cost of a token and a tile at the sizes of this model."""
     text, vision, rule = folder.text, folder.config["vision_config"], folder.rule
     return CostModel.from_sizes(
         language_parameters=language_parameters(text),
@@ -100,7 +100,7 @@ def projector_parameters(folder: ModelFolder) -> float:
 
 
 def language_parameters(text: dict) -> float:
-    """Parameters of a decoder with gated feed-forward layers, and its output table, from its configuration."""
+    """Parameters of a decoder with gated feed-forward layers and of its output table, from its configuration."""
     width = int(text.get("hidden_size", 4096))
     heads = int(text.get("num_attention_heads", 32))
     head = int(text.get("head_dim") or width // heads)

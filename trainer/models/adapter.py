@@ -1,4 +1,4 @@
-"""LoRA on the language model: adding it, writing it beside the projector, and merging it into a full checkpoint."""
+"""LoRA on the language model: add it, write it beside the projector, and merge it into a full checkpoint."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from trainer.stages import module_of
 
 ADAPTER, ORIGIN = "adapter", "origin.json"
 IN_FULL = {"projector": "projector.safetensors", "tower": "tower.safetensors"}
-"""Where an adapter folder holds the modules that were trained in full beside it."""
+"""Files of an adapter folder for the modules that were trained in full beside the adapter."""
 
 TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|qkv_proj|o_proj|gate_proj|up_proj|gate_up_proj|down_proj)"
 """All linear layers of the decoder, not lm_head: what LLaVA's `find_all_linear_names` finds (llava/train/train.py)."""
 
 KEPT = ("vision_tower", "multi_modal_projector")
-"""What stays in full precision beside a 4-bit language model. transformers 5 compares whole names from their start,
-transformers 4 their parts: both forms are given."""
+"""What stays in full precision beside a 4-bit language model. transformers 5 matches whole names from their start,
+transformers 4 parts of names: both forms are given."""
 
 TOLERANCE = 1e-4
-"""Largest change of a logit by merging in float32, relative to the largest logit: rounding alone is below 1e-5."""
+"""Largest change of a logit by merging in float32, relative to the largest logit; rounding alone is below 1e-5."""
 
 
 def add_lora(model: Any, settings: LoraConfig) -> Any:
@@ -57,8 +57,8 @@ def quantisation() -> Any:
 
 
 def write_adapter(model: Any, weights: Mapping[str, torch.Tensor], origin: ModelFolder, output: Path) -> Path:
-    """Adapter weights and configuration as peft reads them, the projector (and the tower, where it was trained), and
-    which model they belong to."""
+    """Write adapter weights and configuration as peft reads them, the projector (and the tower, if trained), and which
+    model they belong to."""
     from peft import get_peft_model_state_dict
 
     from trainer.models.shards import save_tensors
@@ -68,21 +68,21 @@ def write_adapter(model: Any, weights: Mapping[str, torch.Tensor], origin: Model
     adapter = get_peft_model_state_dict(model, state_dict=dict(weights))
     save_tensors(adapter, output / "adapter_model.safetensors")
     model.peft_config["default"].save_pretrained(output)
-    learnt = {module_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for module in learnt & IN_FULL.keys() | {"projector"}:
+    trained = {module_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for module in trained & IN_FULL.keys() | {"projector"}:
         whole = {plain_name(name): tensor for name, tensor in weights.items() if module_of(name) == module}
         save_tensors(whole, output / IN_FULL[module])
-    told = {"model": str(origin.path.resolve()), "template": origin.template, "image": origin.rule.to_dict()}
-    told["weights"] = weights_digest(origin.path, WEIGHTS)
-    (output / ORIGIN).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    base = {"model": str(origin.path.resolve()), "template": origin.template, "image": origin.rule.to_dict()}
+    base["weights"] = weights_digest(origin.path, WEIGHTS)
+    (output / ORIGIN).write_text(json.dumps(base, indent=2) + "\n", encoding="utf-8")
     return output
 
 
 def merge(adapter: str | Path, output: str | Path, model: str | Path | None = None) -> Path:
-    """Write the adapter's model with the adapter and what was trained beside it, as a llava-hf folder.
+    """Merge the adapter and the modules trained beside it into the base model, written as a llava-hf folder.
 
-    adapter: `adapter` of a LoRA run, or the run folder. model: where the base checkpoint is now, if it moved. The
-    logits of a probe are compared before and after merging; raises InputError, and writes nothing, when they differ.
+    adapter: `adapter` of a LoRA run, or the run folder. model: the base checkpoint's new path, if it moved. The logits
+    of a probe are compared before and after merging; raises InputError, and writes nothing, when they differ.
     """
     from peft import PeftModel
     from safetensors.torch import load_file
@@ -90,19 +90,21 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
     from trainer.models.export import export
 
     folder = _adapter_folder(Path(adapter))
-    told = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    origin = ModelFolder.open(model or told["model"])
-    if told["weights"] != weights_digest(origin.path, WEIGHTS):
+    recorded = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    origin = ModelFolder.open(model or recorded["model"])
+    if recorded["weights"] != weights_digest(origin.path, WEIGHTS):
         raise InputError(
             f"{origin.path}: its weights are not those that {folder} was trained on. Give that checkpoint with --model."
         )
     if Path(output).exists():
-        raise InputError(f"{output}: is there already. Choose another place for the merged model.")
+        raise InputError(f"{output}: already exists. Choose another folder for the merged model.")
     base = _load(origin)
     for file in (folder / name for name in IN_FULL.values()):
-        told_apart = base.load_state_dict(load_file(file), strict=False) if file.is_file() else None
-        if told_apart is not None and told_apart.unexpected_keys:
-            raise InputError(f"{file}: {told_apart.unexpected_keys[0]} is no weight of {origin.path}: another model's.")
+        mismatch = base.load_state_dict(load_file(file), strict=False) if file.is_file() else None
+        if mismatch is not None and mismatch.unexpected_keys:
+            raise InputError(
+                f"{file}: {origin.path} has no weight {mismatch.unexpected_keys[0]}: another model's file."
+            )
     with _without_peft_warnings():
         tuned = PeftModel.from_pretrained(base, str(folder)).eval()
     before = _probe(tuned, origin)
@@ -114,7 +116,7 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
     weights = {name: tensor.to(_precision(origin)) for name, tensor in merged.state_dict().items()}
     from schemas.chat import ImageRule
 
-    used = origin.with_training(ImageRule.from_dict(told["image"]), told["template"])
+    used = origin.with_training(ImageRule.from_dict(recorded["image"]), recorded["template"])
     return export(weights, merged.config, used, Path(output), {"merged": folder.parent.name, "logit_change": change})
 
 
@@ -125,7 +127,7 @@ def plain_name(name: str) -> str:
 
 @contextmanager
 def _without_peft_warnings() -> Iterator[None]:
-    """peft 0.21 asks transformers 5 by a name that version 6 will not have."""
+    """peft 0.21 calls transformers 5 by a name that version 6 will not have."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
@@ -135,7 +137,7 @@ def _adapter_folder(path: Path) -> Path:
     for folder in (path, path / ADAPTER):
         if (folder / ORIGIN).is_file():
             return folder
-    raise InputError(f"{path}: no LoRA adapter here ({ORIGIN} is missing). Give the folder of a finetune_lora run.")
+    raise InputError(f"{path}: not a LoRA adapter ({ORIGIN} is missing). Give the folder of a finetune_lora run.")
 
 
 def _load(origin: ModelFolder) -> Any:
@@ -153,7 +155,7 @@ def _precision(origin: ModelFolder) -> torch.dtype:
 
 @torch.no_grad()
 def _probe(model: Any, origin: ModelFolder) -> torch.Tensor:
-    """Logits of fixed tokens, text only: adapters are in the language model alone."""
+    """Logits of fixed tokens, text only: adapters are only in the language model."""
     rows = int(origin.text.get("vocab_size", 32000))
     tokens = torch.arange(64).remainder(rows - 1)[None]
     tokens[tokens == origin.image_id] = 0

@@ -1,4 +1,4 @@
-"""Join a vision tower, a language model and a fresh projector into one LLaVA folder, one tensor at a time."""
+"""Join a vision tower, a language model and a new projector into one LLaVA folder, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from trainer.models.shards import ShardWriter, read_tensors
 
 PROJECTORS = ("linear", "mlp2x_gelu")
 INITIAL_STD = 0.02
-"""Deviation of a fresh projector's weights: `initializer_range` of the Llama and LLaVA configurations."""
+"""Standard deviation of a new projector's weights: `initializer_range` of the Llama and LLaVA configurations."""
 
 NO_WEIGHTS = ("text_model", "text_projection", "visual_projection", "logit_scale", "logit_bias")
-"""What a two-sided CLIP or SigLIP checkpoint holds besides its tower."""
+"""What a full CLIP or SigLIP checkpoint holds besides its vision tower."""
 
 
 def assemble(
@@ -40,10 +40,10 @@ def assemble(
 ) -> Path:
     """Write a llava-hf folder to `output`; peak memory is about one shard.
 
-    `projector`: an original mm_projector.bin to start from instead of a fresh one. `dtype`: by default the language
+    `projector`: an original mm_projector.bin to start from instead of new weights. `dtype`: by default the language
     model's, which is most of the folder: CLIP is published in float32, Vicuna in float16.
-    The tokenizer gains `<image>` (and a pad token where it has none), the embeddings the rows for them: the mean of
-    the old rows. Raises InputError when `rule` is not what the tower makes of a picture.
+    The tokenizer gains `<image>` (and a pad token if it has none), and the embeddings gain rows for them: the mean of
+    the old rows. Raises InputError when the tower does not match `rule`.
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -69,9 +69,9 @@ def assemble(
 def projector_tensors(
     config: Any, projector_type: str, projector: str | Path | None, seed: int
 ) -> dict[str, torch.Tensor]:
-    """What a projector starts from: the original's file `projector`, or fresh weights.
+    """The projector's initial weights: from the original's file `projector`, or new ones.
 
-    Raises InputError for a file that holds no projector of this type and size.
+    Raises InputError for a file without a projector of this type and size.
     """
     fresh = dict(fresh_projector(config, projector_type, seed))
     if projector is not None:
@@ -80,9 +80,9 @@ def projector_tensors(
 
 
 def fresh_projector(config: Any, projector_type: str, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """The projector's tensors: normal weights of deviation `INITIAL_STD`, zero biases, drawn from `seed`.
+    """The projector's tensors: normal weights of standard deviation `INITIAL_STD` drawn from `seed`, zero biases.
 
-    A `linear` projector is transformers' two layers with an identity in the middle: see `projector_config`.
+    A `linear` projector is transformers' two layers without an activation between: see `projector_config`.
     """
     generator = torch.Generator().manual_seed(seed)
     wide, deep = config.vision_config.hidden_size, config.text_config.hidden_size
@@ -97,15 +97,15 @@ def fresh_projector(config: Any, projector_type: str, seed: int) -> Iterator[tup
 
 
 def fresh_newline(config: Any, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """For anyres, the embedding that ends a line of patches: normal, of deviation 1/sqrt(its size), drawn from `seed`
-    (LLaVA-NeXT, llava/model/llava_arch.py)."""
+    """For anyres, the embedding that ends a line of patches: normal, of standard deviation 1/sqrt(its size), drawn from
+    `seed` (LLaVA-NeXT, llava/model/llava_arch.py)."""
     if config.model_type == "llava_next":
         deep = config.text_config.hidden_size
         yield "image_newline", torch.randn(deep, generator=torch.Generator().manual_seed(seed + 1)) / deep**0.5
 
 
 def projector_config(projector_type: str) -> dict[str, Any]:
-    """LlavaConfig's words for a projector: LLaVA's GELU is the exact one (torch.nn.GELU)."""
+    """LlavaConfig's settings for a projector: LLaVA's GELU is the exact one (torch.nn.GELU)."""
     if projector_type not in PROJECTORS:
         raise InputError(f"projector_type {projector_type!r}: expected one of {', '.join(PROJECTORS)}.")
     return {"projector_hidden_act": "gelu" if projector_type == "mlp2x_gelu" else "linear"}
@@ -122,7 +122,7 @@ def joined_config(
 ) -> Any:
     """The LlavaConfig (LlavaNextConfig for anyres) of a tower and an llm whose tokenizer has `vocabulary` ids.
 
-    Raises InputError when `rule` is not what the tower makes of a picture.
+    Raises InputError when the tower does not match `rule`.
     """
     from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
 
@@ -156,16 +156,16 @@ def joined_config(
 
 
 def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
-    # As in check_tower, with what config.json leaves to its class's defaults.
+    # As in check_tower, but with the class's defaults for what config.json leaves out.
     found = (getattr(vision, "image_size", None), getattr(vision, "patch_size", None))
     if None in found:
         raise InputError(
-            f"{tower}: a {vision.model_type!r} tower has no one image_size, and LLaVA's pictures do. Give a CLIP, "
-            "SigLIP or DINOv2 folder."
+            f"{tower}: a {vision.model_type!r} tower has no fixed image_size, which LLaVA needs. Give a CLIP, SigLIP "
+            "or DINOv2 folder."
         )
     if found != (rule.image_size, rule.patch_size):
         raise InputError(
-            f"{tower}: this tower sees {found[0]} pixels in patches of {found[1]}, the image rule says "
+            f"{tower}: this tower takes {found[0]} pixels in patches of {found[1]}, but the image rule says "
             f"{rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
         )
 
@@ -174,7 +174,7 @@ def _tower_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     from transformers import AutoConfig
 
     kind = AutoConfig.from_pretrained(folder).model_type
-    # CLIP and SigLIP towers lie under `vision_model` on disk; others (DINOv2) at the top.
+    # CLIP's and SigLIP's towers are under `vision_model` on disk; others (DINOv2) are at the top level.
     inner = "vision_model." if kind.startswith(("clip", "siglip")) else ""
     for name, tensor in read_tensors(folder):
         if not name.startswith(NO_WEIGHTS) and "position_ids" not in name:
@@ -194,7 +194,7 @@ def _precision(folder: Path) -> torch.dtype:
 
 
 def _grown(table: torch.Tensor, rows: int) -> torch.Tensor:
-    """The table with new rows, each the mean of the old ones (LLaVA, smart_tokenizer_and_embedding_resize)."""
+    """The table with new rows, each the mean of the old rows (LLaVA, smart_tokenizer_and_embedding_resize)."""
     if table.shape[0] >= rows:
         return table
     mean = table.float().mean(0, keepdim=True).to(table.dtype)

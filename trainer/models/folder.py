@@ -1,4 +1,4 @@
-"""A LLaVA checkpoint folder, read without torch: what must agree with a mix before any process is started."""
+"""A LLaVA checkpoint folder, read without torch: what has to agree with a mix before any process is started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Triple = tuple[float, float, float]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Channel means and deviations of CLIP's pictures (Radford et al. 2021, github.com/openai/CLIP, clip.py)."""
+"""Channel means and standard deviations of CLIP's pictures (Radford et al. 2021, github.com/openai/CLIP, clip.py)."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> ModelFolder:
-        """Read a llava-hf folder; raises InputError when it is none, or lacks its tokenizer or weights."""
+        """Read a llava-hf folder; raises InputError for anything else, or when its tokenizer or weights are missing."""
         path = Path(path)
         if not path.is_dir():
             raise InputError(f"{path}: no such folder. Give the folder of a LLaVA checkpoint (it holds config.json).")
-        if any((place / "adapter_config.json").is_file() for place in (path, path / "adapter")):
-            raise InputError(f"{path}: holds a LoRA adapter alone. Merge it first: lavabeam merge {path} OUTPUT.")
+        if any((folder / "adapter_config.json").is_file() for folder in (path, path / "adapter")):
+            raise InputError(f"{path}: holds only a LoRA adapter. Merge it first: lavabeam merge {path} OUTPUT.")
         config = _json(path / "config.json")
         if config.get("model_type") not in MODEL_TYPES:
             raise InputError(
@@ -48,7 +48,7 @@ class ModelFolder:
                 f"{', '.join(MODEL_TYPES)}. To join a tower and a language model, give `tower` and `llm` instead."
             )
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-            raise InputError(f"{path}: no weights (*.safetensors) here. Its download or training did not finish.")
+            raise InputError(f"{path}: no weights (*.safetensors) here. The download or training did not finish.")
         sidecar = _json(path / SIDECAR) if (path / SIDECAR).is_file() else {}
         pictures = preprocessor(path)
         rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config)
@@ -65,7 +65,7 @@ class ModelFolder:
 
     @property
     def image_id(self) -> int:
-        """The token id that stands for a piece of picture."""
+        """The id of the image token."""
         found = self.config.get("image_token_id", self.config.get("image_token_index"))
         if found is None:
             raise InputError(f"{self.path}: config.json has no image_token_index, the id of the <image> token.")
@@ -73,11 +73,11 @@ class ModelFolder:
 
     @property
     def positions(self) -> int:
-        """The longest sequence that the language model knows positions for."""
+        """The longest sequence that the language model has positions for."""
         return known_positions(self.text)
 
     def longest(self, max_length: int | None) -> int:
-        """Tokens that a row may have: `max_length`, and never more than the model knows positions for."""
+        """The most tokens that a row may have: `max_length`, but never more than the model has positions for."""
         return min(max_length or self.positions, self.positions)
 
     @property
@@ -90,9 +90,9 @@ class ModelFolder:
 
 
 def known_positions(text: dict[str, Any]) -> int:
-    """The longest sequence that a language model's configuration knows positions for.
+    """The longest sequence that a language model's configuration has positions for.
 
-    Linear and dynamic scaling, and YaRN where it names what it started from, stretch rotary positions beyond
+    Linear and dynamic scaling, and YaRN with its original length given, extend rotary positions beyond
     max_position_embeddings (transformers, modeling_rope_utils.py).
     """
     most = int(text.get("max_position_embeddings", 2048))
@@ -125,7 +125,7 @@ def derived_rule(config: dict[str, Any]) -> ImageRule:
 
 
 def write_sidecar(folder: Path, rule: ImageRule, template: str | None, origin: dict[str, Any]) -> None:
-    """Remember beside the weights how to prompt this checkpoint and where it came from."""
+    """Record beside the weights how to prompt this checkpoint and where it came from."""
     content = {"template": template, "image": rule.to_dict(), **origin}
     (folder / SIDECAR).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -150,4 +150,4 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path}: this is not JSON: {error}") from error
+        raise InputError(f"{path}: not valid JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""Optional speed, changing no result beyond rounding: compiled layers and Liger's Triton kernels."""
+"""Optional speed-ups that change results only by rounding: compiled layers and Liger's Triton kernels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from schemas.errors import InputError
 
 
 def compile_layers(model: Any, backend: str = "inductor") -> None:
-    """Let torch.compile work on each transformer layer of decoder and tower, in place; parameter names stay.
+    """Apply torch.compile to each transformer layer of decoder and tower, in place; parameter names stay.
 
     Layer by layer, because all layers share one compiled function, and what DeepSpeed does between them stays outside.
-    The first step, and the second of another length, take a minute or more; from then on lengths are dynamic.
+    The first step, and the second of another length, take a minute or more; after that lengths are dynamic.
     """
-    # Ranks without a GPU start with compilation off (launch.py): importing DeepSpeed would load it for nothing.
+    # Ranks without a GPU start with compilation off (launch.py), because importing DeepSpeed would load the compiler.
     os.environ.pop("TORCHDYNAMO_DISABLE", None)
     for layer in transformer_layers(model):
         layer.compile(backend=backend)
@@ -33,7 +33,7 @@ def transformer_layers(model: Any) -> list[torch.nn.Module]:
 
 
 def use_liger(model: Any) -> None:
-    """Liger's RMS norm, SwiGLU, rotary embedding, and a loss that never holds the logits of all tokens at once
+    """Use Liger's RMS norm, SwiGLU, rotary embedding, and a loss that never holds the logits of all tokens at once
     (Hsu et al. 2024, arXiv 2410.10989). Raises InputError where they cannot run."""
     if not torch.cuda.is_available():
         raise InputError("liger: its Triton kernels need a GPU, and torch sees none. Set `liger: false`.")
@@ -43,5 +43,5 @@ def use_liger(model: Any) -> None:
         raise InputError(
             f"liger: liger-kernel cannot be loaded ({error}). pip install 'lavabeam[liger]', or set `liger: false`."
         ) from error
-    # LLaVA-NeXT's forward differs from LLaVA's in nothing that Liger's replaces.
+    # LLaVA-NeXT's forward does not differ from LLaVA's in anything that Liger replaces.
     apply_liger_kernel_to_llava(model=model)

@@ -1,4 +1,4 @@
-"""Loading a LLaVA model for training: attention kernel, frozen parts, gradient checkpointing."""
+"""Load a LLaVA model for training: attention kernel, frozen parts, gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from trainer.preflight import Job
 from trainer.stages import Stage, freeze, module_of, unreached_parameters
 
 FLASH_ATTN = {4: (9, 10), 3: (9,), 2: (8, 9, 10, 12)}
-"""Releases of flash-attn, newest first, and the GPU generations (first number of the compute capability) that each has
-kernels for: Ampere and Ada 8, Hopper 9, Blackwell 10 and 12 (github.com/Dao-AILab/flash-attention, README)."""
+"""Releases of flash-attn, newest first, and the GPU generations (first number of the compute capability) that each
+supports: Ampere and Ada 8, Hopper 9, Blackwell 10 and 12 (github.com/Dao-AILab/flash-attention, README)."""
 
 
 def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32) -> Any:
-    """The model of a job's folder, loaded as `dtype`, with the stage's modules learning."""
+    """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable."""
     import transformers
 
     assert job.folder is not None
@@ -29,13 +29,13 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
     if job.stage.bits == 4:
         options["quantization_config"] = quantisation()
-    llava, told = kind.from_pretrained(job.folder.path, output_loading_info=True, **options)
-    check_complete(llava, told["missing_keys"], job.folder)
+    llava, loading = kind.from_pretrained(job.folder.path, output_loading_info=True, **options)
+    check_complete(llava, loading["missing_keys"], job.folder)
     model = llava
     if job.recipe.liger:
         use_liger(llava)
     if job.recipe.gradient_checkpointing:
-        # On the model as a whole, transformers would also run backward through a frozen tower.
+        # On the whole model, transformers would also run backward through a frozen tower.
         how = {"use_reentrant": False}
         model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
         if "tower" in job.stage.trains:
@@ -50,7 +50,7 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32)
 
 
 def check_complete(model: Any, missing: Iterable[str], folder: ModelFolder) -> None:
-    """Raise InputError when the checkpoint lacks weights that the model reads: they would start at random."""
+    """Raise InputError when the checkpoint lacks weights that the model reads: they would be initialised at random."""
     needed = sorted(set(missing) - set(unreached_parameters(model)))
     if needed:
         raise InputError(
@@ -60,17 +60,17 @@ def check_complete(model: Any, missing: Iterable[str], folder: ModelFolder) -> N
 
 
 def check_learning(model: Any, stage: Stage) -> None:
-    """Raise LavaBeamError when a module that the stage trains was quantised: its weights would silently stay."""
+    """Raise LavaBeamError when a module that the stage trains was quantised: its weights would silently not change."""
     for name, parameter in model.named_parameters():
         if module_of(name) in stage.trains and not parameter.is_floating_point():
             raise LavaBeamError(
-                f"{name} was loaded as {parameter.dtype} and cannot learn: this transformers or bitsandbytes "
-                "quantises more than the language model: use finetune_lora, or the versions in constraints.txt."
+                f"{name} was loaded as {parameter.dtype} and cannot be trained: this transformers or bitsandbytes "
+                "quantises more than the language model. Use finetune_lora, or the versions in constraints.txt."
             )
 
 
 def empty_shell(folder: ModelFolder) -> Any:
-    """The model of a folder's configuration, without storage: names and shapes only."""
+    """The model of a folder's configuration without storage: names and shapes only."""
     import transformers
 
     kind = getattr(transformers, folder.model_class)
@@ -89,17 +89,17 @@ def empty_model(folder: ModelFolder, stage: Stage, recipe: Recipe) -> Any:
 
 
 def attention(rows: str, gpu: bool) -> tuple[str | None, bool]:
-    """(attention kernel, whether rows are packed). Packed rows need variable-length attention to be worth it.
+    """(attention kernel, whether rows are packed). Packing is only worth it with variable-length attention.
 
-    gpu: the model runs on one, in bf16, without which no flash-attn works. Kernel None leaves the choice to
-    transformers: SDPA, or eager attention for the few that know no other (Gemma 2, whose scores are capped).
+    gpu: the model runs on a GPU in bf16, which flash-attn requires. Kernel None leaves the choice to transformers:
+    SDPA, or eager attention for the few models that support nothing else (Gemma 2, whose scores are capped).
     """
     flash = flash_kernel() if gpu else None
     return flash, rows == "packed" or (rows == "auto" and flash is not None)
 
 
 def flash_kernel() -> str | None:
-    """transformers' name of the newest flash-attn that is installed and made for this GPU; 2 and 4 share the module
+    """transformers' name of the newest flash-attn that is installed and supports this GPU; 2 and 4 share the module
     `flash_attn`."""
     from transformers.utils import import_utils
 

@@ -1,4 +1,4 @@
-"""Weights of the original LLaVA code: its names as transformers' names, and its `mm_projector.bin` files."""
+"""Weights of the original LLaVA code: its parameter names in transformers, and its `mm_projector.bin` files."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def name_of(original: str) -> str:
 def read_projector(path: str | Path, shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, torch.Tensor]]:
     """The projector in an original `mm_projector.bin` (or safetensors), by llava-hf name on disk.
 
-    shapes: what the model expects, by that name. Raises InputError when the file holds no projector, one of another
-    kind, or of other sizes.
+    shapes: what the model expects, by that name. Raises InputError when the file has no projector, or one of another
+    type or size.
     """
     path = Path(path)
     found = {name: tensor for name, tensor in _load(path).items() if "mm_projector" in name}
-    strange = next((name for name in found if not PROJECTOR.match(name)), None)
-    if strange is not None:
-        raise InputError(f"{path}: {strange} belongs to no projector of one or two layers (linear, mlp2x_gelu).")
+    unknown = next((name for name in found if not PROJECTOR.match(name)), None)
+    if unknown is not None:
+        raise InputError(f"{path}: {unknown} is not part of a projector of one or two layers (linear, mlp2x_gelu).")
     tensors = {name_of(name).removeprefix("model."): tensor for name, tensor in found.items()}
     if not tensors:
         raise InputError(
-            f"{path}: holds no mm_projector weights. Give the mm_projector.bin of a LLaVA pretraining run."
+            f"{path}: contains no mm_projector weights. Give the mm_projector.bin of a LLaVA pretraining run."
         )
     missing = sorted(set(shapes) - set(tensors) - _identity(tensors))
     if missing:
@@ -59,13 +59,13 @@ def read_projector(path: str | Path, shapes: Mapping[str, torch.Size]) -> Iterat
         if name not in shapes or tensor.shape != shapes[name]:
             expected = tuple(shapes[name]) if name in shapes else "nothing"
             raise InputError(
-                f"{path}: {name} is {tuple(tensor.shape)}, tower and llm need {expected}: it is another model's."
+                f"{path}: {name} is {tuple(tensor.shape)}, but tower and llm need {expected}: another model's file."
             )
         yield name, tensor
 
 
 def write_projector(weights: Mapping[str, torch.Tensor], path: Path, linear: bool = False) -> None:
-    """Write the projector out of transformers-named weights as the original's mm_projector.bin."""
+    """Write the projector among transformers-named weights as the original's mm_projector.bin."""
     layers = {"linear_1": "", "linear_2": None} if linear else {"linear_1": ".0", "linear_2": ".2"}
     found = {}
     for name, tensor in weights.items():
@@ -86,14 +86,14 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        told = str(error).partition("\n")[0]
-        raise InputError(f"{path}: cannot be read as weights: {told} Fetch the file again.") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: cannot be read as weights: {reason} Fetch the file again.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected weights by name.")
     return content
 
 
 def _identity(tensors: Mapping[str, torch.Tensor]) -> set[str]:
-    """What a linear projector's file need not hold: the second layer, which stays the identity."""
-    straight = not any("linear_2" in name for name in tensors)
-    return {f"multi_modal_projector.linear_2.{kind}" for kind in ("weight", "bias")} if straight else set()
+    """What a linear projector's file may lack: the second layer, which stays the identity."""
+    linear = not any("linear_2" in name for name in tensors)
+    return {f"multi_modal_projector.linear_2.{kind}" for kind in ("weight", "bias")} if linear else set()

@@ -1,4 +1,4 @@
-"""Whether checkpoint folders are what a recipe takes them for, seen from their JSON and safetensors headers alone."""
+"""Check that checkpoint folders are what a recipe takes them for, from their JSON and safetensors headers alone."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from schemas.chat import ImageRule
 from schemas.errors import InputError
 
 HEADER_BYTES = 8
-"""A safetensors file begins with the length of its JSON header: 8 bytes, little endian (its README, "Format")."""
+"""A safetensors file starts with the length of its JSON header: 8 bytes, little endian (its README, "Format")."""
 
 MOST_HEADER = 100_000_000
-"""The largest header that safetensors itself reads."""
+"""The largest header that safetensors itself accepts."""
 
 CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1, "dinov2_with_registers": 1}
-"""Tokens before the patches of a tower; registers come on top."""
+"""Tokens before the patches of a tower, not counting registers."""
 
 
 def check_tower(path: str, rule: ImageRule) -> dict[str, Any]:
-    """The configuration of a vision tower; raises InputError unless it makes of a picture what `rule` counts."""
+    """The configuration of a vision tower; raises InputError unless its tokens match what `rule` counts."""
     config = _part_config(path)
     vision = config
     if config.get("model_type") in ("clip", "siglip"):
         vision = {"model_type": f"{config['model_type']}_vision_model", **config.get("vision_config", {})}
     if "text_config" in vision or "vocab_size" in vision:
         raise InputError(
-            f"{path}: a {config.get('model_type')!r} model is no vision tower. Give a CLIP, SigLIP or DINOv2 folder."
+            f"{path}: a {config.get('model_type')!r} model is not a vision tower. Give the folder of a CLIP, SigLIP or "
+            "DINOv2 tower."
         )
     expected = {"image_size": rule.image_size, "patch_size": rule.patch_size}
-    # What a config.json leaves out is its class's default, which only transformers knows: it is compared there.
+    # What a config.json leaves out has its class's default, which only transformers knows: `assemble` compares it.
     found = {name: vision.get(name, wanted) for name, wanted in expected.items()}
     if found != expected:
         raise InputError(
-            f"{path}: this tower sees {found['image_size']} pixels in patches of {found['patch_size']}, the image rule "
-            f"says {rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
+            f"{path}: this tower takes {found['image_size']} pixels in patches of {found['patch_size']}, but the image "
+            f"rule says {rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
         )
     tokens = CLASS_TOKENS.get(vision.get("model_type", ""), rule.class_token) + vision.get("num_register_tokens", 0)
     if tokens != rule.class_token:
@@ -45,7 +46,7 @@ def check_tower(path: str, rule: ImageRule) -> dict[str, Any]:
         )
     if tokens > 1 and rule.select == "patch":
         raise InputError(
-            f"{path}: of this tower's {tokens} tokens beside its patches transformers' LLaVA leaves out one. Use "
+            f"{path}: this tower has {tokens} tokens beside its patches, and transformers' LLaVA drops only one. Use "
             "`select: full`, or a tower without registers."
         )
     check_weights(Path(path))
@@ -53,13 +54,13 @@ def check_tower(path: str, rule: ImageRule) -> dict[str, Any]:
 
 
 def check_llm(path: str) -> dict[str, Any]:
-    """The configuration of a language model; raises InputError when the folder holds something else."""
+    """The configuration of a language model; raises InputError when the folder is something else."""
     config = _part_config(path)
     missing = [name for name in ("vocab_size", "hidden_size", "num_hidden_layers") if name not in config]
     if missing or "vision_config" in config:
         raise InputError(
-            f"{path}: a {config.get('model_type')!r} model is no language model for `llm`. Give a Llama, Mistral, Qwen "
-            "or like folder; a whole LLaVA goes into `checkpoint`."
+            f"{path}: a {config.get('model_type')!r} model is not a language model for `llm`. Give a Llama, Mistral, "
+            "Qwen or similar folder; a complete LLaVA goes into `checkpoint`."
         )
     shapes = check_weights(Path(path))
     _check_embeddings(Path(path), shapes, config)
@@ -67,17 +68,17 @@ def check_llm(path: str) -> dict[str, Any]:
 
 
 def check_checkpoint(path: Path, text: dict[str, Any]) -> None:
-    """Raise InputError when the weights of a LLaVA folder are cut short, or not those of its config.json."""
+    """Raise InputError when the weights of a LLaVA folder are truncated, or do not match its config.json."""
     shapes = check_weights(path)
     projectors = [name for name in shapes if "multi_modal_projector" in name]
     if shapes and not projectors:
-        raise InputError(f"{path}: its weights hold no multi_modal_projector. This is no LLaVA, or only a part of one.")
+        raise InputError(f"{path}: its weights have no multi_modal_projector. It is not a LLaVA, or only part of one.")
     _check_embeddings(path, shapes, text)
 
 
 def check_weights(folder: Path) -> dict[str, list[int]]:
     """Name -> shape of all tensors in the folder's safetensors files; raises InputError for files that are missing or
-    cut short. Empty where the weights are in older formats."""
+    truncated. Empty for weights in older formats."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = set(_json(index).get("weight_map", {}).values())
@@ -85,7 +86,7 @@ def check_weights(folder: Path) -> dict[str, list[int]]:
     else:
         files = sorted(folder.glob("*.safetensors"))
     if not files and not any(folder.glob("*.bin")):
-        raise InputError(f"{folder}: no weights (*.safetensors) here. Its download or training did not finish.")
+        raise InputError(f"{folder}: no weights (*.safetensors) here. The download or training did not finish.")
     shapes: dict[str, list[int]] = {}
     for file in files:
         shapes.update(_shapes(file))
@@ -102,20 +103,20 @@ def _shapes(file: Path) -> dict[str, list[int]]:
     try:
         tensors = json.loads(header)
         tensors.pop("__metadata__", None)
-        end = max((told["data_offsets"][1] for told in tensors.values()), default=0)
-        shapes = {name: told["shape"] for name, told in tensors.items()}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        shapes = {name: entry["shape"] for name, entry in tensors.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: this is no safetensors file ({error}). Fetch the checkpoint again.") from error
+        raise InputError(f"{file}: not a safetensors file ({error}). Fetch the checkpoint again.") from error
     if size != HEADER_BYTES + length + end:
         raise InputError(
-            f"{file}: {size} bytes, and its header promises {HEADER_BYTES + length + end}. Its download or "
-            "training did not finish: fetch it again."
+            f"{file}: {size} bytes, but its header announces {HEADER_BYTES + length + end}. The download or training "
+            "did not finish: fetch it again."
         )
     return shapes
 
 
 def _check_embeddings(path: Path, shapes: dict[str, list[int]], text: dict[str, Any]) -> None:
-    """The table of tokens tells another model's weights apart from those that config.json describes."""
+    """The shape of the token embeddings shows whether the weights are those that config.json describes."""
     expected = [text.get("vocab_size"), text.get("hidden_size")]
     for name, shape in shapes.items():
         if name.endswith("embed_tokens.weight") and None not in expected and shape != expected:
@@ -136,4 +137,4 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{file}: this is not JSON: {error}") from error
+        raise InputError(f"{file}: not valid JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""A model still in parts: joined once, into `base` of the run folder, before training starts."""
+"""A model in parts: joined once, into `base` of the run folder, before training starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BASE, DONE = "base", "assembled.json"
 
 
 def assembled(job: Job) -> Recipe:
-    """The job's recipe, starting from the joined checkpoint; what was joined before from the same parts is kept."""
+    """The job's recipe, starting from the joined checkpoint. One that was joined from the same parts is reused."""
     from trainer.models.assemble import assemble
 
     model = job.recipe.model
@@ -44,7 +44,7 @@ def assembled(job: Job) -> Recipe:
 
 
 def joined_before(job: Job) -> bool:
-    """Whether the output folder holds a checkpoint that was joined from these very parts."""
+    """Whether the output folder holds a checkpoint that was joined from exactly these parts."""
     done = Path(job.recipe.output) / BASE / DONE
     if not done.is_file():
         return False
@@ -52,7 +52,7 @@ def joined_before(job: Job) -> bool:
 
 
 def planned_folder(job: Job) -> ModelFolder:
-    """What `assembled` would make, as far as its configuration says: for a dry run."""
+    """The folder that `assembled` would make, as far as the configuration goes: for a dry run."""
     from trainer.models.assemble import joined_config, projector_tensors
     from trainer.models.folder import CLIP_MEAN, CLIP_STD
 
@@ -69,16 +69,16 @@ def planned_folder(job: Job) -> ModelFolder:
 
 
 def check_selection(job: Job) -> None:
-    """Raise InputError when recipe and mix choose other features of the tower: their token counts would differ."""
+    """Raise InputError when recipe and mix select different tower features: their token counts would differ."""
     if job.recipe.model.select_feature != job.rule.select:
         raise InputError(
             f"model.select_feature is {job.recipe.model.select_feature!r}, {job.mix.path} was made with "
-            f"select {job.rule.select!r}: they count different tokens. Change one of them."
+            f"select {job.rule.select!r}: their token counts differ. Change one of them."
         )
 
 
 def parts_fingerprint(job: Job) -> str:
-    """What the joined checkpoint is a function of."""
+    """A hash of everything that the joined checkpoint depends on."""
     model = job.recipe.model
     paths = [model.tower, model.llm, model.tokenizer, model.projector]
     digests = [weights_digest(Path(path)) if path else None for path in paths]

@@ -1,4 +1,4 @@
-"""What other programs need to prompt a checkpoint as it was trained: tokenizer, chat template, image processor.
+"""The files that other programs need to prompt a checkpoint as it was trained: tokenizer, template, image processor.
 
 An image rule, a template and a tokenizer flow in; the JSON files of a llava-hf folder flow out, in the layout that
 transformers 4 and 5 both read.
@@ -19,12 +19,12 @@ Triple = tuple[float, float, float]
 
 PROCESSORS = {"llava": "LlavaProcessor", "llava_next": "LlavaNextProcessor"}
 PICTURES = {"square": "CLIPImageProcessor", "pad": "LlavaImageProcessor", "anyres": "LlavaNextImageProcessor"}
-"""transformers' class that cuts pictures as each mode of an ImageRule does."""
+"""transformers' class that prepares pictures as each mode of an ImageRule does."""
 
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 KEPT_SETTINGS = (*ROLES, "additional_special_tokens", "model_max_length")
-"""Settings that do not change ids. Others (`legacy`, `add_prefix_space`, a class of its own) make transformers 5
-rebuild the tokenizer from its vocabulary by a rule of its class, instead of reading tokenizer.json."""
+"""Settings that do not change ids. Others (`legacy`, `add_prefix_space`, a specific class) make transformers 5 rebuild
+the tokenizer from its vocabulary by a rule of its class, instead of reading tokenizer.json."""
 
 BICUBIC = 3
 """PIL's number of the bicubic filter."""
@@ -39,7 +39,7 @@ def write_processor(
     std: Triple,
     template: str | None,
 ) -> None:
-    """Write the processor's and the tokenizer's settings into `folder`, which holds tokenizer.json already.
+    """Write the processor's and the tokenizer's settings into `folder`, which already holds tokenizer.json.
 
     model_type: config.json's, `llava` or `llava_next`. template: None leaves the chat template out.
     """
@@ -50,13 +50,13 @@ def write_processor(
         (folder / old).unlink(missing_ok=True)
     stops = {tokenizer.eos_id}
     if template is not None:
-        told = get_template(template)
+        chat = get_template(template)
         # Without `generation` marks, which readers other than transformers do not know.
-        (folder / "chat_template.jinja").write_text(chat_template(told, tokenizer, generation=False), encoding="utf-8")
-        stops |= {tokenizer.token_id(text) for text in told.stop}
+        (folder / "chat_template.jinja").write_text(chat_template(chat, tokenizer, generation=False), encoding="utf-8")
+        stops |= {tokenizer.token_id(text) for text in chat.stop}
     ends = sorted(token for token in stops if token is not None)
-    told_ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_id}
-    _write(folder / "generation_config.json", {name: value for name, value in told_ids.items() if value is not None})
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_id}
+    _write(folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None})
 
 
 def picture_settings(model_type: str, rule: ImageRule, mean: Triple, std: Triple) -> dict[str, Any]:
@@ -86,9 +86,9 @@ def picture_settings(model_type: str, rule: ImageRule, mean: Triple, std: Triple
 
 
 def write_tokenizer(source: str | Path, folder: Path) -> Tokenizer:
-    """Copy a tokenizer into `folder`, with `<image>` as its last token where it has none; the tokenizer so made.
+    """Copy a tokenizer into `folder`, add `<image>` as its last token if it has none, and return the result.
 
-    Raises InputError when the vocabulary has holes, in which other readers would put that token.
+    Raises InputError when the vocabulary has gaps, where other readers would put that token.
     """
     source = Path(source)
     ours = load_tokenizer(source)
@@ -101,16 +101,16 @@ def write_tokenizer(source: str | Path, folder: Path) -> Tokenizer:
     given = made.backend.token_to_id("<image>")
     if given != made.image_id:
         raise InputError(
-            f"{source}: ids between {given} and {made.vocab_size} are unused, so <image> cannot get the id behind all "
-            "others. Fill them with tokens of their own, then assemble again."
+            f"{source}: ids between {given} and {made.vocab_size} are unused, so <image> cannot get the id after all "
+            "others. Add tokens for them, then assemble again."
         )
     _write(folder / "tokenizer_config.json", _tokenizer_settings(made, None))
     return load_tokenizer(folder)
 
 
 def _with_image_token(content: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """The tokenizer.json with `<image>`, without truncation, and opening texts with the token that the settings ask
-    for: transformers' generic class reads that from tokenizer.json alone."""
+    """The tokenizer.json with `<image>`, without truncation, and with the first token that the settings ask for:
+    transformers' generic class reads that from tokenizer.json alone."""
     added = list(content["added_tokens"])
     if tokenizer.token_id("<image>") is None:
         look = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -142,7 +142,7 @@ def _processor_settings(model_type: str, rule: ImageRule) -> dict[str, Any]:
 
 
 def select_strategy(rule: ImageRule) -> str:
-    """transformers' word for which of the tower's tokens are kept: `default` drops the first, `full` none."""
+    """transformers' name for which of the tower's tokens are kept: `default` drops the first, `full` none."""
     return "default" if rule.select == "patch" and rule.class_token else "full"
 
 

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors shards read and written one tensor at a time."""
+"""Weights on disk: safetensors shards, read and written one tensor at a time."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def shard_files(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     raise InputError(
-        f"{folder}: neither {SINGLE} nor {INDEX} is here. Give a folder with safetensors weights; "
-        "`model.save_pretrained(folder)` makes one out of older formats."
+        f"{folder}: contains neither {SINGLE} nor {INDEX}. Give a folder with safetensors weights; "
+        "`model.save_pretrained(folder)` converts older formats."
     )
 
 
@@ -44,22 +44,22 @@ def read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """A safetensors file with the rights of any other new file: safetensors itself makes one for its owner alone.
+    """Write a safetensors file with the permissions of any new file: safetensors makes it readable by its owner only.
 
-    Raises OSError, as any writing does; safetensors has an error of its own for a full disk.
+    Raises OSError, as any write does; safetensors raises its own error for a full disk.
     """
     path.touch()
-    rights = path.stat().st_mode
+    permissions = path.stat().st_mode
     try:
         save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path, {"format": "pt"})
     except SafetensorError as error:
         full = "No space left" in str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
-    path.chmod(rights)
+    path.chmod(permissions)
 
 
 class ShardWriter:
-    """Writes tensors in the order given, `shard_bytes` a file; `dtype` None keeps the first tensor's for all."""
+    """Writes tensors in the given order, `shard_bytes` per file; `dtype` None converts all to the first tensor's."""
 
     def __init__(self, folder: Path, dtype: torch.dtype | None = None, shard_bytes: int = SHARD_BYTES):
         self.folder, self.dtype, self.shard_bytes = folder, dtype, shard_bytes
@@ -87,7 +87,7 @@ class ShardWriter:
         self._total += size
 
     def close(self) -> None:
-        """Write what is held, give the files their final names, and the index that lists them."""
+        """Write what is held, give the files their final names, and write the index that lists them."""
         self._flush()
         count = len(self._shards)
         for old in {*self.folder.glob("model*.safetensors"), self.folder / INDEX}:

@@ -1,7 +1,7 @@
 """Divide the rows of many steps at once among equal bins: longest first, then swaps between heavy and light bins.
 
-A step's rows go to K = ranks x micro-steps bins. All arrays carry a leading axis of S steps, so that a whole epoch
-costs a few hundred numpy calls instead of one Python loop per sample.
+A step's rows go to K = ranks x micro-steps bins. All arrays have a leading axis of S steps: a whole epoch takes a few
+hundred numpy calls instead of one Python loop per sample.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# How many pairs of rows are compared in one numpy call: 64 MB of differences.
+# Pairs of rows compared in one numpy call: 64 MB of differences.
 COMPARISONS = 2**23
-# A bin within this share of the mean is good enough: the collectives between ranks vary by more.
+# A bin this close to the mean is good enough: the collectives between ranks vary by more.
 TOLERANCE = 1e-3
 # Exchanges that gain less than this share of the mean are not worth their time.
 LEAST_GAIN = 2e-4
 # Rounds of trades between all heavy and light bins at once; trades of single heaviest bins after that.
 ROUNDS = 12
 TRIES = 400
-# How many of the lightest bins are tried before a heavy bin is given up.
+# The number of lightest bins that are tried before a heavy bin is given up.
 LIGHT_BINS = 8
 
 
 def balance(
     costs: np.ndarray, tokens: np.ndarray, bins: int, ranks: int, max_tokens: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Assign each row to a bin so that the heaviest bins are as light as possible.
+    """Assign each row to a bin, minimising the load of the heaviest bins.
 
-    costs: float64 (S, N), every step's rows by falling cost; tokens: int64 (S, N). Returns slots, int64 (S, N): the
-    micro-step * ranks + rank of each row, the heaviest bins in the first micro-step; and feasible, bool (S,): False
-    where `bins` bins of `max_tokens` did not hold the step (its slots are then meaningless).
+    costs: float64 (S, N), every step's rows by descending cost; tokens: int64 (S, N). Returns slots, int64 (S, N): the
+    micro-step * ranks + rank of each row, with the heaviest bins in the first micro-step; and feasible, bool (S,):
+    False where the step did not fit into `bins` bins of `max_tokens` (its slots are then meaningless).
     """
     assignment, loads, feasible = longest_first(costs, tokens, bins, max_tokens)
     counts = np.zeros(loads.shape, np.int64)
@@ -39,9 +39,9 @@ def balance(
     for some in _alike(counts):
         members = _members(assignment[some], counts[some])
         loads[some] = refine(members, loads[some], costs[some], tokens[some], ranks, max_tokens)
-        placed = np.empty((len(some), costs.shape[1] + 1), np.int64)
-        placed[np.arange(len(some))[:, None, None], members] = np.arange(bins)[None, :, None]
-        assignment[some] = placed[:, :-1]
+        bin_of = np.empty((len(some), costs.shape[1] + 1), np.int64)
+        bin_of[np.arange(len(some))[:, None, None], members] = np.arange(bins)[None, :, None]
+        assignment[some] = bin_of[:, :-1]
     return np.take_along_axis(deal(loads, ranks), assignment, axis=1), feasible
 
 
@@ -50,7 +50,7 @@ def longest_first(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Graham's longest processing time rule (SIAM J. Appl. Math. 17, 1969): next row to the lightest bin with room.
 
-    Returns the bin of each row (S, N), the load of each bin (S, bins), and which steps fitted (S,).
+    Returns the bin of each row (S, N), the load of each bin (S, bins), and which steps fit (S,).
     """
     steps, rows = costs.shape
     every = np.arange(steps)
@@ -72,9 +72,9 @@ def longest_first(
 
 
 def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:
-    """Steps whose fullest bins are alike: one bin of fifty short rows must not widen the arrays of all steps.
+    """Groups of steps whose fullest bins are similar: one bin of fifty short rows must not widen all steps' arrays.
 
-    Comparing all pairs of bins takes bins x the square of their rows, which bounds how many steps go together.
+    Comparing all pairs of bins takes bins x the square of their rows, which bounds how many steps are done together.
     """
     width = np.ceil(np.log2(counts.max(1) + 1)).astype(np.int64)
     for kind in np.unique(width):
@@ -84,15 +84,15 @@ def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _members(assignment: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The rows of each bin, int64 (S, bins, C); unused places hold N. Every bin starts with at least one of them."""
+    """The rows of each bin, int64 (S, bins, C), with N in unused positions. Every bin starts with at least one such."""
     steps, rows = assignment.shape
     order = np.argsort(assignment, axis=1, kind="stable")
     starts = np.cumsum(counts, axis=1) - counts
     capacity = int(counts.max()) + 1
-    places = starts[:, :, None] + np.arange(capacity)
+    positions = starts[:, :, None] + np.arange(capacity)
     used = np.arange(capacity) < counts[:, :, None]
-    filled = np.take_along_axis(order, np.minimum(places, rows - 1).reshape(steps, -1), axis=1)
-    return np.where(used, filled.reshape(places.shape), rows)
+    filled = np.take_along_axis(order, np.minimum(positions, rows - 1).reshape(steps, -1), axis=1)
+    return np.where(used, filled.reshape(positions.shape), rows)
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ class _Bins:
     max_tokens: int | None
 
     def alone(self, steps: np.ndarray, bins: np.ndarray) -> np.ndarray:
-        """Which bins hold one row at most: they are as light as they can be, no exchange helps."""
+        """Which bins hold at most one row: they are as light as they can be, and no exchange helps."""
         return (self.members[steps, bins] < self.costs.shape[1] - 1).sum(1) <= 1
 
     def exchange(self, steps: np.ndarray, heavy: np.ndarray, light: np.ndarray) -> np.ndarray:
-        """The best exchange of each pair of bins, all pairs at once; returns which pairs found one.
+        """Make the best exchange in each pair of bins, all pairs at once; returns which pairs had one.
 
-        The best one brings both loads closest together. An unused place in the light bin gives nothing in return.
+        The best exchange brings both loads closest together. An unused position in the light bin returns nothing.
         """
         given, taken = self.members[steps, heavy], self.members[steps, light]
         here = steps[:, None]
@@ -141,7 +141,7 @@ class _Bins:
 def refine(
     members: np.ndarray, loads: np.ndarray, costs: np.ndarray, tokens: np.ndarray, ranks: int, max_tokens: int | None
 ) -> np.ndarray:
-    """Exchange rows (or move one) between heavy and light bins while that lowers the heavier.
+    """Exchange rows (or move one) between heavy and light bins while that lowers the heavier load.
 
     Changes `members` and returns the new loads.
     """
@@ -170,7 +170,7 @@ def _trade_in_pairs(bins: _Bins) -> None:
 def _relieve_heaviest(bins: _Bins, ranks: int) -> None:
     """The heaviest bin trades with the lightest ones until none of them relieves it; then the next heaviest.
 
-    With several micro-steps the time is the sum of their maxima, so that one hopeless bin must not end the search.
+    With several micro-steps the time is the sum of their maxima, so one hopeless bin must not end the search.
     """
     steps, count = bins.loads.shape
     tried = np.zeros((steps, count), bool)
@@ -180,8 +180,8 @@ def _relieve_heaviest(bins: _Bins, ranks: int) -> None:
         loads = bins.loads[active]
         heavy = np.where(aside[active], -np.inf, loads).argmax(1)
         top = bins.loads[active, heavy]
-        # A micro-step lasts as long as its heaviest bin. Bins set aside fill the first micro-steps; once all but the
-        # last are full of heavier ones, this bin no longer counts.
+        # A micro-step takes as long as its heaviest bin. Bins set aside fill the first micro-steps; once all but the
+        # last are full of heavier ones, this bin no longer matters.
         heavier = (aside[active] & (loads >= top[:, None])).sum(1)
         going = ~aside[active, heavy] & (top > bins.enough[active]) & (heavier <= count - ranks)
         active, heavy = active[going], heavy[going]
@@ -196,9 +196,9 @@ def _relieve_heaviest(bins: _Bins, ranks: int) -> None:
 
 
 def deal(loads: np.ndarray, ranks: int) -> np.ndarray:
-    """The slot (micro-step * ranks + rank) of each bin, int64 (S, bins): bins of like load share a micro-step.
+    """The slot (micro-step * ranks + rank) of each bin, int64 (S, bins): bins of similar load share a micro-step.
 
-    Every second micro-step is dealt backwards, so that ranks are also even over a whole step.
+    Every second micro-step is dealt in reverse, which also evens out the ranks over a whole step.
     """
     steps, bins = loads.shape
     order = np.argsort(-loads, axis=1, kind="stable")

@@ -1,4 +1,4 @@
-"""Refuse what no plan can be made from, with the row or the number that is wrong."""
+"""Refuse input that no plan can be made from, naming the row or the number that is wrong."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def check_sizes(
     if strategy not in known:
         near = difflib.get_close_matches(strategy, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"no strategy is called {strategy!r}; there are {', '.join(known)}{hint}")
+        raise InputError(f"strategy {strategy!r} is unknown; expected one of {', '.join(known)}{hint}")
     sizes = {"world size": world_size, "accumulation": accumulation, "global batch": global_batch, "epoch": epoch + 1}
     for name, size in sizes.items():
         if size < 1:
             least = "0" if name == "epoch" else "1"
-            raise InputError(f"{name} is {size - (name == 'epoch')}; the least is {least}")
+            raise InputError(f"{name} is {size - (name == 'epoch')}; the minimum is {least}")
     if global_batch < world_size:
         raise InputError(
-            f"a global batch of {global_batch} leaves some of {world_size} ranks without a row in every step; "
+            f"a global batch of {global_batch} leaves some of the {world_size} ranks without a row in every step; "
             f"make it at least {world_size}"
         )
 
 
 def check_token_bound(strategy: str, originals: tuple[str, ...], lengths: np.ndarray, max_tokens: int | None) -> None:
-    """Raises InputError for a row that no micro-step can hold, and for a bound on a grouping that cannot honour it."""
+    """Raises InputError for a row that no micro-step can hold, and for a bound on a grouping that cannot apply it."""
     if max_tokens is None:
         return
     if strategy in originals:
         raise InputError(
-            f"strategy {strategy} keeps the original's batches, so max_tokens cannot hold; leave it out or use balanced"
+            f"strategy {strategy} keeps the original's batches and takes no max_tokens; leave it out or use balanced"
         )
     longest = int(lengths.argmax())
     if lengths[longest] > max_tokens:
@@ -66,5 +66,5 @@ def _integers(name: str, values: np.ndarray, least: int) -> np.ndarray:
     values = values.astype(np.int64)
     wrong = np.flatnonzero(values < least)
     if len(wrong):
-        raise InputError(f"{name}: row {wrong[0]} has {values[wrong[0]]}, the least is {least} ({len(wrong)} rows)")
+        raise InputError(f"{name}: row {wrong[0]} has {values[wrong[0]]}, the minimum is {least} ({len(wrong)} rows)")
     return values

@@ -1,4 +1,4 @@
-"""`lavabeam plan`: print which rows each rank trains in each step, for any list of lengths."""
+"""`lavabeam plan`: print which rows each rank trains on in each step, for any list of lengths."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def plan_command(
     `generator_seed`. Raises InputError for anything else in the file.
     """
     if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}; the least is 1")
+        raise InputError(f"batch size is {batch_size}; the minimum is 1")
     signed = read_lengths(lengths, zeros=strategy in UNSIGNED)
     plan = make_plan(
         np.abs(signed),
@@ -62,9 +62,9 @@ def plan_command(
 
 
 def read_lengths(path: Path, zeros: bool = False) -> np.ndarray:
-    """The signed lengths of a JSON list, int64 (N,). Raises InputError naming the entry that is none.
+    """The signed lengths of a JSON list, int64 (N,). Raises InputError naming the entry that is not a length.
 
-    zeros: take lengths of 0, as the groupings of the original that do not go by modality do.
+    zeros: accept lengths of 0, as the original's groupings without modality do.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -91,7 +91,7 @@ def read_lengths(path: Path, zeros: bool = False) -> np.ndarray:
 def _listing(plan: Plan, batch_size: int) -> dict[str, Any]:
     work = plan.work
     first = np.unique(plan.order, return_index=True)[1]
-    # Rows that complete the last round come behind the sampler's own order.
+    # Rows that complete the last round follow the sampler's own order.
     indices = plan.order[np.sort(first)]
     steps = []
     for step in range(plan.steps):

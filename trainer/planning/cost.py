@@ -23,7 +23,7 @@ class CostModel:
 
     def __post_init__(self) -> None:
         if not (self.linear > 0 and self.attention >= 0 and self.vision >= 0):
-            raise InputError(f"a token must cost something and nothing may cost less than zero, found {self}")
+            raise InputError(f"the cost of a token must be positive and no cost may be negative, found {self}")
 
     @classmethod
     def from_sizes(

@@ -1,4 +1,4 @@
-"""Divide the rows of steps among ranks and micro-steps: by cost, by padded cost, or as they come."""
+"""Divide the rows of steps among ranks and micro-steps: by cost, by padded cost, or in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.planning.padded import partition
 
 @dataclass(frozen=True)
 class Workload:
-    """What a row costs, and among whom a step is divided."""
+    """What each row costs, and how many ranks and micro-steps share a step."""
 
     lengths: np.ndarray
     image_counts: np.ndarray
@@ -27,7 +27,7 @@ class Workload:
     padded: bool
 
     def fewest_micro_steps(self, rows: np.ndarray) -> int:
-        """The least that a step of these rows may need: `accumulation` (fewer for an incomplete last step), or more.
+        """A lower bound on the micro-steps for these rows: `accumulation` (fewer for an incomplete last step), or more.
 
         A micro-batch of `max_tokens` holds at most k rows longer than max_tokens / (k + 1); that, and the sum of all
         tokens, bound the number of micro-batches from below.
@@ -52,7 +52,7 @@ class Division:
 
 
 Divider = Callable[[list[np.ndarray], Workload], list[Division]]
-# Rows (S, N), how many micro-steps -> rows sorted as the method wants them, their slots, and which steps fitted.
+# Rows (S, N), number of micro-steps -> rows in the method's order, their slots, and which steps fit.
 Method = Callable[[np.ndarray, int, Workload], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
@@ -67,12 +67,12 @@ def by_padded_cost(steps: list[np.ndarray], work: Workload) -> list[Division]:
 
 
 def as_they_come(steps: list[np.ndarray], work: Workload) -> list[Division]:
-    """Consecutive rows, the same number for everybody, batch j to rank j % world_size, whatever their length."""
+    """Consecutive rows, the same number for every rank, batch j to rank j % world_size, whatever their length."""
     return _divide(steps, work, _consecutive)
 
 
 def _divide(steps: list[np.ndarray], work: Workload, method: Method) -> list[Division]:
-    """Divide steps of equal size together, and with more micro-steps those whose tokens did not fit."""
+    """Divide steps of equal size together; those whose tokens do not fit are tried again with more micro-steps."""
     divided: dict[int, Division] = {}
     pending: dict[tuple[int, int], list[int]] = {}
     for index, rows in enumerate(steps):
@@ -112,11 +112,11 @@ def _consecutive(rows: np.ndarray, micro_steps: int, work: Workload) -> tuple[np
     feasible = np.ones(steps, bool)
     if work.max_tokens is not None:
         held = np.zeros((steps, bins), np.int64)
-        place = (np.arange(steps)[:, None], slots)
+        cell = (np.arange(steps)[:, None], slots)
         if work.padded:
-            np.maximum.at(held, place, work.lengths[rows])
+            np.maximum.at(held, cell, work.lengths[rows])
             held *= np.bincount(slots[0], minlength=bins)
         else:
-            np.add.at(held, place, work.lengths[rows])
+            np.add.at(held, cell, work.lengths[rows])
         feasible = held.max(1) <= work.max_tokens
     return rows, slots, feasible

@@ -1,4 +1,4 @@
-"""One epoch as a plan: which rows each rank trains in each micro-step of each step."""
+"""The plan of one epoch: which rows each rank trains on in each micro-step of each step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from trainer.planning.division import Divider, Division, Workload
 from trainer.planning.figures import figures
 
-# Steps are divided this many rows at a time, when one of them is first asked for.
+# Steps are divided in blocks of this many rows, when one of them is first needed.
 BLOCK_ROWS = 2**18
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One epoch of steps. A position in it is one integer, the number of steps done, whatever the number of ranks."""
+    """One epoch of steps. A position in it is the number of steps done, for any number of ranks."""
 
     strategy: str
     seed: int
@@ -29,12 +29,12 @@ class Plan:
 
     @property
     def padded(self) -> bool:
-        """Whether the rows of a micro-batch are padded to the longest of them."""
+        """Whether the rows of a micro-batch are padded to the longest one."""
         return self.work.padded
 
     @property
     def steps(self) -> int:
-        """How many optimizer steps the epoch has."""
+        """The number of optimizer steps in the epoch."""
         return -(-len(self.order) // self.work.global_batch)
 
     def samples(self, step: int) -> np.ndarray:
@@ -42,11 +42,11 @@ class Plan:
         return np.sort(self._rows(step))
 
     def micro_steps(self, step: int) -> int:
-        """How many micro-steps every rank makes in a step."""
+        """The number of micro-steps of every rank in a step."""
         return self.division(step).micro_steps
 
     def micro_batches(self, step: int, rank: int) -> list[np.ndarray]:
-        """The rows of each micro-step of one rank, int64; as many micro-steps on every rank.
+        """The rows of each micro-step of one rank, int64; every rank has the same number of micro-steps.
 
         A micro-batch is empty only where a step has fewer rows than ranks x micro-steps.
         """
@@ -72,7 +72,7 @@ class Plan:
         return self._blocks[block][offset]
 
     def summary(self) -> dict[str, Any]:
-        """Padding share, rank balance, modelled time against the ideal and peak tokens: see `figures.figures`."""
+        """Padding share, rank balance, modelled time over the ideal and peak tokens: see `figures.figures`."""
         return figures(self)
 
     def _rows(self, step: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What an epoch costs under a plan: padding, balance of ranks, modelled time against the ideal, peak memory."""
+"""What an epoch costs under a plan: padding, rank balance, modelled time over the ideal, peak memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 def figures(plan: Plan) -> dict[str, Any]:
     """The figures of a whole epoch under the plan's cost model.
 
-    - padding_share: padded positions that hold no token, of all.
-    - rank_balance: time of the slowest rank over that of the mean rank, summed over micro-steps; 1.0 when nobody waits.
-      Ranks are taken to wait for each other in every micro-step, as ZeRO-3 makes them.
-    - time_ratio: modelled time over the ideal, where no position is padded and no rank waits. step_operations and
-      ideal_operations: both for a mean step, in floating point operations of one rank.
-    - peak_tokens, peak_images: the most that a rank holds in one micro-step (padding included in the tokens).
-    - samples_per_step, tokens_per_step: means; micro_steps: the most of any step.
-    - unused, repeated: rows that the epoch leaves out, and rows that it trains twice.
+    - padding_share: share of all positions that are padding.
+    - rank_balance: time of the slowest rank over the mean rank's, summed over micro-steps; 1.0 when no rank waits.
+      Ranks are assumed to wait for each other in every micro-step, as under ZeRO-3.
+    - time_ratio: modelled time over the ideal without padding or waiting. step_operations and ideal_operations: the
+      same two for a mean step, in floating point operations of one rank.
+    - peak_tokens, peak_images: the most that a rank holds in one micro-step (tokens include padding).
+    - samples_per_step, tokens_per_step: means; micro_steps: the maximum over steps.
+    - unused, repeated: rows that the epoch leaves out, and rows that it trains on twice.
     """
     work = plan.work
     rows, slots, batches = _flat(plan)
@@ -56,7 +56,7 @@ def figures(plan: Plan) -> dict[str, Any]:
 
 
 def _flat(plan: Plan) -> tuple[np.ndarray, np.ndarray, int]:
-    """All placed rows of the epoch, the number of the micro-batch of each, and how many micro-batches there are."""
+    """All rows of the epoch in order, the micro-batch number of each, and the number of micro-batches."""
     rows, slots, base = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for step in range(plan.steps):
         division = plan.division(step)

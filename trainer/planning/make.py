@@ -18,7 +18,7 @@ STRATEGIES = ("balanced", "modality_length", "length_window", "random")
 # Groupings of the original code other than the one LLaVA's recipes use.
 ORIGINAL_STRATEGIES = tuple(GROUPINGS)
 ALL_STRATEGIES = STRATEGIES + tuple(name for name in ORIGINAL_STRATEGIES if name not in STRATEGIES)
-# length_window's own token bound, over the mean share of a micro-step: without slack, rows of like length waste room.
+# length_window's own token bound over the mean share of a micro-step: without slack, rows of similar length waste room.
 SLACK = 1.1
 
 
@@ -43,21 +43,21 @@ def make_plan(
     """The plan of one epoch over rows of `lengths` tokens (images included) and `image_counts` images (or tiles).
 
     - strategy: `balanced` (random steps divided by cost), `length_window` (steps of rows of similar length), `random`
-      (random rows as they come), `modality_length` (LLaVA's own grouping), or another of `ORIGINAL_STRATEGIES`.
-    - max_tokens: the most tokens a rank may hold in one micro-step (with padding where `padded`); a step that needs it
-      gets more micro-steps than `accumulation`, on all ranks alike. length_window sets one by itself: the mean share of
-      a micro-step, or the longest row. The original's groupings cannot honour one.
+      (random rows in order), `modality_length` (LLaVA's own grouping), or another of `ORIGINAL_STRATEGIES`.
+    - max_tokens: the most tokens a rank may hold in one micro-step (with padding where `padded`). A step that does not
+      fit gets more micro-steps than `accumulation`, the same on all ranks. length_window sets its own bound: the mean
+      share of a micro-step, or the longest row. The original's groupings cannot apply one.
     - padded: rows of a micro-batch are padded to the longest (attention is not variable-length).
     - cost: defaults to Llama-2-7B behind CLIP-L/336.
-    - drop_last: leave out the incomplete last step. Otherwise it is a shorter step, every row comes exactly once, and
-      where it has fewer rows than slots some micro-batches are empty. The original's groupings complete it with rows of
-      the first step instead, as accelerate does.
+    - drop_last: leave out the incomplete last step. Otherwise the last step is shorter, every row is used exactly once,
+      and some micro-batches are empty where the step has fewer rows than slots. The original's groupings complete it
+      with rows of the first step instead, as accelerate does.
     - grouping_lengths: what the original's groupings sort by (LLaVA counts words); their sign is ignored.
     - generator_seed: see `original_order`.
-    - allow_empty: where incomplete steps are left out and there is no other, return a plan of no steps.
+    - allow_empty: return a plan without steps when the only step is incomplete and left out.
 
-    Raises InputError for counts that are not positive integers (the original's groupings take lengths of 0, unless they
-    go by modality), unequal sizes, sizes that do not divide, and an epoch without a step.
+    Raises InputError for counts that are not positive integers (the original's groupings without modality accept
+    lengths of 0), unequal sizes, sizes that do not divide, and an epoch without a step.
     """
     check_sizes(strategy, ALL_STRATEGIES, global_batch, world_size, accumulation, epoch)
     least = 0 if strategy in ORIGINAL_STRATEGIES else 1
@@ -84,7 +84,7 @@ def make_plan(
         order = order[: len(order) // global_batch * global_batch]
     if len(order) == 0 and not allow_empty:
         raise InputError(
-            f"{len(lengths)} rows make no whole step of {global_batch}, and an incomplete one is left out; "
+            f"{len(lengths)} rows do not fill a step of {global_batch}, and an incomplete one is left out; "
             "use a smaller batch, or keep the incomplete step"
         )
     return Plan(strategy, seed, epoch, work, order, divider)
@@ -99,16 +99,16 @@ def _original(
     generator_seed: int | None,
     drop_last: bool,
 ) -> np.ndarray:
-    """The original's indices, completed to whole rounds of one batch per rank."""
+    """The original's indices, completed to full rounds of one batch per rank."""
     slots = work.world_size * work.accumulation
     if work.global_batch % slots:
         raise InputError(
-            f"strategy {strategy} gives every rank batches of one size: global batch {work.global_batch} is not a "
+            f"strategy {strategy} gives every rank batches of equal size: global batch {work.global_batch} is not a "
             f"multiple of {work.world_size} ranks x {work.accumulation} accumulation steps; change one of them, or use "
             "balanced"
         )
     batch_size = work.global_batch // slots
-    # LLaVA's trainer passes ranks x accumulation as the world; NeXT's variable-length one multiplies the batch as well.
+    # LLaVA's trainer passes ranks x accumulation as world size; NeXT's variable-length one multiplies the batch too.
     grouped = batch_size * work.accumulation if strategy == "variable_length" else batch_size
     if strategy in UNSIGNED:
         signed = np.abs(signed)

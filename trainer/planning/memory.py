@@ -1,4 +1,4 @@
-"""How much memory a GPU needs for a model, a ZeRO stage and the largest micro-batch of a plan: an estimate in bytes."""
+"""Estimate the memory of a GPU, in bytes, for a model, a ZeRO stage and the largest micro-batch of a plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NF4_BYTES = 4.127 / 8
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What memory depends on; the defaults are Llama-2-7B, an mlp2x_gelu projector and CLIP-L/336."""
+    """The sizes that memory depends on; the defaults are Llama-2-7B, an mlp2x_gelu projector and CLIP-L/336."""
 
     language_parameters: float = 6.74e9
     vision_parameters: float = 0.304e9
@@ -33,7 +33,7 @@ class ModelSizes:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one GPU, by what holds them. Not in it: the CUDA context (0.5 to 1 GB) and fragmentation."""
+    """Bytes on one GPU, by use. Not included: the CUDA context (0.5 to 1 GB) and fragmentation."""
 
     parameters: float
     gradients: float
@@ -63,19 +63,19 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Memory of bf16 training with Adam.
 
-    - States (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1): 2 bytes a parameter, 2 bytes a gradient, and 12
-      bytes of float32 weights, momentum and variance, the last two only for what trains. Stage 1 divides the optimizer
-      among the GPUs, stage 2 the gradients, stage 3 the parameters (section 5).
-    - trainable_parameters: default language model and projector; give the adapters' own for LoRA, and
-      frozen_bytes=NF4_BYTES for QLoRA: of the language model's layers, while its two tables of the vocabulary and the
-      tower keep 16 bits.
+    - States (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1): 2 bytes per parameter, 2 bytes per gradient, and
+      12 bytes of float32 weights, momentum and variance, the last two only for what trains. Stage 1 divides the
+      optimizer among the GPUs, stage 2 the gradients, stage 3 the parameters (section 5).
+    - trainable_parameters: by default language model and projector; give the adapters' for LoRA, and
+      frozen_bytes=NF4_BYTES for QLoRA: that applies to the language model's layers, while its two vocabulary tables and
+      the tower keep 16 bits.
     - peak_images: tiles with anyres. Activations: see `_activations`; logits in bf16, their float32 copy and its
       gradient: 10 bytes each.
 
     Raises InputError for a stage that is not 0 to 3 or sizes below one.
     """
     if zero_stage not in (0, 1, 2, 3) or gpus < 1:
-        raise InputError(f"ZeRO stage {zero_stage} on {gpus} GPUs; stages are 0 to 3 and the least is one GPU")
+        raise InputError(f"ZeRO stage {zero_stage} on {gpus} GPUs; stages are 0 to 3 and the minimum is one GPU")
     total = sizes.language_parameters + sizes.vision_parameters + sizes.projector_parameters
     if trainable_parameters is None:
         trainable_parameters = sizes.language_parameters + sizes.projector_parameters
@@ -104,9 +104,9 @@ def _activations(sizes: ModelSizes, tokens: int, images: int, checkpointing: boo
     A Llama layer with fused attention keeps, in bf16 per token: both norms' inputs and outputs (4 h), queries and the
     attention's output (2 h), keys and values, and the gate, up and product of the feed-forward (3 i). Checkpointing
     keeps each layer's input (h) and one layer's activations at a time. The tower keeps 34 h per token and layer in all
-    (the paper's count), of all layers where it trains and of one where it does not. The projector keeps its input, what
-    goes into and comes out of its bend, and its output. Tower and projector see every tile whole; what unpadding leaves
-    of them are the language model's tokens.
+    (the paper's count), for all layers where it trains and for one where it does not. The projector keeps its input,
+    the input and output of its activation, and its output. Tower and projector process every tile whole; the language
+    model gets the tokens that unpadding leaves.
     """
     layer = 2.0 * tokens * (6 * sizes.hidden_size + 2 * sizes.key_value_size + 3 * sizes.intermediate_size)
     language = 2.0 * tokens * sizes.hidden_size * sizes.layers + layer if checkpointing else layer * sizes.layers

@@ -1,14 +1,14 @@
-"""Which rows belong to which step: a function of the data, the seed, the epoch and the global batch, of nothing else.
+"""Which rows belong to which step: a function of the data, the seed, the epoch and the global batch, and nothing else.
 
-The number of ranks takes no part, so that a run may resume with another one.
+It does not depend on the number of ranks, so a run may resume with a different one.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# length_window sorts this many steps' rows together: enough that a step's rows are alike, few enough that an epoch
-# is not one long curriculum.
+# length_window sorts the rows of this many steps together: enough for similar rows in a step, few enough to keep the
+# epoch from being one long curriculum.
 WINDOW_STEPS = 50
 
 
@@ -20,8 +20,8 @@ def random_steps(rows: int, seed: int, epoch: int) -> np.ndarray:
 def window_steps(lengths: np.ndarray, global_batch: int, seed: int, epoch: int) -> np.ndarray:
     """An order whose steps hold rows of similar length, int64.
 
-    Random windows of `WINDOW_STEPS` steps are sorted by falling length and cut into steps, and all steps are shuffled.
-    The remainder of the epoch, shorter than a step, stays a random set and comes last.
+    Random windows of `WINDOW_STEPS` steps are sorted by descending length and cut into steps; then all steps are
+    shuffled. The remainder of the epoch, shorter than a step, stays a random set and comes last.
     """
     order = random_steps(len(lengths), seed, epoch)
     whole = len(order) // global_batch * global_batch

@@ -1,8 +1,8 @@
 """The order in which LLaVA and LLaVA-NeXT train, index for index, without torch.
 
-Every function takes what the original's sampler takes: lengths whose sign is the modality (negative: text only), the
-batch size of one rank, the number of ranks x accumulation steps, and a random state that stands for torch's. Written
-from the behaviour of haotian-liu/LLaVA c121f04 and LLaVA-VL/LLaVA-NeXT df17966, `llava/train/llava_trainer.py`.
+Every function takes the arguments of the original's sampler: lengths whose sign is the modality (negative: text only),
+the batch size of one rank, ranks x accumulation steps, and a random state that reproduces torch's. Written from the
+behaviour of haotian-liu/LLaVA c121f04 and LLaVA-VL/LLaVA-NeXT df17966, `llava/train/llava_trainer.py`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def original_order(
 
     strategy is a key of `GROUPINGS`. With `generator_seed` the sampler holds a torch.Generator of that seed, else it
     draws from the global state only. `epoch` counts earlier passes over the same sampler. The `_auto` modality
-    grouping drops rows, as its original does. Raises InputError where the original asserts (a length of zero).
+    grouping drops rows, as the original does. Raises InputError where the original asserts (a length of zero).
     """
     zero = np.flatnonzero(lengths == 0)
     if strategy not in UNSIGNED and len(zero):
         raise InputError(
-            f"row {zero[0]} has length 0, which has no sign to tell its modality. Should not have zero length."
+            f"row {zero[0]} has length 0, which has no sign to show its modality. Should not have zero length."
         )
     world = TorchRandom(seed)
     streams = Streams(world, world if generator_seed is None else TorchRandom(generator_seed))
@@ -56,10 +56,10 @@ def original_order(
 
 
 def even_chunks(rows: np.ndarray, lengths: np.ndarray, chunks: int) -> np.ndarray:
-    """Each line of `rows` (S, G, by falling length) as `chunks` chunks of equal size and roughly equal length, joined.
+    """Each line of `rows` (S, G, by descending length) as `chunks` chunks of equal size and similar length, joined.
 
-    The next row goes to the shortest chunk that is not full, the first of them on a tie. Where G is not a multiple of
-    `chunks`, chunk k takes every chunks-th row from k on.
+    The next row goes to the shortest chunk that is not full, on a tie to the first. Where G is not a multiple of
+    `chunks`, chunk k takes every chunks-th row starting at k.
     """
     lines, width = rows.shape
     if width % chunks:
@@ -84,7 +84,7 @@ def rank_batches(
     """The batches of each rank, as torch's BatchSampler behind accelerate's BatchSamplerShard deals them.
 
     Batch j goes to rank j % world_size. `drop_last` leaves out the last incomplete round; otherwise `even_batches`
-    completes it with the first rows again, or, switched off, lets ranks differ.
+    completes it with the first rows again, or, if False, leaves ranks uneven.
     """
     rounds = (
         whole_rounds(indices, batch_size * world_size, drop_last=drop_last) if drop_last or even_batches else indices
@@ -114,10 +114,10 @@ def _length_grouped_auto(lengths: np.ndarray, batch_size: int, world_size: int, 
     window = min(len(lengths) // (size * 4), 50) or 1
     order = streams.own.randperm(len(lengths))
     windows = [
-        _by_falling(order[start : start + window * size], lengths) for start in range(0, len(order), window * size)
+        _descending(order[start : start + window * size], lengths) for start in range(0, len(order), window * size)
     ]
     if windows:
-        # The longest row comes first, so that running out of memory does not wait for the end of the epoch.
+        # The longest row comes first: if memory runs out, it does so at the start of the epoch.
         longest = int(np.argmax([lengths[rows[0]] for rows in windows]))
         windows[0][0], windows[longest][0] = windows[longest][0], windows[0][0]
     grouped = _divided(np.concatenate([*windows, order[:0]]), lengths, size, world_size)
@@ -128,16 +128,16 @@ def _variable_length(lengths: np.ndarray, batch_size: int, world_size: int, stre
     """get_variable_length_grouped_indices: all rows sorted, shuffled within windows of 8 megabatches."""
     size = batch_size * world_size
     key = streams.own.randperm(len(lengths))
-    ordered = _by_falling(np.arange(len(lengths)), lengths)
-    windows = [_by_falling(ordered[start : start + 8 * size], key) for start in range(0, len(ordered), 8 * size)]
+    ordered = _descending(np.arange(len(lengths)), lengths)
+    windows = [_descending(ordered[start : start + 8 * size], key) for start in range(0, len(ordered), 8 * size)]
     return _shuffled(_megabatches(np.concatenate([*windows, key[:0]]), size), streams.own)
 
 
 def _modality(single: Grouping, keep_last: bool) -> Grouping:
-    """The grouping by modality: each on its own, then whole megabatches shuffled together.
+    """The grouping by modality: each separately, then whole megabatches shuffled together.
 
-    The last megabatch of either modality leaves the shuffle: both become one mixed end (LLaVA, and NeXT's plain
-    variant), or are dropped (NeXT's `_auto`). Only the shuffle uses the sampler's own generator.
+    The last megabatch of either modality is not shuffled: both are joined into one mixed end (LLaVA, and NeXT's plain
+    variant), or dropped (NeXT's `_auto`). Only the shuffle uses the sampler's own generator.
     """
 
     def grouping(lengths: np.ndarray, batch_size: int, world_size: int, streams: Streams) -> np.ndarray:
@@ -157,17 +157,17 @@ def _modality(single: Grouping, keep_last: bool) -> Grouping:
 
 
 def _divided(order: np.ndarray, lengths: np.ndarray, size: int, world_size: int) -> np.ndarray:
-    """`order` cut into megabatches of `size`, each sorted by falling length and divided evenly among ranks."""
+    """`order` cut into megabatches of `size`, each sorted by descending length and divided evenly among ranks."""
     whole = len(order) // size * size
     parts = [order[:whole].reshape(-1, size), order[whole:].reshape(1, -1)]
     return np.concatenate(
-        [even_chunks(_by_falling(part, lengths), lengths, world_size).reshape(-1) for part in parts if part.size]
+        [even_chunks(_descending(part, lengths), lengths, world_size).reshape(-1) for part in parts if part.size]
         + [order[:0]]
     )
 
 
-def _by_falling(rows: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """`rows` sorted by falling `key` along the last axis; equal keys keep their order, as Python's sort keeps it."""
+def _descending(rows: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """`rows` sorted by descending `key` along the last axis; stable, like Python's sort."""
     return np.take_along_axis(rows, np.argsort(-key[rows], axis=-1, kind="stable"), axis=-1)
 
 

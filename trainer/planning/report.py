@@ -15,7 +15,7 @@ from trainer.planning.figures import figures, rows_name
 from trainer.planning.make import ORIGINAL_STRATEGIES, make_plan
 from trainer.planning.memory import MemoryEstimate
 
-# What `compare` lays side by side. The original's groupings and `random` pad in every trainer that uses them.
+# What `compare` compares. The original's groupings and `random` pad in every trainer that uses them.
 COMPARED = (
     ("balanced", False),
     ("balanced", True),
@@ -25,7 +25,7 @@ COMPARED = (
     ("random", True),
 )
 WIDTH = 100
-"""Characters of a line of a table at most."""
+"""Maximum characters in a line of a table."""
 
 
 def compare(
@@ -42,12 +42,12 @@ def compare(
     memory: Callable[..., MemoryEstimate] | None = None,
     chosen: str | None = None,
 ) -> list[dict[str, Any]]:
-    """`figures` of every strategy on the same rows; one that cannot plan them has `error` instead of figures.
+    """`figures` of every strategy on the same rows; a strategy that cannot plan them has `error` instead.
 
-    max_tokens does not apply to the original's groupings; `grouping_lengths` applies to them alone (LLaVA sorts by
-    words). memory: `estimate_memory` with everything but peak_tokens and peak_images given (functools.partial); adds
-    the bytes on one GPU as `memory`, by what holds them, and as `memory_total`. chosen: a strategy to mark, and to add
-    where it is none of the usual ones.
+    max_tokens does not apply to the original's groupings; `grouping_lengths` applies only to them (LLaVA sorts by
+    words). memory: `estimate_memory` with everything given but peak_tokens and peak_images (functools.partial); adds
+    the bytes on one GPU as `memory`, by use, and as `memory_total`. chosen: a strategy to mark, and to add if it is
+    not one of the usual ones.
     """
     found: list[dict[str, Any]] = []
     usual = {strategy for strategy, _ in COMPARED}
@@ -80,7 +80,7 @@ def compare(
 
 
 def render(found: list[dict[str, Any]]) -> str:
-    """The figures of `compare` as a table of text, at most WIDTH characters wide; `*` marks what was chosen."""
+    """The figures of `compare` as a text table, at most WIDTH characters wide; `*` marks the chosen strategy."""
     head = ["steps", "padding", "balance", "time/ideal", "peak tokens"]
     head += ["memory/GPU"] if any("memory" in entry for entry in found) else []
     width = name_width(found)
@@ -99,17 +99,17 @@ def render(found: list[dict[str, Any]]) -> str:
 
 
 def gibibytes(size: float) -> str:
-    """Bytes for people, in GiB; small models in MiB, toys in KiB."""
+    """Bytes for humans: in GiB, small models in MiB, tiny ones in KiB."""
     if size >= 2**30:
         return f"{size / 2**30:.1f} GiB"
     return f"{size / 2**20:.0f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
 def marked(entry: dict[str, Any]) -> str:
-    """The strategy's name, with a star where it is the chosen one."""
+    """The strategy's name, with a star if it was chosen."""
     return entry["strategy"] + (" *" if entry["chosen"] else "")
 
 
 def name_width(found: list[dict[str, Any]]) -> int:
-    """Characters of the column of names."""
+    """Width of the column of names in characters."""
     return max(len(marked(entry)) for entry in found) + 1

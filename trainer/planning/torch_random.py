@@ -11,7 +11,7 @@ LONGEST = (2**32 - 1) // 20
 
 
 class TorchRandom:
-    """The state of a torch CPU generator after `manual_seed(seed)`, as far as `randperm` is concerned.
+    """The state of a torch CPU generator after `manual_seed(seed)`, as far as `randperm` uses it.
 
     torch's CPU generator is the 32-bit Mersenne Twister seeded by `init_genrand` with the low 32 bits of the seed
     (ATen/core/MT19937RNGEngine.h); numpy's RandomState yields the same stream and is frozen by NEP 19.
@@ -27,7 +27,7 @@ class TorchRandom:
         permutation = list(range(n))
         if n > 1:
             draws = self._stream.randint(0, 2**32, size=n - 1, dtype=np.uint32)
-            # Fisher-Yates from the front: position i changes places with i + draw % (n - i).
+            # Fisher-Yates from the front: position i is swapped with i + draw % (n - i).
             partners = np.arange(n - 1) + draws % np.arange(n, 1, -1)
             for position, partner in enumerate(partners.tolist()):
                 permutation[position], permutation[partner] = permutation[partner], permutation[position]

@@ -1,8 +1,8 @@
-"""Checkpoints that any number of ranks, and any ZeRO stage, can go on from.
+"""Checkpoints that any number of ranks, at any ZeRO stage, can resume from.
 
-`checkpoint-N/` holds, for what learns, float32 weights and AdamW's two moments: each rank writes the pieces that it
-holds to a safetensors file of its own (see `fragments.py`), and reads whatever of all files it needs, also when it
-holds other pieces than the rank of that number did. checkpoint.json is written last and makes the folder a checkpoint.
+`checkpoint-N/` holds float32 weights and AdamW's two moments of the trainable parameters. Each rank writes the pieces
+that it holds to its own safetensors file (see `fragments.py`), and reads what it needs from all files, even if it now
+holds other pieces than before. checkpoint.json is written last and makes the folder a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Piece = tuple[int, int, Any]
 
 
 def begin(folder: Path) -> None:
-    """An empty folder, also where a run that was killed left half of this checkpoint. On rank 0, before all write."""
+    """Create an empty folder, removing what a killed run left of this checkpoint. On rank 0, before any rank writes."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
 def write_share(folder: Path, engine: Any) -> None:
-    """Write this rank's file. Without ZeRO every rank holds the same, and rank 0 alone writes."""
+    """Write this rank's file. Without ZeRO every rank holds the same, and only rank 0 writes."""
     rank, world = engine.global_rank, engine.world_size
     if engine.zero_optimization_stage() == 0 and rank != 0:
         return
@@ -47,15 +47,15 @@ def write_share(folder: Path, engine: Any) -> None:
 
 
 def commit(folder: Path, engine: Any, order: str, keep: int) -> None:
-    """Make the folder a checkpoint, and remove all but the newest `keep`. On rank 0, when every rank has written."""
+    """Make the folder a checkpoint, and remove all but the newest `keep`. On rank 0, after every rank has written."""
     steps = {float(state["step"]) for state in engine.basic_optimizer.state.values()}
     if len(steps) > 1:
-        raise LavaBeamError(f"{folder}: parameters were updated {sorted(steps)} times; a checkpoint holds one number.")
+        raise LavaBeamError(f"{folder}: step counts of parameters differ ({sorted(steps)}); a checkpoint holds one.")
     ranks, zero = engine.world_size, engine.zero_optimization_stage()
     written = len(list(folder.glob("rank-*.safetensors")))
     if written != (ranks if zero else 1):
         raise LavaBeamError(
-            f"{folder}: {written} of {ranks} ranks' files are here. Several machines need an `output` that all see."
+            f"{folder}: found files of {written} of {ranks} ranks. Several machines need an `output` that all can see."
         )
     content = {
         "ranks": ranks,
@@ -73,10 +73,10 @@ def commit(folder: Path, engine: Any, order: str, keep: int) -> None:
 
 
 def load(folder: Path, engine: Any) -> None:
-    """Fill this rank's part of the engine, and the model's weights; every rank has to call this.
+    """Load this rank's part of the engine, and the model's weights; every rank has to call this.
 
-    Settings of the groups (rates, weight decay) are not in a checkpoint: they are the recipe's. Raises InputError
-    where the checkpoint holds other parameters than those that learn.
+    Settings of the groups (learning rates, weight decay) are not in a checkpoint but come from the recipe. Raises
+    InputError when the checkpoint's parameters are not the trainable ones.
     """
     content = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
     _compare(folder, content["parameters"], parameter_sizes(engine))
@@ -92,7 +92,7 @@ def load(folder: Path, engine: Any) -> None:
 
 
 def order_digest(plan: Any) -> str:
-    """A hash of which rows make which step of an epoch's plan, however they are divided among ranks."""
+    """A hash of which rows make each step of an epoch plan, however they are divided among ranks."""
     digest = hashlib.sha256()
     for step in range(plan.steps):
         digest.update(plan.samples(step).tobytes())
@@ -100,21 +100,22 @@ def order_digest(plan: Any) -> str:
 
 
 def check_order(folder: Path, schedule: Any) -> None:
-    """Raise InputError unless every step after the checkpoint has the rows that it would have had without the break.
+    """Raise InputError unless every step after the checkpoint has the same rows as in an uninterrupted run.
 
-    True of our strategies for any number of ranks. The original's groupings look at ranks and accumulation.
+    True of our strategies for any number of ranks. The original's groupings depend on ranks and accumulation.
     """
     content = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
     epoch = checkpoint_step(folder) // schedule.steps_per_epoch
     if content["order"] != order_digest(schedule.plan(epoch)):
         raise InputError(
             f"{folder}: with {schedule.world_size} ranks, strategy {schedule.recipe.plan.strategy!r} gives other rows "
-            f"to the steps that follow. Go on with {content['ranks']} ranks and the `plan.accumulation` of then."
+            f"to the following steps. Resume with {content['ranks']} ranks and the same `plan.accumulation` as before."
         )
 
 
 def write_tensors(path: Path, tensors: Iterable[tuple[str, torch.Tensor]], metadata: dict[str, str]) -> None:
-    """A safetensors file (github.com/huggingface/safetensors, "Format") of float32 tensors, one in memory at a time."""
+    """Write a safetensors file (github.com/huggingface/safetensors, "Format") of float32 tensors, one in memory at a
+    time."""
     listed = list(tensors)
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -131,7 +132,7 @@ def write_tensors(path: Path, tensors: Iterable[tuple[str, torch.Tensor]], metad
             file.flush()
             os.fsync(file.fileno())
     except OSError:
-        path.unlink(missing_ok=True)  # on a full disk, half a file leaves no room to say so
+        path.unlink(missing_ok=True)  # on a full disk, half a file leaves no room for the error message
         raise
 
 
@@ -140,7 +141,7 @@ def _compare(folder: Path, saved: dict[str, int], wanted: dict[str, int]) -> Non
     if differing:
         name = differing[0]
         raise InputError(
-            f"{folder}: {len(differing)} parameters are not those that learn here; the first is {name}: "
+            f"{folder}: {len(differing)} parameters differ from the trainable ones; the first is {name}: "
             f"{saved.get(name, 'no')} elements in the checkpoint, {wanted.get(name, 'none')} in the model. It belongs "
             "to another model or stage: choose another `output`."
         )
@@ -155,8 +156,8 @@ def _pieces(folder: Path, files: Iterable[str], stack: ExitStack) -> dict[tuple[
         try:
             file = stack.enter_context(safe_open(folder / name, "pt"))
         except SafetensorError as error:
-            raise InputError(f"{folder / name}: cannot be read: {error}. Delete {folder}; the run goes on from the "
-                             "checkpoint before it.") from error  # fmt: skip
+            raise InputError(f"{folder / name}: cannot be read: {error}. Delete {folder}; the run then resumes from "
+                             "the checkpoint before it.") from error  # fmt: skip
         starts = json.loads(file.metadata()["starts"])
         for parameter, start in starts.items():
             for key in NAMES:
@@ -171,11 +172,11 @@ def _fill(target: torch.Tensor, one: Fragment, pieces: list[Piece], folder: Path
         target[begin - one.start : end - one.start].copy_(source)
         filled += end - begin
     if filled != one.count:
-        raise InputError(f"{folder}: holds {filled} of {one.count} elements of {one.name}. Delete this checkpoint.")
+        raise InputError(f"{folder}: has {filled} of {one.count} elements of {one.name}. Delete this checkpoint.")
 
 
 def _overlaps(one: Fragment, pieces: list[Piece]) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """(begin, end, elements) of what the pieces hold of a fragment, in elements of the parameter."""
+    """(begin, end, elements) of each piece's overlap with a fragment, counted in elements of the parameter."""
     for start, stop, piece in pieces:
         begin, end = max(start, one.start), min(stop, one.start + one.count)
         if begin < end:

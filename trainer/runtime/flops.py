@@ -1,4 +1,4 @@
-"""How much arithmetic a model needs for its useful tokens, and how much a GPU could do: what MFU divides."""
+"""Model FLOPs utilisation: the operations a model needs for its useful tokens, and a GPU's peak."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ PEAKS: tuple[tuple[str, float], ...] = (
     ("MI300X", 1307.4),
     ("MI325X", 1307.4),
 )
-"""Dense bf16 TFLOP/s by words of the device's name, the first that fits. From the makers' data sheets and architecture
-papers (Nvidia: half of what is printed "with sparsity"; GeForce: with float32 sums); `peak_tflops` replaces it."""
+"""Dense bf16 TFLOP/s by words of the device's name; the first match counts. From vendors' data sheets and architecture
+papers (Nvidia: half of the figure "with sparsity"; GeForce: with float32 accumulation); `peak_tflops` overrides it."""
 
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """Operations of training on a row: per token, per token squared (attention), and per tile (a picture's tower)."""
+    """Operations of training on a row: per token, per token squared (attention), and per tile (vision tower)."""
 
     token: float
     token_squared: float
@@ -58,12 +58,12 @@ class ModelFlops:
 
 
 def model_flops(folder: ModelFolder, stage: Stage, adapter_rank: int = 0) -> ModelFlops:
-    """What the model of a folder needs in a stage, whatever is recomputed or padded.
+    """The operations that a folder's model needs in a stage, without recomputation and padding.
 
-    For what trains: 6N a token and 12 * layers * width * length a token for attention (Chowdhery et al. 2022, arXiv
+    For what trains: 6N per token and 12 * layers * width * length per token for attention (Chowdhery et al. 2022, arXiv
     2204.02311, appendix B; as there, the masked half of the scores counts). Of the three thirds, forward always counts,
-    the gradient of the activations where something that learns lies in or before a module, and the gradient of the
-    weights where the module itself learns.
+    the gradient of the activations where the module or one before it trains, and the gradient of the weights where the
+    module itself trains.
     """
     text, vision, rule = folder.text, folder.config["vision_config"], folder.rule
     width, layers = int(text.get("hidden_size", 4096)), int(text.get("num_hidden_layers", 32))
@@ -79,8 +79,8 @@ def model_flops(folder: ModelFolder, stage: Stage, adapter_rank: int = 0) -> Mod
     encoder = transformer_parameters(side, vision.get("intermediate_size"), vision) * 2
     encoder += 4 * int(vision.get("num_hidden_layers", 12)) * side * patches
     bridge = projector_parameters(folder)
-    behind = bridge if tower else projector * (bridge - side * width)  # a frozen tower needs no gradient of its output
-    bridge = (2 + 2 * projector) * bridge + 2 * behind
+    backward = bridge if tower else projector * (bridge - side * width)  # a frozen tower's output needs no gradient
+    bridge = (2 + 2 * projector) * bridge + 2 * backward
     return ModelFlops(decoder, attention, patches * (encoder * (3 if tower else 1) + bridge))
 
 
@@ -95,9 +95,10 @@ def adapter_parameters(text: dict[str, Any], rank: int) -> float:
 
 
 def peak_flops(recipe_peak: float | None, precision: str, device: str | None) -> float | None:
-    """Operations per second that MFU is measured against, of one device; None where that is not known.
+    """Operations per second of one device that MFU is relative to; None if unknown.
 
-    recipe_peak: `peak_tflops` of the recipe, which wins. device: the GPU's name, None on a CPU. The table is of bf16.
+    recipe_peak: `peak_tflops` of the recipe, which takes precedence. device: the GPU's name, None on a CPU. The table
+    is for bf16.
     """
     if recipe_peak is not None:
         return recipe_peak * 1e12

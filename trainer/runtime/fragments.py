@@ -1,7 +1,7 @@
-"""What this rank holds of the optimizer's state: pieces of parameters, wherever DeepSpeed keeps them.
+"""This rank's share of the optimizer state: pieces of parameters, wherever DeepSpeed keeps them.
 
-ZeRO 1 and 2 cut one flat row of all parameters of a group into equal shares, ZeRO 3 every parameter on its own, and
-ZeRO 0 keeps all of it on every rank. Here all of them are a list of `Fragment`.
+ZeRO 1 and 2 concatenate all parameters of a group and cut them into equal shares, ZeRO 3 cuts each parameter, and
+ZeRO 0 keeps everything on every rank. Here all of them are a list of `Fragment`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements `start` to `start + count` of a parameter (flattened): `count` of them from `offset` on in `flat`.
+    """Elements `start` to `start + count` of a flattened parameter, at `offset` in `flat`.
 
     flat: the float32 tensor that torch's AdamW updates, 1-D, and the key of its state.
     """
@@ -38,7 +38,7 @@ class Fragment:
 
 
 def fragments(engine: Any) -> list[Fragment]:
-    """This rank's fragments of all parameters that learn, of a DeepSpeed engine with any ZeRO stage."""
+    """This rank's fragments of all trainable parameters, of a DeepSpeed engine at any ZeRO stage."""
     stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
     if stage == 3:
         return _of_stage_3(engine, optimizer)
@@ -48,7 +48,7 @@ def fragments(engine: Any) -> list[Fragment]:
 
 
 def parameter_sizes(engine: Any) -> dict[str, int]:
-    """Elements of every parameter that learns, by name."""
+    """Number of elements of every trainable parameter, by name."""
     return {
         name: int(getattr(parameter, "ds_numel", parameter.numel()))
         for parameter, name in engine.param_names.items()
@@ -57,17 +57,17 @@ def parameter_sizes(engine: Any) -> dict[str, int]:
 
 
 def prepare_state(engine: Any, held: list[Fragment], step: float) -> None:
-    """Give every tensor that AdamW updates a state after `step` steps; its moments are zero until they are filled."""
+    """Give every tensor that AdamW updates its state after `step` steps; the moments are zero until they are filled."""
     state = engine.basic_optimizer.state
     for flat in {id(fragment.flat): fragment.flat for fragment in held}.values():
-        # Its own step counter each: AdamW advances the counter of every tensor.
+        # Separate step counters: AdamW advances the counter of every tensor.
         moments = {key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
         state[flat] = {"step": torch.tensor(float(step)), **{key: value.detach() for key, value in moments.items()}}
 
 
 @torch.no_grad()
 def publish(engine: Any) -> None:
-    """Copy the float32 weights into those that the model computes with, on all ranks. Every rank has to call this."""
+    """Copy the float32 weights to the weights that the model computes with. Every rank has to call this."""
     stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
     if stage == 3:
         optimizer._partition_all_parameters()
@@ -83,20 +83,20 @@ def publish(engine: Any) -> None:
 
 
 def _of_stages_1_and_2(engine: Any, optimizer: Any) -> list[Fragment]:
-    """DeepSpeed links each parameter with its place in this rank's share; most have none on a given rank."""
+    """DeepSpeed links each parameter to its location in this rank's share; most have none on a given rank."""
     flats = optimizer.single_partition_of_fp32_groups
     found = []
     for flat, parameters in zip(flats, optimizer.bit16_groups, strict=True):
         for parameter in parameters:
             mapping = parameter._hp_mapping
             if mapping is not None:
-                part, place = mapping.lp_fragment_address, mapping.hp_fragment_address
-                found.append(Fragment(engine.param_names[parameter], part.start, part.numel, flat, place.start))
+                part, location = mapping.lp_fragment_address, mapping.hp_fragment_address
+                found.append(Fragment(engine.param_names[parameter], part.start, part.numel, flat, location.start))
     return found
 
 
 def _of_stage_3(engine: Any, optimizer: Any) -> list[Fragment]:
-    """Each parameter is cut into as many equal parts as there are ranks, the last ones filled up."""
+    """Each parameter is cut into one equal part per rank, padded at the end."""
     found = []
     for parameters in optimizer.fp16_groups:
         for parameter in parameters:
@@ -110,7 +110,7 @@ def _of_stage_3(engine: Any, optimizer: Any) -> list[Fragment]:
 
 
 def _whole(engine: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(name, the model's parameter, the float32 one that AdamW updates) without ZeRO; in float32 they are the same."""
+    """(name, the model's parameter, the float32 copy that AdamW updates) without ZeRO; in float32 both are the same."""
     optimizer = engine.optimizer
     if optimizer is engine.basic_optimizer:
         pairs = [(parameter, parameter) for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,4 +1,4 @@
-"""A thin subclass of transformers' Trainer: our order of data, our loss over whole steps, our checkpoints."""
+"""A thin subclass of transformers' Trainer with our epoch plans, our loss over whole steps, and our checkpoints."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from trainer.runtime.optimizer import forget_first_step, parameter_groups
 
 SCHEDULER = "scheduler.json"
 NAMED = 32
-"""How many samples an error lists."""
+"""The number of samples that an error lists."""
 
 
 class NonFiniteLoss(LavaBeamError):
-    """The loss, or its gradient, is not a number; nothing was updated."""
+    """The loss or its gradient is not finite; nothing was updated."""
 
 
 @dataclass
 class Step:
-    """What one rank works on in one optimizer step. `learnt`: how many tokens its losses are summed over."""
+    """One rank's work in one optimizer step. `supervised`: the number of tokens that its losses are summed over."""
 
     number: int
     batches: list[dict[str, Any]]
     keys: list[list[str]]
     refused: list[Refused]
-    learnt: int
+    supervised: int
 
 
 class Steps(Dataset):
@@ -63,8 +63,8 @@ class Steps(Dataset):
             items = [item for item in found if not isinstance(item, Refused)]
             batches.append(self.collator(items))
             keys.append([item.key for item in items])
-        learnt = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
-        return Step(number, batches, keys, refused, learnt)
+        supervised = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
+        return Step(number, batches, keys, refused, supervised)
 
 
 class StopCallback(TrainerCallback):
@@ -78,7 +78,7 @@ class StopCallback(TrainerCallback):
 
 
 class FromPosition(Sampler):
-    """Step numbers from where the run stands to its end."""
+    """Step numbers from the run's position to its end."""
 
     def __init__(self, trainer: LlavaTrainer):
         self.trainer = trainer
@@ -111,7 +111,7 @@ class LlavaTrainer(Trainer):
     lr_scheduler: Any
 
     def get_train_dataloader(self) -> DataLoader:
-        """Steps of this rank, in order; not handed to accelerate, which would share them out again."""
+        """Steps of this rank, in order; not passed to accelerate, which would shard them again."""
         sampler = FromPosition(self)
         return DataLoader(self.steps, batch_size=None, sampler=sampler, num_workers=self.workers)
 
@@ -120,16 +120,16 @@ class LlavaTrainer(Trainer):
         return ([] if step is None else [step]), None
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of a `Step`. The loss is the mean over the step's learnt tokens on all ranks.
+        """Forward and backward of a `Step`. The loss is the mean over the step's supervised tokens on all ranks.
 
-        Returns this rank's share times the number of ranks, whose mean over ranks is the loss. Raises NonFiniteLoss
+        Returns this rank's share times the number of ranks; the mean over ranks is the loss. Raises NonFiniteLoss
         before the optimizer's step.
         """
         self.bad_rows.record(inputs.refused)
         self._seed(inputs.number)
         model.train()
-        learnt = self._agree(inputs)
-        share = torch.tensor(learnt / self.args.world_size, device=self.args.device)
+        supervised = self._agree(inputs)
+        share = torch.tensor(supervised / self.args.world_size, device=self.args.device)
         total = torch.zeros((), device=self.args.device)
         for number, batch in enumerate(inputs.batches):
             tensors = self._prepare_inputs(batch)
@@ -141,22 +141,23 @@ class LlavaTrainer(Trainer):
         return total
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """transformers' own estimate wants a batch's tensors; our metrics count useful tokens instead."""
+        """transformers' own estimate needs a batch's tensors; our metrics count useful tokens instead."""
         return 0
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW with a group per module and weight decay."""
+        """AdamW with one group per module and weight decay."""
         if self.optimizer is None:
             settings = self.recipe.optimizer
             groups = parameter_groups(self.model if model is None else model, settings)
-            self.optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=settings.betas, eps=settings.epsilon)
+            rate, betas, epsilon = settings.learning_rate, settings.betas, settings.epsilon
+            self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon)
         return self.optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Checkpoints hold what learns only; the finished model is written by `trainer.models.export`."""
+        """Checkpoints hold only what trains; `trainer.models.export` writes the finished model."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """`checkpoint-N`, which is one from the moment that its last file is written, and then the older ones go."""
+        """Write `checkpoint-N`. It counts once its last file is written; then older ones are removed."""
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             checkpoint.begin(folder)
@@ -172,7 +173,7 @@ class LlavaTrainer(Trainer):
             write_json(Path(output_dir) / SCHEDULER, self.lr_scheduler.state_dict())
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Nothing: every step seeds anew. The next thing that rank 0 writes says that all ranks have written."""
+        """Nothing to save: every step is seeded. What rank 0 writes next states that all ranks have written."""
         dist.barrier()
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
@@ -189,14 +190,14 @@ class LlavaTrainer(Trainer):
         return prepared
 
     def _seed(self, step: int) -> None:
-        """Dropout of a step is a function of the seed, the step and the rank: resuming needs no generator's state."""
+        """Make dropout a function of the seed, the step and the rank: resuming needs no generator state."""
         words = np.random.SeedSequence([self.recipe.plan.seed, step, self.args.process_index]).generate_state(2)
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
     def _agree(self, step: Step) -> int:
-        """Learnt tokens of the step on all ranks; any rank's wish to stop, and bad rows, become everyone's."""
-        told = [step.learnt, int(self.stop.is_set()), len(step.refused)]
-        numbers = torch.tensor(told, dtype=torch.int64, device=self.args.device)
+        """Supervised tokens of the step on all ranks. Stop requests and bad rows are shared among the ranks as well."""
+        counts = [step.supervised, int(self.stop.is_set()), len(step.refused)]
+        numbers = torch.tensor(counts, dtype=torch.int64, device=self.args.device)
         if dist.is_initialized():
             dist.all_reduce(numbers)
         self.stopping = bool(numbers[1])
@@ -206,13 +207,13 @@ class LlavaTrainer(Trainer):
                 dist.all_gather_object(latest, self.bad_rows.latest)
             raise self.bad_rows.error(latest)
         if not numbers[0]:
-            raise LavaBeamError(f"step {step.number}: none of its rows can be learnt from; see bad-rows-*.jsonl.")
+            raise LavaBeamError(f"step {step.number}: none of its rows can be trained on; see bad-rows-*.jsonl.")
         return int(numbers[0])
 
     def _backward(self, loss: torch.Tensor, step: Step, last: bool) -> None:
-        """Gradients, and after the last micro-batch the update, unless the gradient is not finite.
+        """Compute gradients and, after the last micro-batch, update, unless the gradient is not finite.
 
-        DeepSpeed skips such an update without a word, and the schedule with it; without ZeRO, in float32, it does not.
+        DeepSpeed silently skips such an update and the schedule's step; without ZeRO, in float32, it does not.
         """
         engine = self.deepspeed
         engine.set_gradient_accumulation_boundary(last)
@@ -220,8 +221,8 @@ class LlavaTrainer(Trainer):
         if not last:
             return
         if engine.optimizer is engine.basic_optimizer:
-            grown = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-            self._check_gradient(step, torch.nn.utils.get_total_norm(grown))
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            self._check_gradient(step, torch.nn.utils.get_total_norm(gradients))
             engine.step()
         else:
             engine.step()
@@ -230,7 +231,7 @@ class LlavaTrainer(Trainer):
                 self._check_gradient(step, norm)
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """DeepSpeed knows no norm of the gradient without ZeRO in float32; ours is there always."""
+        """DeepSpeed has no gradient norm without ZeRO in float32; ours is always available."""
         if "loss" in logs and self.gradient_norm is not None:
             logs = {**logs, "grad_norm": self.gradient_norm}
         super().log(logs, *args, **kwargs)

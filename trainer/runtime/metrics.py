@@ -1,4 +1,4 @@
-"""What a run tells while it runs: metrics.jsonl, a progress bar, and whatever trackers are open."""
+"""Metrics of a running run: metrics.jsonl, a progress bar, and the open trackers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from trainer.runtime.flops import ModelFlops
 from trainer.runtime.trackers import Tracker, scalars
 
 PLAIN_LINES = 10
-"""How many progress lines a run prints where stderr is no terminal."""
+"""The number of progress lines that a run prints when stderr is not a terminal."""
 
 
 class Recorder(TrainerCallback):
     """Rank 0 writes a line of metrics for every logged step, moves the bar and feeds the trackers.
 
-    flops: what the model needs for a row; peak: operations per second of one device, None where that is not known.
+    flops: operations that the model needs for a row; peak: operations per second of one device, None if unknown.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Recorder(TrainerCallback):
         self.seen, self.started = state.global_step, time.perf_counter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.started = time.perf_counter()  # writing a checkpoint is no training
+        self.started = time.perf_counter()  # writing a checkpoint does not count as training time
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
@@ -99,7 +99,7 @@ class Recorder(TrainerCallback):
                 self.bar.close()
 
     def _work(self, steps: range) -> dict[str, Any]:
-        """What the steps since the last line were made of, and how fast that was."""
+        """Tokens, padding and speed of the steps since the last line."""
         loads = [self.schedule.load(step) for step in steps]
         useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
         seconds = max(time.perf_counter() - self.started, 1e-9)
@@ -133,7 +133,7 @@ class Recorder(TrainerCallback):
 
 
 def describe(values: dict[str, Any]) -> str:
-    """A line of metrics for people."""
+    """A line of metrics for humans."""
     text = f"loss {values['loss']:.4f}, {values['useful_tokens_per_second']:,.0f} useful tokens/s, "
     text += f"padding {values['padding']:.0%}, balance {values['rank_balance']:.2f}"
     if values["mfu"] is not None:
@@ -142,7 +142,7 @@ def describe(values: dict[str, Any]) -> str:
 
 
 def most_memory(device: torch.device) -> int:
-    """The most bytes that any rank has held so far: allocated on its GPU, or resident on a CPU. All ranks call this."""
+    """Peak bytes of any rank so far: allocated on its GPU, or resident on a CPU. All ranks have to call this."""
     if device.type == "cuda":
         held = torch.cuda.max_memory_allocated(device)
     else:
@@ -156,7 +156,7 @@ def most_memory(device: torch.device) -> int:
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median speed and MFU over the steps but the first, which warms up, and the most memory."""
+    """Median speed and MFU, without the first step, which warms up, and peak memory."""
     timed = lines[1:] or lines
     shares = [line["mfu"] for line in timed if line.get("mfu") is not None]
     return {
@@ -167,7 +167,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`: a resumed run makes them again."""
+    """Drop the lines of steps after `step`: a resumed run repeats them."""
     if path.is_file():
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
@@ -175,7 +175,7 @@ def keep_until(path: Path, step: int) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; none where the run has not started."""
+    """The lines of a metrics.jsonl; empty if the run has not started."""
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

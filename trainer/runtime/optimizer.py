@@ -1,4 +1,4 @@
-"""Parameter groups with a learning rate per module, and AdamW as it is before the first step."""
+"""Parameter groups with a learning rate per module, and AdamW's state before the first step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerConfig) -> list[dict[s
     return [
         {
             "params": members[module, decays],
-            "lr": settings.rates.get(module, settings.rate),  # type: ignore[call-overload]
+            "lr": settings.learning_rates.get(module, settings.learning_rate),  # type: ignore[call-overload]
             "weight_decay": settings.weight_decay if decays else 0.0,
             "name": module if decays else f"{module}_no_decay",
         }
@@ -33,7 +33,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerConfig) -> list[dict[s
 
 
 def decaying_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters that weight decay acts on: all but biases and the weights of normalisation layers."""
+    """Names of the parameters that weight decay applies to: all but biases and the weights of normalisation layers."""
     kept = set()
     for path, module in model.named_modules():
         if "norm" in type(module).__name__.lower():
@@ -45,9 +45,9 @@ def decaying_parameters(model: nn.Module) -> set[str]:
 
 
 def forget_first_step(engine: Any) -> None:
-    """Undo the step with a gradient of zero that DeepSpeed 0.19.8 makes in advance without ZeRO in bf16.
+    """Undo the extra step with a zero gradient that DeepSpeed 0.19.8 takes in advance without ZeRO in bf16.
 
-    It decays the weights, and AdamW would correct its young moments for one step too many.
+    It decays the weights, and AdamW's bias correction would count one step too many.
     """
     if engine.optimizer is not engine.basic_optimizer and engine.zero_optimization_stage() == 0:
         engine.optimizer.refresh_fp32_params()

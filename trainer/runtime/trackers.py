@@ -1,4 +1,4 @@
-"""Where a run's figures are shown besides its own metrics.jsonl: TensorBoard, and Weights & Biases when configured."""
+"""Trackers that show a run's metrics besides metrics.jsonl: TensorBoard, and Weights & Biases if configured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = "tensorboard"
 
 
 class Tracker(Protocol):
-    """Takes the figures of a step, numbers by name."""
+    """Receives the metrics of a step, numbers by name."""
 
     def write(self, step: int, values: dict[str, float]) -> None: ...
 
@@ -23,8 +23,8 @@ class Tracker(Protocol):
 def open_trackers(recipe: Recipe, folder: Path, step: int, mark: str) -> list[Tracker]:
     """The trackers of a run that has done `step` steps, on rank 0. `mark`: the run's fingerprint.
 
-    TensorBoard is on unless the recipe says `trackers: []`; where it is not installed, one line says so. Raises
-    InputError when Weights & Biases is configured and does not start.
+    TensorBoard is on unless the recipe says `trackers: []`; if it is not installed, one line says so. Raises InputError
+    when Weights & Biases is configured and does not start.
     """
     opened: list[Tracker] = []
     if "tensorboard" in recipe.trackers:
@@ -32,7 +32,7 @@ def open_trackers(recipe: Recipe, folder: Path, step: int, mark: str) -> list[Tr
             opened.append(TensorBoard(folder / FOLDER, step))
         except ImportError:
             print(
-                "TensorBoard is not installed: the figures are in metrics.jsonl alone (pip install tensorboard, or say "
+                "TensorBoard is not installed: metrics are only in metrics.jsonl (pip install tensorboard, or set "
                 "`trackers: []`).",
                 file=sys.stderr,
             )
@@ -42,7 +42,7 @@ def open_trackers(recipe: Recipe, folder: Path, step: int, mark: str) -> list[Tr
 
 
 class TensorBoard:
-    """Events below `tensorboard/` in the run folder. Steps after `step` are hidden: a resumed run makes them again."""
+    """Events under `tensorboard/` in the run folder. Steps after `step` are hidden: a resumed run repeats them."""
 
     def __init__(self, folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -58,7 +58,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One run per fingerprint: a resumed one goes on in the same."""
+    """One run per fingerprint: a resumed run continues it."""
 
     def __init__(self, recipe: Recipe, folder: Path, mark: str):
         import wandb
@@ -88,6 +88,6 @@ class WeightsAndBiases:
 
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:
-    """A line of metrics as single numbers: `rates` becomes `rate/llm`, ...; what is None is left out."""
+    """A line of metrics as single numbers: `rates` becomes `rate/llm`, ...; None is left out."""
     flat = {name: value for name, value in values.items() if name not in ("step", "rates") and value is not None}
     return {**flat, **{f"rate/{group}": rate for group, rate in values["rates"].items()}}

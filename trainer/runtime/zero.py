@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration for a recipe, and what must be set before it initialises."""
+"""DeepSpeed's configuration for a recipe, and what has to be set before it initialises."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ NEVER = 10**9
 def deepspeed_config(recipe: Recipe, precision: str) -> dict[str, Any]:
     """The dictionary that TrainingArguments takes as `deepspeed`.
 
-    No optimizer block: it would silently replace the rates per module. One optimizer step is one batch to DeepSpeed;
-    our loop accumulates inside it.
+    There is no optimizer block: it would silently replace the learning rates per module. To DeepSpeed, one optimizer
+    step is one batch; our loop accumulates inside it.
     """
     settings = recipe.deepspeed
     zero: dict[str, Any] = {"stage": settings.zero, "overlap_comm": precision == "bf16"}
@@ -41,9 +41,9 @@ def deepspeed_config(recipe: Recipe, precision: str) -> dict[str, Any]:
 
 def prepare_deepspeed(cuda: bool) -> None:
     """Without a GPU, keep DeepSpeed from compiling its shared-memory collectives, which takes over half a minute and
-    needs a compiler; gloo does the same work. Nor does it then try compiler and linker on every operator it knows.
+    needs a compiler (gloo does the same work), and from trying compiler and linker on every operator it knows.
 
-    It calls torch by names that are going to be dropped: nothing that a user could do about it.
+    Its deprecation warnings from torch are silenced: a user cannot do anything about them.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     if not cuda:

@@ -1,4 +1,4 @@
-"""The scripted teacher speaks the protocol of the official client, and says only what it was told."""
+"""The scripted teacher speaks the protocol of the official client, and says only what the request contains."""
 
 import json
 
@@ -79,9 +79,9 @@ def test_the_output_limit_cuts():
 
 def test_a_conversation_uses_captions_and_facts():
     assert compose(SCENE + "conversation") == "Question: What does the picture show?\nAnswer: A dog chases two cats."
-    told = compose(SHAPE + "conversation")
-    assert "Question: What color is the triangle?\nAnswer: The triangle is teal." in told
-    assert "Question: What shape is shown?\nAnswer: It is a triangle." in told
+    answer = compose(SHAPE + "conversation")
+    assert "Question: What color is the triangle?\nAnswer: The triangle is teal." in answer
+    assert "Question: What shape is shown?\nAnswer: It is a triangle." in answer
 
 
 def test_a_description_counts_and_places_things():
@@ -92,8 +92,8 @@ def test_a_description_counts_and_places_things():
 
 
 def test_reasoning_is_a_question_and_an_answer():
-    told = compose(SCENE + "reasoning")
-    assert told.startswith("Question: Why might the cat be important in this scene?\nAnswer: A dog chases two cats.")
+    answer = compose(SCENE + "reasoning")
+    assert answer.startswith("Question: Why might the cat be important in this scene?\nAnswer: A dog chases two cats.")
 
 
 def test_short_answers_are_json():

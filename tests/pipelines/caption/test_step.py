@@ -17,6 +17,7 @@ from schemas.errors import InputError
 
 
 class Echo:
+    source_version = None
     """Says each picture's bytes, pulling `ahead` pictures before it answers."""
 
     identity = Identity("echo", "mirror", "7")

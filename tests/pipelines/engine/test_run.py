@@ -172,3 +172,15 @@ def test_a_killed_run_is_continued_from_the_files_it_finished(photos):
     assert {path: path.stat().st_mtime_ns for path in finished} == stamps
     assert list(Path(photos).rglob("*.tmp-*")) == []
     assert Dataset.open(photos).verify() == []
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-8])])
+def test_a_file_that_was_lost_or_cut_is_made_again_and_nothing_else(photos, damage):
+    run_step(shout(), photos, LOCAL)
+    before = files(photos)
+    damage(sorted(Path(photos).rglob("shout.*.arrow"))[1])
+    assert len(Dataset.open(photos).verify()) == 1
+    done = run_step(shout(), photos, LOCAL)
+    assert (done.made, done.reused) == (1, 2)
+    assert files(photos) == before
+    assert Dataset.open(photos).verify() == []

@@ -66,7 +66,30 @@ def test_an_error_of_ours_and_a_defect_come_over_as_they_were(many):
         run_step(shout(lose_rows=True), many, Runner("local", 2))
     with pytest.raises(Exception, match="a defect of the step"):
         run_step(shout(fail_on="k3"), many, Runner("local", 2))
+    with pytest.raises(Exception, match="a defect of the step"):
+        run_step(shout(fail_on="k3", error="FileNotFoundError"), many, Runner("local", 2))
     _until(lambda: ["none is left"] if not _workers() else [], 1)
+
+
+def test_a_dead_worker_is_noticed_though_its_child_keeps_the_pipe_open(many, tmp_path):
+    child = tmp_path / "the child has ended"
+    summary = run_step(shout(die_after=4, child=str(child)), many, Runner("local", 2))
+    assert summary.statuses == {"ok": 60, "odd": 60}
+    assert not child.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_is_a_keyboard_interrupt_wherever_it_comes(many, workers):
+    code = (
+        "from tests.pipelines.steps import *; from pipelines.engine.runners import Runner\n"
+        "from pipelines.engine.work import run_step\n"
+        f"run_step(Shout(ShoutConfig(sleep=0.5)), {many!r}, Runner('local', {workers}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True) as run:
+        _until(lambda: list(Path(many).rglob("shout.*.arrow")), 1)
+        run.send_signal(signal.SIGINT)
+        assert run.communicate(timeout=30)[1].splitlines()[-1] == "KeyboardInterrupt"
 
 
 def test_a_step_of_a_script_runs_in_worker_processes(many, tmp_path):

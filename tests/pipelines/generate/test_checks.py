@@ -1,11 +1,12 @@
 import pytest
 
-from pipelines.generate.checks import check_pairs, check_refusal
+from pipelines.generate.checks import check_pairs
 from pipelines.generate.claims import contradiction
-from pipelines.generate.context import Box, Known
 from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.answer import AnswerStatus
+from pipelines.llm.context import Box, Known
 from pipelines.llm.reading.language import is_other_language
+from pipelines.llm.reading.refusal import check_refusal
 from pipelines.llm.reading.rejected import Rejected
 
 DOG, CAT = Box("dog", 0.0, 0.2, 0.2, 0.5), Box("cat", 0.7, 0.2, 0.9, 0.5)

@@ -22,7 +22,7 @@ from tests.pipelines.download.images import jpeg
 from tests.pipelines.llm.faulty import OK, FaultyServer
 
 RUNNER = Runner("local", 2)
-SCHEMA = IMAGES.append(pa.field("download_status", pa.string())).append(pa.field("duplicate_of", pa.string()))
+SCHEMA = IMAGES.append(pa.field("download_status", pa.string())).append(pa.field("dedupe_status", pa.string()))
 SCHEMA = SCHEMA.append(pa.field("image", IMAGE))
 TEAL = [{"name": "color", "value": "teal"}, {"name": "shape", "value": "circle"}]
 DOG = {"label": "dog", "x0": 0.1, "y0": 0.2, "x1": 0.3, "y1": 0.4}
@@ -36,7 +36,7 @@ ROWS = [
     row("shape", facts=TEAL),
     row("photo", source="photos", captions=["A dog runs on the grass."], alt_text="my dog", boxes=[DOG]),
     row("gone", facts=TEAL, download_status="http_404"),
-    row("copy", facts=TEAL, duplicate_of="shape"),
+    row("copy", facts=TEAL, dedupe_status="copy"),
     row("unknown", source="photos"),
     row("other", source="elsewhere", captions=["A cat."]),
 ]
@@ -77,8 +77,8 @@ def test_every_row_becomes_conversations_or_a_reason(images, tmp_path):
         "photo/detail": ("ok", None),
         "photo/reasoning": ("ok", None),
         "photo/short_answer": ("ok", None),
-        "gone": ("skipped_input", "download: http_404"),
-        "copy": ("skipped_input", "duplicate of shape"),
+        "gone": ("skipped_input", "download=http_404"),
+        "copy": ("skipped_input", "duplicate"),
         "unknown/describe": ("no_context", "prompt describe needs captions or facts"),
         "unknown/conversation": ("no_context", "prompt conversation needs captions or facts"),
         "unknown/detail": ("no_context", "prompt detail needs captions or objects or facts"),

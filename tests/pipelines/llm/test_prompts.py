@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.generate.checks import check_pairs
-from pipelines.generate.context import Box, Known
+from pipelines.llm.context import Box, Known
 from pipelines.llm.prompts import load_prompt
 from pipelines.llm.prompts.prompt import FOLDER
 from pipelines.llm.reading.parsers import parse_text, parse_turns

@@ -11,8 +11,11 @@ from pipelines.report import write_report
 from pipelines.report.collect import spread
 from pipelines.report.page import curve_of, stages, tone
 from pipelines.report.pictures import thumbnail
+from schemas.commit import Change, commit
+from schemas.entries import StatusRule
 from schemas.errors import InputError
 from schemas.records import BASE, STORED_IMAGE
+from schemas.store import Store
 from schemas.writing import write_dataset
 
 
@@ -182,8 +185,69 @@ def test_thumbnails():
 
 
 def test_statuses_are_success_failure_or_neither():
-    found = [
-        tone(*case) for case in [("ok", "images"), ("not_found", "images"), ("copy", "images"), ("taken", "samples")]
+    rule = StatusRule(step="x", column="x_status", by_choice={"copy": "duplicate"})
+    assert [tone(status, rule) for status in ("ok", "not_found", "copy", "not_asked")] == ["ok", "bad", "", ""]
+    assert [tone(status, None) for status in ("taken", "weight")] == ["ok", ""]
+
+
+def images(folder, rows, *extra):
+    schema = pa.schema([*BASE["images"], STORED_IMAGE[0], *extra])
+    return write_dataset(folder, "images", [pa.Table.from_pylist(rows, schema)])
+
+
+def talks_about(folder, *keys):
+    rows = [{"key": f"talk {key}", "image_keys": [key], "kind": "k", "status": "ok"} for key in keys]
+    return write_dataset(folder, "conversations", [pa.Table.from_pylist(rows, BASE["conversations"])])
+
+
+def test_every_cluster_is_counted_and_what_is_not_shown_is_said(tmp_path):
+    rows = [
+        {"key": f"{number:02d}{member}", "image": png("red"), "cluster": f"{number:02d}0", "cluster_size": size}
+        for number, size in enumerate([9, *[8] * 19])
+        for member in range(size)
     ]
-    assert found == ["ok", "bad", "", "ok"]
-    assert tone("weight", "samples") == ""
+    rows += [{"key": "alone", "image": png("red"), "cluster": "alone", "cluster_size": 1}]
+    images(tmp_path / "photos", rows, text("cluster"), pa.field("cluster_size", pa.int32()))
+    page = write_report([tmp_path / "photos"], tmp_path / "report.html").read_text()
+    assert "Copies and near-copies: 20 clusters<" in page
+    assert "and 8 more clusters" in page
+    assert "and 3 more<" in page  # of the cluster of nine, six are shown
+    assert "12 of 162" in page
+
+
+def test_failures_are_counted_and_named_whatever_step_they_are_of(tmp_path):
+    failed = {"import_status": "no_image", "import_detail": "empty file"}
+    rows = [{"key": f"row {number}", **failed} for number in range(16)]
+    rows += [{"key": "null", "import_status": "ok"}, {"key": "good", "image": png("red"), "import_status": "ok"}]
+    images(tmp_path / "photos", rows, text("import_status"), text("import_detail"))
+    page = write_report([tmp_path / "photos"], tmp_path / "report.html").read_text()
+    assert "Left out, and why: 17 rows" in page
+    assert "and 5 more<" in page
+    assert "import=no_image" in page
+    assert "empty file" in page
+    assert ">good" in page
+
+
+def test_talks_say_why_there_is_no_picture(tmp_path):
+    photos = images(tmp_path / "photos", [{"key": "a", "image": png("red")}, {"key": "null"}])
+    talks_about(tmp_path / "talks", "a", "null", "elsewhere")
+    assert "images dataset not named" in write_report([tmp_path / "talks"], tmp_path / "a.html").read_text()
+    page = write_report([tmp_path / "talks", tmp_path / "photos"], tmp_path / "b.html").read_text()
+    assert "not in photos" in page
+    assert "image_missing" in page
+    assert "not named" not in page
+    commit(Store(tmp_path / "talks"), Change(1, "conversations/1.0", parents=[photos.as_parent()], info={"changed": 1}))
+    page = write_report([tmp_path / "talks"], tmp_path / "c.html").read_text()
+    assert "not named" not in page
+    assert page.count("<img ") == 1
+    (tmp_path / "moved").mkdir()
+    for name in ("talks", "photos"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    assert write_report([tmp_path / "moved" / "talks"], tmp_path / "d.html").read_text() == page
+
+
+def test_a_run_folder_of_the_trainer_is_refused_by_name(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    with pytest.raises(InputError, match="this is a run folder of the trainer, not a dataset"):
+        write_report([tmp_path / "run"], tmp_path / "report.html")

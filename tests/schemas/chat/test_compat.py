@@ -38,7 +38,7 @@ def test_ids_labels_and_warnings_are_the_originals(expected: dict[str, Any]) -> 
     template, tokenizer = get_template(expected["template"]), load(expected["tokenizer"])
     messages = messages_of(expected["conversation"])
     if "error" in expected:
-        with pytest.raises(InputError, match="the original code stops at this row"):
+        with pytest.raises(InputError, match="the original code fails on this row"):
             encode(messages, None, template, tokenizer, compat=expected["compat"])
         return
     row = encode(messages, None, template, tokenizer, compat=expected["compat"], max_length=expected["max_length"])
@@ -97,9 +97,9 @@ def test_version_0_takes_every_speaker_and_masks_only_who_is_called_human() -> N
     row = encode(messages[:3], None, template, tokenizer, compat="llava")
     # Labels that the original gave: "##" and "#" of every turn, and all of the second and third.
     second, third = [2277, 29937, 12968, 29901, 1939, 13], [2277, 29937, 4007, 22137, 29901, 1939, 13]
-    learnt = [2277, 29937, *[IGNORE] * 4, *second, *third, 2277, 29937, 29871]
-    assert row.labels[-len(learnt) :].tolist() == learnt
-    with pytest.raises(InputError, match="turn 1 is from 'Human', and it only knows human and gpt"):
+    supervised = [2277, 29937, *[IGNORE] * 4, *second, *third, 2277, 29937, 29871]
+    assert row.labels[-len(supervised) :].tolist() == supervised
+    with pytest.raises(InputError, match="turn 1 is from 'Human', but it only knows human and gpt"):
         encode(messages, None, get_template("v1"), tokenizer, compat="llava")
 
 

@@ -38,17 +38,17 @@ def talk(*turns: str, picture: bool = False) -> list[dict[str, Any]]:
     return messages
 
 
-def learnt(row: Encoded, tokenizer: Tokenizer) -> str:
+def supervised_text(row: Encoded, tokenizer: Tokenizer) -> str:
     return tokenizer.decode([label for label in row.labels.tolist() if label != IGNORE])
 
 
 @pytest.mark.parametrize(("name", "template"), PAIRS)
-def test_answers_and_their_ends_are_learnt_and_nothing_else(name: str, template: str) -> None:
+def test_answers_and_their_ends_are_supervised_and_nothing_else(name: str, template: str) -> None:
     tokenizer, form = load(name), get_template(template)
     row = encode(talk("Describe the picture.", "Two dogs.", picture=True), [(10, 10)], form, tokenizer, RULE)
     ending = {"v0": "\n###", "llama_2": " </s>", "mistral": " </s>", "plain": "\n", "v1": "</s>"}
     ending |= {"llama_3": "<|eot_id|>"} | dict.fromkeys(("chatml_direct", "mpt", "qwen"), "<|im_end|>")
-    assert learnt(row, tokenizer) == "Two dogs." + ending[template]
+    assert supervised_text(row, tokenizer) == "Two dogs." + ending[template]
     assert (row.image_tokens, row.images) == (4, 1)
     assert row.ids.tolist().count(tokenizer.image_id) == 4
     assert row.tokens == len(row.ids) == len(row.labels)
@@ -59,10 +59,10 @@ def test_answers_and_their_ends_are_learnt_and_nothing_else(name: str, template:
     "answer", ["It is the text ASSISTANT: followed by [/INST]", "ok </s> ok", "<|im_end|> ok", "### ok"]
 )
 @pytest.mark.parametrize(("name", "template"), PAIRS)
-def test_answers_that_look_like_templates_are_learnt_whole(name: str, template: str, answer: str) -> None:
+def test_answers_that_look_like_templates_are_supervised_whole(name: str, template: str, answer: str) -> None:
     tokenizer = load(name)
     row = encode(talk("Yes", answer, "No", "Two"), None, get_template(template), tokenizer)
-    text = learnt(row, tokenizer)
+    text = supervised_text(row, tokenizer)
     assert text.startswith(answer)
     assert "Two" in text
 
@@ -116,21 +116,21 @@ def test_a_cut_inside_a_picture_takes_the_whole_picture(llama: Tokenizer) -> Non
 
 @given(st.lists(st.text(max_size=30), min_size=2, max_size=6), st.sampled_from(PAIRS[:4] + PAIRS[5:]))
 @settings(max_examples=60, deadline=None)
-def test_any_text_is_learnt_to_the_character(turns: list[str], pair: tuple[str, str]) -> None:
+def test_any_text_is_supervised_to_the_character(turns: list[str], pair: tuple[str, str]) -> None:
     tokenizer, form = load(pair[0]), get_template(pair[1])
     row = encode(talk(*turns), None, form, tokenizer)
     assert ((row.labels == IGNORE) | (row.labels == row.ids)).all()
-    text = learnt(row, tokenizer)
+    text = supervised_text(row, tokenizer)
     assert all(unicodedata.normalize("NFC", said.strip()) in text for said in turns[1::2])
     asked = talk(*(said if number % 2 else "" for number, said in enumerate(turns)))
     assert abs(encode(asked, None, form, tokenizer).supervised - row.supervised) <= len(turns) // 2
 
 
-def test_what_does_not_fit_is_told_in_one_line(llama: Tokenizer) -> None:
+def test_what_does_not_fit_is_reported_in_one_line(llama: Tokenizer) -> None:
     messages = talk("Describe", "Yes", picture=True)
     with pytest.raises(InputError, match="show 1 pictures, and 2 sizes"):
         encode(messages, [(1, 1), (1, 1)], get_template("v1"), llama, RULE)
     with pytest.raises(InputError, match="no image rule"):
         encode(messages, [(1, 1)], get_template("v1"), llama)
-    with pytest.raises(InputError, match=r"no token <\|im_start\|>, which template 'qwen' writes"):
+    with pytest.raises(InputError, match=r"no token <\|im_start\|>, which template 'qwen' uses"):
         encode(talk("Yes", "No"), None, get_template("qwen"), llama)

@@ -69,7 +69,7 @@ def test_a_picture_next_to_a_word_gets_a_line_of_its_own() -> None:
         ({"conversations": [{"from": "human", "value": None}]}, "turn 0 is"),
         ({"conversations": [{"from": "human", "value": "Hi"}], "image": 3}, "image is 3"),
         ({"conversations": []}, "its `conversations` are empty"),
-        ({"conversations": [{"from": "human", "value": "\ud83d"}]}, "turn 0 holds half a character"),
+        ({"conversations": [{"from": "human", "value": "\ud83d"}]}, "turn 0 has an unpaired surrogate"),
         ({**row("<image>", "A cat."), "images": ["a.jpg"]}, "its images are in `images`.* Rename the key"),
     ],
 )

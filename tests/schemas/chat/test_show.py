@@ -26,7 +26,7 @@ def write(path: Path, rows: list[Any]) -> str:
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
-def test_json_lines_tell_ids_labels_and_what_is_learnt(name: str, tmp_path: Path, folder: Path) -> None:
+def test_json_lines_hold_ids_labels_and_supervised_text(name: str, tmp_path: Path, folder: Path) -> None:
     lines = tokens_command(write(tmp_path / name, [GOOD, TEXT]), "v1", str(folder), as_json=True)
     first, second = (json.loads(line) for line in lines)
     assert (first["id"], first["supervised_text"], first["image_tokens"]) == ("a1", ["Two dogs.</s>"], 576)
@@ -51,7 +51,7 @@ def test_a_byte_order_mark_is_no_part_of_the_rows(tmp_path: Path, folder: Path) 
         ("last.jsonl", json.dumps(TEXT) + "\n" + json.dumps(TEXT)),
     ],
 )
-def test_lists_and_lines_are_told_apart_by_what_they_hold(
+def test_lists_and_lines_are_distinguished_by_what_they_hold(
     name: str, content: str, tmp_path: Path, folder: Path
 ) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8", newline="")
@@ -65,15 +65,15 @@ def test_lists_and_lines_are_told_apart_by_what_they_hold(
 def test_a_row_whose_pictures_and_placeholders_differ_is_marked(tmp_path: Path, folder: Path) -> None:
     lost = {"conversations": GOOD["conversations"], "id": "\ud83d"}
     path = write(tmp_path / "rows.json", [lost, {**TEXT, "image": "a.jpg"}, GOOD])
-    told = [json.loads(line) for line in tokens_command(path, "v1", str(folder), as_json=True)]
-    assert [row["image_tokens"] for row in told] == [0, 0, 576]
-    assert told[0]["warning"] == (
-        "<image> stands in its conversations and the row names no image, so it is text like any other."
+    lines = [json.loads(line) for line in tokens_command(path, "v1", str(folder), as_json=True)]
+    assert [row["image_tokens"] for row in lines] == [0, 0, 576]
+    assert lines[0]["warning"] == (
+        "its conversations contain <image>, but the row names no image, so it is treated as text."
     )
-    # A terminal takes no half character.
-    assert told[0]["id"] == "\\ud83d"
-    assert told[1]["warning"].startswith("1 images and 0 <image> in its conversations.")
-    assert told[2]["warning"] is None
+    # A terminal cannot print an unpaired surrogate.
+    assert lines[0]["id"] == "\\ud83d"
+    assert lines[1]["warning"].startswith("1 images and 0 <image> in its conversations.")
+    assert lines[2]["warning"] is None
 
 
 def test_compat_shows_the_placeholder_and_max_length_cuts(tmp_path: Path, folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_compat_shows_the_placeholder_and_max_length_cuts(tmp_path: Path, folder
     assert (len(second["input_ids"]), second["truncated"]) == (12, True)
 
 
-def test_people_see_learnt_text_marked_and_pictures_folded(tmp_path: Path, folder: Path) -> None:
+def test_supervised_text_is_marked_and_pictures_are_collapsed(tmp_path: Path, folder: Path) -> None:
     path = write(tmp_path / "rows.json", [GOOD])
     (plain,) = tokens_command(path, "v1", str(folder), color=False)
     assert "[picture x 576]" in plain
@@ -101,7 +101,7 @@ def test_a_bad_row_is_shown_and_named_after_the_others(tmp_path: Path, folder: P
     assert "turns do not alternate" in json.loads(next(lines))["error"]
     assert json.loads(next(lines))["id"] == "a1"
     assert "no list `conversations`" in json.loads(next(lines))["error"]
-    with pytest.raises(InputError, match=r"rows.jsonl, row 0 \(id b\): the original code stops.*2 of 3 rows failed"):
+    with pytest.raises(InputError, match=r"rows.jsonl, row 0 \(id b\): the original code fails.*2 of 3 rows failed"):
         next(lines)
 
 
@@ -143,10 +143,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, folder: Path) -> No
     for name, message in (
         ("rows.json", r"rows.json, row 0: no list `conversations` \(keys \['a'\]\)"),
         ("empty.jsonl", "the file is empty"),
-        ("none.json", "there are no rows"),
-        ("wide.json", "this is not UTF-8 text"),
-        ("broken.json", "broken.json: this is not valid JSON"),
-        ("broken.jsonl", "broken.jsonl, row 1: this line is not valid JSON"),
+        ("none.json", "contains no rows"),
+        ("wide.json", "not UTF-8 text"),
+        ("broken.json", "broken.json: not valid JSON"),
+        ("broken.jsonl", "broken.jsonl, row 1: not valid JSON"),
         ("missing.json", "no such file; expected a .json or .jsonl file"),
     ):
         with pytest.raises(InputError, match=message):

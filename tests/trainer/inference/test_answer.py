@@ -80,11 +80,11 @@ def test_a_conversation_goes_on_with_its_history_and_its_pictures(conversation, 
     assert conversation.ask("is it red?", max_tokens=4) == text_only
 
 
-def test_what_goes_wrong_is_told_and_leaves_the_conversation_as_it_was(conversation, tmp_path):
+def test_what_goes_wrong_is_reported_and_leaves_the_conversation_as_it_was(conversation, tmp_path):
     conversation.show(picture(1))
     expected = conversation.ask("is it red?", max_tokens=4)
     conversation.forget()
-    with pytest.raises(InputError, match=r"none\.png: no such picture"):
+    with pytest.raises(InputError, match=r"none\.png: no such image file"):
         conversation.show(tmp_path / "none.png")
     with pytest.raises(InputError, match="letter: picture of 5 bytes cannot be decoded"):
         conversation.show(b"hello", "letter")
@@ -99,10 +99,10 @@ def test_a_questions_file_becomes_the_originals_answers_file(tiny, answerer, tmp
     rows = [{"question_id": 7, "image": "a.png", "text": "is it red?"}, {"question_id": 8, "text": "is it red?"}]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl", max_tokens=4) == 2
-    told = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert [one["question_id"] for one in told] == [7, 8]
-    assert set(told[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
-    assert told[0]["text"] == answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
+    result = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [one["question_id"] for one in result] == [7, 8]
+    assert set(result[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
+    assert result[0]["text"] == answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
 
 
 def test_answers_go_on_where_they_were_interrupted(tiny, tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_answers_go_on_where_they_were_interrupted(tiny, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_picture_that_cannot_be_decoded_is_told_with_its_line(tiny, tmp_path):
+def test_a_picture_that_cannot_be_decoded_is_reported_with_its_line(tiny, tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     rows = [{"question_id": 1, "text": "a"}, {"question_id": 2, "text": "a", "image": "a.png"}]
     (tmp_path / "q.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
@@ -160,9 +160,9 @@ def test_bad_questions_files_are_refused_whole(tiny, tmp_path, text, words):
 
 def test_score_counts_per_kind_beside_the_best_constant():
     asked = [Asked(None, "q", answer, kind) for answer, kind in [("Yes", "y"), ("yes", "y"), ("no", "y"), ("red", "c")]]
-    told = score(asked, ["yes", "no", " No. ", "blue"])
-    assert (told["accuracy"], told["constant_baseline"]) == (0.5, 0.75)
-    assert told["kinds"]["y"] == {
+    result = score(asked, ["yes", "no", " No. ", "blue"])
+    assert (result["accuracy"], result["constant_baseline"]) == (0.5, 0.75)
+    assert result["kinds"]["y"] == {
         "questions": 3,
         "accuracy": 0.6667,
         "constant_baseline": 0.6667,
@@ -186,9 +186,9 @@ def test_an_answer_may_come_after_its_reasons(tiny, monkeypatch):
 
 
 def test_every_turn_of_a_mix_is_a_question(tiny, mix):
-    told = evaluate(tiny / "model", mix, max_tokens=4)
-    assert told["questions"] == 36
-    assert list(told["kinds"]) == ["test"]
+    result = evaluate(tiny / "model", mix, max_tokens=4)
+    assert result["questions"] == 36
+    assert list(result["kinds"]) == ["test"]
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,9 @@ def test_an_option_is_known_by_its_letter(text, letter):
 
 def test_letters_are_compared_where_the_answer_is_one():
     asked = [Asked(None, "q", "The answer is B.", "sqa")] * 3 + [Asked(None, "q", "A cat", "vqa")]
-    told = score(asked, ["B. the red one", "The answer is A.", "blue", "A. A cat"])
-    assert (told["kinds"]["sqa"]["accuracy"], told["kinds"]["sqa"]["constant_answer"]) == (0.3333, "B")
-    assert told["kinds"]["vqa"]["accuracy"] == 0
+    result = score(asked, ["B. the red one", "The answer is A.", "blue", "A. A cat"])
+    assert (result["kinds"]["sqa"]["accuracy"], result["kinds"]["sqa"]["constant_answer"]) == (0.3333, "B")
+    assert result["kinds"]["vqa"]["accuracy"] == 0
 
 
 SCIENCE = [
@@ -248,15 +248,15 @@ def test_rows_of_llava_and_lines_with_answers_are_questions(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[{"text": "a"}]', "neither `conversations` nor"),
+        ('[{"text": "a"}]', "expected `conversations`"),
         ("{", "not valid JSON"),
-        ('{"a": 1}', "neither `conversations`"),
+        ('{"a": 1}', "expected `conversations`"),
         ("[3]", "expected an object"),
-        ('[{"text": "a", "answer": "b", "image": "no.png"}]', "no such picture"),
+        ('[{"text": "a", "answer": "b", "image": "no.png"}]', "no such image file"),
         ("[]", "no question"),
     ],
 )
-def test_bad_evaluation_files_are_told(tiny, tmp_path, text, words):
+def test_bad_evaluation_files_are_reported(tiny, tmp_path, text, words):
     (tmp_path / "q.json").write_text(text)
     with pytest.raises(InputError, match=words):
         evaluate(tiny / "model", tmp_path / "q.json")

@@ -1,4 +1,4 @@
-"""`lavabeam chat` with pictures from a real local server: one clear error each, and the conversation goes on."""
+"""`lavabeam chat` with pictures from a real local server: one clear error each, and the conversation continues."""
 
 import pytest
 from click.testing import CliRunner
@@ -61,11 +61,11 @@ def test_errors_end_a_line_and_not_the_session(tiny, web, tmp_path):
     allowed = ("--allow-private-hosts", f"127.0.0.1:{web.port}", "--max-tokens", 4)
     done = call(tiny / "model", f"{home}/none", *allowed, typed="\n".join([*typed, "/quit", "never read"]))
     assert done.exit_code == 0, done.output
-    told = [line for line in done.stderr.splitlines() if line][1:]
+    errors = [line for line in done.stderr.splitlines() if line][1:]
     words = ["not_found", "not_found", "not_image", "private_address", "bad_scheme", "letter.txt: picture of 5 bytes"]
-    words += ["no.png: no such picture", "/imgae: no such command", "Shorten it"]
-    assert len(told) == len(words), done.stderr
-    assert all(word in line for word, line in zip(words, told, strict=True)), done.stderr
+    words += ["no.png: no such image file", "/imgae: no such command", "Shorten it"]
+    assert len(errors) == len(words), done.stderr
+    assert all(word in line for word, line in zip(words, errors, strict=True)), done.stderr
     answerer = Answerer(tiny / "model", device="cpu")
     expected = answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
     assert done.stdout.splitlines()[-2:] == [expected, "you> /quit"]

@@ -11,9 +11,9 @@ from trainer.inputs.data import Item, Refused, Samples
 from trainer.models.folder import ModelFolder
 
 
-def item(*ids, learnt=1, pictures=0):
+def item(*ids, supervised=1, pictures=0):
     ids = np.array(ids, np.int32)
-    labels = np.where(np.arange(len(ids)) >= len(ids) - learnt, ids, -100).astype(np.int32)
+    labels = np.where(np.arange(len(ids)) >= len(ids) - supervised, ids, -100).astype(np.int32)
     tiles = [np.ones((1, 3, 16, 16), np.float32)] * pictures
     return Item("key", ids, labels, tiles, [(16, 16)] * pictures)
 
@@ -41,7 +41,7 @@ def test_an_empty_micro_batch_is_a_blank_picture():
 
 
 def test_packed_rows_restart_their_positions_and_drop_first_labels():
-    batch = Collator(RULE, image_id=9, pad_id=0, packed=True)([item(5, 6, 7, pictures=1), item(8, 3, learnt=2)])
+    batch = Collator(RULE, image_id=9, pad_id=0, packed=True)([item(5, 6, 7, pictures=1), item(8, 3, supervised=2)])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 3]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
     assert batch["labels"].tolist() == [[-100, -100, 7, -100, 3]]

@@ -125,7 +125,7 @@ def test_thin_pictures_keep_a_tile() -> None:
     for size in ([1, 300], [300, 2]):
         assert prepare(Image.new("RGB", size), ImageRule("anyres")).pixels.shape[0] > 1
         assert prepare(Image.new("RGB", size), ImageRule()).pixels.shape == (1, 3, 336, 336)
-    with pytest.raises(InputError, match="1x2000 pixels: too thin"):
+    with pytest.raises(InputError, match="1x2000 pixels: too narrow"):
         prepare(Image.new("RGB", (1, 2000)), ImageRule())
 
 

@@ -54,7 +54,7 @@ def schedule_of(mix, world_size, rule=None, packed=False, **plan):
             "model": {"checkpoint": "none"},
             "data": {"mix": "none", "max_length": 4096},
             "plan": plan,
-            "optimizer": {"rate": 1e-3},
+            "optimizer": {"learning_rate": 1e-3},
             "output": "none",
         }
     )
@@ -115,7 +115,7 @@ def test_tiles_are_counted_by_the_rule_that_cuts_pictures(tmp_path):
 
 
 def test_a_schedule_weighs_tiles_not_pictures(tmp_path):
-    """Equal tokens, a picture each: only tiles tell the dear rows (5 tiles) from the cheap ones (3)."""
+    """Equal tokens, a picture each: only tiles distinguish expensive rows (5 tiles) from cheap ones (3)."""
     sizes = [[(640, 480)]] * 4 + [[(64, 64)]] * 4
     mix = mix_of(tmp_path / "mix", [9] * 8, [300] * 8, sizes)
     schedule = schedule_of(mix, 2, ANYRES, packed=True, global_batch=8)

@@ -1,4 +1,4 @@
-"""LoRA: what learns, what is written, and a merge that is checked before it is written."""
+"""LoRA: what trains, what is written, and a merge that is checked before it is written."""
 
 import shutil
 
@@ -50,7 +50,7 @@ def test_a_tower_that_is_trained_beside_adapters_is_kept_and_merged(recipe_file,
 
 def test_a_4_bit_language_model_learns_through_adapters_and_keeps_the_rest_in_full(recipe_file, forked, tiny, tmp_path):
     lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
-    path = recipe_file(stage="finetune_qlora", lora=lora, steps=8, optimizer__rate=1e-2)
+    path = recipe_file(stage="finetune_qlora", lora=lora, steps=8, optimizer__learning_rate=1e-2)
     result = launch.train(path, processes=1)
     assert result["last_loss"] < result["first_loss"] - 0.05
     before = load_file(tiny / "model" / "model.safetensors")
@@ -68,7 +68,7 @@ def test_a_4_bit_language_model_learns_through_adapters_and_keeps_the_rest_in_fu
     assert all(torch.equal(merged[name.removeprefix("model.")], tensor) for name, tensor in projector.items())
 
 
-def test_a_quantised_module_that_should_learn_is_told(tiny):
+def test_a_quantised_module_that_should_train_is_reported(tiny):
     from transformers import LlavaForConditionalGeneration
 
     from trainer.models.loading import check_learning
@@ -111,5 +111,5 @@ def test_another_model_of_the_same_shape_is_refused_and_a_moved_one_is_not(run, 
 def test_an_adapter_is_no_checkpoint_and_a_checkpoint_no_adapter(run, tiny, tmp_path):
     with pytest.raises(InputError, match="Merge it first"):
         ModelFolder.open(run / "adapter")
-    with pytest.raises(InputError, match="no LoRA adapter"):
+    with pytest.raises(InputError, match="not a LoRA adapter"):
         merge(tiny / "model", tmp_path / "merged")

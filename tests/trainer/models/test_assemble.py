@@ -89,8 +89,8 @@ def test_joined_models_load_whole_train_and_come_back_from_an_export(towers, llm
     folder = ModelFolder.open(assemble(path, llms[llm], tmp_path / "parts", rule=rule, template="mistral"))
     kind = getattr(transformers, folder.model_class)
     kernel, _ = attention("auto", gpu=False)
-    model, told = kind.from_pretrained(folder.path, output_loading_info=True, attn_implementation=kernel)
-    assert not any(told[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    model, loading = kind.from_pretrained(folder.path, output_loading_info=True, attn_implementation=kernel)
+    assert not any(loading[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert folder.image_id == folder.tokenizer.token_id("<image>")
     seen = prepare(picture(1), rule, folder.mean, folder.std)
     ids = torch.tensor([[folder.image_id] * rule.tokens(*seen.size) + [5, 6, 7]])
@@ -150,9 +150,9 @@ def test_a_linear_projector_is_linear_and_its_second_layer_stays(towers, llms, t
 @pytest.mark.parametrize(
     ("tower", "changes", "words"),
     [
-        ("clip", {"image_size": 32}, "sees 16 pixels"),
+        ("clip", {"image_size": 32}, "takes 16 pixels"),
         ("siglip", {"class_token": 1}, "0 tokens beside its patches.*class_token: 0"),
-        ("registers", {"select": "patch"}, "leaves out one"),
+        ("registers", {"select": "patch"}, "drops only one"),
     ],
 )
 def test_a_rule_that_is_not_the_towers_is_refused(towers, tiny, tower, changes, words, tmp_path):
@@ -186,7 +186,7 @@ def test_shards_are_cut_at_their_size_and_indexed(tmp_path):
     assert {name: tensor[0].item() for name, tensor in read_tensors(tmp_path)} == {"t0": 0.0, "t1": 1.0, "t2": 2.0}
 
 
-def test_weights_may_be_read_by_whoever_may_read_other_files(tmp_path):
+def test_weights_may_be_read_with_the_permissions_of_other_files(tmp_path):
     """safetensors makes files for their owner alone: a server under another account could not load the model."""
     (tmp_path / "other").touch()
     save_tensors({"a": torch.zeros(3)}, tmp_path / "a.safetensors")

@@ -37,7 +37,7 @@ import numpy as np, torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-told = {}
+found = {}
 for folder in sys.argv[2:]:
     processor = AutoProcessor.from_pretrained(folder)
     messages = json.load(open(folder + "/messages.json"))
@@ -48,12 +48,12 @@ for folder in sys.argv[2:]:
     with torch.no_grad():
         logits = model(**inputs).logits
     name = folder.rpartition("/")[2]
-    told[name + ".ids"] = inputs["input_ids"][0].numpy()
-    told[name + ".pixels"] = inputs["pixel_values"].numpy()
-    told[name + ".logits"] = logits[0].numpy()
-    told[name + ".plain"] = np.array(AutoTokenizer.from_pretrained(folder)("Two dogs</s>Two").input_ids)
-    told[name + ".classes"] = np.array([type(processor).__name__, type(model).__name__])
-np.savez(sys.argv[1], **told)
+    found[name + ".ids"] = inputs["input_ids"][0].numpy()
+    found[name + ".pixels"] = inputs["pixel_values"].numpy()
+    found[name + ".logits"] = logits[0].numpy()
+    found[name + ".plain"] = np.array(AutoTokenizer.from_pretrained(folder)("Two dogs</s>Two").input_ids)
+    found[name + ".classes"] = np.array([type(processor).__name__, type(model).__name__])
+np.savez(sys.argv[1], **found)
 """
 
 
@@ -97,36 +97,39 @@ def read(llama, tmp_path_factory):
     for folder in folders.values():
         (folder / "messages.json").write_text(json.dumps(MESSAGES))
         (folder / "picture.png").write_bytes(picture())
-    command = [sys.executable, "-c", READER, str(root / "told.npz"), *map(str, folders.values())]
+    command = [sys.executable, "-c", READER, str(root / "found.npz"), *map(str, folders.values())]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
-    return folders, np.load(root / "told.npz")
+    return folders, np.load(root / "found.npz")
 
 
 @pytest.mark.parametrize("mode", RULES)
 def test_transformers_reads_the_same_ids_pixels_and_logits(read, mode):
-    folders, told = read
+    folders, found = read
     folder = ModelFolder.open(folders[mode])
     seen = prepare(picture(), folder.rule, folder.mean, folder.std, fast=False)
     ids = encode(MESSAGES, [seen.size], get_template("v1"), folder.tokenizer, folder.rule, generate=True).ids
-    assert told[f"{mode}.ids"].tolist() == ids.tolist()
+    assert found[f"{mode}.ids"].tolist() == ids.tolist()
     inputs = stack_pictures([seen.pixels], [seen.size], mode == "anyres")
     ours = inputs["pixel_values"].numpy()
-    np.testing.assert_allclose(told[f"{mode}.pixels"], ours, atol=1e-5)
+    np.testing.assert_allclose(found[f"{mode}.pixels"], ours, atol=1e-5)
     import transformers
 
     model = getattr(transformers, folder.model_class).from_pretrained(folder.path).eval()
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(ids[None].astype(np.int64)), **inputs).logits[0].numpy()
-    np.testing.assert_allclose(told[f"{mode}.logits"], logits, atol=1e-4)
+    np.testing.assert_allclose(found[f"{mode}.logits"], logits, atol=1e-4)
     next_one = "Next" if mode == "anyres" else ""
-    assert told[f"{mode}.classes"].tolist() == [f"Llava{next_one}Processor", f"Llava{next_one}ForConditionalGeneration"]
+    assert found[f"{mode}.classes"].tolist() == [
+        f"Llava{next_one}Processor",
+        f"Llava{next_one}ForConditionalGeneration",
+    ]
 
 
 def test_a_reloaded_tokenizer_keeps_the_rule_of_its_file(read, llama):
-    folders, told = read
+    folders, found = read
     expected = load_tokenizer(llama / "llm").encode_parsed("Two dogs</s>Two")
-    assert told["square.plain"].tolist() == expected
+    assert found["square.plain"].tolist() == expected
     dogs = load_tokenizer(llama / "llm").token_id("▁Two")
     assert expected[-1] == dogs
     assert load_tokenizer(folders["square"]).hash == load_tokenizer(llama / "llm").hash

@@ -1,4 +1,4 @@
-"""Compiled layers compute what plain ones do; what cannot be loaded is told before anything starts."""
+"""Compiled layers compute what plain ones do; what cannot be loaded is reported before anything starts."""
 
 import sys
 
@@ -21,7 +21,7 @@ def model(tiny):
     return LlavaForConditionalGeneration.from_pretrained(tiny / "model").train()
 
 
-def learnt(model, image, length):
+def loss_and_gradients(model, image, length):
     ids = torch.full((2, length), 7)
     ids[:, 1:5] = image
     labels = torch.where(ids == image, -100, ids)
@@ -35,12 +35,12 @@ def learnt(model, image, length):
 def test_compiled_layers_give_the_same_loss_and_gradients_under_the_same_names(model, tiny, monkeypatch):
     """Captured and differentiated by the compiler; its own code generation, which takes minutes here, left out."""
     image = ModelFolder.open(tiny / "model").image_id
-    plain = [learnt(model, image, length) for length in (9, 12)]
+    plain = [loss_and_gradients(model, image, length) for length in (9, 12)]
     names = list(model.state_dict())
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     torch._dynamo.utils.counters.clear()
     compile_layers(model, backend="aot_eager")
-    compiled = [learnt(model, image, length) for length in (9, 12)]
+    compiled = [loss_and_gradients(model, image, length) for length in (9, 12)]
     # One graph for all layers of a kind and two lengths, not one for each layer.
     assert 2 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 5
     assert list(model.state_dict()) == names
@@ -113,7 +113,7 @@ def _install_flash_attn(monkeypatch, installed, generation):
     ("changes", "words"),
     [({"liger": True}, "lavabeam\\[liger\\]"), ({"stage": "finetune_qlora"}, "lavabeam\\[qlora\\]")],
 )
-def test_a_package_that_is_missing_is_told_with_its_extra(recipe_file, monkeypatch, changes, words):
+def test_a_package_that_is_missing_is_reported_with_its_extra(recipe_file, monkeypatch, changes, words):
     find = preflight.importlib.util.find_spec
     hidden = ("liger_kernel", "bitsandbytes")
     monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None if name in hidden else find(name))
@@ -121,7 +121,7 @@ def test_a_package_that_is_missing_is_told_with_its_extra(recipe_file, monkeypat
         preflight.check(load_recipe(recipe_file(**changes)), 1)
 
 
-def test_compiling_without_a_compiler_is_told(recipe_file, monkeypatch):
+def test_compiling_without_a_compiler_is_reported(recipe_file, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="compiler"):
         preflight.check(load_recipe(recipe_file(compile=True)), 1)

@@ -1,4 +1,4 @@
-"""Equal to the original LLaVA code where it matters: names, loss, gradients, trainable parts and their rates."""
+"""Equal to the original LLaVA code where it matters: names, loss, gradients, trainable parts, learning rates."""
 
 import json
 from pathlib import Path
@@ -72,14 +72,14 @@ def load_case(name):
     return {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
-def compare(model, inputs, told):
+def compare(model, inputs, expected):
     """Loss within 1e-5, every gradient's norm within 1e-4 of the original's."""
     freeze(model, Stage(("projector", "llm")))
     loss = model(**inputs, use_cache=False).loss
-    assert loss.item() == pytest.approx(told["loss"], abs=1e-5)
+    assert loss.item() == pytest.approx(expected["loss"], abs=1e-5)
     loss.backward()
     norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
-    for original, norm in told["grad_norms"].items():
+    for original, norm in expected["grad_norms"].items():
         assert norms[name_of(original)] == pytest.approx(norm, rel=1e-4, abs=1e-4), original
 
 
@@ -90,12 +90,12 @@ def test_names_are_those_of_the_map():
 
 @pytest.mark.parametrize("name", ["flat_batch", "flat_mixed_text"])
 def test_flat_batches_have_the_originals_loss_and_gradients(name):
-    case, told = load_case(name), FORWARD["cases"][name]
-    inputs = expanded(case, [PATCHES] * 9, told["expanded_len"])
+    case, expected = load_case(name), FORWARD["cases"][name]
+    inputs = expanded(case, [PATCHES] * 9, expected["expanded_len"])
     # The original gives a text-only row a picture of its own, all zeros, that no token stands for.
     shown = int((case["input_ids"] == -200).sum())
     inputs["pixel_values"] = case["images"][:shown].float()
-    compare(build(), inputs, told)
+    compare(build(), inputs, expected)
 
 
 @pytest.mark.parametrize("name", ["anyres_unpad_a", "anyres_unpad_b"])
@@ -103,14 +103,14 @@ def test_anyres_batches_have_the_originals_loss_and_gradients(name):
     from schemas.chat import ImageRule
     from trainer.inputs.collate import stack_pictures
 
-    case, told = load_case(name), FORWARD["cases"][name]
+    case, expected = load_case(name), FORWARD["cases"][name]
     pinpoints = tuple(tuple(pair) for pair in FORWARD["image_grid_pinpoints_wh"])
     rule = ImageRule(mode="anyres", image_size=56, patch_size=14, pinpoints=pinpoints)
-    sizes = [tuple(size) for size in told["image_sizes_wh"]]
-    inputs = expanded(case, [rule.tokens(*size) for size in sizes], told["expanded_len"])
+    sizes = [tuple(size) for size in expected["image_sizes_wh"]]
+    inputs = expanded(case, [rule.tokens(*size) for size in sizes], expected["expanded_len"])
     tiles = [case[f"images.{number}"].float().numpy() for number in range(len(sizes))]
     inputs.update(stack_pictures([np.ascontiguousarray(tile) for tile in tiles], sizes, anyres=True))
-    compare(build(anyres=True), inputs, told)
+    compare(build(anyres=True), inputs, expected)
 
 
 def stage_of(row):
@@ -133,7 +133,7 @@ def test_trainable_parts_rates_and_decay_are_the_originals(row):
     anyres = any("newline" in name for name in row["trainable"])
     model = build(anyres)
     freeze(model, stage_of(row))
-    settings = OptimizerConfig(rate=2e-5, weight_decay=0.05, rates=rates_of(row))
+    settings = OptimizerConfig(learning_rate=2e-5, weight_decay=0.05, learning_rates=rates_of(row))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     ours = {
         names[id(parameter)]: (group["lr"], group["weight_decay"])
@@ -170,10 +170,10 @@ def test_a_projector_of_another_model_is_refused(tmp_path):
         (b"<html>not found</html>", "cannot be read as weights"),
         (b"", "cannot be read as weights"),
         ([1, 2], "holds a list"),
-        ({"model.layers.0.weight": torch.zeros(2)}, "holds no mm_projector"),
+        ({"model.layers.0.weight": torch.zeros(2)}, "contains no mm_projector"),
         (
             {f"model.mm_projector.{n}.weight": torch.zeros(2, 2) for n in (0, 2, 4)},
-            "mm_projector.4.weight belongs to no",
+            "mm_projector.4.weight is not part of",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Packed rows learn exactly what rows on their own learn: LLaVA and LLaVA-NeXT, by every attention at hand."""
+"""Packed rows give the same loss and gradients as separate rows: LLaVA and LLaVA-NeXT, every attention available."""
 
 import numpy as np
 import pytest
@@ -62,8 +62,8 @@ def folders(tiny, reader):
     """The model folder and samples of each class."""
     assemble(tiny / "tower", tiny / "llm", tiny / "next", rule=ANYRES, template="mistral")
     made = {}
-    for name, rule, place in (("llava", RULE, "model"), ("next", ANYRES, "next")):
-        folder = ModelFolder.open(tiny / place).with_training(rule, "mistral")
+    for name, rule, name_of_folder in (("llava", RULE, "model"), ("next", ANYRES, "next")):
+        folder = ModelFolder.open(tiny / name_of_folder).with_training(rule, "mistral")
         rows = [_row(number, sizes, rule, reader) for number, sizes in enumerate(SIZES)]
         mix = write_mix(tiny / f"packed-{name}", rows, reader, rule=rule)
         made[name] = Samples(Dataset.open(mix.path), folder, max_length=128)
@@ -90,7 +90,7 @@ def _row(number, sizes, rule, reader):
     return {**row, **counts, "images": pictures, "widths": widths, "heights": heights}
 
 
-def learnt(model, batches, backward=True):
+def loss_and_gradients(model, batches, backward=True):
     """Summed loss of all batches and the gradients it leaves, by parameter."""
     model.zero_grad()
     model.requires_grad_(backward)
@@ -113,17 +113,17 @@ def test_packed_rows_learn_what_they_learn_alone(name, kernel, folders, calls):
     anyres = folder.rule.mode == "anyres"
     alone = Collator(folder.rule, folder.image_id, 0, anyres=anyres)
     packed = Collator(folder.rule, folder.image_id, 0, packed=True, anyres=anyres)
-    expected, gradients = learnt(model, [alone([one]) for one in items])
+    expected, gradients = loss_and_gradients(model, [alone([one]) for one in items])
     model.config._attn_implementation = kernel
     # torch's flex attention has no backward pass on a CPU.
     backward = kernel != "flex_attention"
-    loss, found = learnt(model, [packed(items)], backward)
+    loss, found = loss_and_gradients(model, [packed(items)], backward)
     assert loss == pytest.approx(expected, abs=1e-4)
     assert found.keys() == (gradients.keys() if backward else set())
     for parameter, gradient in gradients.items() if backward else ():
         torch.testing.assert_close(found[parameter], gradient, atol=2e-5, rtol=1e-3, msg=parameter)
-    text_only, _ = learnt(model, [packed(items[1:2])], backward)
-    assert text_only == pytest.approx(learnt(model, [alone(items[1:2])], backward)[0], abs=1e-4)
+    text_only, _ = loss_and_gradients(model, [packed(items[1:2])], backward)
+    assert text_only == pytest.approx(loss_and_gradients(model, [alone(items[1:2])], backward)[0], abs=1e-4)
     if kernel == "flash_attention_2":
         assert [len(one.ids) for one in items] in calls
 
@@ -135,6 +135,6 @@ def test_positions_that_run_on_would_let_rows_see_each_other(folders):
     samples = folders["llava"]
     model = LlavaForConditionalGeneration.from_pretrained(samples.folder.path).train()
     batch = Collator(samples.folder.rule, samples.folder.image_id, 0, packed=True)(samples.items(range(4)))
-    right, _ = learnt(model, [batch])
+    right, _ = loss_and_gradients(model, [batch])
     batch["position_ids"] = torch.arange(batch["input_ids"].shape[1])[None]
-    assert abs(learnt(model, [batch])[0] - right) > 1e-3
+    assert abs(loss_and_gradients(model, [batch])[0] - right) > 1e-3

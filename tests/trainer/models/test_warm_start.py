@@ -1,4 +1,4 @@
-"""Starting from checkpoints that transformers wrote, or that lie on the hub: nothing of ours is in them."""
+"""Starting from checkpoints that transformers wrote, or that are on the hub, without any file of ours."""
 
 import json
 

@@ -154,7 +154,7 @@ def test_micro_batches_of_a_long_row_leave_the_rest_to_others():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lengths": [5, 0, 7]}, "lengths: row 1 has 0, the least is 1"),
+        ({"lengths": [5, 0, 7]}, "lengths: row 1 has 0, the minimum is 1"),
         ({"lengths": [5, 6]}, "2 lengths but 3 image counts"),
         ({"lengths": [5.0, 6.0, 7.0]}, "float64; expected integers"),
         ({"lengths": [[5], [6], [7]]}, "shape"),
@@ -164,11 +164,11 @@ def test_micro_batches_of_a_long_row_leave_the_rest_to_others():
         ({"global_batch": 0}, "global batch is 0"),
         ({"world_size": 0}, "world size is 0"),
         ({"epoch": -1}, "epoch is -1"),
-        ({"world_size": 3}, "a global batch of 2 leaves some of 3 ranks"),
+        ({"world_size": 3}, "a global batch of 2 leaves some of the 3 ranks"),
         ({"max_tokens": 6}, "row 2 has 7 tokens, more than the 6"),
-        ({"max_tokens": 9, "strategy": "modality_length"}, "max_tokens cannot hold"),
+        ({"max_tokens": 9, "strategy": "modality_length"}, "takes no max_tokens"),
         ({"global_batch": 3, "world_size": 2, "strategy": "modality_length"}, "not a multiple of 2 ranks"),
-        ({"global_batch": 4, "drop_last": True}, "no whole step of 4"),
+        ({"global_batch": 4, "drop_last": True}, "do not fill a step of 4"),
     ],
 )
 def test_bad_input_is_named(changes, message):

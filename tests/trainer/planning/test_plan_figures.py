@@ -45,7 +45,7 @@ def test_cost_from_sizes_counts_the_passes():
 
 
 def test_a_free_token_is_refused():
-    with pytest.raises(InputError, match="must cost something"):
+    with pytest.raises(InputError, match="cost of a token must be positive"):
         CostModel(linear=0.0, attention=1.0, vision=1.0)
 
 

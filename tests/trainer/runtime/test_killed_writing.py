@@ -46,18 +46,18 @@ MOMENTS = {
     "before the last file": (checkpoint, "commit", no_commit, "checkpoint-1"),
     "while the older one goes": (shutil, "rmtree", half_removed, "checkpoint-2"),
 }
-"""What is replaced while the second checkpoint is written, and which one a run goes on from."""
+"""What is replaced while the second checkpoint is written, and which one a run resumes from."""
 
 
 def test_the_last_whole_checkpoint_is_used_and_half_a_one_never(recipe_file, forked, tmp_path, capfd):
     path = recipe_file(stage="pretrain", deepspeed={"zero": 3}, checkpoints={"every": 1, "keep": 1}, steps=3)
     launch.train(path, processes=2, overrides={"output": str(tmp_path / "calm")})
     folder = tmp_path / "run"
-    for place, name, replacement, left in MOMENTS.values():
+    for target, name, replacement, left in MOMENTS.values():
 
-        def fail(trainer, step, place=place, name=name, replacement=replacement):
+        def fail(trainer, step, target=target, name=name, replacement=replacement):
             if step.number == 1:
-                setattr(place, name, replacement)
+                setattr(target, name, replacement)
 
         forked["observe"] = fail
         with pytest.raises(LavaBeamError):
@@ -67,11 +67,13 @@ def test_the_last_whole_checkpoint_is_used_and_half_a_one_never(recipe_file, for
         assert [found.name for found in checkpoints(folder)] == [left]
     forked["observe"] = None
     launch.train(path, processes=2)
-    told = capfd.readouterr().err
-    assert f"{folder / 'checkpoint-2'}: was not written to its end and is not used." in told
-    assert f"{folder}: going on from checkpoint-2." in told
+    printed = capfd.readouterr().err
+    assert f"{folder / 'checkpoint-2'}: incomplete, not used." in printed
+    assert f"{folder}: resuming from checkpoint-2." in printed
     assert [found.name for found in folder.glob("checkpoint-*")] == ["checkpoint-3"]
     calm, killed = state_of(tmp_path / "calm" / "checkpoint-3"), state_of(folder / "checkpoint-3")
     assert all(np.array_equal(calm[name], killed[name]) for name in calm | killed)
-    losses = [[line["loss"] for line in read_metrics(place / "metrics.jsonl")] for place in (tmp_path / "calm", folder)]
+    losses = [
+        [line["loss"] for line in read_metrics(target / "metrics.jsonl")] for target in (tmp_path / "calm", folder)
+    ]
     assert losses[0] == losses[1]

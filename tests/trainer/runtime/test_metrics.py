@@ -1,4 +1,4 @@
-"""What a run tells: arithmetic against torch's own count, MFU, memory, TensorBoard and Weights & Biases."""
+"""Metrics of a run: operations against torch's own count, MFU, memory, TensorBoard and Weights & Biases."""
 
 import importlib.machinery
 import json
@@ -25,7 +25,7 @@ STAGES = ("pretrain", "finetune", "finetune_tower", "finetune_lora")
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_operations_of_a_row_are_those_that_torch_counts(recipe_file, stage):
-    """Within 2 %: the tower's last layer runs but is not learnt from, and gradients stop at the first patch."""
+    """Within 2 %: the tower's last layer runs but gets no gradient, and gradients stop at the first patch."""
     from torch.utils.flop_counter import FlopCounterMode
 
     job = check(load_recipe(recipe_file(stage=stage, lora={"rank": 2, "alpha": 4, "dropout": 0.0})), 1)
@@ -78,21 +78,21 @@ def test_the_summary_leaves_out_the_first_step_and_the_bar_says_what_is_known():
 
 
 class FakeRun:
-    """Stands for wandb's run: writes what it is told to a file, since ranks are processes of their own."""
+    """A stand-in for wandb's run that writes its calls to a file, since ranks are processes of their own."""
 
     def __init__(self, file, settings):
         self.file = file
-        self.tell({"init": {key: settings[key] for key in ("project", "name", "id", "resume")}})
+        self.record({"init": {key: settings[key] for key in ("project", "name", "id", "resume")}})
 
-    def tell(self, what):
+    def record(self, what):
         with self.file.open("a") as out:
             out.write(json.dumps(what) + "\n")
 
     def log(self, values, step):
-        self.tell({"step": step, **values})
+        self.record({"step": step, **values})
 
     def finish(self):
-        self.tell({"finished": True})
+        self.record({"finished": True})
 
 
 def fake_wandb(monkeypatch, init):
@@ -106,8 +106,8 @@ def fake_wandb(monkeypatch, init):
 def test_figures_reach_the_metrics_tensorboard_and_wandb(recipe_file, forked, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    told = tmp_path / "wandb.jsonl"
-    fake_wandb(monkeypatch, lambda _, settings: FakeRun(told, settings))
+    sent_file = tmp_path / "wandb.jsonl"
+    fake_wandb(monkeypatch, lambda _, settings: FakeRun(sent_file, settings))
     path = recipe_file(stage="pretrain", peak_tflops=0.001, trackers=["tensorboard"], wandb={"project": "lava"})
     forked["stop_at"] = 1
     launch.train(path, processes=2)
@@ -121,7 +121,7 @@ def test_figures_reach_the_metrics_tensorboard_and_wandb(recipe_file, forked, tm
     assert {"loss", "mfu", "padding", "rate/projector", "useful_tokens_per_second"} <= set(shown.Tags()["scalars"])
     assert [event.step for event in shown.Scalars("loss")] == [1, 2, 3, 4]
     assert [event.value for event in shown.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
-    sent = [json.loads(line) for line in told.read_text().splitlines()]
+    sent = [json.loads(line) for line in sent_file.read_text().splitlines()]
     begun = [entry["init"] for entry in sent if "init" in entry]
     assert begun[0] == begun[1]
     assert (begun[0]["project"], begun[0]["name"], begun[0]["resume"]) == ("lava", "run", "allow")
@@ -165,7 +165,7 @@ def test_memory_is_that_of_the_process():
     assert most_memory(torch.device("cpu")) > held.nbytes
 
 
-def test_the_norm_of_the_gradient_is_told_with_and_without_zero(recipe_file, forked, tmp_path):
+def test_the_gradient_norm_is_logged_with_and_without_zero(recipe_file, forked, tmp_path):
     path = recipe_file(steps=2)
     norms = []
     for stage in (0, 2):

@@ -1,4 +1,4 @@
-"""A run that goes on with another number of ranks, or another ZeRO stage: the same rows, moments and rates."""
+"""A run that resumes with another number of ranks, or another ZeRO stage: the same rows, moments and learning rates."""
 
 import json
 from pathlib import Path
@@ -95,15 +95,15 @@ CASES = {
 @pytest.mark.parametrize(("stage", "plan", "pieces"), CASES.values(), ids=CASES)
 def test_a_run_goes_on_with_another_number_of_ranks(recipe_file, forked, tmp_path, stage, plan, pieces):
     forked["observe"] = record_rows
-    settings = {"optimizer__rates": RATES, "optimizer__weight_decay": 0.1, "steps": 3, "lora": LORA}
+    settings = {"optimizer__learning_rates": RATES, "optimizer__weight_decay": 0.1, "steps": 3, "lora": LORA}
     path = recipe_file(stage=stage, plan=plan, checkpoints={"every": 1, "keep": 9}, **settings)
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     run_in_pieces(path, forked, whole, [(1, None, pieces[0][2])])
     run_in_pieces(path, forked, moved, pieces)
     assert rows_of_steps(whole) == rows_of_steps(moved)
-    told = [read_metrics(folder / "metrics.jsonl") for folder in (whole, moved)]
-    assert [line["rates"] for line in told[0]] == [line["rates"] for line in told[1]]
-    assert [line["loss"] for line in told[0]] == pytest.approx([line["loss"] for line in told[1]], abs=1e-5)
+    metrics = [read_metrics(folder / "metrics.jsonl") for folder in (whole, moved)]
+    assert [line["rates"] for line in metrics[0]] == [line["rates"] for line in metrics[1]]
+    assert [line["loss"] for line in metrics[0]] == pytest.approx([line["loss"] for line in metrics[1]], abs=1e-5)
     for number in (1, 2):
         saved, loaded = state_of(moved / f"checkpoint-{number}"), state_of(moved / f"loaded-{number}")
         assert all(np.array_equal(saved[name], loaded[name]) for name in saved | loaded)
@@ -129,7 +129,7 @@ def checkpoint_of(folder, schedule):
 def test_a_grouping_that_depends_on_the_ranks_is_refused_and_says_what_to_do(recipe_file, tmp_path):
     plan = {"global_batch": 16, "strategy": "modality_length"}
     written = checkpoint_of(tmp_path / "run", schedule_of(recipe_file, 2, **plan))
-    with pytest.raises(InputError, match=r"with 1 ranks.*Go on with 2 ranks"):
+    with pytest.raises(InputError, match=r"with 1 ranks.*Resume with 2 ranks"):
         checkpoint.check_order(written, schedule_of(recipe_file, 1, **plan))
     checkpoint.check_order(written, schedule_of(recipe_file, 2, **plan))
 
@@ -180,7 +180,7 @@ def test_other_parameters_and_missing_pieces_are_named(tmp_path):
     checkpoint.commit(folder, Engine(3), "order", keep=1)
     with pytest.raises(InputError, match="weight: 6 elements in the checkpoint, 8 in the model"):
         checkpoint.load(folder, Engine(4))
-    with pytest.raises(LavaBeamError, match="1 of 2 ranks' files are here"):
+    with pytest.raises(LavaBeamError, match="found files of 1 of 2 ranks"):
         checkpoint.commit(folder, TwoRanks(3), "order", keep=1)
     file = folder / "rank-0-of-1.safetensors"
     file.write_bytes(file.read_bytes()[:-4])

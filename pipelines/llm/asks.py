@@ -1,0 +1,44 @@
+"""A step that may ask an LLM: one method says what it asks, for the run and for the estimate before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from pipelines.engine.makers import input_batches
+from pipelines.engine.step import C, Step
+from schemas.dataset import Dataset
+
+if TYPE_CHECKING:
+    from pipelines.llm.request import ChatRequest
+    from pipelines.llm.settings import EndpointConfig
+
+
+class AsksLlm(Step[C]):
+    """Base of such steps. Commands give them an estimate, and print the answers and the cost of their runs."""
+
+    @property
+    def endpoint(self) -> EndpointConfig:
+        """Whom it asks. Raises InputError where this configuration asks nobody."""
+        raise TypeError(f"step {self.name!r} does not define endpoint")
+
+    def requests(self, batch: pa.RecordBatch) -> Iterator[tuple[ChatRequest, int]]:
+        """Each first request that a run sends about `batch`, and the output tokens to expect of its answer."""
+        raise TypeError(f"step {self.name!r} does not define requests")
+
+    def estimate(self, dataset: str | Path) -> dict[str, Any] | None:
+        """What a run over all of `dataset` would take (estimate.py), or None where it asks nobody; sends nothing.
+
+        Rejected answers that are asked again, and repairs, come on top.
+        """
+        # Here, because every command asks whether its step is one of these, and prices take a while to import.
+        from pipelines.llm.estimate import estimate_requests
+
+        return estimate_requests(self.endpoint, self._all_requests(Dataset.open(dataset)))
+
+    def _all_requests(self, dataset: Dataset) -> Iterator[tuple[ChatRequest, int]]:
+        for batch in input_batches(self, dataset):
+            yield from self.requests(batch)

@@ -1,0 +1,87 @@
+"""A release must not make again what another one made: each step's fingerprint with given options stays as it was.
+
+One that has to change changes here, in a commit that says why.
+"""
+
+import pyarrow as pa
+import pytest
+
+from pipelines import catalog
+from pipelines.dedupe.keys import DedupeKeys
+from pipelines.engine.step import Config, Step
+from schemas.commit import Change, commit
+from schemas.config import parse
+from schemas.errors import InputError
+from schemas.records import IMAGES
+from schemas.store import Store
+from schemas.writing import write_dataset
+
+# As of 0.1.0 (prompts and weights of that release).
+WRITTEN = {
+    "download": ({}, "653974935aa5e438893a1f7b24c9695d57731085ffcb3ef8aac0a456be91e6b4"),
+    "download of md5 sums": (
+        {"compute_hash": "md5", "verify_hash": ["m", "md5"]},
+        "9d6d717e8fd9d4b8eb869c37afff9bdeea99c905f5c37577489e854ba5e821fc",
+    ),
+    "dedupe": ({}, "c69b69f72dcbfaac1cab685d35c2b689688606ff42c51c506243b64d111efab3"),
+    "caption by labels": ({"engine": "labels"}, "c5ef9503f006aa532f2d22bd877444d998b5a4990f3c75e17ba3cd2314297829"),
+    "caption by endpoint": (
+        {"engine": {"name": "endpoint", "model": "m"}, "only": {"source": ["a"]}},
+        "d49c6337a498cb531bd61ab2c41ebee38c268be095bcf68655d7540b9a6aec0d",
+    ),
+    "generate": ({"model": "m"}, "625b5d2462ab03a0d5ab2786cf8dead6c9d37f7704849c862f62f5302dcc1a81"),
+    "generate with pictures": (
+        {"model": "m", "kinds": ["detail_image"]},
+        "2732276271f52939ca02bf4697616d4a3d317ac6e92de0f63cba622c776ff598",
+    ),
+    "judge": ({"model": "m", "images": "images"}, "14bad7201e580f5249762fbda037bb5b8ba9f136ce155907bd791b731e70ee82"),
+}
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_dataset("images", "images", [pa.Table.from_pylist([{"key": "a"}], IMAGES)], {})
+
+
+def step(name, values):
+    kind = catalog.step(name)
+    return kind(parse(values, kind.Config, name))
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_fingerprints_stay(name, images):
+    values, expected = WRITTEN[name]
+    assert step(name.split()[0], values).fingerprint({"key": "f1"}) == expected
+
+
+def test_the_keys_of_dedupe_stay():
+    assert (
+        DedupeKeys(DedupeKeys.Config()).fingerprint({"key": "f1"})
+        == "77e6865cd3fdab00a522b685141558fb7d0590cee4606de44d45f70e05f395c7"
+    )
+
+
+def test_what_a_step_depends_on_is_no_option_and_enters_the_fingerprint(images):
+    judge = step("judge", {"model": "m", "images": "images"})
+    assert set(judge.dependencies) == {"prompt_hash", "images_manifest"}
+    assert judge.dependencies["images_manifest"] == 1
+    for field in ("prompt_hash", "images_manifest"):
+        with pytest.raises(InputError, match=f"unknown key '{field}'"):
+            step("judge", {"model": "m", "images": "images", field: 1})
+    commit(Store("images"), Change(base=1, schema_version="images/1.0", info={"changed": True}))
+    again = step("judge", {"model": "m", "images": "images"})
+    assert again.fingerprint({}) != judge.fingerprint({})
+
+
+def test_a_step_of_one_class_depends_on_what_it_says():
+    class Weighed(Step[Config]):
+        name, version, Config, weights = "weighed", 1, Config, "a"
+
+        def depends_on(self):
+            return {"weights": self.weights}
+
+    class Heavier(Weighed):
+        weights = "b"
+
+    assert Weighed(Config()).fingerprint({}) == Weighed(Config()).fingerprint({}) != Heavier(Config()).fingerprint({})
