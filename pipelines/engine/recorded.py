@@ -10,6 +10,8 @@ from schemas.config import parse
 from schemas.dataset import Dataset
 from schemas.entries import StepEntry
 from schemas.errors import InputError
+from schemas.manifest import numbers
+from schemas.store import Store
 
 TRANSIENT = "transient"
 """The word for a step's own set of statuses that may pass."""
@@ -69,6 +71,21 @@ def recorded_options(kind: type[Step], given: dict[str, Any], made: str, where: 
             f"{'; '.join(differing)}. Leave them out, or run without --retry to make all rows with the new ones."
         )
     return {**recorded, **given}
+
+
+def recorded_versions(step: Step, made: str) -> dict[str, int]:
+    """Option that names a dataset -> its version of which the columns or rows of `step` in `made` were made.
+
+    Without versions that are gone, and without options that name another dataset now.
+    """
+    entry = _entry(type(step), made)
+    if entry is None:
+        return {}
+    # Releases before 0.2 kept the numbers among the options.
+    recorded = {**entry.config, **entry.depends_on}
+    paths = {name: getattr(step.config, name) for name in step.datasets}
+    versions = {name: recorded.get(f"{name}_manifest") for name, path in paths.items() if recorded.get(name) == path}
+    return {name: number for name, number in versions.items() if number in numbers(Store(paths[name]))}
 
 
 def _entry(kind: type[Step], made: str) -> StepEntry | None:

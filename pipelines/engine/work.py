@@ -20,7 +20,7 @@ from pipelines.engine.output import Columns, Output, Rows
 from pipelines.engine.preview import Preview, stale_after
 from pipelines.engine.processes import prestart
 from pipelines.engine.progress import Progress
-from pipelines.engine.recorded import own_words, retried_statuses
+from pipelines.engine.recorded import own_words, recorded_versions, retried_statuses
 from pipelines.engine.runners import Runner
 from pipelines.engine.source import HasRows
 from pipelines.engine.step import Context, DatasetStep, Derive, Step
@@ -161,6 +161,9 @@ class Work:
         dataset = Dataset.open(source)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
         bind(step, dataset)
+        path = str(target or dataset.path)
+        if retrying:
+            step.dataset_versions = {**step.dataset_versions, **recorded_versions(step, path)}
         config, passed_over = step.config.model_dump(mode="json"), step.passed_over
         entry = StepEntry(
             version=step.version,
@@ -172,7 +175,7 @@ class Work:
         others = [Dataset.open(getattr(step.config, name), at=at) for name, at in step.dataset_versions.items()]
         return cls(
             step.name,
-            str(target or dataset.path),
+            path,
             schema_name,
             Rows() if isinstance(step, Derive) else Columns(step.name),
             entry,

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pytest
 
 from lavabeam.demo.teacher import Teacher
+from pipelines.engine.filters import filter_step
 from pipelines.engine.runners import Runner
-from pipelines.engine.work import run_derive, run_step
+from pipelines.engine.work import preview_step, run_derive, run_step
 from pipelines.generate import Generate, GenerateConfig
-from pipelines.generate.statuses import GenerateStatus
-from pipelines.judge.step import Images, Judge, JudgeConfig, JudgeStatus
+from pipelines.judge.step import Images, Judge, JudgeConfig
 from pipelines.llm.answer import AnswerStatus
 from pipelines.recipes import load_recipe, run_recipe
 from schemas import Dataset
@@ -83,6 +83,16 @@ def test_the_judge_has_a_budget_of_its_own(talks):
     assert raised.statuses == {"ok": 2, "not_asked": 1}
 
 
+def test_a_retry_reads_the_version_of_the_pictures_that_the_scores_were_made_with(talks):
+    path, config = talks
+    run_step(Judge(JudgeConfig(**config, max_requests=1)), path, RUNNER)
+    any_step = filter_step("length", version=1, reads=("key",))(lambda row: len(row["key"]))
+    run_step(any_step(), config["images"], RUNNER)
+    again = preview_step(Judge(JudgeConfig(**config, max_requests=2)), path, "budget_exhausted")
+    assert (again.made, again.retried, again.retried_rows) == (0, 1, 1)
+    assert preview_step(Judge(JudgeConfig(**config)), path).made == 1
+
+
 class Impossible(FaultyServer):
     """A judge that gives six points."""
 
@@ -127,7 +137,7 @@ def test_a_recipe_whose_pictures_are_nowhere_says_so_when_it_comes_to_the_judge(
         list(run_recipe(load_recipe(tmp_path / "recipe.yaml", tmp_path), RUNNER))
 
 
-@pytest.mark.parametrize("statuses", [GenerateStatus, JudgeStatus])
+@pytest.mark.parametrize("statuses", [Generate.statuses, Judge.statuses])
 def test_every_reason_of_the_request_layer_is_a_status(statuses):
     assert {str(reason) for reason in AnswerStatus} <= {str(status) for status in statuses}
 
