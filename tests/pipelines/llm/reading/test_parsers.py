@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.reading.parsers import parse_json, parse_pair, parse_text, parse_turns
-from pipelines.llm.reading.rejected import Rejected
+from pipelines.llm.reading.rejected import NO_ANSWER, Rejected
 
 PAIRS = [
     ("What is the cat doing?", "It sleeps on a chair."),
@@ -119,7 +118,7 @@ def test_a_question_left_without_an_answer_is_left_out():
 def test_no_question_with_an_answer_is_a_reason(text):
     with pytest.raises(Rejected) as caught:
         parse_turns(text)
-    assert caught.value.status == GenerateStatus.no_answer
+    assert caught.value.status == NO_ANSWER
 
 
 def test_a_pair_is_the_first():
@@ -177,4 +176,4 @@ def test_no_text_at_all_raises_anything_but_a_reason(text):
     try:
         assert all(question and answer for question, answer in parse_turns(text))
     except Rejected as rejected:
-        assert rejected.status == GenerateStatus.no_answer
+        assert rejected.status == NO_ANSWER
