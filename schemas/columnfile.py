@@ -188,12 +188,12 @@ class Groups:
         """Name -> status -> rows of the `NAMED` largest groups, the rest added up: so a manifest stays small."""
         order = sorted(self._counts, key=lambda name: (name == self.OTHER, -self._counts[name].total(), name))
         named = [name for name in order if name != self.OTHER][: self.NAMED]
-        told = {name: dict(sorted(self._counts[name].items())) for name in named}
+        kept = {name: dict(sorted(self._counts[name].items())) for name in named}
         rest = Counter[str]()
         for name in order:
-            if name not in told:
+            if name not in kept:
                 rest.update(self._counts[name])
-        return told | ({self.OTHER: dict(sorted(rest.items()))} if rest else {})
+        return kept | ({self.OTHER: dict(sorted(rest.items()))} if rest else {})
 
 
 class _Hashing:

@@ -53,7 +53,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse(values: dict[str, Any], model: type[Model], where: str) -> Model:
-    """Validate `values` as `model`; every problem is told in one InputError, one line each."""
+    """Validate `values` as `model`; every problem is reported in one InputError, one line each."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

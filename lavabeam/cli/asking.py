@@ -27,8 +27,8 @@ def read_asking(summary: Any) -> dict[str, Any]:
         return {}
     from pipelines.llm.tally import read_run
 
-    told = read_run(summary.dataset, summary.run)
-    return told if told["answers"] or told["unanswered"] else {}
+    report = read_run(summary.dataset, summary.run)
+    return report if report["answers"] or report["unanswered"] else {}
 
 
 def was_stopped(asked: dict[str, Any]) -> bool:
@@ -42,9 +42,11 @@ def print_runs(summaries: list[Any], asked: list[dict[str, Any]], as_json: bool)
 
     print_summaries(summaries, as_json, asked)
     if not as_json:
-        for told in asked:
-            _print_answers(told)
-    missing = [(summary.step, one) for summary, told in zip(summaries, asked, strict=True) for one in _missing(told)]
+        for report in asked:
+            _print_answers(report)
+    missing = [
+        (summary.step, one) for summary, report in zip(summaries, asked, strict=True) for one in _missing(report)
+    ]
     for step, one in missing:
         remedy = _REMEDIES.get(one["status"], f"`--retry {one['status']}` asks again.")
         words = f"{step}: {one['rows']} rows are {one['status']}, such as: {one['detail']}\n{remedy}"
@@ -53,12 +55,12 @@ def print_runs(summaries: list[Any], asked: list[dict[str, Any]], as_json: bool)
         click.echo(f"lavabeam: {words}", err=True)
 
 
-def _print_answers(told: dict[str, Any]) -> None:
-    if told.get("answers"):
-        rows = [tuple(one[name] for name in _NAMES) for one in told["answers"]]
+def _print_answers(report: dict[str, Any]) -> None:
+    if report.get("answers"):
+        rows = [tuple(one[name] for name in _NAMES) for one in report["answers"]]
         print_table(_COLUMNS, rows, title="\nAnswers of this run")
 
 
-def _missing(told: dict[str, Any]) -> list[dict[str, Any]]:
+def _missing(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Reasons for no answer, those that stop a run last."""
-    return sorted(told.get("unanswered", ()), key=lambda one: one["status"] in _STOPPED)
+    return sorted(report.get("unanswered", ()), key=lambda one: one["status"] in _STOPPED)

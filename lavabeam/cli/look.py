@@ -36,7 +36,7 @@ def show(
         return show_rows(opened, [row], images, as_json)
     if status is not None:
         return show_rows(opened, rows_with(opened, status, limit), images, as_json)
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "path": opened.path,
         "schema": opened.schema_version,
         "manifest": opened.manifest.number,
@@ -51,16 +51,16 @@ def show(
         "info": opened.manifest.info,
     }
     if as_json:
-        return print_json(told)
+        return print_json(facts)
     click.echo(
-        f"{told['path']}: {told['schema']}, manifest {told['manifest']} of {told['created']}\n"
-        f"{told['rows']} rows in {told['fragments']} fragments, {told['bytes'] / 1e6:.1f} MB"
+        f"{facts['path']}: {facts['schema']}, manifest {facts['manifest']} of {facts['created']}\n"
+        f"{facts['rows']} rows in {facts['fragments']} fragments, {facts['bytes'] / 1e6:.1f} MB"
     )
     for parent in opened.manifest.parents:
         click.echo(f"made from {parent.path} at manifest {parent.manifest}")
-    if told["statuses"]:
+    if facts["statuses"]:
         print_table(("step", "statuses", "leaves out"), statuses_of_steps(opened))
-    click.echo(f"columns: {', '.join(told['columns'])}")
+    click.echo(f"columns: {', '.join(facts['columns'])}")
     return None
 
 
@@ -75,14 +75,14 @@ def log(dataset: str, as_json: bool) -> None:
     store = Store(dataset)
     newest = manifest.read(store)
     older = [manifest.read(store, number) for number in reversed(manifest.numbers(store)) if number < newest.number]
-    told = [
+    facts = [
         {"manifest": one.number, "created": one.created, "what": one.message, "rows": one.rows, "run": one.run}
         for one in [newest, *older]
     ]
     if as_json:
-        return print_json(told)
+        return print_json(facts)
     return print_table(
-        ("manifest", "created", "what", "rows", "run"), [tuple(map(_line, one.values())) for one in told]
+        ("manifest", "created", "what", "rows", "run"), [tuple(map(_line, one.values())) for one in facts]
     )
 
 
@@ -153,11 +153,11 @@ def cache_show(folder: str | None, as_json: bool) -> None:
     from pipelines.llm.cache import summary
     from pipelines.llm.settings import DEFAULT_CACHE
 
-    told = summary(folder or DEFAULT_CACHE)
+    facts = summary(folder or DEFAULT_CACHE)
     if as_json:
-        return print_json(told)
-    groups, budgets = told.pop("by_prompt"), told.pop("budgets")
-    print_table(("what", "value"), list(told.items()))
+        return print_json(facts)
+    groups, budgets = facts.pop("by_prompt"), facts.pop("budgets")
+    print_table(("what", "value"), list(facts.items()))
     names = ("answers", "hits", "input_tokens", "output_tokens", "cost", "saved")
     rows = [(f"{one['provider']}/{one['model']}", one["prompt"], *(one[name] for name in names)) for one in groups]
     columns = ("model", "prompt", "answers", "hits", "tokens in", "tokens out", "USD", "USD saved")

@@ -42,7 +42,7 @@ def print_summaries(summaries: list[Any], as_json: bool, more: Sequence[dict[str
         click.echo(f"lavabeam: {note}", err=True)
     if as_json:
         beside = more or [{}] * len(summaries)
-        return print_json([{**asdict(one), **told} for one, told in zip(summaries, beside, strict=True)])
+        return print_json([{**asdict(one), **extra} for one, extra in zip(summaries, beside, strict=True)])
     rows = [
         (one.step, one.dataset, one.rows, told_statuses(one.statuses), one.made, one.reused, one.seconds)
         for one in summaries

@@ -48,8 +48,8 @@ def _row(one: Any) -> tuple:
     return one.step, one.dataset, str(one.made), str(one.reused), retried, str(one.removed), stale or "nothing"
 
 
-def _print_estimate(title: str, told: dict[str, Any]) -> None:
-    prompts = {**told["by_prompt"], "all": told}
+def _print_estimate(title: str, totals: dict[str, Any]) -> None:
+    prompts = {**totals["by_prompt"], "all": totals}
     rows = [(prompt, *(sums[name] for name in _SUMS)) for prompt, sums in prompts.items()]
-    title += f"{told['provider']}/{told['model']}: what a run would send; most: every answer at its limit"
+    title += f"{totals['provider']}/{totals['model']}: what a run would send; most: every answer at its limit"
     print_table(_SUM_COLUMNS, rows, title=title)

@@ -29,9 +29,9 @@ def best_captions(
     pairs = [(number, text) for number, texts in enumerate(offered) for text in texts]
     scores = iter(matcher.scores([opened.image for opened in pictures], pairs)) if pairs else iter(())
     made = []
-    for texts, told, words in zip(offered, written, own, strict=True):
+    for texts, known, words in zip(offered, written, own, strict=True):
         scored = [(next(scores), text) for text in texts]
-        made.append(_best(scored, words if words not in told else "", matcher.name, min_score))
+        made.append(_best(scored, words if words not in known else "", matcher.name, min_score))
     return made
 
 

@@ -80,7 +80,7 @@ def _describe(pictures: list[Opened], describe: Describe) -> list[Caption]:
     try:
         return describe(pictures)
     except Exception as error:
-        # Whatever a model library raises: it is told in the row, and the other pictures go on.
+        # Whatever a model library raises: it is reported in the row, and the other pictures go on.
         if len(pictures) == 1:
             return [Caption(CaptionStatus.failed, detail=_one_line(error))]
         return [caption for picture in pictures for caption in _describe([picture], describe)]

@@ -43,12 +43,12 @@ class Matcher:
             config = AutoConfig.from_pretrained(model, **options)
             self._has_head = "BlipForImageTextRetrieval" in (config.architectures or ())
             kind: Any = BlipForImageTextRetrieval if self._has_head else AutoModel
-            loaded, told = kind.from_pretrained(model, **options, output_loading_info=True)
+            loaded, loading = kind.from_pretrained(model, **options, output_loading_info=True)
             self._processor: Any = AutoProcessor.from_pretrained(model, **options)
         except (OSError, ValueError) as error:
             raise _no_matcher(model, " ".join(str(error).split())[:300]) from error
         # A captioner's folder loads as well, with the weights that it lacks drawn at random.
-        if told["missing_keys"] or not (self._has_head or hasattr(loaded, "get_text_features")):
+        if loading["missing_keys"] or not (self._has_head or hasattr(loaded, "get_text_features")):
             raise _no_matcher(model, f"it holds {', '.join(config.architectures or ['a model without a name'])}")
         self._model = loaded.to(device).eval()
 

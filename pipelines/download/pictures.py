@@ -83,8 +83,8 @@ def _check_result(header: Header, config: DownloadConfig) -> None:
         if width * height > config.max_image_area:
             raise Failure(DownloadStatus.too_many_pixels, f"{width}x{height} after resizing")
     if max(final) > _LONGEST[config.encode_format]:
-        told = f"{final[0]}x{final[1]}, more than a {config.encode_format} can hold"
-        raise Failure(DownloadStatus.too_many_pixels, told)
+        detail = f"{final[0]}x{final[1]}, more than a {config.encode_format} can hold"
+        raise Failure(DownloadStatus.too_many_pixels, detail)
 
 
 def _keep(data: bytes, header: Header, config: DownloadConfig) -> Kept:

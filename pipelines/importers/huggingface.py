@@ -41,7 +41,7 @@ class HuggingFaceConfig(Config):
 class HuggingFace(Importer):
     """Rows of the dataset with their pictures. Without a `key` column a row's key is its number.
 
-    Whether a file changed is told by its name, size and time of change, as for `image_folder`.
+    Whether a file changed is decided by its name, size and time of change, as for `image_folder`.
     """
 
     name = "huggingface"

@@ -30,7 +30,7 @@ class ImageFolderConfig(Config):
 class ImageFolder(Importer):
     """Pictures in the order of their paths. A file that cannot be decoded keeps its row, without bytes.
 
-    Whether a file changed is told by its path, size and time of change: hashing a million pictures at the
+    Whether a file changed is decided by its path, size and time of change: hashing a million pictures at the
     start of every run would cost more than the run. Pictures whose paths sort behind all others come alone.
     """
 
@@ -47,7 +47,7 @@ class ImageFolder(Importer):
         made: list[Slice] = []
         for files in cut(self._files(), known, self.config.rows_per_slice):
             start = made[-1].start + made[-1].rows if made else 0
-            content = (storable(f"{name}\0{told}").encode() for name, told in files)
+            content = (storable(f"{name}\0{stamp}").encode() for name, stamp in files)
             made.append(Slice(start, len(files), digest(0, *content), {"names": [name for name, _ in files]}))
         return made
 

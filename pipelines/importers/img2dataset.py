@@ -81,8 +81,8 @@ class Img2dataset(Importer):
         row["key"], row["source"] = str(values["key"]), row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license
         if values.get("status") != "success":
-            told = values.get("error_message") or values.get("status") or "no reason given"
-            return row | {"import_status": ImportStatus.no_image, "import_detail": f"img2dataset: {told}"}
+            cause = values.get("error_message") or values.get("status") or "no reason given"
+            return row | {"import_status": ImportStatus.no_image, "import_detail": f"img2dataset: {cause}"}
         stored = stored_row(picture(values), row["key"])
         if stored["import_status"] == ImportStatus.ok:
             stored["sha256"] = hashed or stored["sha256"]

@@ -38,7 +38,7 @@ class WebDatasetConfig(Config):
 class WebDataset(Importer):
     """One row per sample, in the order of the archives. Its key is the archive's and the sample's name.
 
-    Whether a sample changed is told by its members' headers (name, size, time); their bytes are read once.
+    Whether a sample changed is decided by its members' headers (name, size, time); their bytes are read once.
     """
 
     name = "webdataset"

@@ -83,7 +83,7 @@ class Answer:
 
 
 class MalformedResponse(Exception):
-    """The server's reply is no chat completion: not JSON, no choices, or no message. `usage` if it told one."""
+    """The server's reply is no chat completion: not JSON, no choices, or no message. `usage` if it sent one."""
 
     def __init__(self, message: str, usage: Usage | None = None):
         super().__init__(message)
@@ -91,11 +91,11 @@ class MalformedResponse(Exception):
 
 
 class ErrorResponse(Exception):
-    """The server's reply is an error, sent with status 200; `status` is the HTTP status it means, if told."""
+    """The server's reply is an error, sent with status 200; `status` is the HTTP status it means, if it says so."""
 
-    def __init__(self, told: str, status: int | None):
-        super().__init__(told)
-        self.told, self.status = told, status
+    def __init__(self, reported: str, status: int | None):
+        super().__init__(reported)
+        self.reported, self.status = reported, status
 
 
 def read_response(raw: str | bytes) -> Answer:
@@ -126,7 +126,11 @@ def error_text(error: Any) -> str:
     if isinstance(error, dict):
         parts = [error.get("code"), error.get("type"), error.get("message")]
         if not any(parts):
-            parts = [told if isinstance(told, str) else json.dumps(told) for told in error.values() if told]
+            parts = [
+                reported if isinstance(reported, str) else json.dumps(reported)
+                for reported in error.values()
+                if reported
+            ]
         error = " ".join(str(part) for part in parts if part)
     return _clean(" ".join(str(error or "").split()))
 
@@ -141,10 +145,10 @@ def _object(raw: str | bytes) -> dict[str, Any]:
     return response
 
 
-def _error(told: Any) -> ErrorResponse:
-    code = told.get("code") if isinstance(told, dict) else None
+def _error(reported: Any) -> ErrorResponse:
+    code = reported.get("code") if isinstance(reported, dict) else None
     status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else None
-    return ErrorResponse(error_text(told), status if status and 400 <= status <= 599 else None)
+    return ErrorResponse(error_text(reported), status if status and 400 <= status <= 599 else None)
 
 
 def _text(content: Any) -> str | None:
@@ -178,22 +182,22 @@ def _status(finish_reason: str, refusal: Any) -> tuple[AnswerStatus, str | None]
     return AnswerStatus.ok, None
 
 
-def _usage(told: Any) -> Usage | None:
+def _usage(reported: Any) -> Usage | None:
     """What the server counted. Some count what a model thinks in the total only: it is output, and paid for."""
-    if not isinstance(told, dict):
+    if not isinstance(reported, dict):
         return None
-    prompt, completion = _count(told.get("prompt_tokens")), _count(told.get("completion_tokens"))
+    prompt, completion = _count(reported.get("prompt_tokens")), _count(reported.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
-    completion = max(completion, (_count(told.get("total_tokens")) or 0) - prompt)
-    details = told.get("prompt_tokens_details")
+    completion = max(completion, (_count(reported.get("total_tokens")) or 0) - prompt)
+    details = reported.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else 0
     return Usage(prompt, completion, min(cached or 0, prompt))
 
 
-def _count(told: Any) -> int | None:
-    whole = isinstance(told, int) or (isinstance(told, float) and told.is_integer())
-    return int(told) if whole and 0 <= told <= _MOST_TOKENS else None
+def _count(reported: Any) -> int | None:
+    whole = isinstance(reported, int) or (isinstance(reported, float) and reported.is_integer())
+    return int(reported) if whole and 0 <= reported <= _MOST_TOKENS else None
 
 
 def _clean(text: str) -> str:

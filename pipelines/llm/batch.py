@@ -42,9 +42,9 @@ _NO_ANSWER = Failure(
 class QueueFull(Exception):
     """The provider took no further batch: too many tokens wait in batches already."""
 
-    def __init__(self, told: str):
-        super().__init__(told)
-        self.failure = Failure(AnswerStatus.unavailable, told)
+    def __init__(self, reported: str):
+        super().__init__(reported)
+        self.failure = Failure(AnswerStatus.unavailable, reported)
 
 
 @dataclass
@@ -197,8 +197,8 @@ class BatchClient(LlmClient):
                 content = await self._patiently(lambda file_id=file_id: self.http.files.content(file_id))  # type: ignore[misc]
                 results.update(read_lines(content.content))
         except openai.NotFoundError:
-            told = f"the server does not know batch {batch_id} any more"
-            gone = Failure(AnswerStatus.unavailable, told, retry=True, may_be_billed=True)
+            reported = f"the server does not know batch {batch_id} any more"
+            gone = Failure(AnswerStatus.unavailable, reported, retry=True, may_be_billed=True)
             return dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), gone)
         if batch.status == "failed":
             results.update(self._refused(name, batch))
@@ -206,8 +206,8 @@ class BatchClient(LlmClient):
 
     def _refused(self, name: str, batch: Any) -> dict[str, str | Failure]:
         """A batch that the server did not accept: the reason, for each of its lines; raises QueueFull."""
-        told = batch.errors.data[0] if batch.errors and batch.errors.data else None
-        code, message = (told.code or "", told.message or "") if told else ("", "no reason given")
+        reported = batch.errors.data[0] if batch.errors and batch.errors.data else None
+        code, message = (reported.code or "", reported.message or "") if reported else ("", "no reason given")
         detail = f"the batch was refused: {code} {message}"[:300]
         if "limit" in code:
             raise QueueFull(detail)

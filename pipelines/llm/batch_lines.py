@@ -26,6 +26,6 @@ def _read_line(line: dict[str, Any]) -> tuple[str, str | Failure]:
     if response.get("status_code") == 200:
         return line["custom_id"], json.dumps(response["body"])
     if response:
-        told = error_text((response.get("body") or {}).get("error"))
-        return line["custom_id"], explain_http(response["status_code"], {}, told)
+        reported = error_text((response.get("body") or {}).get("error"))
+        return line["custom_id"], explain_http(response["status_code"], {}, reported)
     return line["custom_id"], Failure(AnswerStatus.unavailable, error_text(error), retry=True)

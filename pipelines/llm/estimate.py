@@ -28,19 +28,19 @@ def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatReq
         cache = AnswerCache(store) if store else None
         prompts: dict[str, dict[str, Any]] = {}
         for request, expected in requests:
-            told = prompts.setdefault(
+            sums = prompts.setdefault(
                 request.prompt, {"requests": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "most_tokens": 0}
             )
             if cache is not None and cache.holds(request.key()):
-                told["cached"] += 1
+                sums["cached"] += 1
                 continue
-            told["requests"] += 1
+            sums["requests"] += 1
             seen_input, seen_output = seen.get(request.prompt, (None, expected))
             pictures = any(message.images for message in request.messages)
             likely = _likely_input(request, settings.image_tokens)
-            told["input_tokens"] += seen_input if pictures and seen_input is not None else likely
-            told["output_tokens"] += seen_output
-            told["most_tokens"] += request.most_input_tokens(settings.image_tokens) + request.max_output_tokens
+            sums["input_tokens"] += seen_input if pictures and seen_input is not None else likely
+            sums["output_tokens"] += seen_output
+            sums["most_tokens"] += request.most_input_tokens(settings.image_tokens) + request.max_output_tokens
     finally:
         if store is not None:
             store.close()
@@ -65,12 +65,12 @@ def _lengths_seen(store: CacheStore, settings: EndpointConfig) -> dict[str, tupl
 
 def _priced(settings: EndpointConfig, prompts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     price = settings.price.scaled(0.5) if settings.price and settings.mode == "batch" else settings.price
-    for told in prompts.values():
-        outputs = told["requests"] * settings.max_output_tokens
-        likely = Usage(told["input_tokens"], told["output_tokens"])
-        most = Usage(told["most_tokens"] - outputs, outputs)
-        told["cost"], told["most"] = (price.cost(likely), price.cost(most)) if price else (None, None)
+    for sums in prompts.values():
+        outputs = sums["requests"] * settings.max_output_tokens
+        likely = Usage(sums["input_tokens"], sums["output_tokens"])
+        most = Usage(sums["most_tokens"] - outputs, outputs)
+        sums["cost"], sums["most"] = (price.cost(likely), price.cost(most)) if price else (None, None)
     names = ("requests", "cached", "input_tokens", "output_tokens", "most_tokens")
-    totals = {name: sum(told[name] for told in prompts.values()) for name in names}
-    costs = {name: sum(told[name] for told in prompts.values()) if price else None for name in ("cost", "most")}
+    totals = {name: sum(sums[name] for sums in prompts.values()) for name in names}
+    costs = {name: sum(sums[name] for sums in prompts.values()) if price else None for name in ("cost", "most")}
     return {"model": settings.model, "provider": settings.provider, **totals, **costs, "by_prompt": prompts}

@@ -60,10 +60,10 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """One of the `EXPECTED` exceptions as a Failure."""
     if isinstance(error, openai.APIStatusError):
-        told = error_text(error.body) or " ".join(str(error.message).split())
-        return explain_http(error.status_code, dict(error.response.headers), told)
+        reported = error_text(error.body) or " ".join(str(error.message).split())
+        return explain_http(error.status_code, dict(error.response.headers), reported)
     if isinstance(error, ErrorResponse):
-        return explain_http(error.status or _UNTOLD, {}, error.told)
+        return explain_http(error.status or _UNTOLD, {}, error.reported)
     if isinstance(error, MalformedResponse):
         return Failure(AnswerStatus.malformed, str(error), retry=True, may_be_billed=True, usage=error.usage)
     causes = _causes(error)
@@ -85,9 +85,9 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-def explain_http(status: int, headers: dict[str, str], told: str) -> Failure:
-    """An HTTP status other than 200, with the code and message of its body in `told`."""
-    signs, detail = told.lower(), f"HTTP {status}: {told}"[:300]
+def explain_http(status: int, headers: dict[str, str], reported: str) -> Failure:
+    """An HTTP status other than 200, with the code and message of its body in `reported`."""
+    signs, detail = reported.lower(), f"HTTP {status}: {reported}"[:300]
     if any(sign in signs for sign in _CREDIT_SIGNS):
         return Failure(AnswerStatus.unauthorized, detail, stops_run=True)
     if is_transient_http(status) or status == 409:

@@ -69,11 +69,11 @@ class Tally:
             for (model, prompt), sums in sorted(self._sums.items())
         ]
         missing = sorted(self._unanswered.items())
-        return [*answered, *({"event": "unanswered", "status": status, **told} for status, told in missing)]
+        return [*answered, *({"event": "unanswered", "status": status, **counts} for status, counts in missing)]
 
 
 def read_run(dataset: str, run: str) -> dict[str, list[dict[str, Any]]]:
-    """What all fragments of a run told: `answers` by model and prompt, `unanswered` by status with one row's detail.
+    """What all fragments of a run report: `answers` by model and prompt, `unanswered` by status with one row's detail.
 
     Both lists are empty for a run that asked nothing. `cost` (USD) is what the answers cost when they were bought,
     `paid` what those did that are not of the cache.
@@ -83,13 +83,13 @@ def read_run(dataset: str, run: str) -> dict[str, list[dict[str, Any]]]:
     for record in read_records(Store(dataset), run):
         for event in record["events"]:
             if event.get("event") == "answered":
-                told = sums.setdefault((event["model"], event["prompt"]), dict.fromkeys(_SUMS, 0))
+                counts = sums.setdefault((event["model"], event["prompt"]), dict.fromkeys(_SUMS, 0))
                 for part in _SUMS:
-                    told[part] += event[part]
+                    counts[part] += event[part]
             elif event.get("event") == "unanswered":
-                told = missing.setdefault(event["status"], {"rows": 0, "detail": event["detail"]})
-                told["rows"] += event["rows"]
+                counts = missing.setdefault(event["status"], {"rows": 0, "detail": event["detail"]})
+                counts["rows"] += event["rows"]
     return {
-        "answers": [{"model": model, "prompt": prompt, **told} for (model, prompt), told in sorted(sums.items())],
-        "unanswered": [{"status": status, **told} for status, told in sorted(missing.items())],
+        "answers": [{"model": model, "prompt": prompt, **counts} for (model, prompt), counts in sorted(sums.items())],
+        "unanswered": [{"status": status, **counts} for status, counts in sorted(missing.items())],
     }

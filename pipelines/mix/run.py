@@ -34,7 +34,7 @@ COUNTED = frozenset({"taken", "image_missing", *UNFIT, "nothing_to_learn", "too_
 left out by an earlier step, or by the recipe's own filters and weights."""
 
 PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-"""Encoded before anything runs: a tokenizer without the template's control tokens is told at once."""
+"""Encoded before anything runs: a tokenizer without the template's control tokens is reported at once."""
 
 
 def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner) -> RunSummary:
@@ -91,8 +91,8 @@ def _empty_sources(recipe: MixRecipe, opened: dict[str, Dataset], summary: RunSu
         for fragment in opened[source.rows].fragments:
             counts.update(made[f"{name}-{fragment.id}"].statuses)
         if not counts["taken"]:
-            told = ", ".join(f"{number} {reason}" for reason, number in counts.most_common()) or "it has no rows"
-            yield f"mix source {name!r} gave no row: {told}."
+            why = ", ".join(f"{number} {reason}" for reason, number in counts.most_common()) or "it has no rows"
+            yield f"mix source {name!r} gave no row: {why}."
 
 
 def _unfit_rows(work: Work, summary: RunSummary) -> Iterator[str]:

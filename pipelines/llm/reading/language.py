@@ -25,7 +25,7 @@ _FEWEST_WORDS = 8
 def is_other_language(text: str, language: str) -> str | None:
     """What speaks against `text` being in `language` (one of `KNOWN`, all in Latin script), or None.
 
-    Short or mixed texts count as right: only clear cases are told.
+    Short or mixed texts count as right: only clear cases are reported.
     """
     letters = [letter for letter in text if letter.isalpha()]
     foreign = [letter for letter in letters if not unicodedata.name(letter, "").startswith("LATIN")]

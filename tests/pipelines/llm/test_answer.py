@@ -124,7 +124,7 @@ def test_a_text_that_the_server_broke_off_is_no_answer():
 def test_an_error_with_status_200_is_the_error_that_it_tells(error, told, status):
     with pytest.raises(ErrorResponse) as caught:
         read_response(json.dumps({"error": error}))
-    assert (caught.value.told, caught.value.status) == (told, status)
+    assert (caught.value.reported, caught.value.status) == (told, status)
 
 
 def test_brackets_without_end_are_a_reason_too():
