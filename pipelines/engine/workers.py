@@ -72,8 +72,14 @@ class Workforce:
     def close(self) -> None:
         """End the workers; what they are making is given up."""
         self._stop.set()
-        for worker in self._workers:
+        # Side by side: each process takes a fifth of a second to end.
+        ends = [threading.Thread(target=worker.close) for worker in self._workers[1:]]
+        for end in ends:
+            end.start()
+        for worker in self._workers[:1]:
             worker.close()
+        for end in ends:
+            end.join()
         self._log.flush()
 
     def _judge(self, made: Made) -> None:
