@@ -51,6 +51,7 @@ class Workforce:
         self._lost = 0
         self._hopeless: LavaBeamError | None = None
         self._workers: list[Worker] = []
+        self._free: list[Worker] = []
         if hands.kind == "processes":
             crew = Crew(maker, context, _counted_for(context.run))
             self._hire: Callable[[], Worker] = crew.hire
@@ -98,27 +99,44 @@ class Workforce:
         for task in tasks:
             line.put(task)
         done: queue.SimpleQueue[Made | BaseException] = queue.SimpleQueue()
-        for _ in range(min(self._hands.count, len(tasks))):
-            threading.Thread(target=self._serve, args=(line, done), daemon=True).start()
+        threads = [
+            threading.Thread(target=self._serve, args=(line, done), daemon=True)
+            for _ in range(min(self._hands.count, len(tasks)))
+        ]
+        for thread in threads:
+            thread.start()
         for _ in tasks:
             made = done.get()
             if isinstance(made, BaseException):
                 self._stop.set()
                 raise made
             yield made
+        for thread in threads:  # so that their workers are free for the next tasks
+            thread.join()
 
     def _serve(self, line: queue.SimpleQueue[Task], done: queue.SimpleQueue[Made | BaseException]) -> None:
         try:
-            worker = self._hire()
-            if worker not in self._workers:
-                self._workers.append(worker)
+            worker = self._free_worker()
             while not self._stop.is_set():
-                done.put(self._one(worker, line.get_nowait()))
+                try:
+                    task = line.get_nowait()
+                except queue.Empty:
+                    self._free.append(worker)
+                    return
+                done.put(self._one(worker, task))
             worker.close()  # also one that was hired while the others were ended
-        except queue.Empty:
-            return
         except BaseException as error:
             done.put(error)  # a defect: raised again in the thread that waits, so that the run ends with it
+
+    def _free_worker(self) -> Worker:
+        """One that earlier tasks were made by, or a new one."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            worker = self._hire()
+        if worker not in self._workers:
+            self._workers.append(worker)
+        return worker
 
     def _one(self, worker: Worker, task: Task) -> Made:
         if self._hopeless is not None:

@@ -20,6 +20,7 @@ from schemas.errors import SchemaError, WorkerError
 from schemas.store import Store
 from schemas.writing import write_dataset
 from tests.pipelines.engine.test_run import files, keys, shout
+from tests.pipelines.steps import Twin
 
 ROOT = Path(__file__).parents[3]
 FRAGMENTS = 12
@@ -43,6 +44,15 @@ def test_any_number_of_workers_makes_the_same_files(tmp_path):
         assert len({record["process"] for record in records}) == workers
         assert len([path for path in (folder / "runs" / summary.run).iterdir() if path.suffix == ".jsonl"]) == 1
     assert made[0] == made[1] == made[2]
+
+
+def test_the_ranges_of_a_dataset_wide_step_share_the_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.engine.blocks.RANGE_ROWS", 20)
+    write_dataset(tmp_path / "many", "images", [keys(10 * number, 10) for number in range(FRAGMENTS)])
+    summary = run_step(Twin(Twin.Config()), tmp_path / "many", Runner("local", 2))
+    records = [one for one in read_records(Store(tmp_path / "many"), summary.run) if "twin." in one["file"]]
+    assert len(records) == FRAGMENTS
+    assert len({record["process"] for record in records}) <= 2
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_fragment_made_again(many):
