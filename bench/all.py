@@ -31,8 +31,8 @@ def main() -> None:
         if done.returncode:
             failed.append(file.name)
             continue
-        told = json.loads(done.stdout.strip().splitlines()[-1])
-        figures += told if isinstance(told, list) else [told]
+        reported = json.loads(done.stdout.strip().splitlines()[-1])
+        figures += reported if isinstance(reported, list) else [reported]
     missed = [one["figure"] for one in figures if not one["ok"]]
     print(f"{len(figures)} figures, {len(missed)} missed their goal: {missed}; failed: {failed}")
     print(json.dumps(figures))

@@ -3,7 +3,7 @@
 `python -m bench.download [--images 2000] [--memory-images 10000] [--peer-python PYTHON]`. A server process of our own
 serves distinct JPEGs of about 50 KB over HTTP and HTTPS, a connection each. Both engines run in this order, in a
 process each, with as many threads. The peer is img2dataset as it comes, which decodes, resizes and encodes again; what
-it takes when told to keep the bytes is printed too. Without img2dataset here, an environment for it is made once under
+it takes when set to keep the bytes is printed too. Without img2dataset here, an environment for it is made once under
 bench/output. Goals: HTTPS keeping bytes 1/10 of it and 2.5 ms, HTTPS
 re-encoding 1/5, HTTP keeping bytes 1/2; memory flat.
 """
@@ -93,11 +93,11 @@ class Bench:
         return self.run([sys.executable, "-m", "bench.downloading.ours"], mode, urls, *dataset)
 
     def tell_more(self) -> None:
-        """Figures without a goal: open connections, and img2dataset told to keep the bytes."""
+        """Figures without a goal: open connections, and img2dataset set to keep the bytes."""
         print("https keep, connections kept open:", self.ours("keep", self.urls("https", self.options.images, "/keep")))
-        for mode, told in (("keep", "decodes, keeps the bytes"), ("unchecked", "keeps the bytes without a look")):
+        for mode, variant in (("keep", "decodes, keeps the bytes"), ("unchecked", "keeps the bytes without a look")):
             for scheme in ("http", "https"):
-                print(f"img2dataset {scheme}, {told}: {self.theirs(mode, scheme)}", flush=True)
+                print(f"img2dataset {scheme}, {variant}: {self.theirs(mode, scheme)}", flush=True)
 
     def theirs(self, mode: str, scheme: str) -> dict[str, Any]:
         if (mode, scheme) not in self._theirs:
@@ -116,9 +116,9 @@ class Bench:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stderr}")
-        told = json.loads(done.stdout.strip().splitlines()[-1])
-        assert told["ok"] == told["count"], told
-        return told
+        reported = json.loads(done.stdout.strip().splitlines()[-1])
+        assert reported["ok"] == reported["count"], reported
+        return reported
 
 
 def figure(name: str, value: float, peer: float, goal: str, ok: bool) -> dict[str, Any]:

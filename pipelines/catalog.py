@@ -25,14 +25,14 @@ GROUPS = {"step": "lavabeam.steps", "importer": "lavabeam.importers"}
 class Entry:
     """`module:attribute` of a class, and one line of help."""
 
-    place: str
+    location: str
     help: str
     package: str = ""
     """The installed package that it comes from; empty for ours."""
 
     def load(self) -> Any:
         """The class. Of a package that cannot be imported the caller reports the error."""
-        module, _, attribute = self.place.partition(":")
+        module, _, attribute = self.location.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
 
@@ -117,7 +117,7 @@ def _find(name: str, entries: dict[str, Entry], kind: str, base: type[T]) -> typ
         ) from error
     if not (isinstance(found, type) and issubclass(found, base)) or getattr(found, "name", None) != name:
         raise InputError(
-            f"{kind} {name!r} of the package {entry.package}: {entry.place} is not a {base.__name__} named {name!r}."
+            f"{kind} {name!r} of the package {entry.package}: {entry.location} is not a {base.__name__} named {name!r}."
         )
     return found
 

@@ -19,7 +19,7 @@ from pipelines.engine.summary import RunSummary
 from pipelines.engine.work import preview_derive, preview_step, run_derive, run_step
 from pipelines.llm.asks import AsksLlm
 from pipelines.mix import load_mix, preview_mix, run_mix
-from pipelines.mix.recipe import place
+from pipelines.mix.recipe import resolve
 from schemas.config import StrictModel, nearest, parse, read_yaml, substitute
 from schemas.errors import InputError
 
@@ -141,7 +141,7 @@ def _action(name: str, order: dict, where: str, beside: Path, folder: str | Path
 
 
 def _mix_action(order: MixOrder, beside: Path, folder: str | Path, variables: dict) -> Action:
-    path, target = beside / order.recipe, place(order.to, folder)
+    path, target = beside / order.recipe, resolve(order.to, folder)
     # Without `folder`, because the tokenizer may be made by an earlier line.
     sources = load_mix(path, variables=variables).sources.values()
     named = [name for source in sources for name in (source.conversations, source.images) if name is not None]
@@ -151,14 +151,14 @@ def _mix_action(order: MixOrder, beside: Path, folder: str | Path, variables: di
         lambda runner, retry: run_mix(load_mix(path, folder, variables), target, runner),
         lambda retry: preview_mix(load_mix(path, folder, variables), target),
         target,
-        tuple(place(name, folder) for name in named),
+        tuple(resolve(name, folder) for name in named),
     )
 
 
 def _import_action(order: ImportOrder, where: str, folder: str | Path) -> Action:
     kind = catalog.importer(order.importer)
     importer = kind(parse(order.config, kind.Config, where))
-    target, other = place(order.to, folder), other_source(order.append, order.replace, where)
+    target, other = resolve(order.to, folder), other_source(order.append, order.replace, where)
     return Action(
         "import",
         f"import -> {order.to}",
@@ -179,10 +179,10 @@ class StepLine:
         if self.derives and order.to is None:
             raise InputError(f"{where}: the key 'to' is missing: {kind.name} makes another dataset.")
         given = {name: order.config[name] for name in kind.datasets if isinstance(order.config.get(name), str)}
-        self.named = {name: place(value, folder) for name, value in given.items()}
+        self.named = {name: resolve(value, folder) for name, value in given.items()}
         self.options = {**order.config, **self.named}
-        self.source = place(order.dataset, folder)
-        self.target = place(order.to, folder) if order.to is not None else self.source
+        self.source = resolve(order.dataset, folder)
+        self.target = resolve(order.to, folder) if order.to is not None else self.source
         self.title = f"{kind.name} {order.dataset}" + (f" -> {order.to}" if order.to is not None else "")
         self.step()
 

@@ -121,12 +121,12 @@ class Chunk:
 
     def file(self, row: int) -> FileEntry | None:
         """The file of one fragment of the chunk, if that has it."""
-        block, place = divmod(row, BLOCK)
+        block, index = divmod(row, BLOCK)
         number, entries = self._block
         if number != block:
             entries = files_of(self.table.slice(block * BLOCK, BLOCK))
             self._block = (block, entries)
-        return entries[place]
+        return entries[index]
 
 
 def check_inside(table: pa.Table, where: str) -> None:
@@ -152,10 +152,10 @@ def _may_lead_outside(names: pa.ChunkedArray) -> bool:
 def _encode(table: pa.Table, schema: pa.Schema) -> bytes:
     """The table as an Arrow stream of one batch, its dictionaries in order of appearance and its buffers compact."""
     table = table.take(pa.array(np.arange(table.num_rows))).combine_chunks()
-    for place, field in enumerate(schema):
+    for index, field in enumerate(schema):
         if pa.types.is_dictionary(field.type):
-            column = table.column(place).cast(pa.string()).combine_chunks().dictionary_encode()
-            table = table.set_column(place, field, column.cast(field.type))
+            column = table.column(index).cast(pa.string()).combine_chunks().dictionary_encode()
+            table = table.set_column(index, field, column.cast(field.type))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_table(table.cast(schema))

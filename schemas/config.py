@@ -85,14 +85,14 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {place!r}. {nearest(str(problem['loc'][-1]), _known_keys(model, problem['loc'][:-1]))}"
+        return f"unknown key {where!r}. {nearest(str(problem['loc'][-1]), _known_keys(model, problem['loc'][:-1]))}"
     if problem["type"] == "missing":
-        return f"the key {place!r} is missing."
+        return f"the key {where!r} is missing."
     found = repr(problem.get("input"))
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{place or 'value'}: {message} (found {found if len(found) < 80 else found[:77] + '...'})."
+    return f"{where or 'value'}: {message} (found {found if len(found) < 80 else found[:77] + '...'})."
 
 
 def _is_list(field: Any) -> bool:
@@ -104,9 +104,9 @@ def _is_list(field: Any) -> bool:
     return any(get_origin(kind) is list or Ellipsis in get_args(kind) for kind in kinds)
 
 
-def _known_keys(model: Any, place: tuple) -> list[str]:
-    """Field names of the model that stands at `place` (list indexes and union tags are stepped over)."""
-    for part in place:
+def _known_keys(model: Any, where: tuple) -> list[str]:
+    """Field names of the model that stands at `where` (list indexes and union tags are stepped over)."""
+    for part in where:
         field = model.model_fields.get(part) if isinstance(part, str) and hasattr(model, "model_fields") else None
         if field is not None:
             model = next(iter(_models_in(field.annotation)), model)

@@ -93,13 +93,13 @@ class DatasetFragments(Sequence[Fragment]):
         return self.manifest.totals.fragments
 
     @overload
-    def __getitem__(self, place: int) -> Fragment: ...
+    def __getitem__(self, index: int) -> Fragment: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Fragment]: ...
-    def __getitem__(self, place: int | slice) -> Fragment | list[Fragment]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        number = place + len(self) if place < 0 else place
+    def __getitem__(self, index: slice) -> list[Fragment]: ...
+    def __getitem__(self, index: int | slice) -> Fragment | list[Fragment]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
         found = self._kept.get(number)
         if found is None:
             found = Fragment(self.store, self.manifest.fragments[number])

@@ -81,9 +81,9 @@ def _find(store: Store, keep: int | None, older_than: float | None, leases: list
     found, pinned = Garbage(), {lease.manifest for lease in leases}
     kept: list[Manifest] = []
     known = manifests.numbers(store)
-    for place, number in enumerate(known):
-        newest = place == len(known) - 1
-        if not newest and number not in pinned and keep is not None and place < len(known) - keep:
+    for index, number in enumerate(known):
+        newest = index == len(known) - 1
+        if not newest and number not in pinned and keep is not None and index < len(known) - keep:
             found.manifests.append(number)
             continue
         one = manifests.read(store, number)

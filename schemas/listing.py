@@ -143,15 +143,15 @@ class Fragments(Sequence[FragmentEntry]):
         return self._ends[-1] if self._ends else 0
 
     @overload
-    def __getitem__(self, place: int) -> FragmentEntry: ...
+    def __getitem__(self, index: int) -> FragmentEntry: ...
     @overload
-    def __getitem__(self, place: slice) -> list[FragmentEntry]: ...
-    def __getitem__(self, place: int | slice) -> FragmentEntry | list[FragmentEntry]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        number = place + len(self) if place < 0 else place
+    def __getitem__(self, index: slice) -> list[FragmentEntry]: ...
+    def __getitem__(self, index: int | slice) -> FragmentEntry | list[FragmentEntry]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
         if not 0 <= number < len(self):
-            raise IndexError(f"fragment {place} of {len(self)}")
+            raise IndexError(f"fragment {index} of {len(self)}")
         which, row = self.locate(number)
         return self.ranges[which].fragment(row)
 
@@ -223,7 +223,7 @@ def layouts(files: list[Chunk]) -> list[list[tuple[str, str] | None]]:
     first = np.sort(np.unique(codes, axis=1, return_index=True)[1])
     words = [column.dictionary.to_pylist() for column in encoded]
     texts: list[list[Any]] = [
-        [words[place][code] if code >= 0 else None for place, code in enumerate(codes[:, row])] for row in first
+        [words[index][code] if code >= 0 else None for index, code in enumerate(codes[:, row])] for row in first
     ]
     return [
         [None if columns is None else (version, columns) for version, columns in zip(one[::2], one[1::2], strict=True)]

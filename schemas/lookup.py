@@ -50,18 +50,18 @@ class RowsByKey:
         """The first row of each key, -1 for a key that no row has: int64, shape (keys,)."""
         wanted = keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())
         hashed = hashes(wanted)
-        places = np.searchsorted(self._hashes, hashed)
+        slots = np.searchsorted(self._hashes, hashed)
         rows = np.full(len(hashed), -1, np.int64)
         open_ = np.arange(len(hashed))
         while len(open_):
             # A round per row that shares the hash; nearly always there is one.
-            open_ = open_[places[open_] < len(self._hashes)]
-            open_ = open_[self._hashes[places[open_]] == hashed[open_]]
-            candidates = self._rows[places[open_]]
+            open_ = open_[slots[open_] < len(self._hashes)]
+            open_ = open_[self._hashes[slots[open_]] == hashed[open_]]
+            candidates = self._rows[slots[open_]]
             same = self._have_keys(candidates, wanted.take(pa.array(open_)))
             rows[open_[same]] = candidates[same]
             open_ = open_[~same]
-            places[open_] += 1
+            slots[open_] += 1
         return rows
 
     def _have_keys(self, rows: np.ndarray, keys: pa.Array) -> np.ndarray:

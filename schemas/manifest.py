@@ -259,9 +259,9 @@ def _chunks(ranges: list[RangeRef], name: str) -> list[str]:
 def _first_problem(error: ValidationError) -> tuple[str, str, str]:
     """(field, what was found, what was expected) of the first thing that is wrong."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"]) or "the file"
+    where = ".".join(str(part) for part in problem["loc"]) or "the file"
     found = "nothing" if problem["type"] == "missing" else repr(problem["input"])
-    return repr(place), found if len(found) < 80 else f"{found[:77]}...", problem["msg"]
+    return repr(where), found if len(found) < 80 else f"{found[:77]}...", problem["msg"]
 
 
 def _broken(where: str, field: str, found: str, expected: str) -> str:

@@ -34,13 +34,13 @@ def check_disjoint(
         theirs = [(entry.id, entry.files["base"].fingerprint) for entry in after]
         if [(entry.id, entry.files["base"].fingerprint) for entry in listed] != theirs:
             raise Conflict("another list of fragments")
-    places, places_before = (_places(after), _places(before)) if changed else ({}, {})
+    positions, positions_before = (_positions(after), _positions(before)) if changed else ({}, {})
     for fragment, files in changed.items():
-        if fragment not in places:
+        if fragment not in positions:
             raise Conflict(f"a list without fragment {fragment}")
-        was = before.files(places_before[fragment]) if fragment in places_before else None
+        was = before.files(positions_before[fragment]) if fragment in positions_before else None
         for name, entry in files.items():
-            _check_file(fragment, name, entry, files, after.files(places[fragment]), was)
+            _check_file(fragment, name, entry, files, after.files(positions[fragment]), was)
 
 
 def _check_file(
@@ -68,31 +68,31 @@ def merged(
     for files in (*(entry.files for entry in listed or ()), *changed.values()):
         names.update(dict.fromkeys(files))
     if listed is None:
-        places = _places(present) if changed else {}
-        return _with_changed(present, changed, places, list(names)), list(names)
-    places = _places(present)
+        positions = _positions(present) if changed else {}
+        return _with_changed(present, changed, positions, list(names)), list(names)
+    positions = _positions(present)
     before = start if start is not None and newest is not None and start.number != newest.number else None
     unchanged = _Unchanged(before.fragments if before else present)
     cut = [listed[start : start + RANGE] for start in range(0, len(listed), RANGE)]
-    return [_relisted(part, changed, present, places, list(names), unchanged) for part in cut], list(names)
+    return [_relisted(part, changed, present, positions, list(names), unchanged) for part in cut], list(names)
 
 
-def _places(fragments: Fragments) -> dict[str, int]:
+def _positions(fragments: Fragments) -> dict[str, int]:
     """Fragment id -> its number. Raises CorruptError when two fragments share an id."""
     ids = fragments.ids
-    places = {name: number for number, name in enumerate(ids)}
-    if len(places) < len(ids):
-        twice = next(name for number, name in enumerate(ids) if places[name] != number)
+    positions = {name: number for number, name in enumerate(ids)}
+    if len(positions) < len(ids):
+        twice = next(name for number, name in enumerate(ids) if positions[name] != number)
         raise CorruptError(f"the manifest lists fragment {twice!r} twice, expected once. Return to the version before.")
-    return places
+    return positions
 
 
-def _with_changed(present: Fragments, changed: Changed, places: dict[str, int], names: list[str]) -> list[Range]:
+def _with_changed(present: Fragments, changed: Changed, positions: dict[str, int], names: list[str]) -> list[Range]:
     """The ranges with other files in some fragments."""
     by_range: dict[int, dict[str, Rows]] = {}
     for fragment, files in changed.items():
-        if fragment in places:
-            which, row = present.locate(places[fragment])
+        if fragment in positions:
+            which, row = present.locate(positions[fragment])
             _add(by_range.setdefault(which, {}), row, files)
     return [
         _overlaid(one, one.ids, {name: one.files.get(name) for name in names}, by_range[number])
@@ -106,12 +106,12 @@ def _relisted(
     part: Sequence[FragmentEntry],
     changed: Changed,
     present: Fragments,
-    places: dict[str, int],
+    positions: dict[str, int],
     names: list[str],
     unchanged: _Unchanged,
 ) -> Range:
     """One range of a new list: files that the fragments have already, those listed with them, and the changed ones."""
-    rows = np.array([places.get(entry.id, -1) for entry in part], np.int64)
+    rows = np.array([positions.get(entry.id, -1) for entry in part], np.int64)
     overlay: dict[str, Rows] = {}
     for row, entry in enumerate(part):
         for name in entry.files:
@@ -133,14 +133,14 @@ class _Unchanged:
 
     def __init__(self, fragments: Fragments):
         self.fragments = fragments
-        self._places: dict[str, int] | None = None
+        self._positions: dict[str, int] | None = None
 
-    def __call__(self, files: Mapping[str, FileEntry], name: str, fragment: str, place: int) -> bool:
-        if self._places is None:
-            self._places = _places(self.fragments)
-        if fragment not in self._places:
+    def __call__(self, files: Mapping[str, FileEntry], name: str, fragment: str, index: int) -> bool:
+        if self._positions is None:
+            self._positions = _positions(self.fragments)
+        if fragment not in self._positions:
             return False
-        was = self.fragments.files(self._places[fragment])
+        was = self.fragments.files(self._positions[fragment])
         if isinstance(files, Files) and files.is_row_of(was, name):
             return True
         return was.get(name) == files[name]
@@ -163,14 +163,14 @@ def _same_range(present: Fragments, rows: np.ndarray) -> Range | None:
 
 def _gathered(present: Fragments, name: str, rows: np.ndarray) -> pa.Table | None:
     """The files of any fragments, by number, -1 for a new one; None when none of them has such a file."""
-    places = [present.locate(int(row)) if row >= 0 else (-1, -1) for row in rows]
-    used = [which for which in sorted({which for which, _ in places}) if which >= 0]
+    positions = [present.locate(int(row)) if row >= 0 else (-1, -1) for row in rows]
+    used = [which for which in sorted({which for which, _ in positions}) if which >= 0]
     used = [which for which in used if name in present.ranges[which].files]
     if not used:
         return None
     starts = dict(zip(used, np.cumsum([0, *(present.ranges[which].ref.fragments for which in used)]), strict=False))
     table = pa.concat_tables([take_all(present.ranges[which].files[name]) for which in used])
-    taken = np.array([starts[which] + row if which in starts else -1 for which, row in places], np.int64)
+    taken = np.array([starts[which] + row if which in starts else -1 for which, row in positions], np.int64)
     return take_files(table, taken)
 
 

@@ -170,8 +170,8 @@ def _unusable(rule: StatusRule, statuses: pa.Array) -> pa.Array:
 
 
 def _chosen(rule: StatusRule, statuses: pa.Array) -> pa.Array:
-    places = pc.index_in(statuses, value_set=pa.array(list(rule.by_choice), pa.string()))
-    return pa.array(list(rule.by_choice.values()), pa.string()).take(places)
+    indices = pc.index_in(statuses, value_set=pa.array(list(rule.by_choice), pa.string()))
+    return pa.array(list(rule.by_choice.values()), pa.string()).take(indices)
 
 
 def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:

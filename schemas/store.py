@@ -180,11 +180,14 @@ class Store:
             prefix = len(self.fs._strip_protocol(self.root).rstrip("/")) + 1
             yield from ((name[prefix:], int(found["size"] or 0)) for name, found in inside.items())
             return
-        for place, _, names in os.walk(self.path(folder)):
-            inner = os.path.relpath(place, self.root).replace(os.sep, "/")
+        for folder_path, _, names in os.walk(self.path(folder)):
+            inner = os.path.relpath(folder_path, self.root).replace(os.sep, "/")
             for name in names:
                 with suppress(FileNotFoundError):
-                    yield (name if inner == "." else f"{inner}/{name}"), os.lstat(os.path.join(place, name)).st_size
+                    yield (
+                        (name if inner == "." else f"{inner}/{name}"),
+                        os.lstat(os.path.join(folder_path, name)).st_size,
+                    )
 
     def temporaries(self) -> Iterator[tuple[str, str, int]]:
         """(name, token of its writer, bytes) of every unfinished file. Local only: elsewhere a file is put whole."""
@@ -194,10 +197,10 @@ class Store:
 
     def remove_empty_folders(self, folder: str) -> None:
         """Remove the empty folders below `folder`; object stores have none."""
-        for place, _, names in os.walk(self.path(folder), topdown=False) if self.local else ():
+        for folder_path, _, names in os.walk(self.path(folder), topdown=False) if self.local else ():
             if not names:
                 with suppress(OSError):  # not empty
-                    os.rmdir(place)
+                    os.rmdir(folder_path)
 
     def temporary(self, name: str) -> str:
         """The path of a new unfinished file that will be `name`."""

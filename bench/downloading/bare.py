@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bench.downloading.ours import cpu, told
+from bench.downloading.ours import cpu, reported
 from pipelines.download.connect import tls_context
 
 
@@ -21,7 +21,9 @@ def main() -> None:
     urls, threads = Path(sys.argv[2]).read_text().split(), int(sys.argv[3])
     before, started = cpu(), time.perf_counter()
     sizes = asyncio.run(fetch_all(urls, threads))
-    print(json.dumps(told(sum(size > 0 for size in sizes), len(urls), cpu() - before, time.perf_counter() - started)))
+    print(
+        json.dumps(reported(sum(size > 0 for size in sizes), len(urls), cpu() - before, time.perf_counter() - started))
+    )
 
 
 async def fetch_all(urls: list[str], threads: int) -> list[int]:

@@ -71,7 +71,7 @@ def one_fragment(step: Download, urls: list[str]) -> dict:
         )
         used, seconds = cpu() - before, time.perf_counter() - started
     step.teardown()
-    return told(entry.statuses.get("ok", 0), len(urls), used, seconds)
+    return reported(entry.statuses.get("ok", 0), len(urls), used, seconds)
 
 
 def whole_run(step: Download, urls: list[str], target: str) -> dict:
@@ -85,10 +85,10 @@ def whole_run(step: Download, urls: list[str], target: str) -> dict:
     used, seconds = cpu() - before, time.perf_counter() - started
     ok = Dataset.open(target).manifest.statuses()["download"].get("ok", 0)
     shutil.rmtree(target)
-    return told(ok, len(urls), used, seconds)
+    return reported(ok, len(urls), used, seconds)
 
 
-def told(ok: int, count: int, used: float, seconds: float) -> dict:
+def reported(ok: int, count: int, used: float, seconds: float) -> dict:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     # Pages of files are the kernel's to drop; what a process really holds is its anonymous memory.
     peak, now_files = int(status["VmHWM"].split()[0]), int(status["RssFile"].split()[0])

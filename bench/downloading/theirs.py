@@ -1,7 +1,7 @@
 """img2dataset on a list of URLs, in a process of its own. Prints one JSON line: CPU ms per image, images ok.
 
 `python theirs.py keep|encode|unchecked URLS_FILE THREADS`. `encode` resizes and encodes again, as img2dataset does
-unless told otherwise; `keep` decodes each picture and keeps its bytes; `unchecked` (its disable_all_reencoding) keeps
+unless set otherwise; `keep` decodes each picture and keeps its bytes; `unchecked` (its disable_all_reencoding) keeps
 whatever came, without a look at it. Needs img2dataset alone, so that it may live in an environment of its own. Its
 Downloader is called as its main function calls it, with reading EXIF switched off (ours does not).
 """
@@ -34,9 +34,9 @@ RESIZERS = {
 def main() -> None:
     mode, urls, threads = sys.argv[1], Path(sys.argv[2]).read_text().split(), int(sys.argv[3])
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        told = measure(mode, urls, threads, folder)
+        reported = measure(mode, urls, threads, folder)
     # Its resizer may leave the stream at /dev/null; the copy made before it ran still leads out.
-    os.write(OUT, (json.dumps(told) + "\n").encode())
+    os.write(OUT, (json.dumps(reported) + "\n").encode())
 
 
 def measure(mode: str, urls: list[str], threads: int, folder: str) -> dict:

@@ -108,9 +108,9 @@ def mix(
     """
     from lavabeam.recipes import locate
     from pipelines.mix import load_mix, preview_mix, run_mix
-    from pipelines.mix.recipe import place
+    from pipelines.mix.recipe import resolve
 
-    loaded, target = load_mix(locate(recipe, "mixes"), folder, pairs(settings)), place(target, folder)
+    loaded, target = load_mix(locate(recipe, "mixes"), folder, pairs(settings)), resolve(target, folder)
     if dry_run:
         return print_preview(preview_mix(loaded, target), None, as_json)
     done = [run_mix(loaded, target, _runner(runner, workers, beam_arguments(ctx)))]

@@ -34,7 +34,7 @@ def rows_with(dataset: Dataset, wanted: str, limit: int) -> list[int]:
     found, start = [], 0
     for fragment in dataset.fragments:
         values = fragment.read([column]).column(0).to_pylist() if column in fragment.owner else []
-        found += [start + place for place, value in enumerate(values) if value == status]
+        found += [start + index for index, value in enumerate(values) if value == status]
         start += fragment.rows
         if len(found) >= limit:
             break
@@ -67,7 +67,7 @@ def statuses_of_steps(dataset: Dataset) -> list[tuple[str, str, str]]:
 def show_rows(dataset: Dataset, rows: list[int], images: Path | None, as_json: bool) -> None:
     """Print rows by number with all their columns, and why they are left out; raises InputError for other numbers."""
     standing = Standing.of(dataset, Use(pictures="image" in dataset.columns))
-    for place, number in enumerate(rows):
+    for index, number in enumerate(rows):
         if not 0 <= number < dataset.rows:
             raise InputError(f"{dataset.path}: there is no row {number}; rows are 0 to {dataset.rows - 1}.")
         row = dataset[number]
@@ -79,7 +79,7 @@ def show_rows(dataset: Dataset, rows: list[int], images: Path | None, as_json: b
         if as_json:
             print_json(shown)
         else:
-            if place:
+            if index:
                 click.echo()
             print_table(("column", "value"), [(name, str(value)) for name, value in shown.items() if value is not None])
 

@@ -34,10 +34,10 @@ class NucleusSampling(LogitsProcessor):
 
 def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     """Logits (rows, vocabulary) with -inf outside the smallest set of likeliest tokens whose mass reaches `top_p`."""
-    ordered, places = logits.sort(descending=True, stable=True)
+    ordered, order = logits.sort(descending=True, stable=True)
     mass = ordered.softmax(dim=-1)
     outside = mass.cumsum(dim=-1) - mass >= top_p
-    return torch.empty_like(logits).scatter(-1, places, ordered.masked_fill(outside, float("-inf")))
+    return torch.empty_like(logits).scatter(-1, order, ordered.masked_fill(outside, float("-inf")))
 
 
 def _number(seed: int, key: str) -> int:

@@ -93,9 +93,9 @@ def companions(members: pa.RecordBatch, nodes: np.ndarray, roots: np.ndarray) ->
 
     order = np.argsort(nodes)
     nodes, roots = np.append(nodes[order], np.uint64(0)), np.append(roots[order], np.uint64(0))
-    place = np.searchsorted(nodes[:-1], values)
-    known = hashed & (nodes[place] == values) & (place < len(nodes) - 1)
-    root[hashed] = np.where(known, roots[place], values)[hashed]
+    index = np.searchsorted(nodes[:-1], values)
+    known = hashed & (nodes[index] == values) & (index < len(nodes) - 1)
+    root[hashed] = np.where(known, roots[index], values)[hashed]
     crowded[hashed] = _shared(near.filter(near.is_valid()))[0] | known[hashed]
 
     alike, codes = _shared(members.column("sha256").filter(pa.array(~hashed)))
@@ -122,9 +122,9 @@ def decide(members: pa.RecordBatch) -> pa.RecordBatch:
     members = members.take(pa.array(order))
     keys, digests = members.column("key"), members.column("sha256").dictionary_encode().indices.to_numpy()
     ranks = pc.rank(keys, sort_keys="ascending", tiebreaker="first").to_numpy()
-    places = np.empty(len(ranks) + 1, np.int64)
-    places[ranks] = np.arange(len(ranks))
-    smallest = places[np.minimum.reduceat(ranks, starts)] if len(starts) else starts
+    row_of_rank = np.empty(len(ranks) + 1, np.int64)
+    row_of_rank[ranks] = np.arange(len(ranks))
+    smallest = row_of_rank[np.minimum.reduceat(ranks, starts)] if len(starts) else starts
     itself = np.arange(len(root)) == first
     columns = [
         members.column("row"),

@@ -70,14 +70,14 @@ class Dedupe(DatasetStep[DedupeConfig]):
 
         So does one whose perceptual hash is not 16 hex digits.
         """
-        places = np.flatnonzero(rows.column("dedupe_sha256").is_valid().to_numpy(zero_copy_only=False))
-        rows = rows.take(pa.array(places))
+        row_numbers = np.flatnonzero(rows.column("dedupe_sha256").is_valid().to_numpy(zero_copy_only=False))
+        rows = rows.take(pa.array(row_numbers))
         sides = [rows.column(name).fill_null(0).cast(pa.int64()) for name in ("dedupe_width", "dedupe_height")]
         width, height = (side.to_numpy() for side in sides)
         near = hash_numbers(rows.column("dedupe_phash"))
         large = self.config.near & (np.minimum(width, height) >= self.config.near_min_size)
         columns = [
-            pa.array(places),
+            pa.array(row_numbers),
             pc.if_else(pa.array(large), near, pa.scalar(None, pa.uint64())),
             pa.array(width * height),
             sha256_bytes(rows.column("dedupe_sha256")),

@@ -50,7 +50,7 @@ class Img2datasetEngine:
             rows: dict[int, dict[str, Any]] = {}
             if sent:
                 self._run(folder, [str(checked[number]) for number in sent], [expected[number] for number in sent])
-                rows = {sent[place]: row for place, row in _read(Path(folder, ArrowSampleWriter.FILE))}
+                rows = {sent[index]: row for index, row in _read(Path(folder, ArrowSampleWriter.FILE))}
             for number, url in enumerate(checked):
                 if isinstance(url, Failure):
                     yield {"status": url.status.value, "detail": url.detail}

@@ -112,8 +112,8 @@ def block_of(columns: Mapping[str, np.ndarray]) -> pa.RecordBatch:
 
 def with_row_offset(batch: pa.RecordBatch, offset: int) -> pa.RecordBatch:
     """`batch` with `offset` added to its column `row`."""
-    place = batch.schema.get_field_index("row")
-    return batch.set_column(place, batch.schema.field(place), pc.add(batch.column(place), offset))
+    index = batch.schema.get_field_index("row")
+    return batch.set_column(index, batch.schema.field(index), pc.add(batch.column(index), offset))
 
 
 def part_of(values: np.ndarray, parts: int) -> np.ndarray:
@@ -140,11 +140,11 @@ def divide(batch: pa.RecordBatch, keys: np.ndarray) -> Iterator[tuple[int, bytes
 
 def aligned(batch: pa.RecordBatch, rows: int) -> pa.RecordBatch:
     """One row for each of `rows`: the row of `batch` whose column `row` has its number, or nulls."""
-    places = batch.column("row").to_numpy()
+    row_numbers = batch.column("row").to_numpy()
     index = np.zeros(rows, np.int64)
-    index[places] = np.arange(len(places))
+    index[row_numbers] = np.arange(len(row_numbers))
     absent = np.ones(rows, bool)
-    absent[places] = False
+    absent[row_numbers] = False
     return batch.take(pa.array(index, mask=absent))
 
 

@@ -38,9 +38,11 @@ def run_import(importer: Source, target: str | Path, runner: Runner, other: Othe
     Raises InputError for a source that is not among those of `target`, unless `other` says what to do with it, and
     for a key that two sources have.
     """
-    work, place, schema = _planned(importer, target, other)
+    work, source_number, schema = _planned(importer, target, other)
     several = work.step_entry is not None and len(work.step_entry.sources) > 1
-    maker = _OneOfSeveral(importer, work, schema, place) if several else ImportMaker(importer, work.target, schema)
+    maker = (
+        _OneOfSeveral(importer, work, schema, source_number) if several else ImportMaker(importer, work.target, schema)
+    )
     return work.run(runner, maker)
 
 
@@ -52,13 +54,13 @@ def preview_import(importer: Source, target: str | Path, other: Other = "refuse"
 def _planned(importer: Source, target: str | Path, other: Other) -> tuple[Work, int, pa.Schema]:
     """The work, the place of the importer's source among those of the dataset, and the columns of its rows."""
     work = Work("import", str(target), importer.makes)
-    sources, place = _placed(importer, work, other)
-    slices = importer.slices([entry.rows for entry in work.present.values() if source_of(entry.id) == place])
+    sources, source_number = _placed(importer, work, other)
+    slices = importer.slices([entry.rows for entry in work.present.values() if source_of(entry.id) == source_number])
     if not slices:
         raise InputError(f"import {importer.name!r}: the source has no rows. Nothing was written.")
     for number in range(len(sources)):
-        if number == place:
-            _add_slices(work, importer, slices, place)
+        if number == source_number:
+            _add_slices(work, importer, slices, source_number)
         else:
             for entry in [one for one in work.present.values() if source_of(one.id) == number]:
                 work.keep(entry)
@@ -66,7 +68,7 @@ def _planned(importer: Source, target: str | Path, other: Other) -> tuple[Work, 
     work.step_entry = StepEntry(
         version=importer.version, config=config, name="import", sources=sources, statuses=importer.status_rule
     )
-    return work, place, importer.rows(slices[0]).schema
+    return work, source_number, importer.rows(slices[0]).schema
 
 
 def _placed(importer: Source, work: Work, other: Other) -> tuple[list[SourceEntry], int]:
@@ -86,21 +88,21 @@ def _placed(importer: Source, work: Work, other: Other) -> tuple[list[SourceEntr
     )
 
 
-def _add_slices(work: Work, importer: Source, slices: Sequence[Any], place: int) -> None:
+def _add_slices(work: Work, importer: Source, slices: Sequence[Any], source_number: int) -> None:
     for number, slice_ in enumerate(slices):
-        plan = plan_of(importer, slice_, place)
-        name = f"{number:04d}-{plan[:8]}" if place == 0 else f"s{place + 1}-{number:04d}-{plan[:8]}"
+        plan = plan_of(importer, slice_, source_number)
+        name = f"{number:04d}-{plan[:8]}" if source_number == 0 else f"s{source_number + 1}-{number:04d}-{plan[:8]}"
         empty = FragmentEntry(id=name, rows=slice_.rows, files={})
-        placed = replace(slice_, offset=place * ROW_NUMBERS)
+        placed = replace(slice_, offset=source_number * ROW_NUMBERS)
         work.add(work.present.get(name, empty), plan, {}, frozenset(), source=placed, rows=slice_.rows)
 
 
 class _OneOfSeveral(ImportMaker):
     """Refuses rows whose key another source of the dataset has: nothing could tell them apart afterwards."""
 
-    def __init__(self, importer: Source, work: Work, schema: pa.Schema, place: int):
+    def __init__(self, importer: Source, work: Work, schema: pa.Schema, source_number: int):
         super().__init__(importer, work.target, schema)
-        self.place, self.manifest = place, work.old.manifest.number if work.old else 0
+        self.source_number, self.manifest = source_number, work.old.manifest.number if work.old else 0
         self._taken: np.ndarray | None = None
 
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
@@ -122,7 +124,7 @@ class _OneOfSeveral(ImportMaker):
     def _others(self) -> Iterator[Fragment]:
         """The fragments of the other sources."""
         dataset = Dataset.open(self.target, at=self.manifest)
-        return (part for part in dataset.fragments if source_of(part.id) != self.place)
+        return (part for part in dataset.fragments if source_of(part.id) != self.source_number)
 
     def _refusal(self, key: str, part: Fragment) -> str:
         sources = known_sources(Dataset.open(self.target, at=self.manifest))

@@ -117,8 +117,8 @@ class StepMaker(Maker[FragmentEntry]):
             redo = again.slice(start, self.step.batch_rows).to_numpy()
             new = fresh.take(int(redo.sum()))
             order = [0] * len(redo)
-            for place, row in enumerate(redo.nonzero()[0]):
-                order[row] = place + old.num_rows
+            for index, row in enumerate(redo.nonzero()[0]):
+                order[row] = index + old.num_rows
             order = [order[row] if redo[row] else row for row in range(len(redo))]
             yield from pa.concat_tables([old, new]).take(order).combine_chunks().to_batches()
 

@@ -23,9 +23,9 @@ def source_of(fragment: str) -> int:
     return int(later[1]) - 1 if later else 0
 
 
-def plan_of(importer: Source, slice_: SourceSlice, place: int) -> str:
-    """What decides the rows of a slice of source number `place`; a source's own place is no part of the first one's."""
-    placed = (place,) if place else ()
+def plan_of(importer: Source, slice_: SourceSlice, number: int) -> str:
+    """What decides the rows of a slice of source `number`; its number does not enter for the first source."""
+    placed = (number,) if number else ()
     return fingerprint("import", importer.name, importer.version, importer.config.identity(), slice_.digest, *placed)
 
 
@@ -68,16 +68,16 @@ def find_source(importer: Source, sources: Sequence[SourceEntry], present: Seque
 
     The second finds a source that was moved, as long as its first fragment is unchanged.
     """
-    candidates = [place for place, one in enumerate(sources) if one.importer in ("", importer.name)]
+    candidates = [number for number, one in enumerate(sources) if one.importer in ("", importer.name)]
     config = importer.config.model_dump(mode="json")
-    for place in candidates:
-        if all(_same(config.get(name), sources[place].config.get(name)) for name in importer.located_by):
-            return place
-    for place in candidates:
-        own = [entry for entry in present if source_of(entry.id) == place]
+    for number in candidates:
+        if all(_same(config.get(name), sources[number].config.get(name)) for name in importer.located_by):
+            return number
+    for number in candidates:
+        own = [entry for entry in present if source_of(entry.id) == number]
         slices = importer.slices([entry.rows for entry in own])
-        if own and slices and own[0].files["base"].plan == plan_of(importer, slices[0], place):
-            return place
+        if own and slices and own[0].files["base"].plan == plan_of(importer, slices[0], number):
+            return number
     return None
 
 

@@ -1,4 +1,4 @@
-"""Running a step: plan what is missing, make it as a Beam job, commit it. A rerun makes only what is missing.
+"""Running a step: find what is missing, make it as a Beam job, commit it. A rerun makes only what is missing.
 
 A killed run left finished column files that no manifest names: the next run finds them by their fingerprint in their
 name and takes them over.
@@ -122,7 +122,7 @@ def _verdict_job(work: Work) -> Callable[..., None]:
 
 @dataclass
 class Work:
-    """The plan of one run: what is there already, and the tasks for what is not."""
+    """The work of one run: what is there already, and the tasks for what is not."""
 
     name: str
     target: str

@@ -100,7 +100,7 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
         return self._written(batches, samples_wanted(previous, retry))
 
     def source_rows(self, batch: pa.RecordBatch) -> int:
-        """As many as there are pictures: all that is made of one lies in one batch."""
+        """As many as there are pictures: all that is made of one picture is in one batch."""
         return len({keys[0] for keys in batch.column("image_keys").to_pylist()})
 
     def _written(self, batches: Iterator[pa.RecordBatch], samples: Mapping[str, int]) -> Iterator[pa.RecordBatch]:

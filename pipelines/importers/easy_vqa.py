@@ -93,7 +93,7 @@ class EasyVqa(Importer):
         key = self.config.image_key.format(split=self.config.split, number=number)
         order = random.Random(f"{self.config.seed}/{key}").sample(questions, len(questions))
         hands = -(-len(order) // self.config.turns)
-        return [(key, place, order[place::hands]) for place in range(hands)]
+        return [(key, index, order[index::hands]) for index in range(hands)]
 
 
 def package_folder() -> Path:
@@ -112,9 +112,9 @@ def read_questions(path: str | Path) -> list[Question]:
         raise InputError(f"{path}: no such file. Give the path of Easy-VQA's questions.json.") from error
     except ValueError as error:
         raise InputError(f"{path}: this is not JSON ({error}).") from error
-    for place, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+    for index, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         if not (isinstance(entry, list) and [type(part) for part in entry] == [str, str, int]):
-            raise InputError(f"{path}: entry {place} is {entry!r}; expected [question, answer, picture number].")
+            raise InputError(f"{path}: entry {index} is {entry!r}; expected [question, answer, picture number].")
     return [(question, answer, number) for question, answer, number in entries]
 
 
@@ -147,14 +147,14 @@ def _present(question: str, answer: str) -> bool:
     return (answer == "yes") != negated
 
 
-def _conversation(image_key: str, place: int, questions: Sequence[Question]) -> dict[str, Any]:
+def _conversation(image_key: str, index: int, questions: Sequence[Question]) -> dict[str, Any]:
     messages = []
     for turn, (question, answer, _) in enumerate(questions):
         picture = [{"type": "image", "text": None}] if turn == 0 else []
         messages.append({"role": "user", "content": [*picture, {"type": "text", "text": question}]})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     return {
-        "key": f"{image_key}/{place}",
+        "key": f"{image_key}/{index}",
         "image_keys": [image_key],
         "messages": messages,
         "kind": "vqa",

@@ -78,7 +78,7 @@ class HuggingFace(Importer):
 
     def rows(self, slice: Slice) -> pa.Table:
         found = _opened(slice.location["path"]).read(slice.location["row"], slice.rows)
-        return stored_table([self._row(values, slice.first + place) for place, values in enumerate(found)])
+        return stored_table([self._row(values, slice.first + index) for index, values in enumerate(found)])
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
         image = values.pop(self.config.image)

@@ -157,12 +157,12 @@ def _file(fs: fsspec.AbstractFileSystem, name: str) -> bytes | None:
 
 
 def _member(path: str, key: str) -> bytes | None:
-    place = _members(path).get(key)
-    if place is None:
+    span = _members(path).get(key)
+    if span is None:
         return None
     with fsspec.open(path, "rb") as file:
-        file.seek(place[0])
-        return file.read(place[1])
+        file.seek(span[0])
+        return file.read(span[1])
 
 
 @lru_cache(maxsize=4)
@@ -170,8 +170,8 @@ def _members(path: str) -> dict[str, tuple[int, int]]:
     """Key -> (offset, bytes) of every picture of an archive, from its headers alone."""
     try:
         with fsspec.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            places = ((member.name.rpartition("."), member) for member in archive)
-            return {stem: (member.offset_data, member.size) for (stem, _, end), member in places if end in FORMATS}
+            members = ((member.name.rpartition("."), member) for member in archive)
+            return {stem: (member.offset_data, member.size) for (stem, _, end), member in members if end in FORMATS}
     except tarfile.TarError as error:
         raise InputError(f"{path}: this is not a tar archive, or it was cut ({error}).") from error
 

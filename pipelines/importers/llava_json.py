@@ -66,8 +66,8 @@ class LlavaJson(Importer):
     def rows(self, slice: Slice) -> pa.Table:
         source = TextSource(slice.location["path"], slice.location["format"])
         rows = []
-        for place, raw in enumerate(source.records_in(Span(**slice.location["span"]))):
-            rows.append(self._row(source.parse(raw), slice.first + place))
+        for index, raw in enumerate(source.records_in(Span(**slice.location["span"]))):
+            rows.append(self._row(source.parse(raw), slice.first + index))
         return conversation_table(rows)
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:

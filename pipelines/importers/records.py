@@ -78,8 +78,8 @@ class TextSource:
         try:
             value = json.loads(text)
         except json.JSONDecodeError as error:
-            place = f"{error.msg}, character {error.pos + 1} of the record"
-            raise InputError(f"{self.path}:{raw.line}: this is not JSON ({place}). Correct it.") from error
+            where = f"{error.msg}, character {error.pos + 1} of the record"
+            raise InputError(f"{self.path}:{raw.line}: this is not JSON ({where}). Correct it.") from error
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self.path}:{raw.line}: JSON that cannot be read ({error}). Correct it.") from error
         if not isinstance(value, dict):

@@ -86,7 +86,7 @@ class UrlList(Importer):
             source = TextSource(path, format)
             values = [source.parse(raw) for raw in source.records_in(Span(**slice.location["span"]))]
         extra = [pa.field(name, pa.string()) for name in self.config.extra]
-        return image_table([self._row(value, slice.first + place) for place, value in enumerate(values)], extra)
+        return image_table([self._row(value, slice.first + index) for index, value in enumerate(values)], extra)
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
         # Objects of a JSON list need not all have the same names, so names are matched row by row.

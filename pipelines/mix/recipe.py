@@ -92,10 +92,10 @@ def load_mix(path: str | Path, folder: str | Path | None = None, variables: dict
 
 def _placed(source: MixSource, folder: Path) -> MixSource:
     names = {"conversations": source.conversations, "images": source.images}
-    return source.model_copy(update={key: place(name, folder) for key, name in names.items() if name is not None})
+    return source.model_copy(update={key: resolve(name, folder) for key, name in names.items() if name is not None})
 
 
-def place(name: str, folder: str | Path) -> str:
+def resolve(name: str, folder: str | Path) -> str:
     """Where dataset `name` lies: itself when it is a path or URL, else inside `folder`."""
     if "://" in name or Path(name).is_absolute() or name.startswith("."):
         return name

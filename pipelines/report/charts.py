@@ -49,9 +49,9 @@ def histogram(values: Sequence[int], unit: str, bins: int = 32) -> str:
     step = (WIDTH - LEFT - RIGHT) / bins
     scale = (HEIGHT - TOP - BOTTOM) / max(counts)
     bars = "".join(
-        f'<rect x="{LEFT + place * step:.1f}" width="{max(step - 1, 1):.1f}" '
+        f'<rect x="{LEFT + index * step:.1f}" width="{max(step - 1, 1):.1f}" '
         f'y="{HEIGHT - BOTTOM - count * scale:.1f}" height="{count * scale:.1f}" class="bar"/>'
-        for place, count in enumerate(counts)
+        for index, count in enumerate(counts)
     )
     ends = (
         f'<text x="{LEFT}" y="{HEIGHT - 8}">{low:g}</text>'
@@ -64,7 +64,7 @@ def histogram(values: Sequence[int], unit: str, bins: int = 32) -> str:
 def smoothed(values: Sequence[float]) -> list[float]:
     """The mean of each value and those around it, over a twentieth of all."""
     reach = max(len(values) // 40, 1)
-    windows = [values[max(place - reach, 0) : place + reach + 1] for place in range(len(values))]
+    windows = [values[max(index - reach, 0) : index + reach + 1] for index in range(len(values))]
     return [sum(window) / len(window) for window in windows]
 
 

@@ -143,7 +143,7 @@ def spread(rows: Sequence[int], count: int) -> list[int]:
     """At most `count` of `rows`, evenly spaced, the first one included."""
     if len(rows) <= count:
         return list(rows)
-    return [rows[place * len(rows) // count] for place in range(count)]
+    return [rows[index * len(rows) // count] for index in range(count)]
 
 
 def _steps(dataset: Dataset) -> list[StepCounts]:
@@ -203,10 +203,10 @@ def _fill_failures(section: Section, standing: Standing) -> None:
         reasons = standing.of_fragment(fragment)
         section.failed += len(reasons) - reasons.null_count
         wanted = FAILURES - len(section.failures)
-        for place in np.flatnonzero(reasons.is_valid().to_numpy(zero_copy_only=False))[: max(wanted, 0)].tolist():
-            reason = reasons[place].as_py()
+        for index in np.flatnonzero(reasons.is_valid().to_numpy(zero_copy_only=False))[: max(wanted, 0)].tolist():
+            reason = reasons[index].as_py()
             rule = rules.get(reason.partition("=")[0])
-            section.failures.append(_failure(dataset, start + place, reason, rule))
+            section.failures.append(_failure(dataset, start + index, reason, rule))
         start += fragment.rows
 
 

@@ -29,17 +29,17 @@ class Images:
             return [], "images dataset not named"
         found, note = [], f"not in {', '.join(Path(dataset.path).name for dataset in self._datasets)}"
         for key in keys:
-            place = self._place(key)
-            if place is None:
+            row = self._find(key)
+            if row is None:
                 continue
-            picture = thumbnail(place[0].take([place[1]], ["image"])[0]["image"])
+            picture = thumbnail(row[0].take([row[1]], ["image"])[0]["image"])
             if picture is not None:
                 found.append(picture)
             else:
-                note = self._reason(*place)
+                note = self._reason(*row)
         return found, note
 
-    def _place(self, key: str) -> tuple[Dataset, int] | None:
+    def _find(self, key: str) -> tuple[Dataset, int] | None:
         if self._indexes is None:
             with_pictures = [dataset for dataset in self._datasets if "image" in dataset.columns]
             self._indexes = [(RowsByKey(one), Standing.of(one, Use(pictures=True))) for one in with_pictures]

@@ -29,9 +29,9 @@ def test_a_misspelt_key_in_a_list_is_found_too():
 
 
 def test_every_problem_is_told():
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         parse({"engine": "mine", "fetch": {"thread_count": "many"}}, Outer, "here")
-    assert str(told.value).count("here:") == 2
+    assert str(raised.value).count("here:") == 2
 
 
 @pytest.mark.parametrize(

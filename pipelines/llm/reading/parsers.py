@@ -93,13 +93,13 @@ def parse_json(text: str) -> Any:
 
 def _json_values(text: str) -> list[Any]:
     """The JSON objects and lists in a text, one after the other. Line breaks inside strings are let pass."""
-    reader, values, place, misses = json.JSONDecoder(strict=False), [], 0, 0
-    while misses < _MOST_BRACKETS and (found := _BRACKET.search(text, place)):
+    reader, values, position, misses = json.JSONDecoder(strict=False), [], 0, 0
+    while misses < _MOST_BRACKETS and (found := _BRACKET.search(text, position)):
         try:
-            value, place = reader.raw_decode(text, found.start())
+            value, position = reader.raw_decode(text, found.start())
             values.append(value)
         except (ValueError, RecursionError):
-            place, misses = found.end(), misses + 1
+            position, misses = found.end(), misses + 1
     return values
 
 

@@ -28,8 +28,8 @@ def call(tmp_path):
 
 def test_a_run_says_what_it_asked_and_paid(call):
     with FaultyServer() as server:
-        told = json.loads(call(server, "--price", "{input: 1000000, output: 0}", "--json").stdout)[0]["answers"]
-        (one,) = told
+        reported = json.loads(call(server, "--price", "{input: 1000000, output: 0}", "--json").stdout)[0]["answers"]
+        (one,) = reported
         assert (one["model"], one["prompt"], one["answers"], one["cached"]) == ("m", "describe/1", 2, 0)
         assert one["paid"] == one["cost"] == one["input_tokens"]
         again = call(server, "--temperature", "0.7", "--checks")

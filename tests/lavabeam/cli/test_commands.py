@@ -42,13 +42,13 @@ def test_help_lists_every_command_in_the_order_of_use():
 
 
 def test_a_step_documents_its_options():
-    told = call("download", "--help").output
-    assert "--thread-count" in told and "--image-size" in told and "--retry " in told
+    reported = call("download", "--help").output
+    assert "--thread-count" in reported and "--image-size" in reported and "--retry " in reported
 
 
 def test_import_then_show_log_and_verify(photos):
-    told = json.loads(call("show", photos, "--json").output)
-    assert (told["rows"], told["schema"], told["manifest"]) == (2, "images/1.0", 1)
+    reported = json.loads(call("show", photos, "--json").output)
+    assert (reported["rows"], reported["schema"], reported["manifest"]) == (2, "images/1.0", 1)
     assert json.loads(call("show", photos, "--row", "0", "--json").output)["alt_text"] == "a cat"
     assert json.loads(call("log", photos, "--json").output)[0]["what"] == "import"
     assert json.loads(call("verify", photos, "--json").output)["problems"] == []
@@ -108,10 +108,10 @@ def test_an_estimate_and_a_cache_are_tables_or_json(tmp_path):
     write_dataset(tmp_path / "photos", "images", [pa.Table.from_pydict(schema)], {})
     given = ["--model", "m", "--provider", "own", "--base-url", "http://127.0.0.1:9/v1", "--kinds", "[describe]"]
     asked = ["generate", str(tmp_path / "photos"), str(tmp_path / "talks"), *given, "--cache", str(tmp_path / "cache")]
-    told = json.loads(call(*asked, "--dry-run", "--json").output)
-    assert (told["requests"], told["cached"], told["cost"]) == (2, 0, None)
+    reported = json.loads(call(*asked, "--dry-run", "--json").output)
+    assert (reported["requests"], reported["cached"], reported["cost"]) == (2, 0, None)
     table = call(*asked, "--dry-run", "--price", "{input: 1000000, output: 0}").output
-    assert f"{float(told['input_tokens']):.2f}" in table
+    assert f"{float(reported['input_tokens']):.2f}" in table
     CacheStore(tmp_path / "cache").close()
     assert json.loads(call("cache", "show", str(tmp_path / "cache"), "--json").output)["answers"] == 0
     assert "By model and prompt" in call("cache", "show", str(tmp_path / "cache")).output

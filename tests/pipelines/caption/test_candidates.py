@@ -117,8 +117,8 @@ def test_scores_are_the_models_own_and_do_not_depend_on_the_batch(scorers, name)
         expected = model(**inputs).itm_score.softmax(dim=-1)[0, 1].item()
         assert 0 < expected < 1
     else:
-        told = model(**{key: value for key, value in inputs.items() if name == "clip" or key != "attention_mask"})
-        expected = (told.image_embeds @ told.text_embeds.T).item()
+        reported = model(**{key: value for key, value in inputs.items() if name == "clip" or key != "attention_mask"})
+        expected = (reported.image_embeds @ reported.text_embeds.T).item()
     assert together[0] == pytest.approx(expected, abs=2e-4)
 
 

@@ -57,14 +57,14 @@ def test_a_row_says_what_its_caption_took_and_the_run_log_what_was_in_the_cache(
             )
         step.teardown()
     assert first == second
-    told = [{name.removeprefix("caption_"): value for name, value in row.items()} for row in first]
-    assert told[0]["request_id"] == server.requests[0]["id"]
-    assert (told[0]["input_tokens"], told[0]["output_tokens"]) == (
+    reported = [{name.removeprefix("caption_"): value for name, value in row.items()} for row in first]
+    assert reported[0]["request_id"] == server.requests[0]["id"]
+    assert (reported[0]["input_tokens"], reported[0]["output_tokens"]) == (
         server.requests[0]["prompt_tokens"],
         server.requests[0]["completion_tokens"],
     )
-    assert told[0]["cost"] == pytest.approx(told[0]["input_tokens"] / 1000 + told[0]["output_tokens"] / 500)
-    assert (told[2]["request_id"], told[2]["cost"], told[2]["status"]) == (None, None, "no_image")
+    assert reported[0]["cost"] == pytest.approx(reported[0]["input_tokens"] / 1000 + reported[0]["output_tokens"] / 500)
+    assert (reported[2]["request_id"], reported[2]["cost"], reported[2]["status"]) == (None, None, "no_image")
     fresh, cached = events
     assert (fresh["answers"], fresh["cached"], cached["cached"]) == (2, 0, 2)
     assert (fresh["model"], fresh["prompt"][:11]) == ("test/m", "recaption/1")
@@ -80,11 +80,11 @@ def test_an_estimate_counts_the_pictures_that_would_be_sent(tmp_path):
         endpoint = {"name": "endpoint", "model": "m", "provider": "test", "base_url": server.base_url}
         endpoint |= {"cache": str(tmp_path / "cache"), "price": {"input": 10, "output": 0}, "tokens_per_image": 900}
         step = CaptionStep(CaptionConfig.model_validate({"engine": endpoint, "only": {"source": ["web"]}}))
-        told = step.estimate(tmp_path / "photos")
+        reported = step.estimate(tmp_path / "photos")
         assert not server.requests
-    assert (told["requests"], told["cached"]) == (5, 0)
-    assert 5 * 900 < told["input_tokens"] < 5 * 1000
-    assert told["cost"] == pytest.approx(told["input_tokens"] / 1e5)
+    assert (reported["requests"], reported["cached"]) == (5, 0)
+    assert 5 * 900 < reported["input_tokens"] < 5 * 1000
+    assert reported["cost"] == pytest.approx(reported["input_tokens"] / 1e5)
     assert CaptionStep(CaptionConfig.model_validate({"engine": "labels"})).estimate(tmp_path / "photos") is None
 
 

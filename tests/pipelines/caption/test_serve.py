@@ -46,9 +46,9 @@ def address(tmp_path_factory):
 def listening(server, log):
     """The address that the server tells once it listens."""
     for _ in range(1200):
-        told = re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())
-        if told:
-            return f"{told[1]}/v1"
+        reported = re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())
+        if reported:
+            return f"{reported[1]}/v1"
         assert server.poll() is None, log.read_text()
         time.sleep(0.1)
     raise AssertionError(log.read_text())

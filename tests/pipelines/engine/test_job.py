@@ -79,6 +79,6 @@ def test_the_walk_finds_what_it_forbids():
     split = pipeline | beam.Create([1, 2]) | beam.Partition(lambda element, _: element % 2, 2)
     split[0] | "even" >> beam.Map(print)
     split[1] | "odd" >> beam.Map(print)
-    told = "\n".join(problems(pipeline))
-    assert "tagged outputs" in told
-    assert "even" in told and "odd" in told
+    reported = "\n".join(problems(pipeline))
+    assert "tagged outputs" in reported
+    assert "even" in reported and "odd" in reported

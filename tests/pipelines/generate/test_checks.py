@@ -164,8 +164,8 @@ def test_the_language_of_a_conversation():
     ],
 )
 def test_claims_about_objects(question, answer, found):
-    told = contradiction(question, answer, SCENE)
-    assert told == found or (found and told and told.startswith(found))
+    reported = contradiction(question, answer, SCENE)
+    assert reported == found or (found and reported and reported.startswith(found))
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,13 @@ def config(tmp_path, **changes):
 
 
 def test_an_estimate_counts_real_prompts_and_sends_nothing(images, tmp_path):
-    told = Generate(config(tmp_path)).estimate(images)
-    assert (told["requests"], told["cached"]) == (10, 0)
+    reported = Generate(config(tmp_path)).estimate(images)
+    assert (reported["requests"], reported["cached"]) == (10, 0)
     # The prompt file expects 20 tokens for each answer.
-    assert told["output_tokens"] == 200
-    assert 600 < told["input_tokens"] < 800
-    assert told["cost"] == pytest.approx((told["input_tokens"] + 2 * 200) / 1e6)
-    assert told["most"] > told["cost"]
+    assert reported["output_tokens"] == 200
+    assert 600 < reported["input_tokens"] < 800
+    assert reported["cost"] == pytest.approx((reported["input_tokens"] + 2 * 200) / 1e6)
+    assert reported["most"] > reported["cost"]
     assert not (tmp_path / "cache").exists()
 
 

@@ -69,8 +69,8 @@ def rows_of(dataset):
 def test_every_row_becomes_conversations_or_a_reason(images, tmp_path):
     with Teacher() as teacher:
         summary, talks = generate(teacher, images, tmp_path / "talks")
-    told = {one["key"]: (one["status"], one["detail"]) for one in rows_of(talks)}
-    assert told == {
+    reported = {one["key"]: (one["status"], one["detail"]) for one in rows_of(talks)}
+    assert reported == {
         "shape/describe": ("ok", None),
         "photo/describe": ("ok", None),
         "photo/conversation": ("ok", None),
@@ -226,8 +226,8 @@ def test_two_prompts_of_one_kind_make_rows_with_keys_of_their_own(tmp_path):
     write_dataset(tmp_path / "images", "images", [pa.Table.from_pylist(rows, SCHEMA)], {})
     with Teacher() as teacher:
         _, talks = generate(teacher, None, tmp_path / "talks", kinds=["detail", "detail_image"])
-    told = [(one["key"], one["kind"], one["generator"]["prompt_id"]) for one in rows_of(talks)]
-    assert told == [("a/detail", "detail", "detail"), ("a/detail_image", "detail", "detail_image")]
+    reported = [(one["key"], one["kind"], one["generator"]["prompt_id"]) for one in rows_of(talks)]
+    assert reported == [("a/detail", "detail", "detail"), ("a/detail_image", "detail", "detail_image")]
     parse({"model": "m", "kinds": [{"kind": "detail", "sources": [one]} for one in "ab"]}, GenerateConfig, where="r")
 
 

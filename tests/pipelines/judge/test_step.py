@@ -54,8 +54,8 @@ def scores_of(path):
 
 def test_conversations_get_scores_beside_them(talks):
     path, config = talks
-    told = Judge(JudgeConfig(**config)).estimate(path)
-    assert (told["requests"], told["cached"], told["output_tokens"]) == (2, 0, 180)
+    reported = Judge(JudgeConfig(**config)).estimate(path)
+    assert (reported["requests"], reported["cached"], reported["output_tokens"]) == (2, 0, 180)
     summary = run_step(Judge(JudgeConfig(**config)), path, RUNNER)
     assert summary.statuses == {"ok": 2, "not_asked": 1}
     first, without, _ = scores_of(path)

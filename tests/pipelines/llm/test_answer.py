@@ -86,7 +86,7 @@ def test_half_a_character_is_replaced_because_no_column_takes_it():
 
 
 @pytest.mark.parametrize(
-    ("told", "usage"),
+    ("reported", "usage"),
     [
         ({"prompt_tokens": 12.0, "completion_tokens": 3.0}, Usage(12, 3)),
         # thoughts that only the total counts
@@ -101,8 +101,8 @@ def test_half_a_character_is_replaced_because_no_column_takes_it():
         ({"prompt_tokens": float("nan"), "completion_tokens": 3}, None),
     ],
 )
-def test_usage_in_the_forms_that_servers_tell_it(told, usage):
-    assert read_response(response(usage=told)).usage == usage
+def test_usage_in_the_forms_that_servers_tell_it(reported, usage):
+    assert read_response(response(usage=reported)).usage == usage
 
 
 def test_a_text_that_the_server_broke_off_is_no_answer():
@@ -112,7 +112,7 @@ def test_a_text_that_the_server_broke_off_is_no_answer():
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "status"),
+    ("error", "reported", "status"),
     [
         ({"message": "slow down", "code": 429}, "429 slow down", 429),
         ({"message": "no such key", "code": "401"}, "401 no such key", 401),
@@ -121,10 +121,10 @@ def test_a_text_that_the_server_broke_off_is_no_answer():
         ({"message": "odd", "code": 7}, "7 odd", None),
     ],
 )
-def test_an_error_with_status_200_is_the_error_that_it_tells(error, told, status):
+def test_an_error_with_status_200_is_the_error_that_it_tells(error, reported, status):
     with pytest.raises(ErrorResponse) as caught:
         read_response(json.dumps({"error": error}))
-    assert (caught.value.reported, caught.value.status) == (told, status)
+    assert (caught.value.reported, caught.value.status) == (reported, status)
 
 
 def test_brackets_without_end_are_a_reason_too():

@@ -87,8 +87,8 @@ class BatchServer(FaultyServer):
             return refusal(404, "not_found", "no such batch")
         batch["polled"] += 1
         if len(self.files[batch["input_file_id"]].splitlines()) > self.most_lines:
-            told = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}
-            return web.json_response(batch | {"status": "failed", "errors": {"object": "list", "data": [told]}})
+            reported = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached", "line": None}
+            return web.json_response(batch | {"status": "failed", "errors": {"object": "list", "data": [reported]}})
         if batch["polled"] == self.polls and self.refuse:
             batch |= {"status": "failed", "errors": {"object": "list", "data": [self.refuse]}}
         elif batch["polled"] == self.polls:
@@ -216,8 +216,8 @@ def test_a_killed_run_finds_its_batch_again(tmp_path):
         assert len(server.batches) == 1
         assert set(server.answered.values()) == {1}
         assert (report["spent"].requests, report["lost"].requests) == (12, 0)
-        (told,) = summary(config.cache)["by_prompt"]
-        assert (told["prompt"], told["answers"]) == ("q/1", 12)
+        (reported,) = summary(config.cache)["by_prompt"]
+        assert (reported["prompt"], reported["answers"]) == ("q/1", 12)
 
 
 def test_a_run_killed_before_it_knew_its_batch_finds_it_by_name(tmp_path):

@@ -50,11 +50,11 @@ def test_the_summary_counts_hits_and_what_they_saved(tmp_path):
         cache.get("a")
     cache.write_hits()
     store.close()
-    told = summary(tmp_path)
-    assert (told["answers"], told["hits"], told["cost"], told["saved"]) == (2, 3, 1.0, 1.5)
-    assert (told["input_tokens"], told["output_tokens"]) == (20, 8)
-    assert told["by_prompt"][0]["prompt"] == "detail/1"
-    assert told["file_bytes"] > 0
+    reported = summary(tmp_path)
+    assert (reported["answers"], reported["hits"], reported["cost"], reported["saved"]) == (2, 3, 1.0, 1.5)
+    assert (reported["input_tokens"], reported["output_tokens"]) == (20, 8)
+    assert reported["by_prompt"][0]["prompt"] == "detail/1"
+    assert reported["file_bytes"] > 0
 
 
 def test_a_cache_of_the_first_layout_is_taken_over(tmp_path):

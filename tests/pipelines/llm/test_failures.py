@@ -49,7 +49,7 @@ def test_every_error_has_one_meaning(error, status, retry):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         ({"code": "invalid_value", "message": "no such field"}, "HTTP 400: invalid_value no such field"),
         ({"detail": "the server is pinned to another model"}, "HTTP 400: the server is pinned to another model"),
@@ -58,9 +58,9 @@ def test_every_error_has_one_meaning(error, status, retry):
         (None, "HTTP 400: failed"),
     ],
 )
-def test_the_servers_own_words_are_kept_whatever_their_form(body, told):
+def test_the_servers_own_words_are_kept_whatever_their_form(body, reported):
     error = openai.APIStatusError("failed", response=httpx2.Response(400, request=REQUEST), body=body)
-    assert explain(error).detail == told
+    assert explain(error).detail == reported
 
 
 def test_the_servers_waiting_time_is_kept():

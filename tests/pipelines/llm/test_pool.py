@@ -89,7 +89,7 @@ def test_threads_share_one_loop_and_one_client(lease, tmp_path):
 
 
 def test_a_process_that_ends_without_giving_back_closes_its_clients(tmp_path):
-    """A cluster's worker is not told that a run is over: hits would stay uncounted, connections open."""
+    """A cluster's worker does not learn that a run is over: hits would stay uncounted, connections open."""
     code = f"""
 from pipelines.llm.pool import Lease
 from pipelines.llm.settings import EndpointConfig
