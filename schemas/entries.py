@@ -44,21 +44,10 @@ class FragmentEntry:
     files: Mapping[str, FileEntry]
 
 
-class SourceEntry(BaseModel):
-    """One source of imported rows."""
-
-    model_config = ConfigDict(frozen=True)
-
-    importer: str
-    """Empty in datasets of before 0.2, which recorded the options alone."""
-    version: int
-    config: dict[str, Any]
-
-
 class StatusRule(BaseModel):
     """Where a column file keeps its rows' statuses, and which of them leave a row out (`schemas/standing.py` reads it).
 
-    `*` among `unusable` stands for every status but `ok`.
+    `*` among `unusable` stands for every status but `ok` and those in `usable`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -68,8 +57,23 @@ class StatusRule(BaseModel):
     column: str
     unusable: list[str] = []
     """Statuses of rows that nobody can use."""
+    usable: list[str] = []
+    """Statuses besides `ok` of rows that may be used."""
     by_choice: dict[str, str] = {}
     """Status -> reason: rows that are left out unless whoever reads them takes that reason's rows."""
+
+
+class SourceEntry(BaseModel):
+    """One source of imported rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    importer: str
+    """Empty in datasets of before 0.2, which recorded the options alone."""
+    version: int
+    config: dict[str, Any]
+    statuses: StatusRule | None = None
+    """What the importer says of its statuses; the entry of the rows keeps what all sources say together."""
 
 
 class StepEntry(BaseModel):

@@ -9,7 +9,7 @@ gave to rows that are left out by choice (`dedupe`: `duplicate`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from schemas.dataset import Dataset, Fragment
 from schemas.entries import StatusRule
+from schemas.errors import InputError
 from schemas.manifest import Manifest
 
 OK = "ok"
@@ -80,7 +81,9 @@ class Standing:
     def identity(self) -> list[dict[str, Any]]:
         """The rules that no release had before manifests kept them: what fingerprints cover besides the columns."""
         known = [*_BEFORE_RULES.values(), *(_base_rule(schema, step) for schema, step in _BASE_NAMES)]
-        return [rule.model_dump() for rule in self.rules if rule not in known]
+        # Rules of imports that kept no rule for a status of their own, as development versions wrote them.
+        known += [rule.model_copy(update={"usable": []}) for rule in known]
+        return [rule.model_dump() for rule in map(_without_names, self.rules) if rule not in known]
 
     def columns_in(self, present: Collection[str]) -> list[str]:
         """Those of `columns` that are among `present`."""
@@ -127,6 +130,42 @@ def status_rules(dataset: Dataset) -> dict[str, StatusRule]:
     return {**others, **rules}
 
 
+def joined(rules: Sequence[tuple[str, StatusRule]]) -> StatusRule:
+    """One rule for rows of several sources, given (name, own rule) of each, at least one.
+
+    Raises InputError where two of them mean different things by a status, so that no source's rows are judged by
+    another one's rule.
+    """
+    (first, rule), *others = rules
+    for source, one in others:
+        if one.column != rule.column:
+            raise InputError(
+                f"{first} keeps its statuses in {rule.column!r}, {source} in {one.column!r}. A dataset has one column "
+                "for them: import the source into a dataset of its own."
+            )
+    for status in dict.fromkeys(status for _, one in rules for status in _named(one)):
+        said = [(source, meant) for source, one in rules if (meant := _meaning(one, status)) is not None]
+        other = next((pair for pair in said if pair[1] != said[0][1]), None)
+        if other is not None:
+            raise InputError(
+                f"rows with the status {status!r} are {said[0][1]} in {said[0][0]}, and {other[1]} in {other[0]}. A "
+                "dataset has one rule for them: import the source into a dataset of its own."
+            )
+    return StatusRule(
+        step=rule.step,
+        column=rule.column,
+        unusable=sorted({status for _, one in rules for status in one.unusable}),
+        usable=sorted({status for _, one in rules for status in one.usable}),
+        by_choice={status: reason for _, one in rules for status, reason in one.by_choice.items()},
+    )
+
+
+def reason_of(rule: StatusRule, status: str) -> str | None:
+    """The reason why rows with `status` are left out, by choice or not; None where they may be used."""
+    others = "*" in rule.unusable and status != OK and status not in rule.usable
+    return f"{rule.step}={status}" if others or status in rule.unusable else rule.by_choice.get(status)
+
+
 def detail_column(rule: StatusRule) -> str:
     """`download_status` -> `download_detail`, `status` -> `detail`."""
     return f"{rule.column.removesuffix('status')}detail"
@@ -143,7 +182,13 @@ _BASE_NAMES = (("images", "import"), ("conversations", "import"), ("conversation
 
 
 def _base_rule(schema: str, step: str) -> StatusRule:
-    return StatusRule(step=step, column="import_status" if schema == "images" else "status", unusable=["*"])
+    column, usable = "import_status" if schema == "images" else "status", ["bad_value"] if step == "import" else []
+    return StatusRule(step=step, column=column, unusable=["*"], usable=usable)
+
+
+def rule_before(schema: str) -> StatusRule:
+    """The rule of an import that kept none."""
+    return _base_rule(schema, "import")
 
 
 def _before_rules(name: str, manifest: Manifest, schema: str) -> StatusRule | None:
@@ -160,9 +205,28 @@ def _for_use(rule: StatusRule, use: Use) -> StatusRule:
     return rule if left == rule.by_choice else rule.model_copy(update={"by_choice": left})
 
 
+def _named(rule: StatusRule) -> list[str]:
+    """The statuses that a rule names, one by one."""
+    return [*(status for status in rule.unusable if status != "*"), *rule.usable, *rule.by_choice]
+
+
+def _meaning(rule: StatusRule, status: str) -> str | None:
+    """What a source means by a status; None for one that it does not write: its rule names all others that it does."""
+    if status not in _named(rule) and set(rule.unusable) != {"*"}:
+        return None
+    reason = reason_of(rule, status)
+    return "usable" if reason is None else f"left out as {reason}"
+
+
+def _without_names(rule: StatusRule) -> StatusRule:
+    """What a rule decides: beside `*` it makes no difference which unusable statuses it names."""
+    return rule.model_copy(update={"unusable": ["*"]}) if "*" in rule.unusable else rule
+
+
 def _unusable(rule: StatusRule, statuses: pa.Array) -> pa.Array:
     if "*" in rule.unusable:
-        refused = pc.not_equal(statuses, OK)
+        accepted = pa.array([OK, *rule.usable], pa.string())
+        refused = pc.and_(statuses.is_valid(), pc.invert(pc.is_in(statuses, value_set=accepted)))
     else:
         refused = pc.is_in(statuses, value_set=pa.array(rule.unusable, pa.string()))
     reasons = pc.binary_join_element_wise(rule.step, statuses, "=")

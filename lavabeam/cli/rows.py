@@ -13,7 +13,7 @@ from lavabeam.cli.output import print_json, print_table, told_statuses
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
 from schemas.errors import InputError
-from schemas.standing import Standing, Use, status_rules
+from schemas.standing import Standing, Use, reason_of, status_rules
 
 LONGEST_NAME = 120
 """Bytes of a picture's file name that come from its key: file systems take 255."""
@@ -99,13 +99,7 @@ def _present_rules(dataset: Dataset) -> dict[str, StatusRule]:
 
 
 def _left_out(rule: StatusRule, counts: dict[str, int]) -> dict[str, str]:
-    found = {}
-    for status in counts:
-        if status in rule.unusable or ("*" in rule.unusable and status != "ok"):
-            found[status] = f"{rule.step}={status}"
-        elif status in rule.by_choice:
-            found[status] = rule.by_choice[status]
-    return found
+    return {status: reason for status in counts if (reason := reason_of(rule, status)) is not None}
 
 
 def _write_pictures(row: dict[str, Any], folder: Path) -> None:

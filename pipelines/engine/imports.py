@@ -18,7 +18,7 @@ from pipelines.engine.makers import ImportMaker, Task
 from pipelines.engine.preview import Preview
 from pipelines.engine.runners import Runner
 from pipelines.engine.source import Source
-from pipelines.engine.sources import described, find_source, known_sources, named, plan_of, source_of
+from pipelines.engine.sources import described, find_source, known_sources, named, plan_of, rule_of, source_of
 from pipelines.engine.summary import RunSummary
 from pipelines.engine.work import Work
 from schemas.dataset import Dataset, Fragment
@@ -65,9 +65,9 @@ def _planned(importer: Source, target: str | Path, other: Other) -> tuple[Work, 
             for entry in [one for one in work.present.values() if source_of(one.id) == number]:
                 work.keep(entry)
     config = importer.config.model_dump(mode="json")
-    work.step_entry = StepEntry(
-        version=importer.version, config=config, name="import", sources=sources, statuses=importer.status_rule
-    )
+    rule = rule_of(sources, importer.makes, work.target)
+    work.usable |= {*rule.usable}
+    work.step_entry = StepEntry(version=importer.version, config=config, name="import", sources=sources, statuses=rule)
     return work, source_number, importer.rows(slices[0]).schema
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from pipelines.engine.source import Source, SourceSlice
 from schemas.dataset import Dataset
-from schemas.entries import FragmentEntry, SourceEntry
+from schemas.entries import FragmentEntry, SourceEntry, StatusRule
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
+from schemas.standing import joined, rule_before
 
 _LATER = re.compile(r"s(\d+)-\d{4,}-[0-9a-f]{8}")
 """Fragments of the second source and of those behind it: s2-0000-1a2b3c4d. Those of the first have no prefix."""
@@ -32,7 +33,7 @@ def plan_of(importer: Source, slice_: SourceSlice, number: int) -> str:
 def described(importer: Source) -> SourceEntry:
     """What the manifest keeps of the source of an importer."""
     config = importer.config.model_dump(mode="json")
-    return SourceEntry(importer=importer.name, version=importer.version, config=config)
+    return SourceEntry(importer=importer.name, version=importer.version, config=config, statuses=importer.status_rule)
 
 
 def named(source: SourceEntry) -> str:
@@ -41,6 +42,14 @@ def named(source: SourceEntry) -> str:
     paths = ", ".join(path) if isinstance(path, list) else path or ""
     split = source.config.get("split") or ""
     return " ".join(part for part in (source.importer or "an import of", paths, split) if part)
+
+
+def rule_of(sources: Sequence[SourceEntry], schema: str, target: str) -> StatusRule:
+    """What the sources of `target` say of statuses together; raises InputError where two contradict each other."""
+    try:
+        return joined([(named(source), source.statuses or rule_before(schema)) for source in sources])
+    except InputError as error:
+        raise InputError(f"{target}: {error}") from None
 
 
 def known_sources(dataset: Dataset | None) -> list[SourceEntry]:

@@ -34,6 +34,7 @@ from schemas.fingerprint import fingerprint
 from schemas.lease import hold, pin, sweep
 from schemas.manifest import FileEntry, FragmentEntry, Parent, StepEntry
 from schemas.records import version_text
+from schemas.standing import OK
 from schemas.store import Store
 
 if TYPE_CHECKING:
@@ -138,8 +139,8 @@ class Work:
     """Datasets that the run reads, `source` first: what they hold now stays until it ends."""
     retrying: bool = False
     """The run is for rows to make again: a fragment that has none stays as it is."""
-    usable: str = "ok"
-    """The status of usable rows."""
+    usable: frozenset[str] = frozenset({OK})
+    """The statuses of usable rows."""
     counted: Callable[[str], bool] = bool
     """Whether rows of a status count as ones that the step was asked to work on."""
     replaced: list[tuple[FragmentEntry, str]] = field(default_factory=list)
@@ -320,7 +321,7 @@ class Work:
             self.reused,
             round(time.time() - self.started, 2),
             self.run_id,
-            ok=statuses.get(self.usable, 0) if statuses else None,
+            ok=sum(statuses.get(status, 0) for status in self.usable) if statuses else None,
             asked=asked if statuses else None,
         )
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipelines.engine.step import Config
 from schemas.entries import StatusRule
 from schemas.records import BASE
-from schemas.standing import NOT_OK
+from schemas.standing import NOT_OK, OK
 
 Item = TypeVar("Item")
 
@@ -30,11 +30,14 @@ ROWS_PER_SLICE = 1000
 
 
 class ImportStatus(StrEnum):
-    """What came of one source row. Rows that are not ok stay in the dataset, with `import_detail` telling why."""
+    """What came of one source row. Rows that are not ok stay in the dataset, with `import_detail` telling why.
+
+    All but `bad_value` leave the row out of what follows.
+    """
 
     ok = "ok"
-    no_url = "no_url"  # the url cell is empty
-    bad_value = "bad_value"  # a cell cannot be read as its column's type; the column is left empty
+    no_url = "no_url"  # the url cell is empty, and the source brings no picture
+    bad_value = "bad_value"  # a cell cannot be read as its column's type; it is left empty, the row can be used
     no_image = "no_image"  # the picture that the row names does not exist or is empty
     undecodable = "undecodable"  # the bytes are not a picture, or a cut or damaged one; they are not kept
     bad_conversation = "bad_conversation"  # turns out of order, an unknown speaker, or no turns
@@ -72,8 +75,10 @@ class Importer(ABC):
     Config: ClassVar[type[Config]]
     located_by: ClassVar[tuple[str, ...]] = ("path",)
     """The options that say which source it is; two imports that agree in them mean the same one."""
-    leaves_out: ClassVar[frozenset[str]] = NOT_OK
-    """Statuses of rows that nobody can use (schemas/standing.py)."""
+    statuses: ClassVar[type[StrEnum]] = ImportStatus
+    """Every status that a row can end with."""
+    leaves_out: ClassVar[frozenset[str]] = frozenset(ImportStatus) - {ImportStatus.ok, ImportStatus.bad_value}
+    """Statuses of rows that nobody can use (schemas/standing.py); `standing.NOT_OK` for all but `ok`."""
 
     def __init__(self, config: Any):
         self.config = config
@@ -102,8 +107,15 @@ class Importer(ABC):
 
     @property
     def status_rule(self) -> StatusRule:
-        """What the manifest keeps of the statuses."""
-        return StatusRule(step="import", column=self.status_column, unusable=sorted(map(str, self.leaves_out)))
+        """What the manifest keeps of the statuses: each by name, so that several sources of a dataset can be compared.
+
+        A status that `statuses` lacks leaves its row out.
+        """
+        known = {status.value for status in self.statuses} - {OK}
+        out = known if self.leaves_out >= NOT_OK else set(map(str, self.leaves_out))
+        return StatusRule(
+            step="import", column=self.status_column, unusable=sorted({"*"} | out), usable=sorted(known - out)
+        )
 
 
 STATUS_FIELDS = (pa.field("import_status", pa.string(), nullable=False), pa.field("import_detail", pa.string()))

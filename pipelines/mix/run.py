@@ -58,7 +58,7 @@ def _planned(recipe: MixRecipe, target: str | Path) -> tuple[Work, dict[str, Dat
     tokenizer, rule = load_tokenizer(recipe.tokenizer), ImageRule.from_dict(recipe.image) if recipe.image else None
     encode(PROBE, [], get_template(recipe.template), tokenizer, rule)
     opened = {path: Dataset.open(path) for source in recipe.sources.values() for path in _paths(source)}
-    work = Work("mix", str(target), "samples", usable="taken", counted=lambda reason: reason in COUNTED)
+    work = Work("mix", str(target), "samples", usable=frozenset({"taken"}), counted=lambda reason: reason in COUNTED)
     work.step_entry = StepEntry(version=VERSION, config=recipe.model_dump(mode="json"), name="mix")
     for name, source in recipe.sources.items():
         rows = opened[source.rows]

@@ -149,6 +149,37 @@ def test_failed_rows_are_counted_by_every_step_after_an_import(house, make):
     assert all(reason in page for reason in reasons)
 
 
+def bad_cell(folder):
+    """A good picture beside captions that are numbers."""
+    pq.write_table(pa.table({"image": [{"bytes": GOOD, "path": "1.jpg"}], "captions": [[1]]}), folder / "h.parquet")
+    return HuggingFace(HuggingFace.Config(path=str(folder / "h.parquet"))), "bad_value"
+
+
+def bad_json(folder):
+    """A good picture beside JSON that was cut."""
+    _tar(folder / "w.tar", {"0.jpg": GOOD, "0.json": b'{"source": "we'})
+    return WebDataset(WebDataset.Config(path=str(folder / "w.tar"))), "bad_value"
+
+
+def no_address(folder):
+    """A picture that was fetched from an address that the table lost."""
+    row = {"key": "0", "url": None, "caption": "a cat", "status": "success", "error_message": None, "jpg": GOOD}
+    schema = pa.schema([(name, pa.binary() if name == "jpg" else pa.string()) for name in row])
+    (folder / "out").mkdir()
+    pq.write_table(pa.Table.from_pylist([row], schema), folder / "out" / "00000.parquet")
+    return Img2dataset(Img2dataset.Config(path=str(folder / "out"))), "ok"
+
+
+@pytest.mark.parametrize("make", [bad_cell, bad_json, no_address])
+def test_a_bad_cell_does_not_hide_a_good_picture(house, make):
+    importer, status = make(house.folder)
+    summary = run_import(importer, house.folder / "photos", LOCAL)
+    assert (summary.statuses, summary.usable_share) == ({status: 1}, 1.0)
+    assert house.mix("mix", captions="key", images="photos") == {"taken": 1}
+    shown = CliRunner().invoke(app, ["show", str(house.folder / "photos"), "--json"]).stdout
+    assert json.loads(shown)["left_out"] == {}
+
+
 def test_judging_a_conversation_without_pictures_is_no_error(house):
     said = [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]
     rows = [

@@ -10,9 +10,10 @@ from schemas import Dataset
 from schemas.columnfile import column_path, write_column_file
 from schemas.commit import Change, commit
 from schemas.entries import StatusRule
+from schemas.errors import InputError
 from schemas.manifest import StepEntry
 from schemas.records import BASE, IMAGE
-from schemas.standing import EVERY_CHOICE, NOT_OK, Standing, Use, detail_column, status_rules
+from schemas.standing import EVERY_CHOICE, NOT_OK, Standing, Use, detail_column, joined, reason_of, status_rules
 from schemas.store import Store
 from schemas.writing import write_dataset
 
@@ -96,6 +97,34 @@ def test_conversations_are_named_after_who_wrote_them(tmp_path):
     assert reasons(talks) == [None, "import=truncated"]
     commit(Store(talks.path), Change(1, "conversations/1.0", parents=[talks.as_parent()], info={"changed": 1}))
     assert reasons(Dataset.open(talks.path)) == [None, "generate=truncated"]
+
+
+def rule_of(unusable, usable=(), column="import_status"):
+    return StatusRule(step="import", column=column, unusable=list(unusable), usable=list(usable))
+
+
+def test_a_status_that_is_usable_is_an_exception_of_all_others(photos):
+    made = add_step(photos, "look", ["dim", "cut", "ok", "ok", "ok"], None)
+    rule = StatusRule(step="look", column="look_status", unusable=["*"], usable=["dim"])
+    found = Standing((rule,)).of_fragment(made.fragments[0]).to_pylist()
+    assert found[:3] == [None, "look=cut", None] == [reason_of(rule, status) for status in ("dim", "cut", "ok")]
+
+
+def test_rules_of_several_sources_are_joined_where_they_agree():
+    ours, theirs = rule_of(["*", "no_image"], ["bad_value"]), rule_of(["*", "blurred", "no_image"], ["dim"])
+    both = joined([("a", ours), ("b", theirs)])
+    assert both == rule_of(["*", "blurred", "no_image"], ["bad_value", "dim"])
+    for rule, statuses in ((ours, ["no_image", "bad_value"]), (theirs, ["no_image", "blurred", "dim"])):
+        assert [reason_of(both, status) for status in statuses] == [reason_of(rule, status) for status in statuses]
+
+
+@pytest.mark.parametrize("other", [rule_of(["*"]), rule_of(["bad_value"]), rule_of(["*", "bad_value"])])
+def test_rules_of_several_sources_that_contradict_each_other_are_refused(other):
+    ours = rule_of(["*", "no_image"], ["bad_value"])
+    with pytest.raises(InputError, match="'bad_value' are usable in a, and left out as import=bad_value in b"):
+        joined([("a", ours), ("b", other)])
+    with pytest.raises(InputError, match="a keeps its statuses in 'import_status', b in 'status'"):
+        joined([("a", ours), ("b", rule_of([], column="status"))])
 
 
 def test_details_stand_beside_statuses():

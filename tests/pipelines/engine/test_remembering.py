@@ -1,5 +1,7 @@
 """A dataset remembers how it was made: options for --retry, what a run makes stale, sources of an import."""
 
+from enum import StrEnum
+
 import pyarrow as pa
 import pytest
 
@@ -11,6 +13,7 @@ from pipelines.importers.url_list import UrlList, UrlListConfig
 from schemas import Dataset
 from schemas.errors import InputError
 from schemas.records import BASE
+from schemas.standing import NOT_OK, Standing
 from schemas.writing import write_dataset
 from tests.pipelines.steps import Echo, Shout, ShoutConfig, Twin
 
@@ -65,10 +68,10 @@ class Lists:
     def __init__(self, folder):
         self.folder, self.target = folder, str(folder / "p")
 
-    def bring(self, name, rows, other="refuse", head="url", run=run_import):
+    def bring(self, name, rows, other="refuse", head="url", run=run_import, kind=UrlList):
         path = self.folder / f"{name}.csv"
         path.write_text("\n".join([head, *rows]) + "\n")
-        importer = UrlList(UrlListConfig(path=str(path)))
+        importer = kind(UrlListConfig(path=str(path)))
         return run(importer, self.target, *([LOCAL] if run is run_import else []), other)
 
     def column(self, name):
@@ -110,6 +113,52 @@ def test_a_source_that_moved_is_the_same_and_one_that_was_corrected_too(lists):
     assert lists.bring("moved", ["u1", "u2", "u3"]).made == 1
     assert lists.bring("moved", ["u1", "u2", "other"]).made == 1
     assert lists.column("url") == ["u1", "u2", "other"]
+
+
+class Strict(UrlList):
+    """Takes no row with a cell that cannot be read."""
+
+    name = "strict"
+    leaves_out = NOT_OK
+
+
+class Looks(StrEnum):
+    ok = "ok"
+    blurred = "blurred"
+
+
+class Looked(UrlList):
+    """Writes a status of its own, the only one that leaves rows out."""
+
+    name, statuses, leaves_out = "looked", Looks, frozenset({"blurred"})
+
+    def rows(self, slice):
+        table = super().rows(slice)
+        column = table.schema.get_field_index("import_status")
+        return table.set_column(column, table.field(column), pa.array(["blurred", "ok"]))
+
+
+def test_each_source_s_own_rule_decides_for_its_rows_whichever_came_last(lists):
+    lists.bring("a", ['u1,"[1]"', "u2,x"], head="url,captions")
+    lists.bring("b", ["u3", "u4"], "append", kind=Looked)
+    for last in ("a", "b"):
+        found = Standing.of(Dataset.open(lists.target))
+        assert [found.of_fragment(part).to_pylist() for part in Dataset.open(lists.target).fragments] == [
+            [None, None],
+            ["import=blurred", None],
+        ]
+        if last == "a":
+            lists.bring("a", ['u1,"[1]"', "u2,x"], head="url,captions")
+    assert lists.column("import_status") == ["bad_value", "ok", "blurred", "ok"]
+
+
+def test_sources_that_mean_different_things_by_a_status_are_refused(lists):
+    lists.bring("a", ["u1"])
+    before = Dataset.open(lists.target).manifest.number
+    with pytest.raises(InputError, match=r"'bad_value' are usable in url_list \S+a.csv, and left out .* in strict"):
+        lists.bring("b", ["u2"], "append", kind=Strict)
+    assert Dataset.open(lists.target).manifest.number == before
+    lists.bring("b", ["u2"], "replace", kind=Strict)
 
 
 def test_a_key_that_two_sources_have_is_refused_and_nothing_is_committed(lists):
