@@ -1,7 +1,7 @@
 """Who is in which cluster, and what its rows learn: pure functions on blocks of rows. Beam only brings them together.
 
 Columns of rows that take part (`MEMBERS`): the row's number in the dataset, its perceptual hash (null: only equal bytes
-count), width times height, the sha256 of its bytes, its key.
+count), width times height, whether an earlier step left it out, the sha256 of its bytes, its key.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MEMBERS = pa.schema(
         ("row", pa.int64()),
         ("near", pa.uint64()),
         ("area", pa.int64()),
+        ("left_out", pa.bool_()),
         ("sha256", pa.binary(32)),
         ("key", pa.string()),
     ]
@@ -109,11 +110,13 @@ def companions(members: pa.RecordBatch, nodes: np.ndarray, roots: np.ndarray) ->
 def decide(members: pa.RecordBatch) -> pa.RecordBatch:
     """The verdict on each row (`VERDICTS`, in any order), given all rows of some clusters with their `root`.
 
-    The largest picture represents its cluster, among equals the first of the dataset.
+    The largest picture of those that were not left out represents its cluster, among equals the first of the dataset:
+    copies of a picture that nobody may use would be lost with it.
     """
     row, area, root = (members.column(name).to_numpy() for name in ("row", "area", "root"))
     hashed = members.column("near").is_valid().to_numpy(zero_copy_only=False)
-    order = np.lexsort((row, -area, root, hashed))
+    left_out = members.column("left_out").to_numpy(zero_copy_only=False)
+    order = np.lexsort((row, -area, left_out, root, hashed))
     root, hashed = root[order], hashed[order]
     starts = np.flatnonzero(np.append(True, (root[1:] != root[:-1]) | (hashed[1:] != hashed[:-1]))[: len(root)])
     sizes = np.diff(np.append(starts, len(root)))

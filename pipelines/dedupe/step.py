@@ -25,6 +25,7 @@ from pipelines.dedupe.keys import DedupeConfig, DedupeKeys
 from pipelines.engine.blocks import Ranges, aligned, block_of, concatenate, distinct, divide, pack, part_of, unpack
 from pipelines.engine.components import FOREST, connect, forest_block
 from pipelines.engine.step import DatasetStep
+from schemas.standing import EVERY_CHOICE, LEFT_OUT, Use
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -47,7 +48,7 @@ class DedupeStatus(StrEnum):
 class Dedupe(DatasetStep[DedupeConfig]):
     """Writes the cluster of every picture (named after its smallest key), its size, and which picture it repeats.
 
-    The largest picture of a cluster represents it; among equals the first one of the dataset.
+    The largest picture of a cluster that may be used represents it; among equals the first one of the dataset.
     """
 
     name = "dedupe"
@@ -65,6 +66,11 @@ class Dedupe(DatasetStep[DedupeConfig]):
     by_choice: ClassVar[Mapping[str, str]] = {DedupeStatus.copy: "duplicate", DedupeStatus.near_copy: "duplicate"}
     verdict_schema = VERDICTS
 
+    @property
+    def use(self) -> Use:
+        """Rows that earlier steps left out take part, but represent no others."""
+        return Use(takes=EVERY_CHOICE)
+
     def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """What is compared (`MEMBERS`): a row without bytes takes no part; a small one only by its bytes.
 
@@ -80,6 +86,7 @@ class Dedupe(DatasetStep[DedupeConfig]):
             pa.array(row_numbers),
             pc.if_else(pa.array(large), near, pa.scalar(None, pa.uint64())),
             pa.array(width * height),
+            _left_out(rows),
             sha256_bytes(rows.column("dedupe_sha256")),
             rows.column("key"),
         ]
@@ -120,6 +127,13 @@ class Dedupe(DatasetStep[DedupeConfig]):
             "dedupe_detail": pa.nulls(rows.num_rows, pa.string()),
         }
         return pa.RecordBatch.from_pydict(columns, schema=self.output_schema)
+
+
+def _left_out(rows: pa.RecordBatch) -> pa.Array:
+    """Whether an earlier step left each row out; none in batches that the engine did not make."""
+    if LEFT_OUT not in rows.schema.names:
+        return pa.repeat(pa.scalar(False), rows.num_rows)
+    return rows.column(LEFT_OUT).is_valid()
 
 
 Grouped = tuple[int, Iterable[bytes]]

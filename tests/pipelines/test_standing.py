@@ -5,10 +5,12 @@ import json
 import tarfile
 from enum import StrEnum
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from lavabeam.cli.main import app
 from lavabeam.demo.teacher import Teacher
@@ -229,7 +231,7 @@ def curated(house):
 
 
 def test_a_new_curation_step_is_respected_by_everyone_who_reads_rows(curated):
-    folder, expected = curated.folder, {"taken": 1, "curate=ugly": 1, "soft": 1}
+    folder, expected = curated.folder, {"taken": 1, "curate=ugly": 1, "duplicate": 1}
     assert curated.mix("mix", captions="alt_text", images="photos") == expected
     assert curated.mix("mix2", conversations="old-talks", images="photos") == expected
     assert curated.generate("photos", "talks") == {"ok": 1, "skipped_input": 2}
@@ -240,6 +242,27 @@ def test_a_new_curation_step_is_respected_by_everyone_who_reads_rows(curated):
     assert json.loads(shown)["left_out"] == {"curate": {"ugly": "curate=ugly", "soft": "soft"}}
     row = CliRunner().invoke(app, ["show", str(folder / "photos"), "--status", "curate=ugly", "--json"]).stdout
     assert json.loads(row)["left_out"] == "curate=ugly"
+
+
+def test_a_copy_of_a_picture_that_cannot_be_used_is_not_lost_with_it(house):
+    """The largest picture of the cluster is ugly: another one represents it, and an ugly copy is still a copy."""
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 9, 3), np.uint8))
+    rows = []
+    for key, side in (("ugly", 300), ("ok", 200), ("soft", 200)):
+        buffer = io.BytesIO()
+        picture.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "PNG")
+        rows.append({"key": key, "image": {"bytes": buffer.getvalue()}})
+    schema = pa.schema([*BASE["images"], STORED_IMAGE[0]])
+    write_dataset(house.folder / "photos", "images", [pa.Table.from_pylist(rows, schema)])
+    run_step(Curate(Config()), house.folder / "photos", LOCAL)
+    assert house.dedupe("photos") == {"near_copy": 1, "copy": 1, "ok": 1}
+    columns = ["key", "cluster", "cluster_size", "duplicate_of"]
+    assert [tuple(row.values()) for row in Dataset.open(house.folder / "photos").take(range(3), columns)] == [
+        ("ugly", "ok", 3, "ok"),
+        ("ok", "ok", 3, None),
+        ("soft", "ok", 3, "ok"),
+    ]
+    assert house.mix("mix", captions="key", images="photos") == {"taken": 1, "curate=ugly": 1, "duplicate": 1}
 
 
 def test_captions_leave_out_what_cannot_be_used_and_take_what_is_by_choice(curated):

@@ -45,20 +45,32 @@ def test_hashes_and_digests():
     assert odd == again != empty and len(odd) == len(empty) == 32
 
 
-# near: one of few hashes, some of them close; sha256 and keys repeat.
+# near: one of few hashes, some of them close; sha256 and keys repeat. The last says whether the row was left out.
 HASHES = st.sampled_from([None, 0, 1, 3, 2**63, 2**63 + 7, 2**40 - 1, 2**64 - 1])
 ROW = st.tuples(
-    HASHES, st.integers(0, 4), st.integers(0, 3), st.sampled_from(["é", "e", "z", "日本", "", "𝄞", "\uffff"])
+    HASHES,
+    st.integers(0, 4),
+    st.integers(0, 3),
+    st.sampled_from(["é", "e", "z", "日本", "", "𝄞", "\uffff"]),
+    st.booleans(),
 )
 ROWS = st.lists(ROW, max_size=24)
 
 
 def members_of(rows):
-    """A block of (near, number of a sha256, area, key) rows."""
-    near, sha256, area, key = zip(*rows, strict=True) if rows else ([], [], [], [])
+    """A block of (near, number of a sha256, area, key, left out) rows."""
+    near, sha256, area, key, left_out = zip(*rows, strict=True) if rows else ([], [], [], [], [])
     digests = [bytes([number]) * 32 for number in sha256]
     return pa.RecordBatch.from_pydict(
-        {"row": range(len(rows)), "near": near, "area": area, "sha256": digests, "key": key}, schema=MEMBERS
+        {
+            "row": range(len(rows)),
+            "near": near,
+            "area": area,
+            "left_out": left_out,
+            "sha256": digests,
+            "key": key,
+        },
+        schema=MEMBERS,
     )
 
 
@@ -83,7 +95,7 @@ def plain_verdicts(rows, distance):
     """Row -> (cluster, size, duplicate_of, same_bytes), for rows in clusters of two or more."""
     found = {}
     for cluster in plain_clusters(rows, distance):
-        best = max(sorted(cluster), key=lambda row: rows[row][2])
+        best = max(sorted(cluster), key=lambda row: (not rows[row][4], rows[row][2]))
         for row in cluster if len(cluster) > 1 else ():
             name = min(rows[member][3] for member in cluster)
             repeats = None if row == best else rows[best][3]
@@ -133,7 +145,13 @@ def test_a_pipeline_gives_the_same_however_rows_are_cut(cuts, distance):
     random = np.random.default_rng(1)
     hashes = [None, 0, 1, 3, 2**63, 2**63 + 7, 2**40 - 1, *(int(value) for value in random.integers(0, 2**62, 50))]
     rows = [
-        (hashes[random.integers(len(hashes))], int(random.integers(9)), int(random.integers(3)), f"k{number:02}")
+        (
+            hashes[random.integers(len(hashes))],
+            int(random.integers(9)),
+            int(random.integers(3)),
+            f"k{number:02}",
+            bool(random.integers(2)),
+        )
         for number in random.permutation(90)
     ]
     members, starts = members_of(rows), sorted({0, *cuts})
