@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from pipelines.download.loop import SHARED_LOOP, submit
 from pipelines.download.memory import Line, Row
 from pipelines.download.statuses import TRANSIENT, DownloadStatus, Failure
 from pipelines.engine.step import Context, Needs, Step
-from schemas.dataset import Dataset
+from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError
 from schemas.records import STORED_IMAGE
 from schemas.standing import NOT_OK
@@ -73,9 +73,20 @@ class Download(Step[DownloadConfig]):
         """Each worker process asks a host for one picture at a time at least."""
         return Needs(most_workers=self.config.host_limit)
 
+    def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
+        """Not those of a source that brought its pictures: the columns of this step would hide them.
+
+        Raises InputError when all are such.
+        """
+        fetched = [fragment for fragment in dataset.fragments if fragment.owner.get("image") != "base"]
+        if dataset.fragments and not fetched:
+            raise InputError(
+                f"{dataset.path}: its pictures came with the import, and download would hide them. "
+                "To fetch them anew, import the list of their URLs into another dataset."
+            )
+        return fetched
+
     def setup(self, context: Context) -> None:
-        """Raises InputError for a dataset whose pictures came with it: this step's columns would hide them."""
-        _check_no_pictures(context.dataset)
         self.context = context
         if self.config.engine == "img2dataset":
             self.peer = Img2datasetEngine(self.config)
@@ -167,13 +178,3 @@ class Download(Step[DownloadConfig]):
         if self.config.compute_hash != "sha256":
             columns[self.config.compute_hash] = outcome.hashes[self.config.compute_hash]
         return columns
-
-
-def _check_no_pictures(path: str) -> None:
-    if not Dataset.exists(path):
-        return  # a step that is used without a dataset
-    if any("image" in fragment.entry.files["base"].columns for fragment in Dataset.open(path).fragments):
-        raise InputError(
-            f"{path}: its pictures came with the import, and download would hide them. "
-            "To fetch them anew, import the list of their URLs into another dataset."
-        )

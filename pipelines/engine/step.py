@@ -8,7 +8,7 @@ Three kinds:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipelines.engine.blocks import Ranges
 from schemas.config import StrictModel
-from schemas.dataset import Dataset
+from schemas.dataset import Dataset, Fragment
 from schemas.entries import StatusRule
 from schemas.fingerprint import fingerprint
 from schemas.standing import Standing, Use
@@ -168,6 +168,10 @@ class Step(Generic[C]):
         Raises InputError for one that does not exist.
         """
         return {name: Dataset.open(getattr(self.config, name)).manifest.number for name in self.datasets}
+
+    def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
+        """The fragments that this step adds its columns to: all, unless the rows of some have no need of it."""
+        return dataset.fragments
 
     @property
     def use(self) -> Use | None:

@@ -86,7 +86,7 @@ def preview_derive(step: Derive, source: str | Path, target: str | Path, retry: 
 def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
     work = Work.open(step, dataset, retrying=bool(retry))
     again = retried_statuses(step, retry)
-    for fragment in work.source.fragments:
+    for fragment in step.fragments(work.source):
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         work.add(fragment.entry, step.plan(inputs), inputs, again, rows=fragment.rows)
     return work

@@ -231,7 +231,7 @@ def curated(house):
 
 
 def test_a_new_curation_step_is_respected_by_everyone_who_reads_rows(curated):
-    folder, expected = curated.folder, {"taken": 1, "curate=ugly": 1, "duplicate": 1}
+    folder, expected = curated.folder, {"taken": 1, "curate=ugly": 1, "soft": 1}
     assert curated.mix("mix", captions="alt_text", images="photos") == expected
     assert curated.mix("mix2", conversations="old-talks", images="photos") == expected
     assert curated.generate("photos", "talks") == {"ok": 1, "skipped_input": 2}

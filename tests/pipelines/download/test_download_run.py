@@ -17,12 +17,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.download import Download, DownloadConfig
+from pipelines.engine.imports import run_import
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_step
+from pipelines.importers.image_folder import ImageFolder, ImageFolderConfig
+from pipelines.importers.url_list import UrlList, UrlListConfig
 from schemas import Dataset
 from schemas.errors import InputError
 from schemas.records import BASE, STORED_IMAGE
+from schemas.standing import Standing, Use
 from schemas.writing import write_dataset
 from tests.pipelines.download.images import encoded, jpeg, scene
 from tests.pipelines.download.web import Request, Web, body
@@ -171,6 +176,35 @@ def test_pictures_that_came_with_an_import_are_not_hidden(tmp_path):
     with pytest.raises(InputError, match="its pictures came with the import, and download would hide them"):
         run_step(step(), tmp_path / "photos", Runner("local", 1))
     assert Dataset.open(tmp_path / "photos")[0]["image"]["bytes"] == PICTURE
+
+
+@pytest.mark.parametrize("order", ["list first", "folder first"])
+def test_pictures_of_a_folder_stay_beside_those_of_a_list(tmp_path, order):
+    """Whichever source is appended: the list's rows are fetched, and the folder's are as they came."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "own.jpg").write_bytes(own := jpeg(120, 100))
+    (tmp_path / "files" / "cut.jpg").write_bytes(own[:300])
+    with Web({"/1.jpg": numbered, "/2.jpg": body(b"", "404 Not Found")}) as web:
+        (tmp_path / "urls.txt").write_text(f"{web.url('/1.jpg')}\n{web.url('/2.jpg')}\n")
+        listed = UrlList(UrlListConfig(path=str(tmp_path / "urls.txt")))
+        sources = [listed, ImageFolder(ImageFolderConfig(path=str(tmp_path / "files")))]
+        for importer in sources if order == "list first" else reversed(sources):
+            run_import(importer, tmp_path / "photos", Runner("local", 1), "append")
+        summary = run_step(step(), tmp_path / "photos", Runner("local", 1))
+        assert (summary.made, summary.statuses) == (1, {"ok": 1, "not_found": 1})
+        assert run_step(step(), tmp_path / "photos", Runner("local", 1), retry="not_found").made == 1
+        assert run_step(step(), tmp_path / "photos", Runner("local", 1)).made == 0
+    dataset = Dataset.open(tmp_path / "photos")
+    standing = Standing.of(dataset, Use(pictures=True))
+    reasons = [reason for part in dataset.fragments for reason in standing.of_fragment(part).to_pylist()]
+    kept = [row["image"] and row["image"]["bytes"] for row in dataset.take(range(4), ["image"])]
+    of_list, of_folder = slice(0, 2), slice(2, 4)
+    if order == "folder first":
+        of_list, of_folder = of_folder, of_list
+    assert (reasons[of_folder], kept[of_folder]) == (["import=undecodable", None], [None, own])
+    assert (reasons[of_list], kept[of_list][1]) == ([None, "download=not_found"], None)
+    run_step(Dedupe(DedupeConfig()), tmp_path / "photos", Runner("local", 1))
+    assert Dataset.open(tmp_path / "photos").manifest.statuses()["dedupe"] == {"no_image": 2, "ok": 2}
 
 
 def test_a_defect_of_ours_costs_one_row(download, monkeypatch):
