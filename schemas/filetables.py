@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -125,6 +125,14 @@ def statuses_of(table: pa.Table) -> dict[str, int]:
     """Status -> rows, added up over the fragments of a files table."""
     pairs = pc.list_flatten(_as_list(table.column("statuses")))
     return _summed({"status": pc.struct_field(pairs, 0), "rows": pc.struct_field(pairs, 1)}, ["status"])
+
+
+def rows_with(table: pa.Table, statuses: Collection[str]) -> np.ndarray:
+    """The rows of a files table, ascending, whose file has rows with one of `statuses`."""
+    column = _as_list(table.column("statuses")).combine_chunks()
+    names = pc.struct_field(pc.list_flatten(column), 0)
+    wanted = pc.is_in(names, value_set=pa.array(list(statuses), pa.string()))
+    return np.unique(pc.list_parent_indices(column).filter(wanted).to_numpy(zero_copy_only=False))
 
 
 def groups_of(table: pa.Table) -> dict[tuple[str, str], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from schemas.chunks import Chunk, ChunkRef
 from schemas.entries import Count, FileEntry, FragmentEntry
-from schemas.filetables import FILES, IDS, column_names, groups_of, statuses_of
+from schemas.filetables import FILES, IDS, column_names, groups_of, rows_with, statuses_of
 from schemas.store import Store
 
 RANGE = 4096
@@ -193,6 +193,17 @@ class Fragments(Sequence[FragmentEntry]):
             if name in one.ref.files:
                 counts.update(one.ref.files[name].statuses)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def having(self, name: str, statuses: Collection[str]) -> Iterator[int]:
+        """The numbers of the fragments whose file of one name has rows with one of `statuses`, ascending.
+
+        Reads the chunks of those ranges alone that count such rows.
+        """
+        start = 0
+        for one in self.ranges:
+            if name in one.ref.files and not one.ref.files[name].statuses.keys().isdisjoint(statuses):
+                yield from (start + row for row in rows_with(one.files[name].table, statuses).tolist())
+            start += one.ref.fragments
 
     def groups(self, name: str, most: int, rest: str) -> dict[str, dict[str, int]]:
         """Group -> status -> rows of one name, the largest `most` groups first; the others are added to `rest`."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
+from pipelines.report.counts import Failures, count_clusters, count_copies, failures, is_walked
 from pipelines.report.images import Images, images_of, open_dataset
 from pipelines.report.pictures import Thumbnail, thumbnail
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
-from schemas.standing import EVERY_CHOICE, LEFT_OUT, Standing, Use, detail_column, status_rules
+from schemas.standing import EVERY_CHOICE, LEFT_OUT, Standing, Use, status_rules
 
 FRAGMENTS = 40
 """Fragments looked into for samples, evenly spaced: a report of a large dataset stays quick."""
@@ -23,7 +23,7 @@ FRAGMENTS = 40
 TEXTS = ("key", "url", "source", "alt_text", "facts", "width", "height", "caption", "cluster_size")
 """What the page tells of a picture, besides its standing."""
 
-PER_SOURCE, FAILURES, CLUSTERS, PER_CLUSTER, PER_KIND = 12, 12, 12, 6, 6
+PER_SOURCE, CLUSTERS, PER_CLUSTER, PER_KIND = 12, 12, 6, 6
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,21 @@ class Group:
     rows: int
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A row that is left out: what it is called, the reason, and the step's detail."""
-
-    name: str
-    reason: str
-    detail: str
-
-
 @dataclass
 class Section:
-    """One dataset in the page. `failed` and `cluster_count` count all rows, not only those shown."""
+    """One dataset in the page. Counts are of all rows, not only of those shown.
+
+    `copies` stands in for `cluster_count` where a dataset is so large that its clusters are not counted.
+    """
 
     name: str
     dataset: Dataset
     steps: list[StepCounts]
     groups: list[Group] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    failed: int = 0
+    failures: Failures = field(default_factory=Failures)
     clusters: list[Group] = field(default_factory=list)
     cluster_count: int = 0
+    copies: int = 0
     counts: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
@@ -91,6 +85,11 @@ class Section:
         return (
             f"from {looked} of {len(self.dataset.fragments)} fragments" if looked < len(self.dataset.fragments) else ""
         )
+
+    @property
+    def counted_partly(self) -> bool:
+        """Whether `counts` and `tokens` are of those fragments too."""
+        return not is_walked(self.dataset)
 
 
 class Rows:
@@ -159,7 +158,7 @@ def _steps(dataset: Dataset) -> list[StepCounts]:
 def _fill_images(section: Section, datasets: Sequence[Dataset]) -> None:
     dataset = section.dataset
     with_pictures = "image" in dataset.columns
-    _fill_failures(section, Standing.of(dataset, Use(pictures=with_pictures, takes=EVERY_CHOICE)))
+    section.failures = failures(dataset, Standing.of(dataset, Use(pictures=with_pictures, takes=EVERY_CHOICE)))
     rows = Rows(dataset, ["source", "cluster", "cluster_size"], Standing.of(dataset, Use(pictures=with_pictures)))
     reasons = {number: row[LEFT_OUT] for number, row in rows.found}
     unusable = {number for number, row in rows.found if row[LEFT_OUT] and row[LEFT_OUT] not in _choices(dataset)}
@@ -175,7 +174,10 @@ def _fill_images(section: Section, datasets: Sequence[Dataset]) -> None:
     for name, numbers in sorted(clusters.items(), key=lambda item: -len(item[1]))[:CLUSTERS]:
         shown = [_shown(dataset, number, reasons) for number in numbers[:PER_CLUSTER]]
         section.clusters.append(Group(name, shown, shown[0].row["cluster_size"]))
-    section.cluster_count = _count_clusters(dataset)
+    if is_walked(dataset):
+        section.cluster_count = count_clusters(dataset)
+    elif clusters:
+        section.copies = count_copies(dataset)
 
 
 def _choices(dataset: Dataset) -> set[str]:
@@ -183,44 +185,10 @@ def _choices(dataset: Dataset) -> set[str]:
     return {reason for rule in status_rules(dataset).values() for reason in rule.by_choice.values()}
 
 
-def _count_clusters(dataset: Dataset) -> int:
-    """Clusters of two or more pictures in all of the dataset; each has the key of one of its rows."""
-    if not {"cluster", "cluster_size"} <= set(dataset.columns):
-        return 0
-    count = 0
-    for fragment in dataset.fragments:
-        rows = fragment.read(["key", "cluster", "cluster_size"])
-        named = pc.and_(pc.equal(rows["key"], rows["cluster"]), pc.greater(rows["cluster_size"], 1))
-        count += pc.sum(named).as_py() or 0
-    return count
-
-
-def _fill_failures(section: Section, standing: Standing) -> None:
-    """Counts all rows that are left out, and keeps the first of them."""
-    dataset, start = section.dataset, 0
-    rules = {rule.step: rule for rule in standing.rules}
-    for fragment in dataset.fragments:
-        reasons = standing.of_fragment(fragment)
-        section.failed += len(reasons) - reasons.null_count
-        wanted = FAILURES - len(section.failures)
-        for index in np.flatnonzero(reasons.is_valid().to_numpy(zero_copy_only=False))[: max(wanted, 0)].tolist():
-            reason = reasons[index].as_py()
-            rule = rules.get(reason.partition("=")[0])
-            section.failures.append(_failure(dataset, start + index, reason, rule))
-        start += fragment.rows
-
-
-def _failure(dataset: Dataset, number: int, reason: str, rule: StatusRule | None) -> Failure:
-    detail = detail_column(rule) if rule is not None else ""
-    columns = [name for name in ("key", "url", detail) if name in dataset.columns]
-    (row,) = dataset.take([number], columns)
-    return Failure(row.get("url") or row["key"], reason, row.get(detail) or "")
-
-
 def _fill_conversations(section: Section, datasets: Sequence[Dataset]) -> None:
     dataset, images = section.dataset, images_of(section.dataset, datasets)
     standing = Standing.of(dataset, Use(takes=EVERY_CHOICE))
-    _fill_failures(section, standing)
+    section.failures = failures(dataset, standing)
     rows = Rows(dataset, ["kind"], standing)
     for kind, numbers in sorted(rows.by("kind", lambda row: row[LEFT_OUT] is None).items()):
         found = dataset.take(spread(numbers, PER_KIND), dataset.columns)
@@ -237,7 +205,7 @@ def _fill_samples(section: Section, datasets: Sequence[Dataset]) -> None:
     dataset = section.dataset
     counts = Counter(zip(_column(dataset, "source"), _column(dataset, "kind"), strict=True))
     section.counts = [(f"{source}, {kind}", count) for (source, kind), count in counts.most_common()]
-    section.tokens = [int(value) for value in dataset.numpy("tokens")]
+    section.tokens = list(_column(dataset, "tokens"))
     for kind, numbers in sorted(Rows(dataset, ["kind"], Standing(())).by("kind").items()):
         shown = []
         for row in dataset.take(spread(numbers, PER_KIND), dataset.columns):
@@ -254,5 +222,6 @@ def _shown(dataset: Dataset, number: int, reasons: dict[int, str | None]) -> Sho
 
 
 def _column(dataset: Dataset, name: str) -> Iterator[Any]:
-    for fragment in dataset.fragments:
-        yield from fragment.read([name]).column(0).to_pylist()
+    """The values of all rows, or, in a large dataset, of the fragments that samples are taken from."""
+    for number in range(len(dataset.fragments)) if is_walked(dataset) else looked_into(dataset):
+        yield from dataset.fragments[number].read([name]).column(0).to_pylist()

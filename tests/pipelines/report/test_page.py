@@ -7,14 +7,18 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipelines.report import write_report
+from pipelines.report import counts, write_report
 from pipelines.report.collect import spread
 from pipelines.report.page import curve_of, stages, tone
 from pipelines.report.pictures import thumbnail
+from schemas import Dataset
+from schemas.columnfile import column_path, write_column_file
 from schemas.commit import Change, commit
 from schemas.entries import StatusRule
 from schemas.errors import InputError
+from schemas.manifest import StepEntry
 from schemas.records import BASE, STORED_IMAGE
+from schemas.standing import EVERY_CHOICE, Standing, Use
 from schemas.store import Store
 from schemas.writing import write_dataset
 
@@ -226,6 +230,49 @@ def test_failures_are_counted_and_named_whatever_step_they_are_of(tmp_path):
     assert "import=no_image" in page
     assert "empty file" in page
     assert ">good" in page
+
+
+def add_statuses(dataset, name, statuses, rule):
+    """A column file with these statuses for each fragment."""
+    store, column = Store(dataset.path), f"{name}_status"
+    files = {}
+    for fragment, values in zip(dataset.fragments, statuses, strict=True):
+        batch = pa.RecordBatch.from_pydict({column: values}, schema=pa.schema([text(column)]))
+        path = column_path(fragment.id, name, name * 16)
+        entry = write_column_file(store, path, [batch], batch.schema, "images", fingerprint=name, status_column=column)
+        files[fragment.id] = {name: entry}
+    step = StepEntry(version=1, config={}, statuses=rule)
+    commit(store, Change(dataset.manifest.number, "images/1.0", files=files, steps={name: step}))
+    return Dataset.open(dataset.path)
+
+
+def test_a_large_dataset_is_counted_from_its_manifest(tmp_path, monkeypatch):
+    schema = pa.schema([*BASE["images"], text("cluster"), pa.field("cluster_size", pa.int32())])
+    tables = [
+        pa.Table.from_pylist([{"key": f"{part}{row}", "cluster": "00", "cluster_size": 12} for row in range(2)], schema)
+        for part in range(6)
+    ]
+    photos = write_dataset(tmp_path / "photos", "images", tables)
+    cut = [["ok", "ok"], ["cut", "ok"], ["ok", "ok"], ["cut", "dim"], ["ok", "ok"], ["ok", "ok"]]
+    photos = add_statuses(photos, "look", cut, StatusRule(step="look", column="look_status", unusable=["cut"]))
+    judged = [["ok", "copy"], ["low", "ok"], ["ok", "ok"], ["ok", "ok"], ["ok", "ok"], ["ok", "low"]]
+    rule = StatusRule(step="rate", column="rate_status", unusable=["low"], by_choice={"copy": "duplicate"})
+    photos = add_statuses(photos, "rate", judged, rule)
+    monkeypatch.setattr(counts, "WALKED", 5)
+    read = []
+    monkeypatch.setattr(
+        Standing, "of_fragment", lambda self, part: read.append(part.id) or self.reasons(part.read(self.columns))
+    )
+    found = counts.failures(photos, Standing.of(photos, Use(takes=EVERY_CHOICE)))
+    assert (found.rows, found.reasons) == (4, [("look=cut", 2), ("rate=low", 2)])
+    assert [(one.name, one.reason) for one in found.shown] == [
+        ("10", "look=cut"),
+        ("30", "look=cut"),
+        ("51", "rate=low"),
+    ]
+    assert read == [photos.fragments[number].id for number in (1, 3, 5)]
+    page = write_report([photos.path], tmp_path / "report.html").read_text()
+    assert "Left out, and why: 4 rows" in page and "Copies and near-copies: 1 row<" in page
 
 
 def test_talks_say_why_there_is_no_picture(tmp_path):
