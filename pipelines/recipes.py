@@ -67,8 +67,8 @@ class Action:
     """The words that `--retry` takes for it."""
     check: Callable[[str], object] = str
     """Called with `retry` before anything runs; raises InputError for options that differ from the recorded ones."""
-    estimate: Callable[[], dict[str, Any] | None] = lambda: None
-    """What it would ask of an LLM and pay; None where it asks nothing."""
+    estimate: Callable[[str], dict[str, Any] | None] = lambda retry: None
+    """What it would ask of an LLM and pay with `retry`; None where it asks nothing."""
 
 
 def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] | None = None) -> list[Action]:
@@ -109,7 +109,7 @@ def preview_recipe(actions: list[Action], retry: str = "") -> Iterator[tuple[Pre
     for number, action in enumerate(actions, 1):
         waits = next((pending[path] for path in (action.target, *action.reads) if path in pending), "")
         one = Preview(action.step, action.target, after=waits) if waits else action.preview(retry)
-        yield one, None if waits else action.estimate()
+        yield one, None if waits else action.estimate(retry)
         if waits or one.made or one.retried or one.removed:
             pending.setdefault(action.target, f"line {number} ({action.title})")
 
@@ -220,9 +220,9 @@ class StepLine:
             else preview_step(step, self.source, own)
         )
 
-    def estimate(self) -> dict[str, Any] | None:
-        step = self.step()
-        return step.estimate(self.source) if isinstance(step, AsksLlm) else None
+    def estimate(self, retry: str) -> dict[str, Any] | None:
+        step, own = self.step(retry), own_words(self.kind, retry)
+        return step.estimate(self.source, self.target, own) if isinstance(step, AsksLlm) else None
 
 
 def _split(order: dict[str, Any], model: type[StrictModel], where: str) -> Any:

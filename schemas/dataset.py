@@ -199,8 +199,8 @@ class Dataset:
         for fragment in self.fragments:
             yield from fragment.batches(columns, batch_rows)
 
-    def files(self, step: str | None = None) -> Iterator[tuple[str, str, str, int, int]]:
-        """(path, step, fragment, rows, bytes) of the current column files, fragment by fragment, or of one step's.
+    def files(self, step: str | None = None) -> Iterator[tuple[str, str, str, int, int, str]]:
+        """(path, step, fragment, rows, bytes, sha256) of the column files, or of one step's, fragment by fragment.
 
         Paths begin as the dataset's own does. Raises InputError for a step that the dataset has no file of.
         """
@@ -209,16 +209,17 @@ class Dataset:
             raise InputError(f"{self.path}: no column file of {step!r}. {nearest(step, names)}")
         return self._files([name for name in names if step in (None, name)])
 
-    def _files(self, names: list[str]) -> Iterator[tuple[str, str, str, int, int]]:
+    def _files(self, names: list[str]) -> Iterator[tuple[str, str, str, int, int, str]]:
         for one in self.manifest.fragments.ranges:
             listed = [(name, one.files[name].table) for name in names if name in one.files]
             columns = [
-                (name, *(table.column(key).to_pylist() for key in ("path", "rows", "bytes"))) for name, table in listed
+                (name, *(table.column(key).to_pylist() for key in ("path", "rows", "bytes", "sha256")))
+                for name, table in listed
             ]
             for row, fragment in enumerate(one.ids.ids):
-                for name, paths, rows, sizes in columns:
+                for name, paths, rows, sizes, hashes in columns:
                     if paths[row] is not None:
-                        yield self.store.path(paths[row]), name, fragment, rows[row], sizes[row]
+                        yield self.store.path(paths[row]), name, fragment, rows[row], sizes[row], hashes[row]
 
     def as_parent(self) -> Parent:
         """How a dataset made from this one remembers it."""

@@ -197,7 +197,7 @@ def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_js
             preview = preview_derive(step, dataset, target, retry)
         else:
             preview = preview_step(step, dataset, retry)
-        estimate = step.estimate(dataset) if isinstance(step, AsksLlm) else None
+        estimate = step.estimate(dataset, target, retry) if isinstance(step, AsksLlm) else None
         return print_preview(preview, estimate, as_json)
     beam = _runner(given["runner"], given["workers"], arguments)
     if isinstance(step, Derive):

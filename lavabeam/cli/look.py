@@ -94,13 +94,13 @@ def log(dataset: str, as_json: bool) -> None:
 def files(dataset: str, step: str | None, at: int | None, as_json: bool) -> None:
     """The column files that make up DATASET.
 
-    Columns: path, step, fragment, rows, bytes. A glob over the folder would find replaced files beside them.
+    Columns: path, step, fragment, rows, bytes, sha256. A glob over the folder would find replaced files beside them.
     """
     from schemas import Dataset as Opened
 
     opened = Opened.open(dataset, at)
     listed = opened.files(step)
-    names = ("path", "step", "fragment", "rows", "bytes")
+    names = ("path", "step", "fragment", "rows", "bytes", "sha256")
     if as_json:
         return print_json([dict(zip(names, one, strict=True)) for one in listed])
     click.echo("\t".join(names))

@@ -109,9 +109,10 @@ class CaptionStep(AsksLlm[CaptionConfig]):
         own = fingerprint(self.name, self.version, self.config.identity(), inputs)
         return fingerprint(own, self.dependencies["source_version"])
 
-    def estimate(self, dataset: str | Path) -> dict[str, Any] | None:
+    def estimate(self, dataset: str | Path, target: str | Path | None = None, retry: str = "") -> dict[str, Any] | None:
         """None where another engine than an endpoint captions."""
-        return super().estimate(dataset) if isinstance(self.config.engine, EndpointCaptionConfig) else None
+        asks = isinstance(self.config.engine, EndpointCaptionConfig)
+        return super().estimate(dataset, target, retry) if asks else None
 
     @property
     def endpoint(self) -> EndpointCaptionConfig:

@@ -100,18 +100,27 @@ class StepMaker(Maker[FragmentEntry]):
         self.step.teardown()
 
     def batches(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
-        table = _input_table(self.step, Fragment(Store(self.target), task.source))
-        if task.previous is None:
-            return self.step.process_fragment(_batches(table, self.step.batch_rows))
-        return self._retried(table, task)
+        made = self.step.process_fragment(self.given(task))
+        return made if task.previous is None else self._retried(made, task)
 
-    def _retried(self, table: pa.Table, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
-        """The previous file with the rows to retry replaced, batch by batch."""
-        assert task.previous is not None and self.status_column is not None
+    def given(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
+        """What the step gets for a task: the rows of the fragment, or those to retry."""
+        table = _input_table(self.step, Fragment(Store(self.target), task.source))
+        if task.previous is not None:
+            previous = read_column_file(Store(self.target), task.previous)
+            table = table.filter(self._again(previous, task))
+        return _batches(table, self.step.batch_rows)
+
+    def _again(self, previous: pa.Table, task: Task[FragmentEntry]) -> pa.ChunkedArray:
+        """Which rows are retried, shape (rows,), bool."""
+        assert self.status_column is not None
+        return pc.is_in(previous.column(self.status_column), value_set=pa.array(task.retry))
+
+    def _retried(self, made: Iterator[pa.RecordBatch], task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
+        """The previous file with the rows to retry replaced by those that were `made`, batch by batch."""
+        assert task.previous is not None
         previous = read_column_file(Store(self.target), task.previous)
-        again = pc.is_in(previous.column(self.status_column), value_set=pa.array(task.retry))
-        retried = self.step.process_fragment(_batches(table.filter(again), self.step.batch_rows))
-        fresh = _Rows(retried, self.schema)
+        again, fresh = self._again(previous, task), _Rows(made, self.schema)
         for start in range(0, previous.num_rows, self.step.batch_rows):
             old = previous.slice(start, self.step.batch_rows).select(self.schema.names)
             redo = again.slice(start, self.step.batch_rows).to_numpy()
@@ -141,11 +150,18 @@ class DeriveMaker(Maker[FragmentEntry]):
         return self.step.source_rows(batch)
 
     def batches(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
-        table = _input_table(self.step, Fragment(Store(self.source), task.source))
-        given = _batches(table, self.step.batch_rows)
-        if task.previous is None:
+        given, previous = self.given(task), self.previous(task)
+        if previous is None:
             return self.step.process_fragment(given)
-        return self.step.process_again(given, read_column_file(Store(self.target), task.previous), task.retry)
+        return self.step.process_again(given, previous, task.retry)
+
+    def given(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
+        """What the step gets for a task: the rows of the source's fragment."""
+        return _batches(_input_table(self.step, Fragment(Store(self.source), task.source)), self.step.batch_rows)
+
+    def previous(self, task: Task[FragmentEntry]) -> pa.Table | None:
+        """What an earlier run made of the fragment, when some of it is retried."""
+        return read_column_file(Store(self.target), task.previous) if task.previous is not None else None
 
 
 class ImportMaker(Maker[SourceSlice]):

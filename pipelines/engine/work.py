@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, bind, input_columns
 from pipelines.engine.output import Columns, Output, Rows
@@ -81,6 +83,27 @@ def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
 def preview_derive(step: Derive, source: str | Path, target: str | Path, retry: str = "") -> Preview:
     """What `run_derive` would do; raises the same errors before anything is done."""
     return _derive_work(step, source, target, retry).preview()
+
+
+def batches_to_retry(
+    step: Step, dataset: str | Path, target: str | Path | None, retry: str
+) -> Iterator[tuple[pa.RecordBatch, pa.Table | None, tuple[str, ...]]]:
+    """For estimates, the batches that a run with `retry` would give to `step`.
+
+    With each one, for a `Derive` (which has a `target`): what was made of its fragment before, where that is not made
+    anew, and the statuses that are retried.
+    """
+    if isinstance(step, Derive):
+        work = _derive_work(step, dataset, target or "", retry)
+        derived = DeriveMaker(step, work.source.path, work.target)
+        for task in work.tasks:
+            previous = derived.previous(task)
+            yield from ((batch, previous, task.retry) for batch in derived.given(task))
+        return
+    work = _column_work(step, dataset, retry)
+    maker = StepMaker(step, work.target, work.schema_name)
+    for task in work.tasks:
+        yield from ((batch, None, task.retry) for batch in maker.given(task))
 
 
 def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:

@@ -12,7 +12,7 @@ from pipelines.engine.step import Context, Derive, Needs
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.questions import Question, Questions
 from pipelines.generate.statuses import PASSED_OVER, REJECTED, GenerateStatus
-from pipelines.generate.writer import Writer, split_key
+from pipelines.generate.writer import Writer, conversation_key, split_key
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, with_answers
 from pipelines.llm.asks import AsksLlm
 from pipelines.llm.pool import Lease
@@ -85,6 +85,17 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
         for question in (one for row in batch.to_pylist() for one in self._questions.about(row)):
             if isinstance(question, Question):
                 yield self._questions.request(question), question.prompt.expected_output_tokens
+
+    def requests_again(
+        self, batch: pa.RecordBatch, previous: pa.Table, retry: tuple[str, ...]
+    ) -> Iterator[tuple[ChatRequest, int]]:
+        """With every sample that a conversation has had: those answers are in the cache."""
+        wanted = samples_wanted(previous, retry)
+        for row in batch.to_pylist():
+            for question in self._questions.about(row):
+                if isinstance(question, Question):
+                    for sample in range(max(1, wanted.get(conversation_key(row["key"], question.kind), 1))):
+                        yield self._questions.request(question, sample), question.prompt.expected_output_tokens
 
     @cached_property
     def _questions(self) -> Questions:

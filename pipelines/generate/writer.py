@@ -65,7 +65,7 @@ class Writer:
         if isinstance(question, Unasked):
             return [Written(_bare_row(row, kind, prompt, question.status, question.detail))]
         written: list[Written] = []
-        most = max(self._config.samples, samples.get(_key(row["key"], question.kind, 0), 0))
+        most = max(self._config.samples, samples.get(conversation_key(row["key"], question.kind), 0))
         for sample in range(most):
             request = self._questions.request(question, sample)
             written.append(await self._written(row, question, request))
@@ -78,7 +78,7 @@ class Writer:
         kind, prompt = question.kind, question.prompt
         answer, pairs, status, detail = await self._answered(question.known, prompt, request)
         made = _bare_row(row, kind, prompt, status, detail)
-        made["key"] = _key(row["key"], kind, request.sample)
+        made["key"] = conversation_key(row["key"], kind, request.sample)
         if answer.received:
             unread = [(prompt.question(row["key"]) if prompt.questions else "", answer.text)]
             made["messages"] = _messages(pairs or unread, prompt.suffix)
@@ -126,7 +126,7 @@ def _bare_row(
     row: Mapping[str, Any], kind: Kind | None, prompt: Prompt | None, status: str, detail: str | None
 ) -> dict[str, Any]:
     return {
-        "key": _key(row["key"], kind, 0),
+        "key": conversation_key(row["key"], kind),
         "image_keys": [row["key"]],
         "kind": prompt.kind if prompt else None,
         "source": row.get("source"),
@@ -135,7 +135,7 @@ def _bare_row(
     }
 
 
-def _key(key: str, kind: Kind | None, sample: int) -> str:
+def conversation_key(key: str, kind: Kind | None, sample: int = 0) -> str:
     """`photo-7/detail`, and `photo-7/detail~1` for the second sample; unique within the dataset."""
     return (f"{key}/{kind.kind}" if kind else key) + (f"~{sample}" if sample else "")
 

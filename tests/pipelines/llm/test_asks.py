@@ -82,6 +82,46 @@ def test_caption_asks_what_it_estimates(photos, endpoint, sent):
     assert sorted(sent) == expected
 
 
+def test_an_estimate_of_a_retry_is_of_the_rows_that_are_made_again(photos, endpoint, monkeypatch):
+    """The second fragment has no such row, and of the first only some."""
+    asked = []
+
+    async def ask(self, request):
+        asked.append(request.key())
+        return Answer(AnswerStatus.ok, "A dog.") if len(asked) % 2 else Answer(AnswerStatus.unavailable)
+
+    monkeypatch.setattr(LlmClient, "ask", ask)
+    step = Caption(CaptionConfig(engine={"name": "endpoint", "prompt": "recaption", **endpoint}))
+    assert run_step(step, photos, ONE).statuses["unavailable"] == 2
+    assert step.estimate(photos)["requests"] == len(asked) == 4
+    assert step.estimate(photos, retry="unavailable")["requests"] == 2
+    assert step.estimate(photos, retry="truncated")["requests"] == 0
+    del asked[:]
+    expected = sorted(request.key() for request, _ in step._retried(photos, None, "unavailable"))
+    run_step(step, photos, ONE, "unavailable")
+    assert sorted(asked) == expected
+
+
+def test_an_estimate_of_a_retry_counts_one_more_sample_of_a_rejected_answer(photos, endpoint, monkeypatch, tmp_path):
+    asked = []
+
+    async def ask(self, request):
+        asked.append(request.key())
+        rejected = not request.sample and len(asked) == 1
+        return Answer(AnswerStatus.truncated if rejected else AnswerStatus.ok, "It is a dog that runs.")
+
+    monkeypatch.setattr(LlmClient, "ask", ask)
+    step = Generate(GenerateConfig(**endpoint, kinds=[{"kind": "describe", "sources": ["s"]}], checks=False))
+    made = run_derive(step, photos, tmp_path / "talks", ONE)
+    assert made.statuses["truncated"] == 1 < made.statuses["ok"]
+    del asked[:]
+    expected = sorted(request.key() for request, _ in step._retried(photos, tmp_path / "talks", "truncated"))
+    assert step.estimate(photos, tmp_path / "talks", "truncated")["requests"] == len(expected)
+    run_derive(step, photos, tmp_path / "talks", ONE, "truncated")
+    assert sorted(asked) == expected
+    assert len(expected) < step.estimate(photos)["requests"]
+
+
 def test_judge_asks_what_it_estimates_and_pins_the_pictures_that_it_reads(
     photos, endpoint, sent, tmp_path, monkeypatch
 ):
