@@ -28,13 +28,17 @@ class RecipeFile(StrictModel):
     """A data recipe: a list of steps."""
 
     name: str = ""
+    """For people; nothing depends on it."""
     variables: dict[str, str] = Field({}, description="defaults of ${name}, which --set name=value overrides")
     steps: list[dict[str, dict[str, Any]]]
+    """The lines, in the order in which they run: each is the name of a step and its keys."""
 
 
 class ImportOrder(StrictModel):
     to: str
+    """The dataset to make or add to."""
     importer: str
+    """One of the importers below; its keys stand beside this one."""
     append: bool = Field(False, description="add the rows of a source that is not in yet behind those that are")
     replace: bool = Field(False, description="let the source take the place of all that is in")
     config: dict[str, Any] = Field(default_factory=dict)
@@ -42,13 +46,17 @@ class ImportOrder(StrictModel):
 
 class StepOrder(StrictModel):
     dataset: str
+    """The dataset whose rows are worked on."""
     to: str | None = None
+    """The dataset to make; only for steps that make another one."""
     config: dict[str, Any] = Field(default_factory=dict)
 
 
 class MixOrder(StrictModel):
     to: str
+    """The samples dataset to make."""
     recipe: str
+    """The YAML file of the mix, beside this recipe."""
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,21 @@ class ModelConfig(StrictModel):
     """Either `checkpoint`, a llava-hf folder, or the parts of a new model: `tower`, `llm` and how they are joined."""
 
     checkpoint: str | None = None
+    """A complete LLaVA: a llava-hf folder, or the run folder of an earlier stage."""
     tower: str | None = None
+    """The folder of the vision tower."""
     llm: str | None = None
+    """The folder of the language model."""
     tokenizer: str | None = None
+    """The folder of the tokenizer; by default the language model's."""
     projector: str | None = None
+    """An original mm_projector.bin to start from; by default the projector starts from random weights."""
     projector_type: Literal["linear", "mlp2x_gelu"] = "mlp2x_gelu"
+    """How features of the tower become those of the language model: one layer, or two with GELU between."""
     select_layer: int = -2
+    """The layer of the tower whose output is used, counted from the end where negative."""
     select_feature: Literal["patch", "full"] = "patch"
+    """patch leaves the tower's class token out."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelConfig:
@@ -47,22 +55,35 @@ class DataConfig(StrictModel):
     """The mix. `max_bad`: how many rows may turn out bad at run time before the run stops; each is recorded."""
 
     mix: str
+    """The samples dataset of a mix."""
     at: int | None = None
+    """Its manifest number; by default the newest."""
     max_length: int | None = Field(default=None, gt=0)
+    """Tokens of a row at most; by default what the model can read."""
     too_long: Literal["refuse", "cut"] = "refuse"
+    """What happens to longer rows: they stop the run before it starts, or are cut at the end."""
     max_bad: int = Field(default=0, ge=0)
+    """Rows, on all ranks together, that may turn out bad at run time before the run stops."""
     workers: int = Field(default=0, ge=0)
+    """Processes of each rank that prepare rows; 0 prepares them in the rank itself."""
 
 
 class PlanConfig(StrictModel):
     """The order of data; see trainer/plan.py."""
 
     strategy: str = "balanced"
+    """balanced (random steps divided by cost), length_window (rows of similar length), random, or a grouping of
+    LLaVA's own such as modality_length."""
     global_batch: int = Positive
+    """Rows of one optimizer step, on all ranks together."""
     accumulation: int = Field(default=1, gt=0)
+    """Micro-batches of one step on each rank."""
     max_tokens: int | None = Field(default=None, gt=0)
+    """Tokens that a rank may hold in one micro-batch; a step that does not fit gets more of them."""
     rows: Literal["auto", "padded", "packed"] = "auto"
+    """How rows of a micro-batch lie in memory: padded to the longest, or packed behind each other."""
     seed: int = Field(default=0, ge=0)
+    """Decides the order of rows."""
 
 
 class OptimizerConfig(StrictModel):
@@ -70,13 +91,21 @@ class OptimizerConfig(StrictModel):
     steps."""
 
     learning_rate: float = Positive
+    """The highest one, after warm-up."""
     learning_rates: dict[Literal["tower", "projector", "llm"], float] = Field(default_factory=dict)
+    """Other ones for single modules."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of all weights but biases and norms."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two moments."""
     epsilon: float = 1e-8
+    """Added to AdamW's denominator."""
     warmup: float = Field(default=0.03, ge=0, lt=1)
+    """The share of all steps in which the rate rises to its highest."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the rate falls afterwards."""
     clip: float = Field(default=1.0, ge=0)
+    """The largest norm of a gradient; 0 does not clip."""
 
     @model_validator(mode="before")
     @classmethod
@@ -92,8 +121,11 @@ class DeepSpeedConfig(StrictModel):
     (ZeRO-3). `precision` auto is bf16 on a GPU that supports it and fp32 elsewhere."""
 
     zero: Literal[0, 1, 2, 3] = 2
+    """The ZeRO stage: what is divided among the ranks."""
     offload: Literal["none", "optimizer", "all"] = "none"
+    """What is kept in host memory: nothing, the optimizer state, or the parameters too (ZeRO-3)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto is bf16 on a GPU that supports it and fp32 elsewhere."""
 
     @model_validator(mode="after")
     def _possible(self) -> DeepSpeedConfig:
@@ -110,23 +142,31 @@ class LoraConfig(StrictModel):
     """LoRA on the llm's linear layers. Defaults: LLaVA v1.5, scripts/v1_5/finetune_lora.sh."""
 
     rank: int = Field(default=128, gt=0)
+    """Of the added matrices."""
     alpha: int = Field(default=256, gt=0)
+    """Their scale is alpha over rank."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
+    """The share of inputs that is dropped in training."""
 
 
 class CheckpointConfig(StrictModel):
     """Write a checkpoint every `every` steps (0: only the finished model) and keep the newest `keep`."""
 
     every: int = Field(default=0, ge=0)
+    """Steps between two checkpoints; 0 writes only the finished model."""
     keep: int = Field(default=1, gt=0)
+    """How many of the newest stay."""
 
 
 class WandbConfig(StrictModel):
     """Weights & Biases: log to `project` of `entity` (default: yours) as `name` (default: the folder's name)."""
 
     project: str
+    """The project to log to."""
     entity: str | None = None
+    """Whose project; by default yours."""
     name: str | None = None
+    """The run's name; by default the folder's."""
 
 
 class Recipe(StrictModel):
@@ -135,24 +175,36 @@ class Recipe(StrictModel):
     TensorBoard off; `peak_tflops` is the peak of one device that MFU is relative to (see trainer/runtime/flops.py)."""
 
     stage: str
+    """What is trained: pretrain, finetune, finetune_tower, finetune_lora or finetune_qlora."""
     train: tuple[str, ...] | None = None
+    """Other modules than the stage's: tower, projector, llm."""
     model: ModelConfig
     data: DataConfig
     plan: PlanConfig
     optimizer: OptimizerConfig
     epochs: float | None = Field(default=None, gt=0)
+    """How often each row is seen; a fraction ends early. Without it and `steps`: once."""
     steps: int | None = Field(default=None, gt=0)
+    """Optimizer steps, instead of `epochs`."""
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     lora: LoraConfig = LoraConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
     compile: bool = False
+    """torch.compile on every layer; changes rounding only."""
     liger: bool = False
+    """Liger's kernels (GPU); changes rounding only."""
     original_projector: bool = False
+    """Also write the original code's mm_projector.bin."""
     trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+    """Where figures go beside metrics.jsonl; [] turns TensorBoard off."""
     wandb: WandbConfig | None = None
+    """Log to Weights & Biases too."""
     peak_tflops: float | None = Field(default=None, gt=0)
+    """The peak of one device that MFU is relative to; by default the known one of the device."""
     output: str
+    """The run folder."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:

@@ -189,15 +189,21 @@ def cache_import(folder: str, source: str) -> None:
 
 @click.command()
 @click.argument("name", required=False)
-def recipes(name: str | None) -> None:
+@click.option("--keys", is_flag=True, help="Print what every key of a recipe means, as Markdown: docs/recipes.md.")
+def recipes(name: str | None, keys: bool) -> None:
     """List the published recipes, or print the one called NAME.
 
-    `lavabeam recipes NAME > my.yaml` is a start for one of your own.
+    `lavabeam recipes NAME > my.yaml` is a start for one of your own; `--keys`, or docs/recipes.md, has all keys of
+    data recipes, mixes and training recipes.
     """
     from lavabeam.recipes import KINDS, published
     from schemas.config import nearest
     from schemas.errors import InputError
 
+    if keys:
+        from lavabeam.recipes.keys import page
+
+        return click.echo(page(), nl=False)
     known = list(published())
     if name is None:
         return print_table(

@@ -30,13 +30,17 @@ class TransformersConfig(Config):
     """Which model, how it chooses words, and which of several captions is kept."""
 
     name: Literal["transformers"] = "transformers"
+    """Which engine captions."""
     model: str = Field(description="a model folder, or a name on the hub together with `revision`")
     revision: str | None = Field(None, description="the commit of a hub model; a folder's files are hashed instead")
     prompt: str | None = Field(None, description="a chat model's question, or the first words of every caption")
     max_new_tokens: int = Field(40, ge=1)
+    """Tokens of one caption at most."""
     decoding: Literal["greedy", "nucleus"] = Field("greedy", description="nucleus draws from the likeliest top_p")
     top_p: float = Field(0.9, gt=0, le=1)
+    """Of nucleus: draw from the likeliest tokens with this probability in sum."""
     temperature: float = Field(1.0, gt=0)
+    """Of nucleus: above 1 draws more evenly."""
     seed: int = Field(0, description="of nucleus: a row's draws depend on it and on the row's key alone")
     candidates: int = Field(1, ge=1, description="captions drawn per picture, of which score_model's best is kept")
     score_model: str | None = Field(None, description="a BLIP with matching head, a CLIP or a SigLIP that scores them")

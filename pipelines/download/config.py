@@ -31,8 +31,11 @@ class DownloadConfig(Config):
     resize_only_if_bigger: bool = True
     """Never enlarge."""
     upscale_interpolation: Interpolation = "lanczos"
+    """How pixels are computed where a picture is enlarged."""
     downscale_interpolation: Interpolation = "area"
+    """How pixels are computed where a picture is shrunk."""
     encode_format: Literal["jpg", "png", "webp"] = "jpg"
+    """What a picture is encoded as, where its bytes are not kept."""
     encode_quality: int = Field(default=95, ge=0, le=100)
     """jpg and webp: 0 to 100. png: the compression level, 0 to 9."""
     skip_reencode: bool = True

@@ -102,7 +102,7 @@ class _OneOfSeveral(ImportMaker):
 
     def __init__(self, importer: Source, work: Work, schema: pa.Schema, source_number: int):
         super().__init__(importer, work.target, schema)
-        self.source_number, self.manifest = source_number, work.old.manifest.number if work.old else 0
+        self.source_number, self.manifest = source_number, work.old.manifest.number if work.old is not None else 0
         self._taken: np.ndarray | None = None
 
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:

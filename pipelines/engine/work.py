@@ -177,7 +177,7 @@ class Work:
                 f"{self.target}: holds {self.old.schema_name!r} rows, {self.name!r} makes {self.schema_name!r}. "
                 "Choose another folder."
             )
-        self.present = {entry.id: entry for entry in self.old.manifest.fragments} if self.old else {}
+        self.present = {entry.id: entry for entry in self.old.manifest.fragments} if self.old is not None else {}
         self.started, self.run_id = time.time(), new_run()
 
     @classmethod
@@ -319,7 +319,7 @@ class Work:
 
     def _change(self) -> Change:
         return Change(
-            base=self.old.manifest.number if self.old else 0,
+            base=self.old.manifest.number if self.old is not None else 0,
             schema_version=version_text(self.schema_name),
             run=self.run_id,
             message=self.name,

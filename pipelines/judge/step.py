@@ -61,9 +61,13 @@ class JudgeConfig(EndpointConfig):
 
     images: str = Field(description="the images dataset that the conversations were made of")
     prompt: str = "judge"
+    """The name of a prompt that asks for scores, or the path of your own file."""
     repairs: int = Field(1, ge=0)
+    """How often an answer without scores of the asked form goes back to the model."""
     temperature: float | None = Field(0.0, ge=0, le=2)
+    """null leaves it out of the request."""
     max_output_tokens: int = Field(200, ge=1)
+    """Tokens of one answer at most."""
 
     @model_validator(mode="after")
     def _prompt_needs_no_picture(self) -> JudgeConfig:

@@ -17,7 +17,9 @@ class Price(StrictModel):
     """USD per million tokens."""
 
     input: float = Field(ge=0)
+    """For what is sent."""
     output: float = Field(ge=0)
+    """For what the model writes."""
     cached_input: float | None = Field(default=None, ge=0, description="for input that the provider had cached")
 
     def cost(self, usage: Usage) -> float:

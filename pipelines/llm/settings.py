@@ -32,7 +32,9 @@ class EndpointConfig(Config):
     """
 
     model: str = Field(min_length=1)
+    """The model, as the server names it."""
     provider: str = "openai"
+    """Who answers; part of an answer's identity in the cache."""
     base_url: Annotated[str | None, Runtime()] = None
     """None is the provider's own address, known to the openai client."""
     api_key_env: Annotated[str, Runtime()] = "OPENAI_API_KEY"
@@ -41,6 +43,7 @@ class EndpointConfig(Config):
     temperature: float | None = Field(default=0.7, ge=0, le=2)
     """null leaves it out of the request: models that think before they answer refuse any."""
     max_output_tokens: int = Field(default=1024, ge=1)
+    """Tokens of one answer at most."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further fields of the request, as the server names them (top_p, reasoning_effort, ...)."""
     structured: Literal["auto", "json_schema", "json_object", "prompt"] = "auto"
@@ -51,15 +54,20 @@ class EndpointConfig(Config):
     concurrency: Annotated[int, Runtime()] = Field(default=64, ge=1)
     """Requests in flight at most, over all workers."""
     requests_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
+    """Requests sent at most, over all workers."""
     tokens_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
+    """Tokens asked for at most, over all workers."""
     timeout_s: Annotated[float, Runtime()] = Field(default=120.0, gt=0)
+    """Seconds that one request may take."""
     patience: Annotated[RetryPolicy, Runtime()] = PATIENCE
     """How often and how long a failed request is tried again."""
 
     max_cost: Annotated[float | None, Runtime()] = Field(default=None, ge=0)
     """USD that this dataset may cost in all its runs: a hard stop. So are the next two."""
     max_tokens: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
+    """Tokens, sent and received."""
     max_requests: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
+    """Requests, failed ones that may be billed included."""
     price: Annotated[Price | None, Runtime()] = None
     """USD per million tokens; by default what genai-prices lists."""
     tokens_per_image: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
@@ -71,6 +79,7 @@ class EndpointConfig(Config):
     mode: Annotated[Literal["online", "batch"], Runtime()] = "online"
     """batch: OpenAI's Batch API, half the price, within a day."""
     batch_poll_s: Annotated[float, Runtime()] = Field(default=30.0, gt=0)
+    """Seconds between two looks at a batch."""
 
     @model_validator(mode="after")
     def _names_its_server(self) -> EndpointConfig:

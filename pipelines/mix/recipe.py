@@ -62,19 +62,23 @@ class Pictures(StrictModel):
 
     max_side: int | None = Field(None, gt=0, description="shrink the longer side to this many pixels")
     format: Literal["keep", "jpeg", "png"] = "keep"
+    """What pictures are stored as."""
     quality: int = Field(92, ge=1, le=100)
+    """Of JPEG."""
 
 
 class MixRecipe(Config):
     """A mix: which rows of which datasets, and how they are stored."""
 
     sources: dict[str, MixSource]
+    """Where rows come from, each under a name of your choice."""
     tokenizer: str = Field(description="folder with tokenizer.json: the tokenizer that training will use")
     template: str = Field(description="chat template, as in `lavabeam tokens --template`")
     image: dict[str, Any] = Field({}, description="image rule of the vision tower: mode, image_size, patch_size, ...")
     pictures: Pictures = Field(default_factory=Pictures)
     max_tokens: int | None = Field(None, description="rows with more tokens are left out, and counted")
     seed: int = 0
+    """Decides which share of the rows a weight takes."""
 
 
 def load_mix(path: str | Path, folder: str | Path | None = None, variables: dict[str, str] | None = None) -> MixRecipe:

@@ -6,10 +6,12 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from lavabeam.cli.main import app
+from lavabeam.cli.main import app, main
 from pipelines.llm.store import CacheStore
 from schemas.errors import LavaBeamError
+from schemas.records import BASE
 from schemas.writing import write_dataset
+from tests.pipelines.tokenizer import write_tokenizer
 
 
 @pytest.fixture
@@ -133,3 +135,33 @@ def test_too_few_usable_rows_are_exit_code_3(tmp_path):
     assert call(*given, "--min-ok", "0.5").exit_code == 0
     ended = call(*given, "--min-ok", "0.6")
     assert (ended.exit_code, "1 of 2 rows are usable (0.500)" in ended.stderr) == (3, True)
+
+
+def test_a_mix_of_no_rows_is_exit_code_3(tmp_path):
+    """Made, and of no use: also when it is there already."""
+    write_tokenizer(tmp_path / "tokenizer")
+    talks = [{"key": "a", "kind": "detail", "status": "ok"}]
+    write_dataset(tmp_path / "talks", "conversations", [pa.Table.from_pylist(talks, BASE["conversations"])])
+    source = {"s": {"conversations": "talks", "kinds": ["other"]}}
+    (tmp_path / "m.yaml").write_text(json.dumps({"tokenizer": "tokenizer", "template": "chatml", "sources": source}))
+    for made in (1, 0):
+        ended = call("mix", str(tmp_path / "m.yaml"), "finetune", "--folder", str(tmp_path), "--json")
+        (summary,) = json.loads(ended.stdout)
+        assert (ended.exit_code, summary["rows"], summary["made"]) == (3, 0, made)
+        assert f"mix: no row of {tmp_path / 'finetune'} is usable: 1 kind." in ended.stderr
+
+
+def test_a_defect_of_ours_is_a_traceback_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
+    def explode(path, at=None):
+        raise ZeroDivisionError("a thing\nof two lines")
+
+    monkeypatch.setattr("schemas.Dataset.open", explode)
+    monkeypatch.setattr("sys.argv", ["lavabeam", "show", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (1, "")
+    assert said.err.startswith("Traceback (most recent call last)")
+    assert said.err.splitlines()[-1] == (
+        "lavabeam: this is a defect of lavabeam, not of your input: ZeroDivisionError: a thing. Please report it."
+    )

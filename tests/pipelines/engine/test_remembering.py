@@ -1,20 +1,27 @@
 """A dataset remembers how it was made: options for --retry, what a run makes stale, sources of an import."""
 
 from enum import StrEnum
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
 
+from pipelines.caption import Caption
+from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.engine.imports import preview_import, run_import
-from pipelines.engine.recorded import recorded_options
+from pipelines.engine.recorded import recorded_options, retried_statuses
 from pipelines.engine.runners import Runner
+from pipelines.engine.step import Config as StepConfig
+from pipelines.engine.step import Step
 from pipelines.engine.work import preview_step, run_step
+from pipelines.importers.image_folder import ImageFolder, ImageFolderConfig
 from pipelines.importers.url_list import UrlList, UrlListConfig
 from schemas import Dataset
 from schemas.errors import InputError
 from schemas.records import BASE
 from schemas.standing import NOT_OK, Standing
 from schemas.writing import write_dataset
+from tests.pictures import colour, encoded
 from tests.pipelines.steps import Echo, Shout, ShoutConfig, Twin
 
 LOCAL = Runner("local", 1)
@@ -34,6 +41,26 @@ def test_retry_goes_by_the_recorded_options_and_refuses_others_by_name(photos):
         recorded_options(Shout, {"word": "!"}, photos, "shout")
     with pytest.raises(InputError, match=r"twin has no such status. Known: transient, ok, odd, late"):
         run_step(Twin(Twin.Config()), photos, LOCAL, retry="nonsense")
+
+
+class Renamed(Shout):
+    """A later release: what it wrote as `odd` is called `late` now."""
+
+    former_statuses: ClassVar = {"odd": "late"}
+
+
+@pytest.mark.parametrize("word", ["late", "odd"])
+def test_a_status_that_an_earlier_release_wrote_is_retried_by_either_name(photos, word):
+    run_step(Shout(ShoutConfig()), photos, LOCAL)
+    healed = Renamed(ShoutConfig(healed=True))
+    assert preview_step(healed, photos, word).retried_rows == 5
+    assert run_step(healed, photos, LOCAL, retry=word).statuses == {"ok": 10}
+
+
+def test_captions_over_budget_of_an_earlier_release_are_unfinished_as_those_of_today():
+    assert {"over_budget", "budget_exhausted"} <= retried_statuses(Caption, "")
+    assert "over_budget" in retried_statuses(Caption, "budget_exhausted")
+    assert "over_budget" not in {status.value for status in Caption.statuses}
 
 
 def test_nothing_to_retry_changes_nothing_whatever_the_options(photos):
@@ -60,6 +87,37 @@ def test_new_keys_announce_all_verdicts_and_not_themselves_as_stale(photos):
     assert (first.made, dict(first.stale)) == (1, {})
     run_step(Twin(Twin.Config()), photos, LOCAL)
     assert preview_step(Twin(Twin.Config()), photos).reused == 1
+
+
+def test_a_preview_of_dedupe_says_that_new_rows_give_every_fragment_a_new_verdict(lists):
+    """And which columns go with the old ones: those of a step that read them."""
+
+    class Reader(Step[StepConfig]):
+        name, version, Config, statuses = "reader", 1, StepConfig, Looks
+        reads = ("duplicate_of",)
+
+        def process(self, batch):
+            return self.rows_to_batch([{"status": "ok"}] * batch.num_rows)
+
+    pictures(lists.folder / "files", "a", "b")
+    folder = ImageFolder(ImageFolderConfig(path=str(lists.folder / "files"), rows_per_slice=1))
+    run_import(folder, lists.target, LOCAL)
+    run_step(Dedupe(DedupeConfig()), lists.target, LOCAL)
+    run_step(Reader(StepConfig()), lists.target, LOCAL)
+    before = Dataset.open(lists.target).manifest.number
+    assert preview_step(Dedupe(DedupeConfig()), lists.target).reused == 2
+    pictures(lists.folder / "files", "c")
+    run_import(folder, lists.target, LOCAL)
+    ahead = preview_step(Dedupe(DedupeConfig()), lists.target)
+    assert (ahead.step, ahead.made, ahead.reused, dict(ahead.stale)) == ("dedupe", 3, 0, {"reader": 2})
+    assert Dataset.open(lists.target).manifest.number == before + 1
+
+
+def pictures(folder, *names):
+    """Small pictures, each of its own bytes."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / f"{name}.png").write_bytes(encoded(colour().rotate(ord(name))))
 
 
 class Lists:
