@@ -97,9 +97,7 @@ def _batch(reported: dict[str, Any]) -> Batch:
     listed = errors.get("data") if isinstance(errors, dict) else None
     first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
     code, message = error_text(first.get("code")), error_text(first.get("message"))
-    return Batch(
-        _identity(reported, "id"), status, tuple(_identity(reported, name) for name in names), code, message
-    )
+    return Batch(_identity(reported, "id"), status, tuple(_identity(reported, name) for name in names), code, message)
 
 
 def _identity(reported: dict[str, Any], name: str) -> str:

@@ -23,7 +23,12 @@ _QUERY_SECRET = (
 )
 _PATTERNS = (
     # Authorization: Bearer abc, "api-key": "abc"
-    (re.compile(r"(?i)\b((?:proxy-)?authorization|x?-?api-?key)(\\?[\"']?\s*[:=]\s*\\?[\"']?)(?:(\w+) +)?[^\s\"',;<>}\\]+"), r"\1\2" + MASK),
+    (
+        re.compile(
+            r"(?i)\b((?:proxy-)?authorization|x?-?api-?key)(\\?[\"']?\s*[:=]\s*\\?[\"']?)(?:(\w+) +)?[^\s\"',;<>}\\]+"
+        ),
+        r"\1\2" + MASK,
+    ),
     (re.compile(r"(?i)\b(bearer|basic)(\s+)[^\s\"',;<>}\\]{6,}"), r"\1\2" + MASK),
     # ?token=abc
     (re.compile(rf"(?i)([?&;]{_QUERY_SECRET}=)[^&\s\"'<>#]+"), r"\1" + MASK),

@@ -9,9 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.llm.ledger import budget_of
 from pipelines.llm.settings import EndpointConfig
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Lease:
     """
 
     def __init__(self, settings: EndpointConfig, dataset: str, workers: int):
-        budget = dataset if "://" in dataset else str(Path(dataset).absolute())
+        budget = budget_of(dataset)
         self._ahead = _AHEAD_IN_BATCH_MODE if settings.mode == "batch" else settings.concurrency * _AHEAD_PER_REQUEST
         self._name = (settings.model_dump_json(), budget, workers)
         self.client = _POOL.take(self._name, lambda: _open(settings, budget, workers))

@@ -164,7 +164,9 @@ class _Unpacker:
         said = ",".join(response.headers.getall("content-encoding", ())).lower().replace("x-gzip", "gzip")
         encodings = [name.strip() for name in said.split(",") if name.strip() not in ("", "identity")]
         if len(encodings) > 1 or (encodings and encodings[0] not in ("gzip", "deflate")):
-            raise MalformedResponse(f"the reply is compressed as {_on_one_line(said)}: only gzip or deflate was asked for")
+            raise MalformedResponse(
+                f"the reply is compressed as {_on_one_line(said)}: only gzip or deflate was asked for"
+            )
         return cls(encodings[0] if encodings else "identity")
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
@@ -203,7 +205,9 @@ def _decoded(body: bytes, response: aiohttp.ClientResponse) -> str:
     charset = (response.charset or "utf-8").strip("\"' ").lower().replace("_", "-").replace("shift-jis", "shift_jis")
     if charset not in _CHARSETS:
         if errors == "strict":
-            raise MalformedResponse(f"the reply is in {_on_one_line(charset)!r}, which is no encoding of text known here")
+            raise MalformedResponse(
+                f"the reply is in {_on_one_line(charset)!r}, which is no encoding of text known here"
+            )
         charset = "utf-8"
     try:
         return body.decode(charset, errors)

@@ -115,7 +115,7 @@ def test_a_prompt_of_ones_own_is_a_path(tmp_path):
     ("old", "new", "message"),
     [
         ('questions: ["What?"]', "", "needs `questions`"),
-        ("join(' ') }}", "join(' ')", "line 1 of a template"),
+        ("join(' ') }}", "join(' ')", "user, line 1: unexpected"),
         ("about:", "abuot:", "unknown key 'abuot'"),
         ('version: "3"', "version: three", "version: "),
     ],
@@ -125,10 +125,3 @@ def test_a_wrong_prompt_file_is_told(old, new, message, tmp_path):
     path.write_text(OWN.replace(old, new))
     with pytest.raises(InputError, match=message):
         load_prompt(str(path))
-
-
-def test_an_unknown_variable_is_told(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text(OWN.replace("captions |", "captoins |"))
-    with pytest.raises(InputError, match=r"prompt mine version 3: user: 'captoins' is undefined"):
-        load_prompt(str(path)).messages(KNOWN.values())
