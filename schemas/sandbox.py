@@ -1,8 +1,8 @@
 """Jinja templates from files that others wrote: data, never code, and bounded in what they take.
 
-jinja2's sandbox keeps a template from Python's inner parts. Here every loop step, call and produced character is counted
-besides (`MOST_STEPS`), because `range(10**5)` in itself, or a text that doubles forty times, is allowed there. Filters,
-methods and globals are those listed here.
+jinja2's sandbox keeps a template from Python's inner parts. Here every loop step, call and produced character is
+counted besides (`MOST_STEPS`), because a loop within a loop, or a text that doubles forty times, is allowed there.
+Filters, methods and globals are those listed here.
 """
 
 from __future__ import annotations
@@ -31,16 +31,20 @@ MOST_SOURCE = 2**18
 _CALL, _LOOK = 20, 4
 _MOST_BITS = 10_000
 _WIDEST = 1_000
+# fmt: off
 _FILTERS = (
-    "abs attr batch capitalize count d default dictsort e escape first float format groupby indent int items join last "
-    "length list lower map max min reject rejectattr replace reverse round safe select selectattr sort string sum title "
-    "tojson trim truncate unique upper wordcount"
-).split()
-_METHODS = frozenset(
-    "capitalize count endswith find get index isalnum isalpha isdecimal isdigit islower isspace isupper items join keys "
-    "lower lstrip partition removeprefix removesuffix replace rfind rpartition rsplit rstrip split splitlines startswith "
-    "strip swapcase title upper values".split()
+    "abs", "attr", "batch", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float",
+    "format", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min",
+    "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title",
+    "tojson", "trim", "truncate", "unique", "upper", "wordcount",
 )
+_METHODS = frozenset((
+    "capitalize", "count", "endswith", "find", "get", "index", "isalnum", "isalpha", "isdecimal", "isdigit", "islower",
+    "isspace", "isupper", "items", "join", "keys", "lower", "lstrip", "partition", "removeprefix", "removesuffix",
+    "replace", "rfind", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase",
+    "title", "upper", "values",
+))
+# fmt: on
 _BUILTIN = (str, bytes, bytearray, int, float, complex, list, tuple, dict, set, frozenset, range, type)
 
 
@@ -115,7 +119,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         _charge_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         meter = _meter.get()
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         meter.charge(_CALL + _weight([owner, *args, *kwargs.values()]))

@@ -19,7 +19,7 @@ def count(tree: nodes.Template) -> nodes.Template:
 
 
 class _Counting(NodeTransformer):
-    """Loops pay for each step, macros and blocks for each run, outputs for their length, comparisons for their sides."""
+    """Loops pay for each step, macros and blocks for each run, outputs for their length, comparisons for both sides."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         if node.recursive:

@@ -33,8 +33,8 @@ def check_base_url(url: str) -> str:
         raise InputError(f"{place} holds a user name or password, and manifests keep base_url. {_REMEDY}")
     if parts.query or parts.fragment or "?" in url or "#" in url or ";" in unquote(parts.path):
         raise InputError(
-            f"{place} has parameters (what stands behind `?`, `#` or `;`): tokens do not belong there, because manifests "
-            f"keep base_url, and the client adds /chat/completions behind it. End it with the path. {_REMEDY}"
+            f"{place} has parameters (what stands behind `?`, `#` or `;`): tokens do not belong there, because "
+            f"manifests keep base_url, and the client adds /chat/completions behind it. End it with the path. {_REMEDY}"
         )
     if any(looks_like_key(segment) for segment in unquote(parts.path).split("/")):
         raise InputError(f"{place} has a key in its path, and manifests keep base_url. {_REMEDY}")
@@ -68,6 +68,12 @@ def proxy_of(address: str) -> str | None:
             f"{host} in NO_PROXY."
         )
     return proxy
+
+
+def route_of(address: str) -> str:
+    """For people: which proxy requests go through; empty where they go directly."""
+    proxy, host = proxy_of(address), urlsplit(address).hostname
+    return f"requests to {host} go through the proxy {shown(proxy)} (HTTPS_PROXY)" if proxy else ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ import httpx2
 import openai
 
 from pipelines.engine.counting import Done, report
-from pipelines.llm.address import address_of, proxy_of
+from pipelines.llm.address import address_of, proxy_of, route_of
 from pipelines.llm.answer import Answer, AnswerStatus, Usage, as_response, read_response
 from pipelines.llm.cache import AnswerCache
 from pipelines.llm.failures import EXPECTED, Failure, explain
@@ -50,6 +50,8 @@ class LlmClient:
         self._tokens = TokenBucket(_share(settings.tokens_per_minute, workers))
         self.secrets = Secrets.of_environment(settings.api_key_env)
         self.http = open_http(settings, self.secrets)
+        self.route = route_of(address_of(settings.base_url))
+        """For people: the proxy on the way, if there is one."""
         self._asking: dict[str, asyncio.Task[Answer]] = {}
         self._stopped: Failure | None = None
         self._given_up = 0

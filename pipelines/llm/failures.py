@@ -106,10 +106,10 @@ def explain_http(status: int, headers: dict[str, str], reported: str) -> Failure
 def _no_answer(status: int, headers: dict[str, str]) -> Failure:
     """A status that is neither an answer nor an error. Redirects are not followed: the key goes to `base_url` only."""
     location = headers.get("location")
-    where = f" to {shown(location)[:200]}: it is not followed, `base_url` must be the final address" if location else ""
-    return Failure(
-        AnswerStatus.malformed, f"HTTP {status}: a redirect{where}" if where else f"HTTP {status}", retry=True
-    )
+    detail = f"HTTP {status}"
+    if location:
+        detail += f": a redirect to {shown(location)[:200]}, not followed: `base_url` must be the final address"
+    return Failure(AnswerStatus.malformed, detail, retry=True)
 
 
 def _bad_request(signs: str, detail: str) -> Failure:

@@ -134,10 +134,8 @@ class Ledger:
     def _join_spellings(self) -> None:
         """Budgets that earlier releases kept under other spellings of the same place become one."""
         connection = self._store.connection
-        names = [
-            row[0] for row in connection.execute("SELECT budget FROM spend UNION SELECT budget FROM claims").fetchall()
-        ]
-        others = [name for name in names if name != self._budget and budget_of(name) == self._budget]
+        rows = connection.execute("SELECT budget FROM spend UNION SELECT budget FROM claims").fetchall()
+        others = [name for (name,) in rows if name != self._budget and budget_of(name) == self._budget]
         for other in others:
             with self._store.transaction():
                 row = connection.execute("DELETE FROM spend WHERE budget = ? RETURNING *", (other,)).fetchone()

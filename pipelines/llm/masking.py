@@ -18,25 +18,24 @@ SHORTEST = 8
 _SHORTEST_OTHER = 16
 _KEY_VARIABLE = re.compile(r"(^|_)(API_?KEY|ACCESS_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
 _QUERY_SECRET = (
-    r"(?:api[-_]?key|key|(?:access|auth|id|refresh|security)?[-_]?token|sig|signature|secret|password|passwd|pwd|credential"
-    r"|x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature)"
+    r"(?:api[-_]?key|key|(?:access|auth|id|refresh|security)?[-_]?token|sig|signature|secret|password|passwd|pwd"
+    r"|credential|x-amz-signature|x-amz-credential|x-amz-security-token|x-goog-signature)"
 )
+_END = r"[^\s\"',;<>}\\]"
 _PATTERNS = (
     # Authorization: Bearer abc, "api-key": "abc"
     (
-        re.compile(
-            r"(?i)\b((?:proxy-)?authorization|x?-?api-?key)(\\?[\"']?\s*[:=]\s*\\?[\"']?)(?:(\w+) +)?[^\s\"',;<>}\\]+"
-        ),
-        r"\1\2" + MASK,
+        re.compile(rf"(?i)\b((?:proxy-)?authorization|x?-?api-?key)(\\?[\"']?\s*[:=]\s*\\?[\"']?)(?:\w+ +)?{_END}+"),
+        rf"\1\2{MASK}",
     ),
-    (re.compile(r"(?i)\b(bearer|basic)(\s+)[^\s\"',;<>}\\]{6,}"), r"\1\2" + MASK),
+    (re.compile(rf"(?i)\b(bearer|basic)(\s+){_END}{{6,}}"), rf"\1\2{MASK}"),
     # ?token=abc
-    (re.compile(rf"(?i)([?&;]{_QUERY_SECRET}=)[^&\s\"'<>#]+"), r"\1" + MASK),
+    (re.compile(rf"(?i)([?&;]{_QUERY_SECRET}=)[^&\s\"'<>#]+"), rf"\1{MASK}"),
     # https://user:password@host
-    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@"), r"\1" + MASK + "@"),
+    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@\"'<>]+@"), rf"\1{MASK}@"),
     # Keys by their well-known beginnings: OpenAI and its likes, Hugging Face, GitHub, Google, AWS.
-    (re.compile(r"\b(sk|pk|rk|gsk|xai|hf|ghp|gho|github_pat|glpat)([-_])[A-Za-z0-9_\-]{12,}"), r"\1\2" + MASK),
-    (re.compile(r"\b(AIza|AKIA|ASIA)[A-Za-z0-9_\-]{12,}"), r"\1" + MASK),
+    (re.compile(r"\b(sk|pk|rk|gsk|xai|hf|ghp|gho|github_pat|glpat)([-_])[A-Za-z0-9_\-]{12,}"), rf"\1\2{MASK}"),
+    (re.compile(r"\b(AIza|AKIA|ASIA)[A-Za-z0-9_\-]{12,}"), rf"\1{MASK}"),
 )
 # Control characters, escapes of terminals, and marks that turn the direction of what follows.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

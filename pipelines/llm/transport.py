@@ -85,7 +85,7 @@ class ReplyTransport(httpx2.AsyncBaseTransport):
         except (MalformedResponse, httpx2.HTTPError):
             raise
         except Exception as error:
-            # The border: what a library makes of a hostile reply is no reason to end a run (RuntimeError, EOFError, ...).
+            # The border: whatever a library raises about a hostile reply (RuntimeError, EOFError, ...) is this row's.
             raise httpx2.TransportError(_on_one_line(str(error)), request=request) from error
 
     async def aclose(self) -> None:

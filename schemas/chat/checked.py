@@ -15,7 +15,7 @@ from schemas.sandbox import Sandbox, TemplateFault
 
 
 class _Generation(Extension):
-    """`{% generation %}...{% endgeneration %}`, by which transformers finds the answers: here it is what stands inside."""
+    """`{% generation %}...{% endgeneration %}`, by which transformers finds answers: here only its content."""
 
     tags = frozenset({"generation"})
 
@@ -41,8 +41,8 @@ def check_chat_template(template: Any, messages: list[dict[str, Any]], tokens: M
             sandbox.program(text).render(values)
         except TemplateFault as fault:
             raise InputError(
-                f"{where}: the chat template is refused: {fault}. Templates are data: correct it (chat_template.jinja, or "
-                "`chat_template` in tokenizer_config.json), or use a model folder that you trust."
+                f"{where}: the chat template is refused: {fault}. Templates are data: correct it "
+                "(chat_template.jinja, or `chat_template` in tokenizer_config.json)."
             ) from fault
 
 
