@@ -8,6 +8,7 @@ Filters, methods and globals are those listed here.
 from __future__ import annotations
 
 import functools
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
@@ -31,12 +32,13 @@ MOST_SOURCE = 2**18
 _CALL, _LOOK = 20, 4
 _MOST_BITS = 10_000
 _WIDEST = 1_000
+_WIDE = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\*|[0-9]{4,}|[0-9]*\.(?:\*|[0-9]{4,}))")
 # fmt: off
 _FILTERS = (
     "abs", "attr", "batch", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float",
     "format", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min",
-    "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title",
-    "tojson", "trim", "truncate", "unique", "upper", "wordcount",
+    "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum",
+    "title", "tojson", "trim", "truncate", "unique", "upper", "wordcount",
 )
 _METHODS = frozenset((
     "capitalize", "count", "endswith", "find", "get", "index", "isalnum", "isalpha", "isdecimal", "isdigit", "islower",
@@ -303,8 +305,5 @@ def _text_length(value: Any) -> int:
 
 def _check_widths(pattern: str) -> None:
     """Refuse `%1000000d` and `%*d`."""
-    for part in pattern.split("%")[1:]:
-        digits = "".join(one if one.isdigit() else " " for one in part.split()[0]) if part.strip() else ""
-        head = part[: len(part) - len(part.lstrip("0123456789.*-+# "))]
-        if "*" in head or any(len(number) > 3 for number in digits.split() if number in head):
-            raise jinja2.TemplateRuntimeError(f"a width of more than 999 in the format {pattern[:40]!r}")
+    if _WIDE.search(pattern):
+        raise jinja2.TemplateRuntimeError(f"a width of more than 999 in the format {pattern[:40]!r}")

@@ -22,7 +22,8 @@ from pipelines.llm.answer import MalformedResponse
 from pipelines.llm.masking import Secrets, shown
 
 _MIB = 2**20
-_MOST_CONNECTIONS_KEPT_S = 60.0
+# Shorter than servers keep idle connections (uvicorn: 5 s): one that they close just then would count as a lost answer.
+_IDLE_S = 4.0
 # What is read of the reply's head.
 _HEADERS = ("retry-after", "retry-after-ms", "location")
 # Compressed replies are unpacked in pieces of this size, so that a bomb is noticed after one of them.
@@ -140,9 +141,7 @@ class ReplyTransport(httpx2.AsyncBaseTransport):
         if self._session is None:
             tls = httpx2.create_ssl_context() if request.url.scheme == "https" else True
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._limits.connections, ssl=tls, keepalive_timeout=_MOST_CONNECTIONS_KEPT_S
-                ),
+                connector=aiohttp.TCPConnector(limit=self._limits.connections, ssl=tls, keepalive_timeout=_IDLE_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),
                 auto_decompress=False,
