@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from pipelines.llm.masking import looks_like_key, shown
 from schemas.errors import InputError
