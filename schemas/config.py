@@ -38,6 +38,9 @@ def load_yaml(path: str | Path, model: type[Model]) -> Model:
     return parse(read_yaml(path), model, where=str(path))
 
 
+_MOST_ENTRIES = 200_000
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises InputError when it is missing, broken, or not a mapping."""
     path = Path(path)
@@ -45,11 +48,29 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file. Give the path of a YAML recipe.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a mapping of keys to values, found {type(content).__name__}.")
+    if _entries(content, _MOST_ENTRIES) > _MOST_ENTRIES:
+        raise InputError(
+            f"{path}: more than {_MOST_ENTRIES} entries, with aliases (`*name`) written out. Leave them out."
+        )
     return content
+
+
+def _entries(value: Any, most: int) -> int:
+    """How many values there are, each alias counted wherever it stands; counting ends above `most`.
+
+    Nested aliases make a few lines of YAML into more values than there is memory, at the first copy.
+    """
+    waiting, count = [value], 0
+    while waiting and count <= most:
+        one = waiting.pop()
+        inner = list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else []
+        count += 1 + len(inner)
+        waiting.extend(inner)
+    return count
 
 
 def parse(values: dict[str, Any], model: type[Model], where: str) -> Model:

@@ -20,6 +20,7 @@ from pipelines.caption.local import Opened, captions_in_batches, model_version
 from pipelines.caption.matching import Matcher
 from pipelines.engine.step import Config, Runtime
 from pipelines.llm.answer import AnswerStatus
+from schemas.chat.checked import check_chat_template
 from schemas.errors import InputError
 
 DESCRIBE = "Describe this picture in one sentence."
@@ -120,6 +121,9 @@ class Transformers:
             self._processor = AutoTokenizer.from_pretrained(self.config.model, **options)
         else:
             self._processor.tokenizer.padding_side = "left"  # answers of different prompts begin at one place
+            if getattr(self._processor, "chat_template", None) is not None:
+                tokens = self._processor.tokenizer.special_tokens_map
+                check_chat_template(self._processor.chat_template, self._question(), tokens, self.config.model)
 
     def _load_matcher(self) -> Matcher | None:
         if self.config.score_model is None:
@@ -152,10 +156,14 @@ class Transformers:
         if getattr(self._processor, "chat_template", None) is None:
             texts = [self.config.prompt] * len(images) if self.config.prompt else None
             return self._processor(images=images, text=texts, padding=bool(texts), return_tensors="pt"), False
-        asked = [{"type": "image"}, {"type": "text", "text": self.config.prompt or DESCRIBE}]
-        text = self._processor.apply_chat_template([{"role": "user", "content": asked}], add_generation_prompt=True)
+        text = self._processor.apply_chat_template(self._question(), add_generation_prompt=True)
         inputs = self._processor(images=images, text=[text] * len(images), padding=True, return_tensors="pt")
         return inputs, True
+
+    def _question(self) -> list[dict[str, Any]]:
+        """The messages that a chat model is asked."""
+        asked = [{"type": "image"}, {"type": "text", "text": self.config.prompt or DESCRIBE}]
+        return [{"role": "user", "content": asked}]
 
     def _generation(self, pictures: list[Opened], number: int) -> dict[str, Any]:
         how: dict[str, Any] = {"max_new_tokens": self.config.max_new_tokens, "do_sample": False, "num_beams": 1}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pipelines.llm.masking import shown
+
 
 class AnswerStatus(StrEnum):
     """Why a request has its answer, or has none."""
@@ -48,6 +50,11 @@ _FILTERED = frozenset({"content_filter", "safety", "recitation"})
 _BROKEN_OFF = frozenset({"error", "abort"})
 # Columns of token counts are 32 bits wide; a server that says more miscounts.
 _MOST_TOKENS = 2**31 - 1
+_HTTP_ERROR = re.compile("[45][0-9]{2}")
+# An id is for asking the provider about a request; theirs have 30 to 60 characters.
+_LONGEST_ID = 200
+# Enough for the words of any error that people wrote.
+_LONGEST_ERROR = 2_000
 # Half of a character that UTF-16 writes in two: no text, and no encoding takes it.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -100,7 +107,7 @@ class ErrorResponse(Exception):
 
 def read_response(raw: str | bytes) -> Answer:
     """The server's reply as an Answer without its cost; raises MalformedResponse or ErrorResponse."""
-    response = _object(raw)
+    response = read_json(raw)
     usage = _usage(response.get("usage"))
     choices = response.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
@@ -112,43 +119,68 @@ def read_response(raw: str | bytes) -> Answer:
     text = _text(message.get("content"))
     if text is None:
         raise MalformedResponse(f"the message's content is no text: {_shortened(raw)}", usage)
-    reason = str(choice.get("finish_reason") or "").lower()
+    finished = choice.get("finish_reason")
+    reason = finished.lower() if isinstance(finished, str) else ""
     if reason in _BROKEN_OFF:
         raise MalformedResponse(f"the server broke off ({reason}): {_shortened(raw)}", usage)
     identity = response.get("id")
-    request_id = _clean(identity) if isinstance(identity, str) else None
+    request_id = _clean(identity)[:_LONGEST_ID] if isinstance(identity, str) else None
     status, detail = _status(reason, message.get("refusal"))
     return Answer(status, text, request_id, usage, detail=detail, received=True)
 
 
 def error_text(error: Any) -> str:
-    """Code, type and message of an error as servers tell it, on one line; else all that it says."""
+    """Code, type and message of an error as servers tell it, on one line without credentials; else all that it says."""
     if isinstance(error, dict):
         parts = [error.get("code"), error.get("type"), error.get("message")]
-        if not any(parts):
-            parts = [
-                reported if isinstance(reported, str) else json.dumps(reported)
-                for reported in error.values()
-                if reported
-            ]
-        error = " ".join(str(part) for part in parts if part)
-    return _clean(" ".join(str(error or "").split()))
+        words = " ".join(_words(part) for part in (parts if any(parts) else error.values()) if part)
+    else:
+        words = _words(error) if error else ""
+    return shown(_clean(" ".join(words[:_LONGEST_ERROR].split())))
 
 
-def _object(raw: str | bytes) -> dict[str, Any]:
+def as_response(answer: Answer) -> str:
+    """A reply that `read_response` reads as `answer` (without its cost)."""
+    ended = {AnswerStatus.truncated: "length", AnswerStatus.content_policy: "content_filter"}.get(answer.status, "stop")
+    message = {"content": answer.text}
+    if answer.status is AnswerStatus.refused:
+        message["refusal"] = answer.detail or "refused"
+    response: dict[str, Any] = {"id": answer.request_id, "choices": [{"finish_reason": ended, "message": message}]}
+    if answer.usage is not None:
+        counts = {"prompt_tokens": answer.usage.input, "completion_tokens": answer.usage.output}
+        response["usage"] = {**counts, "prompt_tokens_details": {"cached_tokens": answer.usage.cached_input}}
+    return json.dumps(response)
+
+
+def read_json(raw: str | bytes) -> dict[str, Any]:
+    """The JSON object that a server sent; raises MalformedResponse for anything else."""
     try:
         response = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise MalformedResponse(f"the reply is not JSON ({error}): {_shortened(raw)}") from error
+        raise MalformedResponse(f"the reply is not JSON ({_in_short(error)}): {_shortened(raw)}") from error
     if not isinstance(response, dict):
         raise MalformedResponse(f"the reply is not a JSON object: {_shortened(raw)}")
     return response
 
 
+def _in_short(error: Exception) -> str:
+    return str(error)[:120]
+
+
+def _words(part: Any) -> str:
+    """A part of an error as text. Python limits how deep it writes and how long a number: then its kind."""
+    if isinstance(part, str):
+        return part
+    try:
+        return json.dumps(part)
+    except (ValueError, RecursionError):
+        return f"({type(part).__name__})"
+
+
 def _error(reported: Any) -> ErrorResponse:
     code = reported.get("code") if isinstance(reported, dict) else None
-    status = int(code) if isinstance(code, int | str) and str(code).isdecimal() else None
-    return ErrorResponse(error_text(reported), status if status and 400 <= status <= 599 else None)
+    status = int(code) if isinstance(code, int | str) and _HTTP_ERROR.fullmatch(_words(code)) else None
+    return ErrorResponse(error_text(reported), status)
 
 
 def _text(content: Any) -> str | None:
@@ -174,7 +206,7 @@ def _without_thoughts(text: str) -> str:
 
 def _status(finish_reason: str, refusal: Any) -> tuple[AnswerStatus, str | None]:
     if isinstance(refusal, str) and refusal:
-        return AnswerStatus.refused, _clean(refusal)[:200]
+        return AnswerStatus.refused, shown(_clean(refusal)[:200])
     if finish_reason in _AT_THE_LIMIT:
         return AnswerStatus.truncated, "the answer reached max_output_tokens"
     if finish_reason in _FILTERED:
@@ -205,5 +237,7 @@ def _clean(text: str) -> str:
 
 
 def _shortened(raw: str | bytes) -> str:
-    text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
-    return repr(text if len(text) <= 120 else text[:117] + "...")
+    """The beginning of a reply, for a message; credentials are masked before it is cut."""
+    beginning = raw[:1_000]
+    text = shown(beginning.decode(errors="replace") if isinstance(beginning, bytes) else beginning)
+    return repr(_clean(text if len(text) <= 120 else text[:117] + "..."))

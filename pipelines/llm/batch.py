@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import openai
 
-from pipelines.llm.answer import Answer, AnswerStatus, ErrorResponse, MalformedResponse, read_response
+from pipelines.llm.answer import Answer, AnswerStatus, ErrorResponse, MalformedResponse
+from pipelines.llm.batch_api import Batch, BatchApi, request_line
 from pipelines.llm.batch_lines import read_lines
 from pipelines.llm.client import LlmClient
 from pipelines.llm.failures import EXPECTED, Failure, explain
@@ -31,7 +31,6 @@ Outcome = Answer | Failure | None
 _MOST_LINES, _MOST_BYTES = 50_000, 190_000_000
 # A file is sent when no request has joined it for this long.
 _LINGER_S = 0.5
-_ENDPOINT: Final = "/v1/chat/completions"
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
 _NO_ANSWER = Failure(
@@ -63,6 +62,7 @@ class BatchClient(LlmClient):
     def __init__(self, settings: EndpointConfig, budget: str, workers: int = 1):
         super().__init__(settings, budget, workers)
         self.claim_poll_s = settings.batch_poll_s
+        self._api = BatchApi(self.http)
         self._model = f"{settings.provider}/{settings.model}"
         self._waiting: list[Line] = []
         self._tasks: set[asyncio.Task] = set()
@@ -97,7 +97,7 @@ class BatchClient(LlmClient):
         size = 0
         for line in lines:
             body = line.request.body(self.settings.limit_field, self.structured)
-            text = json.dumps({"custom_id": line.key, "method": "POST", "url": _ENDPOINT, "body": body})
+            text = request_line(line.key, body)
             if chosen and (size + len(text) > _MOST_BYTES or len(chosen) == self._most_lines):
                 self._start(self._send_file(chosen))
                 chosen, size = [], 0
@@ -172,16 +172,10 @@ class BatchClient(LlmClient):
 
     async def _create(self, name: str, content: bytes) -> str:
         """Upload the file and create the batch, once: a creation whose reply was lost is found by its name."""
-        file = await self._call(lambda: self.http.files.create(file=("requests.jsonl", content), purpose="batch"))
+        file_id = await self._call(lambda: self._api.upload(content))
 
         async def found_or_created() -> str:
-            found = await self._find(name)
-            if found is not None:
-                return found
-            batch = await self.http.batches.create(
-                input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h", metadata={"lavabeam": name}
-            )
-            return batch.id
+            return await self._api.find(name) or await self._api.create(file_id, name)
 
         batch_id = await self._call(found_or_created)
         self.store.connection.execute("UPDATE batches SET batch = ? WHERE name = ?", (batch_id, name))
@@ -190,26 +184,27 @@ class BatchClient(LlmClient):
     async def _results(self, batch_id: str, name: str) -> dict[str, str | Failure]:
         """Wait for the end of a batch; then the raw response or the failure of each line, by key."""
         results: dict[str, str | Failure] = {}
+        asked = self.ledger.claims_of(BATCH_OWNER + name)
         try:
-            while (batch := await self._patiently(lambda: self.http.batches.retrieve(batch_id))).status not in _ENDED:
+            while (batch := await self._patiently(lambda: self._api.state(batch_id))).status not in _ENDED:
                 await asyncio.sleep(self.settings.batch_poll_s)
-            for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-                content = await self._patiently(lambda file_id=file_id: self.http.files.content(file_id))  # type: ignore[misc]
-                results.update(read_lines(content.content))
+            for file_id in batch.files:
+                content = await self._patiently(
+                    lambda file_id=file_id: self._api.file(file_id, len(asked), self.settings.max_reply_bytes)  # type: ignore[misc]
+                )
+                results.update(read_lines(content, asked.keys(), self.secrets.hide))
         except openai.NotFoundError:
             reported = f"the server does not know batch {batch_id} any more"
             gone = Failure(AnswerStatus.unavailable, reported, retry=True, may_be_billed=True)
-            return dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), gone)
+            return dict.fromkeys(asked, gone)
         if batch.status == "failed":
             results.update(self._refused(name, batch))
         return results
 
-    def _refused(self, name: str, batch: Any) -> dict[str, str | Failure]:
+    def _refused(self, name: str, batch: Batch) -> dict[str, str | Failure]:
         """A batch that the server did not accept: the reason, for each of its lines; raises QueueFull."""
-        reported = batch.errors.data[0] if batch.errors and batch.errors.data else None
-        code, message = (reported.code or "", reported.message or "") if reported else ("", "no reason given")
-        detail = f"the batch was refused: {code} {message}"[:300]
-        if "limit" in code:
+        detail = f"the batch was refused: {batch.code} {batch.message or 'no reason given'}"[:300]
+        if "limit" in batch.code:
             raise QueueFull(detail)
         return dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), Failure(AnswerStatus.bad_request, detail))
 
@@ -217,7 +212,7 @@ class BatchClient(LlmClient):
         """End the claim of a line in the books; its answer or failure."""
         if isinstance(outcome, str):
             try:
-                return self.end_answered(key, request, outcome, read_response(outcome), most)
+                return self.end_answered(key, request, *self.read(outcome), most)
             except (MalformedResponse, ErrorResponse) as error:
                 outcome = explain(error)
         self.end_failed(key, outcome)
@@ -235,7 +230,7 @@ class BatchClient(LlmClient):
 
     async def _resume_one(self, name: str, batch_id: str | None) -> None:
         try:
-            found = batch_id or await self._call(lambda: self._find(name))
+            found = batch_id or await self._call(lambda: self._api.find(name))
             results = await self._results(found, name) if found else {}
         except QueueFull as full:
             found, results = None, dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), full.failure)
@@ -250,21 +245,19 @@ class BatchClient(LlmClient):
             self._settled(asked, key, claim.most, results.get(key, missing))
         self._forget(name)
 
-    async def _find(self, name: str) -> str | None:
-        """The id of a batch that was created, when its sender was killed before it wrote the id down."""
-        async for batch in self.http.batches.list(limit=100):
-            if (batch.metadata or {}).get("lavabeam") == name:
-                return batch.id
-        return None
-
     async def _patiently(self, call: Callable[[], Awaitable[Result]]) -> Result:
-        """A call about a batch that exists: an outage, however long, is no reason to give up what was paid for."""
+        """A call about a batch that exists: an outage, however long, is no reason to give up what was paid for.
+
+        A server that is there and answers nonsense is believed after `patience` tries; the next run looks again.
+        """
+        nonsense = 0
         while True:
             try:
                 return await call()
             except EXPECTED as error:
                 failure = explain(error)
-                if not failure.retry:
+                nonsense += failure.status is AnswerStatus.malformed
+                if not failure.retry or nonsense >= self.settings.patience.attempts:
                     raise
                 self.counts[f"failed: {failure.status}"] += 1
                 await asyncio.sleep(max(self.settings.batch_poll_s, failure.retry_after or 0))

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+from collections.abc import Callable, Container
 from typing import Any
 
 from pipelines.llm.answer import AnswerStatus, error_text
 from pipelines.llm.failures import Failure, explain_http
 
 
-def read_lines(content: bytes) -> dict[str, str | Failure]:
-    """An output or error file: the raw response or the failure of each line that reads well, by the request's key."""
+def read_lines(
+    content: bytes, asked: Container[str], hide: Callable[[str], str] = lambda text: text
+) -> dict[str, str | Failure]:
+    """An output or error file: the raw response or the failure of each line that reads well, by the request's key.
+
+    Lines about anything but `asked` are left out; `hide` takes secrets out of each line.
+    """
     results = {}
-    # Not splitlines: answers may hold other characters that end a line for it (U+2028).
-    for text in content.decode(errors="replace").split("\n"):
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            key, result = _read_line(json.loads(text))
-            results[key] = result
+    # Lines of bytes end in \n only: answers may hold other characters that end a line for text (U+2028).
+    for line in io.BytesIO(content):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            key, result = _read_line(json.loads(hide(line.decode(errors="replace"))))
+            if key in asked:
+                results[key] = result
     return results
 
 

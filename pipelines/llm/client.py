@@ -6,21 +6,23 @@ import asyncio
 import os
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import httpx2
 import openai
 
 from pipelines.engine.counting import Done, report
-from pipelines.llm.answer import Answer, AnswerStatus, MalformedResponse, Usage, read_response
+from pipelines.llm.address import address_of, proxy_of, route_of
+from pipelines.llm.answer import Answer, AnswerStatus, Usage, as_response, read_response
 from pipelines.llm.cache import AnswerCache
 from pipelines.llm.failures import EXPECTED, Failure, explain
 from pipelines.llm.ledger import Ledger, Spend
+from pipelines.llm.masking import Secrets
 from pipelines.llm.pacing import TokenBucket, Window
 from pipelines.llm.prices import Price
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.store import CacheStore
+from pipelines.llm.transport import Limits, ReplyTransport
 from schemas.errors import InputError
 
 # So many requests in a row that used up all their tries, without one that was answered: the server is away.
@@ -46,7 +48,10 @@ class LlmClient:
         self._window = Window(max(1, settings.concurrency // workers))
         self._requests = TokenBucket(_share(settings.requests_per_minute, workers))
         self._tokens = TokenBucket(_share(settings.tokens_per_minute, workers))
-        self.http = open_http(settings)
+        self.secrets = Secrets.of_environment(settings.api_key_env)
+        self.http = open_http(settings, self.secrets)
+        self.route = route_of(address_of(settings.base_url))
+        """For people: the proxy on the way, if there is one."""
         self._asking: dict[str, asyncio.Task[Answer]] = {}
         self._stopped: Failure | None = None
         self._given_up = 0
@@ -124,8 +129,7 @@ class LlmClient:
                 self._tokens.give_back(most.tokens)
                 return self._stopped
             overload = True
-            raw = await self._send(request)
-            answer = read_response(raw)
+            raw, answer = self.read(await self._send(request))
             overload = False
         except EXPECTED as error:
             failure = explain(error)
@@ -142,7 +146,16 @@ class LlmClient:
         async with asyncio.timeout(self.settings.timeout_s):
             # `chat.completions.create` would walk through every part of the body: a third of a request's CPU time.
             response = await self.http.post("/chat/completions", body=body, cast_to=httpx2.Response)
-            return _decoded(response)
+            return response.text
+
+    def read(self, raw: str) -> tuple[str, Answer]:
+        """A reply as it may be kept, and as an Answer: the key does not stand in it, not even in parts."""
+        answer = read_response(raw)
+        hidden = self.secrets.hide(answer.text)
+        if hidden == answer.text:
+            return raw, answer
+        answer = replace(answer, text=hidden)
+        return as_response(answer), answer
 
     def end_answered(self, key: str, request: ChatRequest, raw: str, answer: Answer, most: Spend) -> Answer:
         """Store the answer, what it cost, and the end of its claim, all at once."""
@@ -199,25 +212,19 @@ class LlmClient:
         return Spend(1, usage.input + usage.output, cost)
 
 
-def open_http(settings: EndpointConfig) -> openai.AsyncOpenAI:
-    """The official client over aiohttp: a third of the CPU time per request of its default transport."""
+def open_http(settings: EndpointConfig, secrets: Secrets) -> openai.AsyncOpenAI:
+    """The official client over a transport of our own, which bounds and cleans what comes back."""
     key = os.environ.get(settings.api_key_env)
     if not key and settings.base_url is None:
         raise InputError(
             f"the environment variable {settings.api_key_env} is not set: it holds the key for {settings.provider}. "
             "Set it, or give the base_url of a server that needs none."
         )
-    limits = httpx2.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
-    transport: Any = openai.DefaultAioHttpClient(timeout=httpx2.Timeout(settings.timeout_s), limits=limits)
-    return openai.AsyncOpenAI(api_key=key or "none", base_url=settings.base_url, max_retries=0, http_client=transport)
-
-
-def _decoded(response: httpx2.Response) -> str:
-    """The body as text: JSON is UTF-8 (RFC 8259 section 8.1) unless the server says otherwise. Nothing is guessed."""
-    try:
-        return response.content.decode(response.charset_encoding or "utf-8")
-    except (UnicodeDecodeError, LookupError) as error:
-        raise MalformedResponse(f"the reply is no text: {error}") from error
+    address = address_of(settings.base_url)
+    limits = Limits(settings.max_reply_bytes, settings.timeout_s, settings.concurrency)
+    # trust_env: the proxy is chosen by address.py, and no netrc is read.
+    http = httpx2.AsyncClient(transport=ReplyTransport(limits, secrets, proxy_of(address)), trust_env=False)
+    return openai.AsyncOpenAI(api_key=key or "none", base_url=address, max_retries=0, http_client=http)
 
 
 def _price(settings: EndpointConfig) -> Price | None:

@@ -10,6 +10,7 @@ import openai
 
 from pipelines.engine.retry import is_transient_http, parse_retry_after
 from pipelines.llm.answer import AnswerStatus, ErrorResponse, MalformedResponse, Usage, error_text
+from pipelines.llm.masking import shown
 
 EXPECTED = (
     openai.OpenAIError,
@@ -60,7 +61,7 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """One of the `EXPECTED` exceptions as a Failure."""
     if isinstance(error, openai.APIStatusError):
-        reported = error_text(error.body) or " ".join(str(error.message).split())
+        reported = error_text(error.body) or error_text(str(error.message))
         return explain_http(error.status_code, dict(error.response.headers), reported)
     if isinstance(error, ErrorResponse):
         return explain_http(error.status or _UNTOLD, {}, error.reported)
@@ -87,6 +88,8 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def explain_http(status: int, headers: dict[str, str], reported: str) -> Failure:
     """An HTTP status other than 200, with the code and message of its body in `reported`."""
+    if not 400 <= status <= 599:
+        return _no_answer(status, headers)
     signs, detail = reported.lower(), f"HTTP {status}: {reported}"[:300]
     if any(sign in signs for sign in _CREDIT_SIGNS):
         return Failure(AnswerStatus.unauthorized, detail, stops_run=True)
@@ -98,6 +101,15 @@ def explain_http(status: int, headers: dict[str, str], reported: str) -> Failure
     meaning = _PERMANENT.get(status, AnswerStatus.bad_request)
     stops = meaning in (AnswerStatus.unauthorized, AnswerStatus.unknown_model)
     return Failure(meaning, detail, stops_run=stops)
+
+
+def _no_answer(status: int, headers: dict[str, str]) -> Failure:
+    """A status that is neither an answer nor an error. Redirects are not followed: the key goes to `base_url` only."""
+    location = headers.get("location")
+    detail = f"HTTP {status}"
+    if location:
+        detail += f": a redirect to {shown(location)[:200]}, not followed: `base_url` must be the final address"
+    return Failure(AnswerStatus.malformed, detail, retry=True)
 
 
 def _bad_request(signs: str, detail: str) -> Failure:

@@ -7,6 +7,7 @@ may have been paid for: it counts as spent at its full reservation ("lost").
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from pipelines.llm.store import CacheStore
 
 # Sums of many float costs differ in their last digits from the same sums in another order.
 _COST_TOLERANCE = 1e-9
+# What a budget beside a dataset's own is for ("talks#judge").
+_PURPOSES = ("#judge",)
+# fsspec's names for the same store.
+_SAME_PLACE = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "az": "abfs", "adl": "abfs", "abfss": "abfs"}
 BATCH_OWNER = "batch:"
 """Claims of a submitted batch belong to the batch, which outlives the process that sent it."""
 
@@ -63,6 +68,7 @@ class Ledger:
 
     def __init__(self, store: CacheStore, budget: str, caps: Caps):
         self._store, self._budget, self._caps = store, budget, caps
+        self._join_spellings()
 
     def reached(self, most: Spend) -> str | None:
         """Why a request that can cost `most` does not fit under the caps any more, or None."""
@@ -124,6 +130,21 @@ class Ledger:
         """The open claims of an owner, by request key."""
         rows = self._store.connection.execute("SELECT key, tokens, cost, prompt FROM claims WHERE owner = ?", (owner,))
         return {key: Claim(Spend(1, tokens, cost), prompt) for key, tokens, cost, prompt in rows.fetchall()}
+
+    def _join_spellings(self) -> None:
+        """Budgets that earlier releases kept under other spellings of the same place become one."""
+        connection = self._store.connection
+        rows = connection.execute("SELECT budget FROM spend UNION SELECT budget FROM claims").fetchall()
+        others = [name for (name,) in rows if name != self._budget and budget_of(name) == self._budget]
+        for other in others:
+            with self._store.transaction():
+                row = connection.execute("DELETE FROM spend WHERE budget = ? RETURNING *", (other,)).fetchone()
+                if row is not None:
+                    lost = Spend(*row[4:])
+                    paid = Spend(row[1] - lost.requests, row[2] - lost.tokens, row[3] - lost.cost)
+                    self._add(connection, paid, self._budget)
+                    self._add(connection, lost, self._budget, lost=True)
+                connection.execute("UPDATE claims SET budget = ? WHERE budget = ?", (self._budget, other))
 
     def _held(self, connection: sqlite3.Connection, key: str) -> bool:
         row = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
@@ -193,6 +214,20 @@ class Ledger:
             "lost_tokens = lost_tokens + excluded.lost_tokens, lost_cost = lost_cost + excluded.lost_cost",
             (budget, paid.requests, paid.tokens, paid.cost, gone.requests, gone.tokens, gone.cost),
         )
+
+
+def budget_of(place: str) -> str:
+    """The one name of a budget: the place of its dataset, however it is spelled, and what it is for behind a `#`.
+
+    Local places by their real path (links followed, as far as they exist); others as addresses, which are not asked.
+    """
+    path, mark, purpose = place.rpartition("#") if place.endswith(_PURPOSES) else (place, "", "")
+    scheme, separator, rest = path.partition("://")
+    if separator and scheme.lower() not in ("file", "local"):
+        parts = [part for part in rest.split("/") if part]
+        return f"{_SAME_PLACE.get(scheme.lower(), scheme.lower())}://{'/'.join(parts)}{mark}{purpose}"
+    local = rest if separator else path
+    return f"{os.path.realpath(local)}{mark}{purpose}"
 
 
 def _amount(spend: Spend) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.llm.ledger import budget_of
 from pipelines.llm.settings import EndpointConfig
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Lease:
     """
 
     def __init__(self, settings: EndpointConfig, dataset: str, workers: int):
-        budget = dataset if "://" in dataset else str(Path(dataset).absolute())
+        budget = budget_of(dataset)
         self._ahead = _AHEAD_IN_BATCH_MODE if settings.mode == "batch" else settings.concurrency * _AHEAD_PER_REQUEST
         self._name = (settings.model_dump_json(), budget, workers)
         self.client = _POOL.take(self._name, lambda: _open(settings, budget, workers))
@@ -65,6 +66,7 @@ class _Pool:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clients: dict[tuple, tuple[LlmClient, int]] = {}
+        self._said: set[str] = set()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -75,6 +77,7 @@ class _Pool:
         with self._lock:
             if name not in self._clients:
                 self._clients[name] = (self._call(_made(make)), 0)
+                self._say(self._clients[name][0].route)
             client, holders = self._clients[name]
             self._clients[name] = (client, holders + 1)
             return client
@@ -94,6 +97,12 @@ class _Pool:
             for client, _ in clients.values():
                 with contextlib.suppress(TimeoutError):
                     self._call(client.close(), timeout=_CLOSING_S)
+
+    def _say(self, route: str) -> None:
+        """Once in a process: a proxy reads along with what is sent."""
+        if route and route not in self._said:
+            self._said.add(route)
+            print(f"lavabeam: {route}", file=sys.stderr, flush=True)
 
     def _call(self, coroutine: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result(timeout)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pipelines.engine.retry import RetryPolicy
 from pipelines.engine.step import Config, Runtime
+from pipelines.llm.address import check_base_url
 from pipelines.llm.ledger import Caps
+from pipelines.llm.masking import looks_like_key
 from pipelines.llm.prices import Price, find_price
+from schemas.errors import InputError
 
 DEFAULT_CACHE = "~/.cache/lavabeam/llm"
 # Fields of a request that `extra` must leave to us, because caps and readers count on them, and what sets them.
@@ -58,7 +62,9 @@ class EndpointConfig(Config):
     tokens_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
     """Tokens asked for at most, over all workers."""
     timeout_s: Annotated[float, Runtime()] = Field(default=120.0, gt=0)
-    """Seconds that one request may take."""
+    """Seconds for a whole request, from its first byte to the last of its reply."""
+    max_reply_bytes: Annotated[int, Runtime()] = Field(default=4 * 2**20, ge=1)
+    """A longer reply, unpacked or as it travels, is `malformed`. 4 MiB is far more than any answer."""
     patience: Annotated[RetryPolicy, Runtime()] = PATIENCE
     """How often and how long a failed request is tried again."""
 
@@ -89,6 +95,22 @@ class EndpointConfig(Config):
                 "because answers are cached under provider and model, not under the address"
             )
         return self
+
+    @field_validator("base_url")
+    @classmethod
+    def _has_no_secret(cls, value: str | None) -> str | None:
+        return None if value is None else check_base_url(value)
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, value: str) -> str:
+        """Raises InputError, which unlike pydantic's own does not repeat a key that was given here by mistake."""
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or looks_like_key(value):
+            raise InputError(
+                "api_key_env is not the name of an environment variable. Give the name of the variable that holds the "
+                "key, such as OPENAI_API_KEY; manifests keep it, so the key itself must not stand here."
+            )
+        return value
 
     @field_validator("extra")
     @classmethod

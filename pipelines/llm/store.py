@@ -52,11 +52,12 @@ class CacheStore:
         except OSError as error:
             raise InputError(f"cache {folder}: no folder can be made here ({error}). Choose another.") from error
         path = self.folder / FILE
-        self.connection = open_file(path)
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        # Safe against the death of a process; the death of the machine may lose the newest answers, never the file.
-        self.connection.execute("PRAGMA synchronous=NORMAL")
-        self._create_tables(path)
+        with one_at_a_time(self.folder):
+            self.connection = open_file(path)
+            self.connection.execute("PRAGMA journal_mode=WAL")
+            # Safe against the death of a process; that of the machine may lose the newest answers, never the file.
+            self.connection.execute("PRAGMA synchronous=NORMAL")
+            self._create_tables(path)
         self.owner = Owner(self.folder)
 
     @contextlib.contextmanager
@@ -71,7 +72,8 @@ class CacheStore:
         self.connection.execute("COMMIT")
 
     def close(self) -> None:
-        self.connection.close()
+        with one_at_a_time(self.folder):
+            self.connection.close()
         self.owner.close()
 
     def _create_tables(self, path: Path) -> None:
@@ -93,6 +95,26 @@ class CacheStore:
 
     def _layout(self) -> int:
         return self.connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """For opening and closing the file: the change to WAL, and the last connection's end, wait for nobody.
+
+    SQLite calls no busy handler there ("database is locked" at once); processes that start together need this lock.
+    """
+    try:
+        lock = os.open(folder / "opening.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the answer cache cannot be used ({error}). See that the folder is there and may be written, or "
+            "choose another `cache`."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 class Connection(sqlite3.Connection):

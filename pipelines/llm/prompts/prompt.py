@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import jinja2
 from pydantic import Field
 
 from pipelines.llm.request import Message
 from schemas.config import StrictModel, nearest, parse, read_yaml
 from schemas.errors import InputError
+from schemas.sandbox import Program, Sandbox, TemplateFault
 
 FOLDER = Path(__file__).parent
 Known = Literal["captions", "objects", "facts"]
+_KNOWN: tuple[Known, ...] = ("captions", "objects", "facts")
 
 
 class Example(StrictModel):
@@ -34,7 +35,8 @@ class Example(StrictModel):
 class Prompt(StrictModel):
     """One versioned prompt.
 
-    `user` and `system` are jinja2 templates; they see `captions`, `objects`, `facts` and the variables of the caller.
+    `user` and `system` are jinja2 templates in a sandbox (schemas/sandbox.py); they see `captions`, `objects`, `facts`,
+    and with `answer: score` the `turns` of the conversation.
     """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -83,13 +85,17 @@ class Prompt(StrictModel):
         number = int(hashlib.sha256(f"{self.id}/{key}".encode()).hexdigest()[:16], 16)
         return self.questions[number % len(self.questions)]
 
+    def compile(self, part: Literal["system", "user"]) -> Program:
+        """The template of a part; raises TemplateFault for what it may not do, and for names that there are not."""
+        names = (*_KNOWN, "turns") if self.answer == "score" else _KNOWN
+        return _program(self.system if part == "system" else self.user, names)
+
     def _rendered(self, part: Literal["system", "user"], values: Mapping[str, Any]) -> str:
-        template = _template(self.system if part == "system" else self.user)
-        shown = {name: values.get(name) if name in self.shows else None for name in ("captions", "objects", "facts")}
+        shown = {name: values.get(name) if name in self.shows else None for name in _KNOWN}
         try:
-            return template.render({**values, **shown}).strip()
-        except jinja2.TemplateError as error:
-            raise InputError(f"prompt {self.id} version {self.version}: {part}: {error}.") from error
+            return self.compile(part).render({**values, **shown}).strip()
+        except TemplateFault as fault:
+            raise InputError(f"prompt {self.id} version {self.version}: {part}: {fault}.") from fault
 
 
 def load_prompt(name: str) -> Prompt:
@@ -101,21 +107,20 @@ def load_prompt(name: str) -> Prompt:
     prompt = parse(read_yaml(path), Prompt, where=str(name))
     if prompt.answer == "text" and prompt.kind not in ("caption", "recaption") and not prompt.questions:
         raise InputError(f"{name}: a prompt with `answer: text` needs `questions`, the instructions of its rows.")
-    for template in (prompt.system, prompt.user):
+    parts: tuple[Literal["system", "user"], ...] = ("system", "user")
+    for part in parts:
         try:
-            _template(template)
-        except jinja2.TemplateSyntaxError as error:
-            raise InputError(f"{name}: line {error.lineno} of a template: {error.message}.") from error
+            prompt.compile(part)
+        except TemplateFault as fault:
+            raise InputError(f"{name}: {part}, {fault}. A prompt is a text with what is known put in.") from fault
     return prompt
 
 
 @functools.lru_cache(maxsize=64)
-def _template(text: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
-    )
-    return environment.from_string(text)
+def _program(text: str, names: tuple[str, ...]) -> Program:
+    return _sandbox().program(text, names)
+
+
+@functools.cache
+def _sandbox() -> Sandbox:
+    return Sandbox(FOLDER)

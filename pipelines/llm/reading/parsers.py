@@ -34,6 +34,8 @@ _INSTRUCTION = re.compile(
 _BRACKET = re.compile(r"[\[{]")
 # So many brackets that begin no JSON are looked behind; a text full of them is none.
 _MOST_BRACKETS = 20
+MOST_CHARACTERS = 2**15
+"""A longer answer is not read: no conversation has 8,000 tokens, and some patterns take the square of a length."""
 # Between paragraphs: a blank line, and the line breaks before and after a line that ends as a question.
 _PARAGRAPHS = re.compile(
     r"""\n\s*\n|\n(?=[^\n]*[?？][*_"”]*\s*\n)|(?<=[?？])\s*\n|(?<=[?？]["”])\s*\n|(?<=[?？]\*\*)\s*\n"""
@@ -62,7 +64,7 @@ PAIRS_SCHEMA = AnswerSchema("question_answers", QuestionAnswers.model_json_schem
 
 def parse_turns(text: str) -> list[Pair]:
     """A conversation in any usual notation: labelled lines, JSON, or questions and answers as paragraphs in turn."""
-    text = unwrapped(text)
+    text = unwrapped(_of_a_length(text))
     pairs = _from_json(text) or _labelled(text) or _unlabelled(text)
     pairs = [(bare(question), bare(answer)) for question, answer in pairs if question and answer]
     if not pairs:
@@ -77,7 +79,7 @@ def parse_pair(text: str) -> list[Pair]:
 
 def parse_text(text: str) -> str:
     """A text that is the answer itself, without a greeting, a title, quotes or a code fence around it."""
-    text = bare(untitled(unwrapped(text)))
+    text = bare(untitled(unwrapped(_of_a_length(text))))
     if not text:
         raise Rejected(NO_ANSWER, "the answer is empty")
     return text
@@ -85,10 +87,22 @@ def parse_text(text: str) -> str:
 
 def parse_json(text: str) -> Any:
     """The first JSON object or list in the text, whatever stands around it; raises ValueError."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(_too_long(text))
     values = _json_values(unwrapped(text))
     if not values:
         raise ValueError(f"no JSON in: {_start(text)}")
     return values[0]
+
+
+def _of_a_length(text: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        raise Rejected(NO_ANSWER, _too_long(text))
+    return text
+
+
+def _too_long(text: str) -> str:
+    return f"the answer has {len(text)} characters, at most {MOST_CHARACTERS} are read"
 
 
 def _json_values(text: str) -> list[Any]:

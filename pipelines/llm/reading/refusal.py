@@ -22,8 +22,12 @@ _REFUSAL = re.compile(
 )
 
 
+# More than the longest phrase above with ornaments before it.
+_BEGINNING = 1_000
+
+
 def check_refusal(text: str) -> None:
     """Refuse an answer that declines to answer (in its first words: inside a text it may be quoted speech)."""
-    found = _REFUSAL.match(text)
+    found = _REFUSAL.match(text[:_BEGINNING])
     if found:
         raise Rejected(AnswerStatus.refused, f"begins with {found.group(0).strip()!r}")

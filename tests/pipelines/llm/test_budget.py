@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pipelines.engine.retry import RetryPolicy
 from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.client import LlmClient
-from pipelines.llm.ledger import Caps, Ledger, Spend
+from pipelines.llm.ledger import Caps, Ledger, Spend, budget_of
+from pipelines.llm.pool import Lease
 from pipelines.llm.prices import Price
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
@@ -166,3 +167,40 @@ def test_a_server_that_counts_more_than_was_reserved_raises_what_is_reserved(tmp
 def test_a_picture_reserves_the_most_that_its_model_counts(model, most):
     assert EndpointConfig(model=model).image_tokens == most
     assert EndpointConfig(model=model, tokens_per_image=7).image_tokens == 7
+
+
+def test_a_dataset_has_one_cap_however_its_path_is_spelled(tmp_path, monkeypatch):
+    (tmp_path / "x" / "talks").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "x" / "talks")
+    monkeypatch.chdir(tmp_path / "x")
+    whole = str(tmp_path / "x" / "talks")
+    spellings = ["talks", "./talks", "../x/talks", "talks/", "../link", f"file://{whole}", f"{tmp_path}//x/./talks"]
+    assert {budget_of(spelling) for spelling in spellings} == {whole}
+    assert {budget_of(f"{spelling}#judge") for spelling in spellings} == {f"{whole}#judge"}
+    config = EndpointConfig(model="m", provider="p", base_url="http://127.0.0.1:1/v1", cache=str(tmp_path / "c"))
+    leases = [Lease(config, spelling, 1) for spelling in spellings]
+    assert len({id(lease.client) for lease in leases}) == 1
+    for lease in leases:
+        lease.close()
+
+
+def test_places_elsewhere_have_one_name_too():
+    assert {budget_of(name) for name in ("s3://b/talks", "s3://b/talks/", "S3A://b//talks")} == {"s3://b/talks"}
+    assert budget_of("gs://b/talks") != budget_of("s3://b/talks")
+
+
+def test_what_other_spellings_spent_counts(tmp_path):
+    """Budgets of earlier releases were named as the path was given."""
+    (tmp_path / "talks").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "talks")
+    store = CacheStore(tmp_path / "cache")
+    old = Ledger(store, str(tmp_path / "link"), Caps())
+    for key in "abc":
+        assert old.claim(key, Spend(1, 10, 0.5))
+    old.lose("a")
+    old.settle_unanswered("b", Spend(1, 4, 0.25))
+    report = Ledger(store, str(tmp_path / "talks"), Caps()).report()
+    assert (report["spent"], report["lost"]) == (Spend(2, 14, 0.75), Spend(1, 10, 0.5))
+    assert report["reserved"] == Spend(1, 10, 0.5)
+    assert Ledger(store, str(tmp_path / "link"), Caps()).report()["spent"] == Spend()
+    store.close()

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import multiprocessing
 
@@ -6,7 +7,7 @@ import pytest
 from pipelines.llm.answer import read_response
 from pipelines.llm.cache import AnswerCache, export_answers, import_answers, summary
 from pipelines.llm.ledger import Caps, Ledger
-from pipelines.llm.store import FILE, CacheStore
+from pipelines.llm.store import FILE, CacheStore, open_file
 from schemas.errors import InputError
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 4}
@@ -173,3 +174,41 @@ def test_places_that_cannot_be_used_are_told(tmp_path):
         export_answers(tmp_path, tmp_path / "nowhere" / "answers.jsonl")
     with pytest.raises(InputError, match="no folder can be made here"):
         CacheStore(tmp_path / FILE / "deeper")
+
+
+def _open_together(folder, barrier, results):
+    barrier.wait()
+    try:
+        CacheStore(folder).close()
+    except InputError as error:
+        results.put(str(error))
+    else:
+        results.put("ok")
+
+
+def test_sixty_processes_that_start_together_on_a_new_cache_all_work(tmp_path):
+    forked = multiprocessing.get_context("fork")
+    barrier, results = forked.Barrier(60), forked.Queue()
+    workers = [forked.Process(target=_open_together, args=(tmp_path / "new", barrier, results)) for _ in range(60)]
+    for worker in workers:
+        worker.start()
+    assert [results.get(timeout=60) for _ in workers] == ["ok"] * 60
+    for worker in workers:
+        worker.join()
+
+
+def test_only_one_process_at_a_time_changes_the_file_to_wal(tmp_path, monkeypatch):
+    """The race itself shows in one start of hundreds: so the lock against it is looked at."""
+    held = []
+
+    def watched(path):
+        with (tmp_path / "new" / "opening.lock").open() as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(path)
+        return open_file(path)
+
+    monkeypatch.setattr("pipelines.llm.store.open_file", watched)
+    CacheStore(tmp_path / "new").close()
+    assert held == [tmp_path / "new" / FILE]

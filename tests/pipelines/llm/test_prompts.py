@@ -115,7 +115,7 @@ def test_a_prompt_of_ones_own_is_a_path(tmp_path):
     ("old", "new", "message"),
     [
         ('questions: ["What?"]', "", "needs `questions`"),
-        ("join(' ') }}", "join(' ')", "line 1 of a template"),
+        ("join(' ') }}", "join(' ')", "user, line 1: unexpected"),
         ("about:", "abuot:", "unknown key 'abuot'"),
         ('version: "3"', "version: three", "version: "),
     ],
@@ -127,8 +127,34 @@ def test_a_wrong_prompt_file_is_told(old, new, message, tmp_path):
         load_prompt(str(path))
 
 
-def test_an_unknown_variable_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ("{{ captoins }}", "user, line 1: 'captoins' is not defined. There are: captions, facts, objects"),
+        ("{{ turns }}", "'turns' is not defined"),
+        ("a\\n{% import 'os' as os %}", "user, line 2: other templates are not read"),
+        ("{{ captions|nofilter }}", "user, line 1: No filter named 'nofilter'"),
+    ],
+)
+def test_a_template_is_checked_when_it_is_read(user, message, tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(OWN.replace("captions |", "captoins |"))
-    with pytest.raises(InputError, match=r"prompt mine version 3: user: 'captoins' is undefined"):
+    path.write_text(OWN.replace("{{ captions | join(' ') }}", user))
+    with pytest.raises(InputError, match=message):
+        load_prompt(str(path))
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ("{{ ''.__class__ }}", "user: line 1: access to attribute '__class__'"),
+        ("{{ lipsum.__globals__['os'].popen('touch PWNED').read() }}", "'lipsum' is not defined"),
+        ("{% for a in range(10**5) %}{% for b in range(10**5) %}{% endfor %}{% endfor %}", "more than 1000000 steps"),
+    ],
+)
+def test_a_prompt_runs_no_code_and_ends(user, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN.replace("{{ captions | join(' ') }}", user))
+    with pytest.raises(InputError, match=message):
         load_prompt(str(path)).messages(KNOWN.values())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.yaml"]

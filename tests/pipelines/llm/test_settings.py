@@ -2,6 +2,7 @@ import pytest
 
 from pipelines.llm.answer import Usage
 from pipelines.llm.client import LlmClient, open_http
+from pipelines.llm.masking import Secrets
 from pipelines.llm.prices import Price, find_price
 from pipelines.llm.settings import EndpointConfig
 from schemas.config import parse
@@ -76,4 +77,4 @@ def test_no_temperature_is_not_sent():
 def test_an_empty_key_is_no_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "")
     with pytest.raises(InputError, match="OPENAI_API_KEY is not set"):
-        open_http(EndpointConfig(model="gpt-4o-mini"))
+        open_http(EndpointConfig(model="gpt-4o-mini"), Secrets(()))

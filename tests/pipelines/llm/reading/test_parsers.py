@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.llm.reading.parsers import parse_json, parse_pair, parse_text, parse_turns
+from pipelines.llm.reading.parsers import MOST_CHARACTERS, parse_json, parse_pair, parse_text, parse_turns
 from pipelines.llm.reading.rejected import NO_ANSWER, Rejected
 
 PAIRS = [
@@ -177,3 +177,11 @@ def test_no_text_at_all_raises_anything_but_a_reason(text):
         assert all(question and answer for question, answer in parse_turns(text))
     except Rejected as rejected:
         assert rejected.status == NO_ANSWER
+
+
+@pytest.mark.parametrize("parse", [parse_turns, parse_text])
+def test_an_answer_too_long_for_any_conversation_is_not_read(parse):
+    with pytest.raises(Rejected, match="the answer has 32769 characters, at most 32768 are read"):
+        parse("a" * (MOST_CHARACTERS + 1))
+    with pytest.raises(ValueError, match="at most 32768"):
+        parse_json("[" * (MOST_CHARACTERS + 1))
