@@ -34,11 +34,19 @@ def read_stream(file: pa.NativeFile, where: str, fields: Sequence[int] | None = 
         file.seek(0)
         table = pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=fields)).read_all()
         table.validate(full=True)
-        _ = table.column_names  # decodes them
+        for field in table.schema:
+            _decode_names(field)
     except RAW as error:
         found = f"unreadable ({' '.join(str(error).split())[:200]})"
         raise CorruptError(damaged(where, found, "an Arrow stream"), kind="wrong bytes") from error
     return table
+
+
+def _decode_names(field: pa.Field) -> None:
+    """Raises UnicodeDecodeError for a name that is no text, as looking at a row would."""
+    _ = field.name
+    for number in range(field.type.num_fields):
+        _decode_names(field.type.field(number))
 
 
 def damaged(where: str, found: str, expected: str) -> str:

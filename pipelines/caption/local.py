@@ -89,8 +89,8 @@ def model_errors(model: str) -> Iterator[None]:
             raise
         words = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise InputError(
-            f"{model}: transformers cannot load it ({words}). Give a folder into which `save_pretrained` wrote model "
-            "and processor."
+            f"{model}: no model that transformers can load ({words}). Give a folder into which `save_pretrained` wrote "
+            "model and processor."
         ) from error
 
 
