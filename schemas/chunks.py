@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
+from schemas.arrowstream import RAW, read_stream
 from schemas.entries import Count, FileEntry
 from schemas.errors import CorruptError
-from schemas.filetables import column_names, files_of
+from schemas.filetables import column_names, files_of, first_nonsense
 from schemas.store import Store
 
 FOLDER = "manifests"
@@ -80,22 +81,32 @@ class Chunk:
         try:
             content = self._store.open_arrow(self.ref.path).read_buffer()
         except OSError as error:
-            raise _corrupt(where, f"cannot be read ({error})", f"{self.ref.bytes} bytes") from error
+            found = f"cannot be read ({error.strerror or error})"
+            raise _corrupt(where, found, f"{self.ref.bytes} bytes", "unreadable") from error
         if content.size != self.ref.bytes:
-            raise _corrupt(where, f"{content.size} bytes", f"{self.ref.bytes}")
+            kind = "cut" if content.size < self.ref.bytes else "wrong bytes"
+            raise _corrupt(where, f"{content.size} bytes", f"{self.ref.bytes}", kind)
         found = hashlib.sha256(content).hexdigest()
         if found != self.ref.sha256:
-            raise _corrupt(where, f"sha256 {found[:16]}...", f"{self.ref.sha256[:16]}...")
-        try:
-            table = pa.ipc.open_stream(pa.BufferReader(content)).read_all()
-        except pa.ArrowException as error:
-            raise _corrupt(where, f"unreadable ({error})", "an Arrow stream") from error
+            raise _corrupt(where, f"sha256 {found[:16]}...", f"{self.ref.sha256[:16]}...", "wrong bytes")
+        # Whoever wrote these bytes wrote the sum too: it need not have been us.
+        table = read_stream(pa.BufferReader(content), where)
         if table.num_rows != self.rows:
             raise _corrupt(where, f"{table.num_rows} rows", f"{self.rows}")
         if not table.schema.equals(self.schema):
             raise _corrupt(where, f"columns {table.schema.names}", f"{self.schema.names}")
-        check_inside(table, where)
+        self.check(table, where)
         return table
+
+    def check(self, table: pa.Table, where: str) -> None:
+        """Raises CorruptError for values that no writer of ours makes, and for paths that lead out of the folder."""
+        try:
+            nonsense = first_nonsense(table)
+        except RAW as error:
+            nonsense = str(error)
+        if nonsense:
+            raise _corrupt(where, nonsense, "a list of column files")
+        check_inside(table, where)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -167,8 +178,9 @@ def _is_there(store: Store, ref: ChunkRef) -> bool:
     return store.exists(ref.path) and store.size(ref.path) == ref.bytes
 
 
-def _corrupt(where: str, found: str, expected: str) -> CorruptError:
+def _corrupt(where: str, found: str, expected: str, kind: str = "foreign") -> CorruptError:
     return CorruptError(
         f"{where}: {found}, the manifest that names it says {expected}. The list of files was damaged: restore this "
-        "file, or remove the newest manifest-*.json to return to the version before."
+        "file, or return to a version before it with `lavabeam rollback`.",
+        kind=kind,
     )

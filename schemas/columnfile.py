@@ -1,6 +1,7 @@
 """One column file: an uncompressed Arrow IPC stream with the rows of one fragment, in order.
 
-A truncated stream reads without an error, so the number of rows and of bytes is compared on every open.
+A truncated stream reads without an error, so the number of rows and of bytes is compared on every open. Damage that
+leaves both as they are, and the values valid, is seen by who compares sha256: `verify`, and reading with `checked`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.arrowstream import damaged, read_stream
 from schemas.errors import CorruptError, SchemaError
 from schemas.manifest import FileEntry
-from schemas.records import CURRENT, file_schema, is_current, parse_version, upgrade, version_text
+from schemas.records import BASE, CURRENT, file_schema, is_current, parse_version, upgrade, version_text
 from schemas.store import Store
 
 COUNTS = b"lavabeam.counts"
@@ -89,8 +91,11 @@ def describe_column_file(
     counted_by: str | None = None,
 ) -> FileEntry | None:
     """The entry of a finished file that no manifest names yet (its run was killed); None when it must be made again."""
-    table = pa.ipc.open_stream(store.open_arrow(path)).read_all()
-    if rows is not None and table.num_rows != rows:
+    try:
+        table = read_stream(store.open_arrow(path), store.path(path))
+    except CorruptError:
+        table = None
+    if table is None or rows not in (None, table.num_rows):
         store.remove(path)
         return None
     statuses = Counter(table.column(status_column).to_pylist()) if status_column else {}
@@ -114,27 +119,61 @@ def describe_column_file(
 
 
 def read_column_file(store: Store, entry: FileEntry, columns: Sequence[str] | None = None) -> pa.Table:
-    """Columns (all by default) of one file, zero-copy when local, in the current schema version."""
+    """Columns (all by default) of one file, zero-copy when local, in the current schema version.
+
+    Raises CorruptError, with the file's name, when it is not what `entry` says.
+    """
     where = store.path(entry.path)
-    try:
-        file = store.open_arrow(entry.path)
-    except OSError as error:
-        raise CorruptError(_corrupt(where, f"cannot be read ({error})", f"{entry.bytes} bytes")) from error
-    if file.size() != entry.bytes:
-        raise CorruptError(_corrupt(where, f"{file.size()} bytes", f"{entry.bytes}"))
+    if store.checked:
+        check_sha256(store, entry)
     name, major, _ = parse_version(entry.version, where)
     old = major < CURRENT[name][0]
     # Arrow's description of a nested column costs kilobytes per batch: describe those that are asked for.
     wanted = None if old or columns is None else [entry.columns.index(column) for column in columns]
-    try:
-        table = pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=wanted)).read_all()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise CorruptError(_corrupt(where, f"unreadable ({error})", "an Arrow stream")) from error
+    table = read_stream(open_column_file(store, entry), where, wanted)
     if table.num_rows != entry.rows:
-        raise CorruptError(_corrupt(where, f"{table.num_rows} rows", f"{entry.rows}"))
+        raise CorruptError(damaged(where, f"{table.num_rows} rows", f"{entry.rows}"))
+    # Arrow hands out the fields that it is asked for in the file's order.
+    expected = entry.columns if wanted is None else [entry.columns[field] for field in sorted(set(wanted))]
+    if table.column_names != expected:
+        raise CorruptError(damaged(where, f"columns {table.column_names}", f"{expected}"))
     if old:
         table = pa.Table.from_batches([upgrade(batch, name, major) for batch in table.to_batches()])
+    elif "key" in entry.columns:  # a base file, whose columns have the types of the schema
+        _check_types(table.schema, BASE[name], where)
     return table if columns is None else table.select(list(columns))
+
+
+def open_column_file(store: Store, entry: FileEntry) -> pa.NativeFile:
+    """The file, of which length alone was compared. Raises CorruptError when it is missing, or of another length."""
+    where = store.path(entry.path)
+    try:
+        file = store.open_arrow(entry.path)
+    except OSError as error:
+        found = f"cannot be read ({error.strerror or error})"
+        raise CorruptError(damaged(where, found, f"{entry.bytes} bytes"), kind="unreadable") from error
+    if (size := file.size()) != entry.bytes:
+        kind = "cut" if size < entry.bytes else "wrong bytes"
+        raise CorruptError(damaged(where, f"{size} bytes", f"{entry.bytes}"), kind=kind)
+    return file
+
+
+def check_sha256(store: Store, entry: FileEntry) -> None:
+    """Raise CorruptError unless the file's bytes are those that were written; nothing is parsed. A file that was found
+    good is not hashed again by the same `store`."""
+    if (entry.path, entry.sha256) in store.found_good:
+        return
+    where = store.path(entry.path)
+    open_column_file(store, entry)
+    try:
+        found = store.sha256(entry.path)
+    except OSError as error:
+        words = f"cannot be read ({error.strerror or error})"
+        raise CorruptError(damaged(where, words, f"{entry.bytes} bytes"), kind="unreadable") from error
+    if found != entry.sha256:
+        words = damaged(where, f"sha256 {found[:16]}...", f"{entry.sha256[:16]}...")
+        raise CorruptError(words, kind="wrong bytes")
+    store.found_good.add((entry.path, entry.sha256))
 
 
 def current_columns(store: Store, entry: FileEntry) -> list[str]:
@@ -148,11 +187,18 @@ def _version(table: pa.Table) -> str:
     return (table.schema.metadata or {}).get(b"lavabeam", b"").decode()
 
 
-def _corrupt(where: str, found: str, expected: str) -> str:
-    return (
-        f"{where}: {found}, the manifest says {expected}. The file was damaged or cut after it was written: "
-        "restore it, or delete it and run its step again."
-    )
+def _check_types(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+    """A damaged description of a column may still be a valid one, of another type."""
+    for field in found:
+        if field.name in expected.names and not _alike(field.type, kind := expected.field(field.name).type):
+            raise CorruptError(damaged(where, f"column {field.name!r} of type {field.type}", str(kind)))
+
+
+def _alike(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether two types differ at most in what inner fields are called, and in whether they may be null."""
+    if found.id != expected.id or found.num_fields != expected.num_fields:
+        return False
+    return all(_alike(found.field(n).type, expected.field(n).type) for n in range(found.num_fields))
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema, path: str) -> pa.RecordBatch:

@@ -54,13 +54,17 @@ def commit(store: Store, change: Change) -> Manifest:
         ranges, names = merged(change.fragments, change.files, start, newest)
         if newest is not None and not _changes(change, ranges, newest):
             return newest
-        result = _next(change, ranges, names, newest)
-        if _put(store, result):
+        number = manifests.next_number(store, newest.number) if newest else 1
+        result = _next(change, number, ranges, names, newest)
+        if put(store, result):
             return manifests.read(store, result.number)
 
 
-def _put(store: Store, result: Manifest) -> bool:
-    """Chunks first, then the head that names them. The lease keeps a cleaning away from chunks without a head."""
+def put(store: Store, result: Manifest) -> bool:
+    """Write a manifest unless its number is taken: chunks first, then the head that names them.
+
+    The lease keeps a cleaning away from chunks without a head.
+    """
     with hold(store, run=f"commit-{uuid.uuid4().hex[:12]}", manifest=result.previous):
         for one in result.fragments.ranges:
             for chunk in one.chunks:
@@ -84,16 +88,16 @@ def _changes(change: Change, ranges: list[Range], newest: Manifest) -> bool:
     return Fragments(ranges) != newest.fragments or described
 
 
-def _next(change: Change, ranges: list[Range], names: list[str], newest: Manifest | None) -> Manifest:
+def _next(change: Change, number: int, ranges: list[Range], names: list[str], newest: Manifest | None) -> Manifest:
     present = {name for one in ranges for name in one.files}
     names = [name for name in names if name in present]
     steps = {**(newest.steps if newest else {}), **change.steps}
     parents = change.parents if change.parents is not None else (newest.parents if newest else [])
     return Manifest(
-        number=newest.number + 1 if newest else 1,
+        number=number,
         previous=newest.number if newest else 0,
         schema_version=change.schema_version,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=now(),
         run=change.run,
         message=change.message,
         reader_flags=newest.reader_flags if newest else [],
@@ -106,3 +110,8 @@ def _next(change: Change, ranges: list[Range], names: list[str], newest: Manifes
         names=names,
         ranges=[one.ref for one in ranges],
     ).over(ranges)
+
+
+def now() -> str:
+    """The time of a commit, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

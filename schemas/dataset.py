@@ -15,9 +15,9 @@ import pyarrow as pa
 from schemas import manifest as manifests
 from schemas.columnfile import BATCH_ROWS, current_columns, read_column_file
 from schemas.config import nearest
-from schemas.errors import CorruptError, InputError, SchemaError
+from schemas.errors import InputError, SchemaError
 from schemas.listing import Files
-from schemas.manifest import FileEntry, FragmentEntry, Manifest, Parent
+from schemas.manifest import FragmentEntry, Manifest, Parent
 from schemas.records import is_current, parse_version
 from schemas.store import Store
 
@@ -127,9 +127,12 @@ class Dataset:
         return np.cumsum(self.manifest.fragments.row_counts, dtype=np.int64)
 
     @classmethod
-    def open(cls, path: str | Path, at: int | None = None, keep: int = 8) -> Dataset:
-        """The dataset at `path` (a folder or an fsspec URL), newest version or manifest number `at`."""
-        store = Store(path)
+    def open(cls, path: str | Path, at: int | None = None, keep: int = 8, checked: bool = False) -> Dataset:
+        """The dataset at `path` (a folder or an fsspec URL), newest version or manifest number `at`.
+
+        `checked`: the sha256 of a file is compared before the first read of it, which reads all of its bytes.
+        """
+        store = Store(path, checked=checked)
         return cls(store, manifests.read(store, at), keep)
 
     @classmethod
@@ -228,35 +231,7 @@ class Dataset:
         return Parent(path=self.path, manifest=self.manifest.number, sha256=digest)
 
     def verify(self) -> list[str]:
-        """Everything that is wrong with the files, one line each; an empty list means that all is as committed.
+        """Everything that is wrong with the files, one line each (`schemas/verifying.py`). Reads every byte."""
+        from schemas.verifying import damages
 
-        Reads every byte: checks existence, size, rows, columns and sha256 of each column file.
-        """
-        problems = manifests.contradictions(self.manifest, self.store.path(manifests.file_name(self.manifest.number)))
-        for fragment in self.fragments:
-            for name, entry in fragment.entry.files.items():
-                try:
-                    self._check_bytes(name, entry)
-                    table = read_column_file(self.store, entry)
-                    if entry.rows != fragment.rows or table.column_names != current_columns(self.store, entry):
-                        raise CorruptError(f"{self.store.path(entry.path)}: other rows or columns than its fragment.")
-                except CorruptError as error:
-                    problems.append(str(error))
-        return problems
-
-    def _check_bytes(self, name: str, entry: FileEntry) -> None:
-        """Before anything is parsed: a damaged file may send a parser anywhere."""
-        where = self.store.path(entry.path)
-        try:
-            found = self.store.sha256(entry.path)
-        except FileNotFoundError:
-            raise CorruptError(
-                f"{where}: missing, though the manifest lists it. Run the step {name!r} again."
-            ) from None
-        except OSError as error:
-            raise CorruptError(f"{where}: cannot be read ({error}). Restore it, or run {name!r} again.") from error
-        if found != entry.sha256:
-            raise CorruptError(
-                f"{where}: its sha256 is not the manifest's. The bytes changed after they were written: restore the "
-                f"file, or delete it and run {name!r} again."
-            )
+        return [damage.message for damage in damages(self)]

@@ -1,5 +1,7 @@
 """Every error a user may see. Each message names the file or row, what was found, and what to do next."""
 
+from __future__ import annotations
+
 
 class LavaBeamError(Exception):
     """Base of our errors: the command line prints the message and exits with `exit_code`."""
@@ -20,7 +22,15 @@ class VersionError(LavaBeamError):
 
 
 class CorruptError(LavaBeamError):
-    """A file is not what the manifest says: missing, shorter, or other bytes."""
+    """A file is not what the manifest says: `missing`, `cut`, of `wrong bytes`, `unreadable`, or `foreign`: whole, and
+    something else than the manifest takes it for."""
+
+    def __init__(self, message: str, kind: str = "foreign"):
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[CorruptError], tuple[str, str]]:
+        return CorruptError, (str(self), self.kind)
 
 
 class ConflictError(LavaBeamError):

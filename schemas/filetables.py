@@ -93,6 +93,30 @@ def files_of(table: pa.Table) -> list[FileEntry | None]:
     return entries
 
 
+_NEVER_NULL = ("path", "fingerprint", "version", "columns", "rows", "bytes", "sha256")
+"""Columns of FILES that say something of every file; all of them are null where a fragment has none."""
+
+
+def first_nonsense(table: pa.Table) -> str:
+    """What is not as `ids_table` and `files_table` write it, in words; empty when nothing is."""
+    listed = "path" in table.column_names
+    there = table.column("path").is_valid() if listed else pa.array(np.ones(table.num_rows, bool))
+    for name in _NEVER_NULL if listed else IDS.names:
+        column = table.column(name)
+        if pc.any(pc.not_equal(column.is_valid(), there)).as_py():
+            return f"{name!r} is null where there is a {'file' if listed else 'fragment'}"
+        if pa.types.is_integer(column.type) and (least := pc.min(column).as_py() or 0) < 0:
+            return f"{name!r} is {least}"
+    if listed:
+        for text in table.column("columns").combine_chunks().dictionary.to_pylist():
+            named = json.loads(text)
+            if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+                return f"'columns' is {text[:80]}"
+            if len(set(named)) < len(named):
+                return f"'columns' names one twice: {text[:80]}"
+    return ""
+
+
 @lru_cache(maxsize=1024)
 def column_names(text: str) -> tuple[str, ...]:
     """The names in a value of the column `columns`."""

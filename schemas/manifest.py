@@ -31,6 +31,9 @@ READER_FLAGS: frozenset[str] = frozenset()
 WRITER_FLAGS: frozenset[str] = frozenset()
 """Flags of features that a writer must keep up. A dataset with any other is read, but not committed to nor cleaned."""
 
+LARGEST = 10**18 - 1
+"""The largest number of a manifest: its name has 18 digits at most."""
+
 _NAME = re.compile(r"^manifest-(\d{6,18})\.json$")
 _CHUNK = re.compile(rf"^{FOLDER}/[^/\\\x00]+{re.escape(SUFFIX)}$")
 
@@ -132,6 +135,11 @@ def read(store: Store, number: int | None = None) -> Manifest:
     content = _content(store, file_name(number))
     _check_format(content, where)
     try:
+        # Text that is no Unicode cannot be stored, nor shown.
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(_broken(where, "a text", ascii(error.object[error.start : error.end]), "Unicode")) from error
+    try:
         if content["format"] == 1:
             manifest = _from_format_1(content, where)
         else:
@@ -142,6 +150,16 @@ def read(store: Store, number: int | None = None) -> Manifest:
         raise InputError(_broken(where, *_first_problem(error))) from error
     parse_version(manifest.schema_version, where)
     return manifest if manifest.number == number else manifest.model_copy(update={"number": number})
+
+
+def next_number(store: Store, newest: int) -> int:
+    """The number of the manifest after `newest`. Raises InputError when there is none."""
+    if newest >= LARGEST:
+        raise InputError(
+            f"{store.path(file_name(newest))}: no larger number can follow; expected at most {LARGEST - 1}. Rename the "
+            "file to the number after the one that it was made from."
+        )
+    return newest + 1
 
 
 def check_writable(manifest: Manifest, where: str) -> None:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -31,10 +32,16 @@ class Store:
     """One root folder. Paths given to its methods are relative to it, with `/` between their parts.
 
     `token` names the run that writes, as its lease does (`schemas/lease.py`); it is part of temporary names.
+    `checked`: the sha256 of a column file is compared before the first read of it.
+
+    No method leaves the folder: a path that leads out of it, as it is written or by way of a link, is a CorruptError.
     """
 
-    def __init__(self, root: str | Path, token: str = ""):
+    def __init__(self, root: str | Path, token: str = "", checked: bool = False):
         self.token = token or _TOKEN
+        self.checked = checked
+        self.found_good: set[tuple[str, str]] = set()
+        """(path, sha256) of the column files that were compared with the manifest."""
         self.root = str(root).rstrip("/")
         self.local = "://" not in self.root or self.root.startswith("file://")
         self.root = self.root.removeprefix("file://")
@@ -52,16 +59,44 @@ class Store:
         return not self.root.startswith("memory://")
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_fs": None}
+        return {**self.__dict__, "_fs": None, "found_good": set()}
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
+
+    def inside(self, name: str) -> str:
+        """`path` of something in the folder. Raises CorruptError when the path leads out of it."""
+        if leads_outside(name):
+            raise CorruptError(_outside(self.root, f"the path {name!r}"), kind="foreign")
+        path = self.path(name)
+        if self.local and (link := self._link_out(name)):
+            raise CorruptError(_outside(self.root, f"the link {link}"), kind="foreign")
+        return path
+
+    def _link_out(self, name: str) -> str | None:
+        """The first link on the way to `name` that leads out of the folder."""
+        at = self.root
+        for part in name.split("/"):
+            at = f"{at}/{part}"
+            try:
+                linked = stat.S_ISLNK(os.lstat(at).st_mode)
+            except OSError:  # what is not there yet is no link
+                return None
+            if linked and not os.path.realpath(at).startswith(os.path.realpath(self.root) + os.sep):
+                return at
+        return None
 
     def exists(self, name: str) -> bool:
         return os.path.exists(self.path(name)) if self.local else bool(self.fs.exists(self.path(name)))
 
     def size(self, name: str) -> int:
-        return os.path.getsize(self.path(name)) if self.local else int(self.fs.size(self.path(name)))
+        """Bytes of a file. Raises FileNotFoundError, and CorruptError for a place that is not a file."""
+        if not self.local:
+            return int(self.fs.size(self.inside(name)))
+        found = os.stat(self.inside(name))
+        if not stat.S_ISREG(found.st_mode):
+            raise CorruptError(f"{self.path(name)}: this is not a file, expected one. Restore it.", kind="foreign")
+        return found.st_size
 
     def list(self, folder: str = "") -> list[str]:
         """Names (files and folders) directly inside `folder`, sorted; none when it does not exist."""
@@ -75,7 +110,8 @@ class Store:
     def read(self, name: str, start: int = 0) -> bytes:
         """The bytes of a file from `start` on."""
         if not self.local:
-            return self.fs.cat_file(self.path(name), start=start)
+            return self.fs.cat_file(self.inside(name), start=start)
+        self.size(name)
         with open(self.path(name), "rb") as file:
             file.seek(start)
             return file.read()
@@ -83,15 +119,20 @@ class Store:
     def open_arrow(self, name: str) -> pa.NativeFile:
         """The file as an Arrow input: memory-mapped when local, so that reading a column copies nothing."""
         try:
-            return pa.memory_map(self.path(name)) if self.local else pa.BufferReader(self.read(name))
+            if not self.local:
+                return pa.BufferReader(self.read(name))
+            # A mapping of no bytes fails.
+            return pa.memory_map(self.path(name)) if self.size(name) else pa.BufferReader(b"")
         except FileNotFoundError as error:
             raise CorruptError(
-                f"{self.path(name)}: missing, though the manifest lists it. Run the step that made it again."
+                f"{self.path(name)}: missing, though the manifest lists it. Run the step that made it again.",
+                kind="missing",
             ) from error
 
     def sha256(self, name: str) -> str:
         if not self.local:
             return hashlib.sha256(self.read(name)).hexdigest()
+        self.size(name)
         with open(self.path(name), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -106,6 +147,7 @@ class Store:
         `durable`: it is on the disk before it appears, so that what is written later may name it. Raises StorageError
         when the place is full or must not be written.
         """
+        self.inside(name)
         if not self.local:
             buffer = io.BytesIO()
             yield buffer
@@ -126,6 +168,7 @@ class Store:
 
     def append(self, name: str, content: bytes) -> None:
         """Add to a local file, which appears when it is not there: for logs, which one process writes line by line."""
+        self.inside(name)
         with in_our_words(self.root):
             os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
             with open(self.path(name), "ab") as file:
@@ -137,6 +180,7 @@ class Store:
         Local: a hard link to a finished file, which fails when the name is taken. Elsewhere: fsspec's
         `mode="create"`, which object stores turn into a precondition (If-None-Match, ifGenerationMatch).
         """
+        self.inside(name)
         if not self.local:
             try:
                 self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
@@ -160,6 +204,7 @@ class Store:
 
     def move(self, name: str, target: str) -> None:
         """Give a finished file its final name, which only its content decides."""
+        self.inside(name), self.inside(target)
         if self.local:
             os.makedirs(os.path.dirname(self.path(target)), exist_ok=True)
             os.replace(self.path(name), self.path(target))
@@ -167,6 +212,9 @@ class Store:
             self.fs.mv(self.path(name), self.path(target))
 
     def remove(self, name: str) -> None:
+        folder = name.rpartition("/")[0]
+        if leads_outside(name) or (folder and self.local and self._link_out(folder)):
+            self.inside(name)
         if self.local:
             Path(self.path(name)).unlink(missing_ok=True)
         else:
@@ -206,6 +254,20 @@ class Store:
         """The path of a new unfinished file that will be `name`."""
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
         return f"{self.path(name)}{TEMPORARY}{self.token}-{uuid.uuid4().hex[:8]}"
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a path relative to a dataset could name something that is not below it."""
+    if not name or name.startswith("/") or "\\" in name or "\0" in name:
+        return True
+    return ".." in name and ".." in name.split("/")
+
+
+def _outside(root: str, what: str) -> str:
+    return (
+        f"{root}: {what!s} leads out of the dataset's folder; expected a name inside it. Do not use this dataset, or "
+        "restore its manifest."
+    )
 
 
 @contextmanager

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from lavabeam.cli.output import print_summaries, print_table
+from lavabeam.cli.output import print_summaries, print_table, say
 from pipelines import catalog
 
 _NAMES = ("model", "prompt", "answers", "cached", "input_tokens", "output_tokens", "cost", "paid")
@@ -52,7 +50,7 @@ def print_runs(summaries: list[Any], asked: list[dict[str, Any]], as_json: bool)
         words = f"{step}: {one['rows']} rows are {one['status']}, such as: {one['detail']}\n{remedy}"
         if one["status"] in _STOPPED:
             raise InputError(words)
-        click.echo(f"lavabeam: {words}", err=True)
+        say(f"lavabeam: {words}", err=True)
 
 
 def _print_answers(report: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from lavabeam.cli.asking import print_runs, read_asking, was_stopped
+from lavabeam.cli.checking import CHECKED, check_datasets, checked_option
 from lavabeam.cli.options import BeamCommand, LazyGroup, ModelCommand, beam_arguments
 from lavabeam.cli.outcome import DRY_RUN, MIN_OK, complaint, finish
-from lavabeam.cli.output import print_summaries, told_summary
+from lavabeam.cli.output import print_summaries, say, told_summary
 from lavabeam.cli.previews import print_preview, print_previews
 from pipelines import catalog  # names and one-line helps only: no step is imported
 
@@ -74,7 +75,7 @@ def run(
     for summary in run_recipe(actions, _runner(runner, workers, beam_arguments(ctx)), retry):
         summaries.append(summary)
         asked.append(read_asking(summary))
-        click.echo(f"{summary.step}: {told_summary(summary)}", err=True)
+        say(f"{summary.step}: {told_summary(summary)}", err=True)
         if was_stopped(asked[-1]) or (min_ok is not None and complaint(summary, min_ok)):
             break
     print_runs(summaries, asked, as_json)
@@ -86,6 +87,7 @@ def run(
 @click.argument("target")
 @folder_option
 @settings_option
+@checked_option
 @with_runner
 @click.pass_context
 def mix(
@@ -99,6 +101,7 @@ def mix(
     as_json: bool,
     dry_run: bool,
     min_ok: float | None,
+    checked: bool,
 ) -> None:
     """Make a training set from conversations.
 
@@ -111,6 +114,7 @@ def mix(
     from pipelines.mix.recipe import resolve
 
     loaded, target = load_mix(locate(recipe, "mixes"), folder, pairs(settings)), resolve(target, folder)
+    check_datasets(checked, [path for one in loaded.sources.values() for path in (one.rows, one.images)])
     if dry_run:
         return print_preview(preview_mix(loaded, target), None, as_json)
     done = [run_mix(loaded, target, _runner(runner, workers, beam_arguments(ctx)))]
@@ -121,15 +125,17 @@ def mix(
 @click.command()
 @click.argument("datasets", nargs=-1, required=True)
 @click.option("--out", type=Path, default=Path("report.html"), help="The HTML file to write.", show_default=True)
-def report(datasets: tuple[str, ...], out: Path) -> None:
+@checked_option
+def report(datasets: tuple[str, ...], out: Path, checked: bool) -> None:
     """Write an HTML page about DATASETS.
 
     Counts, pictures, captions, conversations. One file, nothing to fetch.
     """
     from pipelines.report import write_report
 
+    check_datasets(checked, datasets)
     write_report(list(datasets), out, None)
-    click.echo(str(out))
+    say(str(out))
 
 
 def step_command(name: str) -> click.Command:
@@ -155,7 +161,7 @@ class StepCommand(ModelCommand):
         target = [click.Argument(["target"])] if makes else []
         if makes:
             self.help = f"{self.help} TARGET is the {makes} dataset to make."
-        return [click.Argument(["dataset"]), *target, *RUNNER, RETRY, AS_JSON, DRY_RUN, MIN_OK]
+        return [click.Argument(["dataset"]), *target, *RUNNER, RETRY, CHECKED, AS_JSON, DRY_RUN, MIN_OK]
 
 
 def import_command(name: str) -> click.Command:
@@ -191,6 +197,7 @@ def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_js
 
     kind, where, retry, target = catalog.step(name), f"lavabeam {name}", given["retry"], given.get("target", "")
     options = recorded_options(kind, config, target or dataset, where) if retry else config
+    check_datasets(given["checked"], [dataset, target or None])
     step = kind(parse(options, kind.Config, where))
     if given["dry_run"]:
         if isinstance(step, Derive):

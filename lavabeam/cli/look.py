@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lavabeam.cli.output import one_line, print_json, print_table
+from lavabeam.cli.output import one_line, print_json, print_table, say, told_statuses
 
 at_option = click.option("--at", type=int, help="The manifest number to look at; the newest by default.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -20,9 +21,17 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.option("--status", help="Show rows with this status, as step=status.")
 @click.option("--limit", default=10, help="How many rows --status shows.", show_default=True)
 @click.option("--images", type=Path, help="Write the shown rows' pictures into this folder.")
+@click.option("--checked", is_flag=True, help="Compare the sha256 of each file before it is read.")
 @json_option
 def show(
-    dataset: str, at: int | None, row: int | None, status: str | None, limit: int, images: Path | None, as_json: bool
+    dataset: str,
+    at: int | None,
+    row: int | None,
+    status: str | None,
+    limit: int,
+    images: Path | None,
+    checked: bool,
+    as_json: bool,
 ) -> None:
     """What DATASET holds, or single rows of it.
 
@@ -31,7 +40,7 @@ def show(
     from lavabeam.cli.rows import left_out_by_step, rows_with, show_rows, statuses_of_steps
     from schemas import Dataset as Opened
 
-    opened = Opened.open(dataset, at)
+    opened = Opened.open(dataset, at, checked=checked)
     if row is not None:
         return show_rows(opened, [row], images, as_json)
     if status is not None:
@@ -52,15 +61,15 @@ def show(
     }
     if as_json:
         return print_json(facts)
-    click.echo(
+    say(
         f"{facts['path']}: {facts['schema']}, manifest {facts['manifest']} of {facts['created']}\n"
         f"{facts['rows']} rows in {facts['fragments']} fragments, {facts['bytes'] / 1e6:.1f} MB"
     )
     for parent in opened.manifest.parents:
-        click.echo(f"made from {parent.path} at manifest {parent.manifest}")
+        say(f"made from {parent.path} at manifest {parent.manifest}")
     if facts["statuses"]:
         print_table(("step", "statuses", "leaves out"), statuses_of_steps(opened))
-    click.echo(f"columns: {', '.join(facts['columns'])}")
+    say(f"columns: {', '.join(facts['columns'])}")
     return None
 
 
@@ -103,9 +112,9 @@ def files(dataset: str, step: str | None, at: int | None, as_json: bool) -> None
     names = ("path", "step", "fragment", "rows", "bytes", "sha256")
     if as_json:
         return print_json([dict(zip(names, one, strict=True)) for one in listed])
-    click.echo("\t".join(names))
+    say("\t".join(names))
     for path, *others in listed:
-        click.echo("\t".join(one_line(str(word)) for word in (path, *others)))
+        say("\t".join(one_line(str(word)) for word in (path, *others)))
     return None
 
 
@@ -114,22 +123,30 @@ def files(dataset: str, step: str | None, at: int | None, as_json: bool) -> None
 @at_option
 @json_option
 def verify(dataset: str, at: int | None, as_json: bool) -> None:
-    """Read every byte of DATASET and check it.
+    """Read every byte of DATASET and name each file that is damaged.
 
-    Rows and sha256 are compared with the manifest. Exit code 2 when something is wrong.
+    Length and sha256 are compared with the manifest before anything is parsed, rows and columns after. Exit code 2 when
+    something is wrong.
     """
     from schemas import Dataset as Opened
+    from schemas.verifying import KINDS, damages
 
     opened = Opened.open(dataset, at)
-    problems = opened.verify()
+    found = []
+    for damage in damages(opened):
+        found.append(damage)
+        if not as_json:
+            say(one_line(f"{damage.kind}: {damage.message}"))
+    counts = {kind: number for kind in KINDS if (number := sum(one.kind == kind for one in found))}
     if as_json:
-        print_json({"path": opened.path, "manifest": opened.manifest.number, "problems": problems})
+        problems = [damage.message for damage in found]
+        facts = {"path": opened.path, "manifest": opened.manifest.number, "problems": problems, "counts": counts}
+        print_json({**facts, "damaged": [asdict(damage) for damage in found]})
     else:
-        for problem in problems:
-            click.echo(problem)
         files = sum(one.files for part in opened.manifest.ranges for one in part.files.values())
-        click.echo(f"{opened.path}: {files} files, {opened.rows} rows, {len(problems)} problems")
-    if problems:
+        kinds = f" ({told_statuses(counts)})" if counts else ""
+        say(f"{opened.path}: {files} files, {opened.rows} rows, {len(found)} problems{kinds}")
+    if found:
         click.get_current_context().exit(2)
 
 
@@ -174,7 +191,7 @@ def cache_export(folder: str, target: str) -> None:
     """Write the answers of FOLDER into the file TARGET."""
     from pipelines.llm.cache import export_answers
 
-    click.echo(f"{export_answers(folder, target)} answers exported")
+    say(f"{export_answers(folder, target)} answers exported")
 
 
 @cache.command("import")
@@ -184,7 +201,7 @@ def cache_import(folder: str, source: str) -> None:
     """Add the answers of the file SOURCE to FOLDER."""
     from pipelines.llm.cache import import_answers
 
-    click.echo(f"{import_answers(folder, source)} answers added")
+    say(f"{import_answers(folder, source)} answers added")
 
 
 @click.command()
@@ -213,5 +230,5 @@ def recipes(name: str | None, keys: bool) -> None:
     if not found:
         raise InputError(f"{name}: there is no such recipe. {nearest(name, [one.name for one in known])}")
     for one in found:
-        click.echo(one.path.read_text(encoding="utf-8"), nl=False)
+        say(one.path.read_text(encoding="utf-8"), nl=False)
     return None

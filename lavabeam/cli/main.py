@@ -13,6 +13,7 @@ import click
 from lavabeam.cli import data, look, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES
+from lavabeam.cli.output import escaped, say
 from pipelines import catalog
 
 
@@ -20,7 +21,7 @@ class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
     training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
-    looking: ClassVar = ("show", "log", "files", "verify", "gc", "report", "cache", "recipes")
+    looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "cache", "recipes")
 
     def more(self) -> dict[str, Callable[[], click.Command]]:
         return {name: partial(data.step_command, name) for name in catalog.steps()}
@@ -38,9 +39,10 @@ def app() -> None:
     """
 
 
-for command in (data.run, data.mix, data.report, look.show, look.log, look.files, look.verify, upkeep.gc, look.cache):
+for command in (data.run, data.mix, data.report, look.show, look.log, look.files, look.verify, look.cache):
     app.add_command(command)
-app.add_command(look.recipes)
+for command in (look.recipes, upkeep.rollback, upkeep.gc):
+    app.add_command(command)
 for command in (training.demo, training.train, training.evaluate, training.answer, talking.chat, training.merge):
     app.add_command(command)
 for command in (training.plan, training.tokens):
@@ -53,23 +55,24 @@ def main() -> None:
     from schemas.errors import LavaBeamError
 
     for line in catalog.refused():
-        click.echo(f"lavabeam: {line}", err=True)
+        say(f"lavabeam: {line}", err=True)
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except LavaBeamError as error:
-        click.echo(f"lavabeam: {error}", err=True)
+        say(f"lavabeam: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        error.message = escaped(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("lavabeam: interrupted. Start the same command again to continue.", err=True)
+        say("lavabeam: interrupted. Start the same command again to continue.", err=True)
         sys.exit(130)
     except Exception as error:
-        traceback.print_exc()
+        say(traceback.format_exc(), err=True, nl=False)
         message = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-        click.echo(f"lavabeam: this is a defect of lavabeam, not of your input: {message}. Please report it.", err=True)
+        say(f"lavabeam: this is a defect of lavabeam, not of your input: {message}. Please report it.", err=True)
         sys.exit(1)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from lavabeam.cli.output import told_statuses
+from lavabeam.cli.output import say, told_statuses
 
 UNUSABLE = 3
 EXIT_CODES = (
@@ -42,6 +42,6 @@ def finish(summaries: list[Any], min_ok: float | None) -> None:
     """Say on stderr what is not good enough, and end the command with exit code 3 if anything is not."""
     wrong = [words for summary in summaries if (words := complaint(summary, min_ok))]
     for words in wrong:
-        click.echo(f"lavabeam: {words}", err=True)
+        say(f"lavabeam: {words}", err=True)
     if wrong:
         click.get_current_context().exit(UNUSABLE)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import click
-
-from lavabeam.cli.output import print_json, print_table
+from lavabeam.cli.output import print_json, print_table, say
 
 _COLUMNS = ("step", "dataset", "to make", "reused", "to retry", "dropped", "becomes stale")
 _SUMS = ("requests", "cached", "input_tokens", "output_tokens", "cost", "most")
@@ -24,7 +22,7 @@ def print_previews(previews: list[tuple[Any, dict[str, Any] | None]], as_json: b
             _print_estimate(f"\n{one.step}, ", estimate)
     for one, _ in previews:
         if warning := one.warning():
-            click.echo(f"lavabeam: {warning}", err=True)
+            say(f"lavabeam: {warning}", err=True)
     return None
 
 

@@ -7,9 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import click
-
-from lavabeam.cli.output import print_json, print_table, told_statuses
+from lavabeam.cli.output import print_json, print_table, say, told_statuses
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
 from schemas.errors import InputError
@@ -80,7 +78,7 @@ def show_rows(dataset: Dataset, rows: list[int], images: Path | None, as_json: b
             print_json(shown)
         else:
             if index:
-                click.echo()
+                say()
             print_table(("column", "value"), [(name, str(value)) for name, value in shown.items() if value is not None])
 
 
@@ -109,7 +107,7 @@ def _write_pictures(row: dict[str, Any], folder: Path) -> None:
         if picture["bytes"]:
             path = folder / f"{file_name(str(row['key']))}-{number}"
             path.write_bytes(picture["bytes"])
-            click.echo(f"wrote {path}", err=True)
+            say(f"wrote {path}", err=True)
 
 
 def _readable(value: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from lavabeam.cli.output import say
+
 HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) ends."
 
 
@@ -39,13 +41,13 @@ def chat(
     if question is not None:
         if picture is not None:
             _show(conversation, picture, allow_private_hosts)
-        return click.echo(conversation.ask(question, max_tokens))
-    click.echo(HELP, err=True)
+        return say(conversation.ask(question, max_tokens))
+    say(HELP, err=True)
     for line in _lines(picture):
         try:
             _answer(conversation, line, max_tokens, allow_private_hosts)
         except InputError as error:
-            click.echo(str(error), err=True)
+            say(str(error), err=True)
     return None
 
 
@@ -70,9 +72,9 @@ def _answer(conversation: Any, line: str, max_tokens: int, allow_private_hosts: 
     elif command == "/image":
         _show(conversation, rest.strip(), allow_private_hosts)
     elif command.startswith("/"):
-        click.echo(f"{command}: no such command. {HELP}", err=True)
+        say(f"{command}: no such command. {HELP}", err=True)
     else:
-        click.echo(conversation.ask(line, max_tokens))
+        say(conversation.ask(line, max_tokens))
 
 
 def _show(conversation: Any, picture: str, allow_private_hosts: tuple[str, ...]) -> None:

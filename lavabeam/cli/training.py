@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from lavabeam.cli.checking import check_datasets, checked_option
 from lavabeam.cli.data import pairs
 from lavabeam.cli.look import json_option
-from lavabeam.cli.output import print_json, print_table, told_statuses
+from lavabeam.cli.output import print_json, print_table, say, told_statuses
 
 
 @click.command()
@@ -26,7 +27,7 @@ def demo(folder: Path, runner: str, as_json: bool) -> None:
     from lavabeam.demo.run import run_demo
     from pipelines.engine.runners import Runner
 
-    summary = run_demo(folder, Runner(runner), lambda text: click.echo(text, err=True))
+    summary = run_demo(folder, Runner(runner), lambda text: say(text, err=True))
     if as_json:
         return print_json(summary)
     return _print_demo(summary, folder)
@@ -48,11 +49,11 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
     ]
     columns = ("questions of type", "number", "right", "best constant answer")
     print_table(columns, kinds, title="\nEasy-VQA's own test split")
-    click.echo(f"\n{summary['llm_requests']} requests to the teacher, {summary['seconds']['total']} s in total")
+    say(f"\n{summary['llm_requests']} requests to the teacher, {summary['seconds']['total']} s in total")
     if not summary["recomputed"]:
-        click.echo("Everything was already there: nothing was recomputed.")
-    click.echo(f"figures: {folder / 'summary.json'}\nreport:  {summary['report']}")
-    click.echo(f"model:   {summary['model']}\nask it:  lavabeam chat {summary['model']} PICTURE")
+        say("Everything was already there: nothing was recomputed.")
+    say(f"figures: {folder / 'summary.json'}\nreport:  {summary['report']}")
+    say(f"model:   {summary['model']}\nask it:  lavabeam chat {summary['model']} PICTURE")
 
 
 @click.command()
@@ -67,6 +68,7 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
 @click.option("--gpus", help="For --plan-only: numbers of GPUs, such as 8,16,64.  [default: 1,2,4,8]")
 @click.option("--prepare", is_flag=True, help="Check and write the run folder for a cluster's launcher; train nothing.")
 @click.option("--replace", is_flag=True, help="Replace another run in the output folder.")
+@checked_option
 @json_option
 def train(
     recipe: str,
@@ -78,6 +80,7 @@ def train(
     gpus: str | None,
     prepare: bool,
     replace: bool,
+    checked: bool,
     as_json: bool,
 ) -> None:
     """Run one stage of training. An interrupted run continues from its newest checkpoint.
@@ -87,11 +90,12 @@ def train(
     import yaml
 
     from lavabeam.recipes import locate
+    from trainer.config import load_recipe
     from trainer.launch import train as run
 
     path = locate(recipe, "training")
-
     overrides = {key: yaml.safe_load(value) for key, value in pairs(settings).items()}
+    check_datasets(checked, [load_recipe(path, overrides).data.mix] if checked else ())
     if plan_only:
         return _compare(path, _gpu_counts(gpus, processes, nodes), overrides, as_json)
     if gpus is not None:
@@ -122,7 +126,7 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
     from trainer.comparison import compare_plans, render_comparison
 
     report = compare_plans(recipe, gpus, overrides)
-    return print_json(report) if as_json else click.echo(render_comparison(report))
+    return print_json(report) if as_json else say(render_comparison(report))
 
 
 @click.command()
@@ -162,7 +166,7 @@ def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> Non
     from trainer.inference.answers import answer_file
 
     count = answer_file(checkpoint, questions, output, **given)
-    click.echo(f"{count} answers in {output}")
+    say(f"{count} answers in {output}")
 
 
 @click.command()
@@ -176,7 +180,7 @@ def merge(adapter: Path, output: Path, model: Path | None) -> None:
     """
     from trainer.models.adapter import merge as run
 
-    click.echo(str(run(adapter, output, model)))
+    say(str(run(adapter, output, model)))
 
 
 @click.command()
@@ -204,7 +208,7 @@ def plan(
     """The row numbers of every step and rank."""
     from trainer.plan import plan_command
 
-    click.echo(plan_command(lengths, strategy, world_size, batch_size, seed, as_json, **given))
+    say(plan_command(lengths, strategy, world_size, batch_size, seed, as_json, **given))
 
 
 @click.command()
@@ -229,7 +233,7 @@ def tokens(file: str, as_json: bool, **given: Any) -> None:
 
     template, tokenizer = given.pop("template"), given.pop("tokenizer")
     for line in tokens_command(file, template, tokenizer, as_json=as_json, **given):
-        click.echo(line)
+        say(line)
 
 
 def _print_tree(value: dict[str, Any], indent: str = "") -> None:
@@ -238,9 +242,9 @@ def _print_tree(value: dict[str, Any], indent: str = "") -> None:
         if inner is None:
             continue
         if isinstance(inner, dict):
-            click.echo(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             _print_tree(inner, indent + "  ")
         elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
             print_table(list(inner[0]), [list(one.values()) for one in inner], title=f"{indent}{key}")
         else:
-            click.echo(f"{indent}{key}: {inner}")
+            say(f"{indent}{key}: {inner}")

@@ -1,4 +1,4 @@
-"""Looking after datasets: gc, the only command that deletes."""
+"""Looking after datasets: rollback, and gc, the only command that deletes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lavabeam.cli.output import one_line, print_json, print_table
+from lavabeam.cli.output import one_line, print_json, print_table, say
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -48,7 +48,7 @@ def gc(dataset: str, keep: int | None, older_than: float | None, dry_run: bool, 
     if as_json:
         return print_json({**asdict(found), "bytes": found.bytes, "dry_run": dry_run})
     for note in found.notes:
-        click.echo(one_line(note), err=True)
+        say(one_line(note), err=True)
     kinds = {
         "column files": found.files,
         "chunks of lists": found.chunks,
@@ -60,5 +60,34 @@ def gc(dataset: str, keep: int | None, older_than: float | None, dry_run: bool, 
     print_table(("what", "files", "bytes"), rows)
     done = "would be" if dry_run else "were"
     numbers = f" Versions: {', '.join(map(str, found.manifests))}." if found.manifests else ""
-    click.echo(f"{found.bytes} bytes {done} freed.{numbers}")
+    say(f"{found.bytes} bytes {done} freed.{numbers}")
+    return None
+
+
+@click.command()
+@click.argument("dataset")
+@click.option(
+    "--to", type=int, required=True, help="The number of the version to go back to; `lavabeam log` lists them."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rollback(dataset: str, to: int, dry_run: bool, as_json: bool) -> None:
+    """Make an older version of DATASET the newest.
+
+    Its content is committed under the next number: no version goes, and going back can itself be undone.
+    """
+    from schemas.rollback import roll_back
+    from schemas.store import Store
+
+    done = roll_back(Store(dataset), to, dry_run)
+    if as_json:
+        return print_json({**asdict(done), "dry_run": dry_run})
+    if done.number == done.before:
+        return say(f"{dataset}: manifest {done.before} holds what manifest {to} does. Nothing to do.")
+    will = "would be" if dry_run else "is"
+    lost = f"; without {', '.join(done.lost)}" if done.lost else ""
+    say(
+        f"{dataset}: manifest {done.number} {will} manifest {to}: {done.rows} rows (manifest {done.before}: "
+        f"{done.rows_before}), {', '.join(done.names) or 'no files'}{lost}"
+    )
     return None

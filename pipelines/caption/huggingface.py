@@ -1,7 +1,7 @@
 """The `transformers` engine: any image-captioning or chat model that the library loads from a folder.
 
 BLIP and its kin describe a picture, optionally going on from the words of `prompt`; a model with a chat
-template (LLaVA, Qwen-VL...) answers `prompt`. No code out of a model folder is run.
+template (LLaVA, Qwen-VL...) answers `prompt`. No code out of a model folder is run, unless `trust_remote_code` says so.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from pydantic import Field, model_validator
 
 from pipelines.caption.candidates import best_captions
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
-from pipelines.caption.local import Opened, captions_in_batches, model_version
+from pipelines.caption.local import Opened, captions_in_batches, load_local, load_processor, model_version
 from pipelines.caption.matching import Matcher
 from pipelines.engine.step import Config, Runtime
 from pipelines.llm.answer import AnswerStatus
 from schemas.chat.checked import check_chat_template
-from schemas.errors import InputError
 
 DESCRIBE = "Describe this picture in one sentence."
 """What a chat model is asked unless `prompt` says otherwise."""
@@ -49,6 +48,9 @@ class TransformersConfig(Config):
     score_alt_text: bool = Field(False, description="the picture's own alt text is a candidate too")
     min_score: float | None = Field(None, description="below it no caption is kept; on score_model's own scale")
     batch_pictures: int = Field(8, ge=1, description="pictures of one forward pass")
+    trust_remote_code: Annotated[bool, Runtime()] = Field(
+        False, description="run code that comes with `model`: only for a folder or commit whose code you have read"
+    )
     device: Annotated[str | None, Runtime()] = Field(None, description="cpu, cuda...; by default cuda if there is one")
 
     @model_validator(mode="after")
@@ -79,14 +81,9 @@ class Transformers:
 
         options = {"revision": self.config.revision} if self.config.revision else {}
         self._version = model_version(self.config.model, self.config.revision)
-        try:
-            self._load_processors(options)
-            model: Any = AutoModelForImageTextToText.from_pretrained(self.config.model, **options)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.config.model}: no image-to-text model of transformers ({' '.join(str(error).split())[:300]}). "
-                "Give a folder into which `save_pretrained` wrote model and processor."
-            ) from error
+        code = self.config.trust_remote_code
+        model = load_local(self.config.model, AutoModelForImageTextToText, code, **options)
+        self._load_processors(options)
         self._device = self.config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.to(self._device).eval()
         self._matcher = self._load_matcher()
@@ -114,11 +111,12 @@ class Transformers:
         """Most models have one processor for pictures and words; an encoder with a decoder has two."""
         from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 
-        self._processor = AutoProcessor.from_pretrained(self.config.model, **options)
+        code = self.config.trust_remote_code
+        self._processor = load_processor(self.config.model, AutoProcessor, code, **options)
         self._pair = None
         if not hasattr(self._processor, "image_processor"):
-            self._pair = AutoImageProcessor.from_pretrained(self.config.model, **options)
-            self._processor = AutoTokenizer.from_pretrained(self.config.model, **options)
+            self._pair = load_processor(self.config.model, AutoImageProcessor, code, **options)
+            self._processor = load_processor(self.config.model, AutoTokenizer, code, **options)
         else:
             self._processor.tokenizer.padding_side = "left"  # answers of different prompts begin at one place
             if getattr(self._processor, "chat_template", None) is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pipelines.caption.local import model_version
+from pipelines.caption.local import load_local, load_processor, model_version
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class Matcher:
         self._device, self._batch_pairs = device, batch_pairs
         options = {"revision": revision} if revision else {}
         try:
-            config = AutoConfig.from_pretrained(model, **options)
+            config = load_processor(model, AutoConfig, False, **options)
             self._has_head = "BlipForImageTextRetrieval" in (config.architectures or ())
             kind: Any = BlipForImageTextRetrieval if self._has_head else AutoModel
-            loaded, loading = kind.from_pretrained(model, **options, output_loading_info=True)
-            self._processor: Any = AutoProcessor.from_pretrained(model, **options)
-        except (OSError, ValueError) as error:
-            raise _no_matcher(model, " ".join(str(error).split())[:300]) from error
+            loaded, loading = load_local(model, kind, False, **options, output_loading_info=True)
+            self._processor: Any = load_processor(model, AutoProcessor, False, **options)
+        except InputError as error:
+            raise _no_matcher(model, str(error).removeprefix(f"{model}: ")) from error
         # A captioner's folder loads as well, with the weights that it lacks drawn at random.
         if loading["missing_keys"] or not (self._has_head or hasattr(loaded, "get_text_features")):
             raise _no_matcher(model, f"it holds {', '.join(config.architectures or ['a model without a name'])}")

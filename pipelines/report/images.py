@@ -71,11 +71,20 @@ def images_of(dataset: Dataset, named: Sequence[Dataset]) -> Images:
 
 
 def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
-    """A parent where it was, or beside `dataset` when both were moved; None when it is not there, or not images."""
-    for path in (parent.path, Path(dataset.path).parent / Path(parent.path).name):
+    """A parent where it was, or beside `dataset` when both were moved; None when it is not there, or not images.
+
+    A manifest may come from elsewhere: it sends nobody to another server than the dataset's own.
+    """
+    own, place = (_server(str(path)) for path in (dataset.path, parent.path))
+    for path in (*([parent.path] if place in ("", own) else []), Path(dataset.path).parent / Path(parent.path).name):
         try:
             if Dataset.exists(path) and (opened := Dataset.open(path)).schema_name == "images":
                 return opened
         except LavaBeamError:
             continue
     return None
+
+
+def _server(path: str) -> str:
+    """`gs://bucket` of an fsspec URL, `` of a local path."""
+    return "/".join(path.split("/")[:3]) if "://" in path else ""

@@ -13,6 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 
 from schemas.chat.tokenizer import IMAGE_TOKEN, Tokenizer, text_only
+from schemas.chat.tokenizerfile import tokenizer_errors
 from schemas.errors import InputError
 
 ORIGINAL_IMAGE = -200
@@ -99,7 +100,8 @@ class OriginalTokens:
         return ids
 
     def _pieces(self, text: str) -> list[int]:
-        return self._raw.encode(text.replace(" ", BLANK), add_special_tokens=False).ids
+        with tokenizer_errors(self.tokenizer.where):
+            return self._raw.encode(text.replace(" ", BLANK), add_special_tokens=False).ids
 
     def _stretches(self, text: str) -> list[tuple[str, int | None]]:
         """The text split at added tokens, longest match first; with the id of each piece that is one."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
+from schemas.chat.tokenizerfile import read_tokenizer, settings_of, tokenizer_errors
 from schemas.chat.wordcache import Pieces, WordCache
 from schemas.errors import InputError
 
@@ -18,6 +19,8 @@ IMAGE_TOKEN = "<image>"
 CACHED_TEXTS = 1024
 CONTROL_LOOK = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 """An added token that looks like this steers a model (`<tool_call>`), even if its file does not call it special."""
+
+PROBE = "A word, 2 \u00e9\u4e00\n\n  and <image>"
 
 USUAL_NAMES = {
     "bos_token": ("<s>", "<|begin_of_text|>"),
@@ -38,12 +41,13 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError(_missing(path))
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        tokenizer = Tokenizer(content, _settings(file.parent), where=str(path))
-        tokenizer.encode("")
-    except Exception as error:  # the library raises bare Exception for a file it cannot build
-        raise InputError(f"{file}: this is not a tokenizer.json ({error!r}). Save the tokenizer again.") from error
+    content, settings = read_tokenizer(file), settings_of(file.parent)
+    with tokenizer_errors(str(file)):
+        tokenizer = Tokenizer(content, settings, where=str(path))
+        # Every use once: what is wrong is said now, and not of the row that first needs it.
+        tokenizer.encode(PROBE)
+        tokenizer.decode(tokenizer.encode_parsed(PROBE))
+        _ = tokenizer.hash
     return tokenizer
 
 
@@ -94,25 +98,28 @@ class Tokenizer:
         first: the text starts the sequence; some tokenizers put a blank in front of that one only. Called as `encode`,
         which caches the last texts: what a template writes recurs in every row.
         """
-        if self._words is not None:
-            prefixed = self.prefix == "always" or (first and self.prefix == "first")
-            return self._words.encode(text, self._text_first if prefixed else None)
-        encoding = (self._text_first if first else self._text_rest).encode(text, add_special_tokens=False)
-        return Pieces(encoding.ids, encoding.offsets)
+        with tokenizer_errors(self.where):
+            if self._words is not None:
+                prefixed = self.prefix == "always" or (first and self.prefix == "first")
+                return self._words.encode(text, self._text_first if prefixed else None)
+            encoding = (self._text_first if first else self._text_rest).encode(text, add_special_tokens=False)
+            return Pieces(encoding.ids, encoding.offsets)
 
     def encode_parsed(self, text: str, opening: bool = True) -> list[int]:
         """Ids as the Hugging Face tokenizer of the same folder gives them: control tokens in the text take effect.
 
         opening: let the tokenizer write its own first token, if it has one.
         """
-        ids = self.backend.encode(text, add_special_tokens=opening).ids
+        with tokenizer_errors(self.where):
+            ids = self.backend.encode(text, add_special_tokens=opening).ids
         if opening and self.adds_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             return [self.bos_id, *ids]
         return ids
 
     def decode(self, ids: list[int], skip_special: bool = False) -> str:
         """Text of the ids; ids outside the vocabulary (an `<image>` not yet added) are left out."""
-        return self.backend.decode([i for i in ids if 0 <= i < self.vocab_size], skip_special_tokens=skip_special)
+        with tokenizer_errors(self.where):
+            return self.backend.decode([i for i in ids if 0 <= i < self.vocab_size], skip_special_tokens=skip_special)
 
     @cached_property
     def hash(self) -> str:
@@ -202,18 +209,6 @@ def _prefix_scheme(content: dict[str, Any]) -> str:
 
 def _joined(merge: str | list[str]) -> str:
     return merge.replace(" ", "", 1) if isinstance(merge, str) else "".join(merge)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, completed by special_tokens_map.json and chat_template.jinja if those exist."""
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
-            settings.update({key: value for key, value in found.items() if value is not None})
-    if (folder / "chat_template.jinja").is_file():
-        settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    return settings
 
 
 def _text_of(token: Any) -> str | None:

@@ -16,6 +16,7 @@ from schemas.chat import encode, get_template
 from schemas.errors import InputError
 from trainer.inputs.pictures import Picture, prepare
 from trainer.models.folder import ModelFolder
+from trainer.models.loading import from_folder
 from trainer.preflight import model_path
 
 CHUNK = 1024
@@ -71,10 +72,9 @@ class Answerer:
             raise InputError(f"{self.folder.path}: does not name the template it was trained with. Give one, e.g. v1.")
         self.template, self.tokenizer = get_template(name), self.folder.tokenizer
         transformers.utils.logging.disable_progress_bar()
-        kind = getattr(transformers, self.folder.model_class)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.model = kind.from_pretrained(self.folder.path, dtype=precision).to(self.device).eval()
+        self.model = from_folder(self.folder, dtype=precision).to(self.device).eval()
         self._seen: OrderedDict[Source, Picture] = OrderedDict()
         self._seen_bytes = 0
 

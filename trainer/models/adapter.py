@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from schemas.errors import InputError
+from schemas.modelfolder import check_code, read_header, read_json
 from trainer.config import LoraConfig
 from trainer.models.folder import ModelFolder
 from trainer.runfolder import WEIGHTS, weights_digest
@@ -90,8 +91,12 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
     from trainer.models.export import export
 
     folder = _adapter_folder(Path(adapter))
-    recorded = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-    origin = ModelFolder.open(model or recorded["model"])
+    recorded = read_json(folder / ORIGIN)
+    missing = [name for name in ("model", "weights", "image", "template") if name not in recorded]
+    if missing:
+        raise InputError(f"{folder / ORIGIN}: {missing[0]!r} is missing. Take the adapter folder of the run again.")
+    check_adapter(folder)
+    origin = ModelFolder.open(model or str(recorded["model"]))
     if recorded["weights"] != weights_digest(origin.path, WEIGHTS):
         raise InputError(
             f"{origin.path}: its weights are not those that {folder} was trained on. Give that checkpoint with --model."
@@ -100,6 +105,7 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
         raise InputError(f"{output}: already exists. Choose another folder for the merged model.")
     base = _load(origin)
     for file in (folder / name for name in IN_FULL.values()):
+        _ = read_header(file) if file.is_file() else None
         mismatch = base.load_state_dict(load_file(file), strict=False) if file.is_file() else None
         if mismatch is not None and mismatch.unexpected_keys:
             raise InputError(
@@ -133,6 +139,34 @@ def _without_peft_warnings() -> Iterator[None]:
         yield
 
 
+def check_adapter(folder: Path) -> None:
+    """Raise InputError for an adapter that peft would load code or a pickle for, or memory beyond its weights.
+
+    `megatron_core` and `auto_mapping` name modules that peft imports (peft, tuners/lora/model.py and auto.py).
+    """
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise InputError(
+            f"{folder}: has no {weights.name}. An adapter_model.bin is a pickle, which can run code, and is not read: "
+            "take the adapter of a finetune_lora run, or convert it where you trust it."
+        )
+    tensors, config = read_header(weights), read_json(folder / "adapter_config.json")
+    check_code(folder / "adapter_config.json", config)
+    wanted = {"peft_type": "LORA", "megatron_config": None, "auto_mapping": None, "rank_pattern": {}, "bias": "none"}
+    for name, value in wanted.items():
+        if (found := config.get(name, value)) != value and not (found is None and not value):
+            raise InputError(
+                f"{folder / 'adapter_config.json'}: {name} is {str(found)[:80]!r}, expected {value!r}, as "
+                "finetune_lora writes it. Take the adapter folder of the run again."
+            )
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name and tensor.shape}
+    if ranks != {config.get("r")}:
+        raise InputError(
+            f"{folder / 'adapter_config.json'}: the rank r is {str(config.get('r'))[:80]}, the weights have "
+            f"{sorted(ranks) or 'none'}. They belong to different runs."
+        )
+
+
 def _adapter_folder(path: Path) -> Path:
     for folder in (path, path / ADAPTER):
         if (folder / ORIGIN).is_file():
@@ -143,14 +177,18 @@ def _adapter_folder(path: Path) -> Path:
 def _load(origin: ModelFolder) -> Any:
     import transformers
 
+    from trainer.models.loading import from_folder
+
     transformers.utils.logging.disable_progress_bar()
-    kind = getattr(transformers, origin.model_class)
-    return kind.from_pretrained(origin.path, dtype=torch.float32).eval()
+    return from_folder(origin, dtype=torch.float32).eval()
 
 
 def _precision(origin: ModelFolder) -> torch.dtype:
     name = origin.config.get("dtype") or origin.config.get("torch_dtype") or "float32"
-    return getattr(torch, str(name))
+    found = getattr(torch, str(name), None)
+    if not isinstance(found, torch.dtype):
+        raise InputError(f"{origin.path}: config.json has the dtype {name!r}; expected one of torch's, as bfloat16.")
+    return found
 
 
 @torch.no_grad()

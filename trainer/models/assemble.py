@@ -124,13 +124,13 @@ def joined_config(
 
     Raises InputError when the tower does not match `rule`.
     """
-    from transformers import AutoConfig, LlavaConfig, LlavaNextConfig
+    from transformers import LlavaConfig, LlavaNextConfig
 
     check_tower(str(tower), rule)
     check_llm(str(llm))
-    vision = AutoConfig.from_pretrained(tower)
+    vision = configuration(tower)
     vision = getattr(vision, "vision_config", vision)
-    text = AutoConfig.from_pretrained(llm)
+    text = configuration(llm)
     _check_rule(rule, vision, Path(tower))
     if not -vision.num_hidden_layers - 1 <= select_layer <= vision.num_hidden_layers:
         raise InputError(f"select_layer {select_layer}: {tower} has {vision.num_hidden_layers} layers.")
@@ -155,6 +155,20 @@ def joined_config(
     return config
 
 
+def configuration(folder: str | Path) -> Any:
+    """transformers' configuration of a model folder, whose code is not run.
+
+    Raises InputError for a config.json that it cannot read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # whatever a configuration's class meets in a file that is not its own
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InputError(f"{folder}: transformers cannot read its config.json ({words}). Fetch it again.") from error
+
+
 def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
     # As in check_tower, but with the class's defaults for what config.json leaves out.
     found = (getattr(vision, "image_size", None), getattr(vision, "patch_size", None))
@@ -171,9 +185,7 @@ def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
 
 
 def _tower_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    from transformers import AutoConfig
-
-    kind = AutoConfig.from_pretrained(folder).model_type
+    kind = configuration(folder).model_type
     # CLIP's and SigLIP's towers are under `vision_model` on disk; others (DINOv2) are at the top level.
     inner = "vision_model." if kind.startswith(("clip", "siglip")) else ""
     for name, tensor in read_tensors(folder):

@@ -10,6 +10,7 @@ from typing import Any
 
 from schemas.chat import ImageRule, Tokenizer, load_tokenizer
 from schemas.errors import InputError
+from schemas.modelfolder import check_config, read_json, weight_files
 
 SIDECAR = "lavabeam.json"
 """Our own file in a checkpoint: the template and the image rule that it was trained with."""
@@ -41,19 +42,29 @@ class ModelFolder:
             raise InputError(f"{path}: no such folder. Give the folder of a LLaVA checkpoint (it holds config.json).")
         if any((folder / "adapter_config.json").is_file() for folder in (path, path / "adapter")):
             raise InputError(f"{path}: holds only a LoRA adapter. Merge it first: lavabeam merge {path} OUTPUT.")
-        config = _json(path / "config.json")
+        config = read_json(path / "config.json")
+        check_config(path / "config.json", config)
         if config.get("model_type") not in MODEL_TYPES:
             raise InputError(
                 f"{path}: config.json says model_type {config.get('model_type')!r}; expected one of "
                 f"{', '.join(MODEL_TYPES)}. To join a tower and a language model, give `tower` and `llm` instead."
             )
-        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-            raise InputError(f"{path}: no weights (*.safetensors) here. The download or training did not finish.")
-        sidecar = _json(path / SIDECAR) if (path / SIDECAR).is_file() else {}
+        weight_files(path)
+        sidecar = read_json(path / SIDECAR) if (path / SIDECAR).is_file() else {}
         pictures = preprocessor(path)
-        rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config)
-        mean, std = pictures.get("image_mean", CLIP_MEAN), pictures.get("image_std", CLIP_STD)
-        return cls(path, config, rule, _triple(mean), _triple(std), sidecar.get("template"))
+        try:
+            if not all(isinstance(config[part], dict) for part in ("text_config", "vision_config")):
+                raise TypeError("text_config and vision_config have to be objects")
+            rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config)
+            mean, std = (_triple(pictures.get(*one)) for one in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)))
+            made = cls(path, config, rule, mean, std, sidecar.get("template"))
+            _ = made.positions, made.image_id
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise InputError(
+                f"{path}: its configuration is not that of a LLaVA ({type(error).__name__}: {str(error)[:200]}). Fetch "
+                "config.json, preprocessor_config.json and lavabeam.json again."
+            ) from error
+        return made
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -138,16 +149,7 @@ def _triple(values: Any) -> Triple:
 def preprocessor(path: Path) -> dict[str, Any]:
     """The image processor's settings: their own file, or a part of transformers 5's processor_config.json."""
     if (path / "preprocessor_config.json").is_file():
-        return _json(path / "preprocessor_config.json")
+        return read_json(path / "preprocessor_config.json")
     if (path / "processor_config.json").is_file():
-        return _json(path / "processor_config.json").get("image_processor", {})
+        return read_json(path / "processor_config.json").get("image_processor", {})
     return {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Give the folder of a complete checkpoint.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from error

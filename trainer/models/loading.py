@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from schemas.errors import InputError, LavaBeamError
+from schemas.modelfolder import check_counts, check_parameters, read_tensors_of
 from trainer.config import Recipe
 from trainer.models.adapter import add_lora, quantisation
 from trainer.models.folder import ModelFolder
@@ -22,14 +23,11 @@ supports: Ampere and Ada 8, Hopper 9, Blackwell 10 and 12 (github.com/Dao-AILab/
 
 def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32) -> Any:
     """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable."""
-    import transformers
-
     assert job.folder is not None
-    kind = getattr(transformers, job.folder.model_class)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
     if job.stage.bits == 4:
         options["quantization_config"] = quantisation()
-    llava, loading = kind.from_pretrained(job.folder.path, output_loading_info=True, **options)
+    llava, loading = from_folder(job.folder, output_loading_info=True, **options)
     check_complete(llava, loading["missing_keys"], job.folder)
     model = llava
     if job.recipe.liger:
@@ -47,6 +45,33 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32)
     if job.recipe.compile:
         compile_layers(llava)
     return model
+
+
+def from_folder(folder: ModelFolder, **options: Any) -> Any:
+    """`from_pretrained` of the folder's class. No code of the folder is run, and nothing is unpickled.
+
+    Raises InputError for a folder that cannot be loaded, and before anything is allocated for one whose configuration
+    describes a larger model than its weights hold.
+    """
+    import transformers
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    tensors = read_tensors_of(folder.path)
+    check_counts(folder.path / "config.json", folder.config, tensors)
+    kind = getattr(transformers, folder.model_class)
+    try:
+        if not is_deepspeed_zero3_enabled():  # where a model without storage would be divided among ranks
+            parameters = sum(parameter.numel() for parameter in empty_shell(folder).parameters())
+            check_parameters(folder.path / "config.json", parameters, tensors)
+        return kind.from_pretrained(folder.path, trust_remote_code=False, use_safetensors=True, **options)
+    except (LavaBeamError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever the code of a model meets in a configuration that is not its own
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InputError(
+            f"{folder.path}: transformers cannot load it ({words}). Fetch the checkpoint again, or assemble it from "
+            "its tower and llm."
+        ) from error
 
 
 def check_complete(model: Any, missing: Iterable[str], folder: ModelFolder) -> None:

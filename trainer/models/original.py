@@ -6,16 +6,21 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from schemas.errors import InputError
+from schemas.modelfolder import read_header
 
 TOWER = re.compile(r"^model\.vision_tower\.vision_tower\.(?:vision_model\.)?")
 PROJECTOR = re.compile(r"^(?:.*\.)?mm_projector(?:\.(?P<layer>[02]))?\.(?P<kind>weight|bias)$")
 """`mm_projector.weight` is a linear one; layers 0 and 2 of a sequence (1 is the GELU) are mlp2x_gelu."""
+
+BROKEN = (SafetensorError, UnpicklingError, BadZipFile)
+"""What the libraries call a file that is not one of theirs."""
 
 NUMBERS = {"0": "linear_1", "2": "linear_2", None: "linear_1"}
 
@@ -82,15 +87,40 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: no such file. Give the mm_projector.bin of a LLaVA pretraining run.")
     try:
         if path.suffix == ".safetensors":
+            read_header(path)
             content = load_file(path)
         else:
+            _check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (
+        SafetensorError,
+        UnpicklingError,
+        BadZipFile,
+        RuntimeError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: cannot be read as weights: {reason} Fetch the file again.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected weights by name.")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raise InputError unless the file is torch's zip archive with everything stored as it is: an older format, or a
+    compressed entry, says itself how much memory it takes."""
+    if not is_zipfile(path):
+        raise InputError(
+            f"{path}: not a file that torch.save of 1.6 or newer wrote, which is the format of mm_projector.bin. Fetch "
+            "the file again, or save it anew."
+        )
+    with ZipFile(path) as archive:
+        inside = sum(entry.file_size for entry in archive.infolist())
+    if inside > path.stat().st_size:
+        raise InputError(f"{path}: {path.stat().st_size} bytes that announce {inside}. Fetch the file again.")
 
 
 def _identity(tensors: Mapping[str, torch.Tensor]) -> set[str]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from schemas.chat import ImageRule
 from schemas.errors import InputError
-
-HEADER_BYTES = 8
-"""A safetensors file starts with the length of its JSON header: 8 bytes, little endian (its README, "Format")."""
-
-MOST_HEADER = 100_000_000
-"""The largest header that safetensors itself accepts."""
+from schemas.modelfolder import check_config, check_counts, read_json, read_tensors_of
 
 CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1, "dinov2_with_registers": 1}
 """Tokens before the patches of a tower, not counting registers."""
@@ -49,7 +43,7 @@ def check_tower(path: str, rule: ImageRule) -> dict[str, Any]:
             f"{path}: this tower has {tokens} tokens beside its patches, and transformers' LLaVA drops only one. Use "
             "`select: full`, or a tower without registers."
         )
-    check_weights(Path(path))
+    check_weights(Path(path), config)
     return vision
 
 
@@ -62,57 +56,26 @@ def check_llm(path: str) -> dict[str, Any]:
             f"{path}: a {config.get('model_type')!r} model is not a language model for `llm`. Give a Llama, Mistral, "
             "Qwen or similar folder; a complete LLaVA goes into `checkpoint`."
         )
-    shapes = check_weights(Path(path))
+    shapes = check_weights(Path(path), config)
     _check_embeddings(Path(path), shapes, config)
     return config
 
 
 def check_checkpoint(path: Path, text: dict[str, Any]) -> None:
     """Raise InputError when the weights of a LLaVA folder are truncated, or do not match its config.json."""
-    shapes = check_weights(path)
+    shapes = check_weights(path, {"text_config": text})
     projectors = [name for name in shapes if "multi_modal_projector" in name]
     if shapes and not projectors:
         raise InputError(f"{path}: its weights have no multi_modal_projector. It is not a LLaVA, or only part of one.")
     _check_embeddings(path, shapes, text)
 
 
-def check_weights(folder: Path) -> dict[str, list[int]]:
+def check_weights(folder: Path, config: dict[str, Any]) -> dict[str, list[int]]:
     """Name -> shape of all tensors in the folder's safetensors files; raises InputError for files that are missing or
-    truncated. Empty for weights in older formats."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = set(_json(index).get("weight_map", {}).values())
-        files = sorted(folder / name for name in names)
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files and not any(folder.glob("*.bin")):
-        raise InputError(f"{folder}: no weights (*.safetensors) here. The download or training did not finish.")
-    shapes: dict[str, list[int]] = {}
-    for file in files:
-        shapes.update(_shapes(file))
-    return shapes
-
-
-def _shapes(file: Path) -> dict[str, list[int]]:
-    if not file.is_file():
-        raise InputError(f"{file}: this part of the weights is missing. Fetch the checkpoint again.")
-    size = file.stat().st_size
-    with file.open("rb") as content:
-        length = int.from_bytes(content.read(HEADER_BYTES), "little")
-        header = content.read(length) if length < min(size, MOST_HEADER) else b""
-    try:
-        tensors = json.loads(header)
-        tensors.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        shapes = {name: entry["shape"] for name, entry in tensors.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: not a safetensors file ({error}). Fetch the checkpoint again.") from error
-    if size != HEADER_BYTES + length + end:
-        raise InputError(
-            f"{file}: {size} bytes, but its header announces {HEADER_BYTES + length + end}. The download or training "
-            "did not finish: fetch it again."
-        )
-    return shapes
+    truncated, and for a `config` that asks for more layers than they have."""
+    tensors = read_tensors_of(folder)
+    check_counts(folder / "config.json", config, tensors)
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _check_embeddings(path: Path, shapes: dict[str, list[int]], text: dict[str, Any]) -> None:
@@ -130,11 +93,6 @@ def _part_config(path: str) -> dict[str, Any]:
     file = Path(path) / "config.json"
     if not file.is_file():
         raise InputError(f"{path}: no config.json here. Give the folder of a Hugging Face model.")
-    return _json(file)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON: {error}") from error
+    config = read_json(file)
+    check_config(file, config)
+    return config

@@ -13,17 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from schemas.errors import InputError
+from schemas.modelfolder import INDEX, read_header, weight_files
 
 SHARD_BYTES = 4 << 30
-INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
 
 def shard_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder; raises InputError when there is none."""
     if (folder / INDEX).is_file():
-        names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-        return sorted(folder / name for name in names)
+        return weight_files(folder)
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     raise InputError(
@@ -35,6 +34,7 @@ def shard_files(folder: Path) -> list[Path]:
 def read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Every (name, tensor) of a checkpoint, one at a time."""
     for file in shard_files(folder):
+        read_header(file)  # sizes that do not fit together are said in one line
         try:
             with safe_open(file, "pt") as shard:
                 for name in shard.keys():  # noqa: SIM118 (a safe_open is no dict)

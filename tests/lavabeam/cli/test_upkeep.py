@@ -1,17 +1,20 @@
-"""`files` and `gc` as a user meets them."""
+"""Looking after datasets as a user meets it: files, verify, rollback, gc, and text that would steer a terminal."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from lavabeam.cli.main import app
+from lavabeam.cli import output
+from lavabeam.cli.main import app, main
 from schemas import Dataset
 from schemas.commit import Change, commit
-from schemas.errors import InputError
+from schemas.errors import CorruptError, InputError
 from schemas.records import BASE
+from schemas.store import Store
 from schemas.writing import write_dataset
 
 
@@ -70,3 +73,60 @@ def test_gc_refuses_what_it_cannot_mean(photos, options, expected):
 def test_gc_without_options_keeps_all_versions(photos):
     assert json.loads(call("gc", photos, "--json").output)["bytes"] == 0
     assert json.loads(call("gc", photos, "--older-than", "7d", "--json").output)["manifests"] == []
+
+
+def test_verify_prints_every_damage_with_counts_and_ends_with_2(photos):
+    files = [Path(line.split("\t")[0]) for line in call("files", photos, "--at", "1").output.splitlines()[1:]]
+    files[0].write_bytes(files[0].read_bytes()[:-8] + bytes(8))
+    files[1].unlink()
+    said = call("verify", photos, "--at", "1")
+    assert said.exit_code == 2
+    assert f"wrong bytes: {files[0]}: sha256" in said.output and f"missing: {files[1]}" in said.output
+    assert "2 files, 2 rows, 2 problems (1 missing, 1 wrong bytes)" in said.output
+    told = json.loads(call("verify", photos, "--at", "1", "--json").output)
+    assert told["counts"] == {"missing": 1, "wrong bytes": 1}
+    assert [one["path"] for one in told["damaged"]] == [str(file) for file in files] and len(told["problems"]) == 2
+
+
+def test_checked_finds_what_reading_does_not(photos, tmp_path):
+    (file,) = [Path(line.split("\t")[0]) for line in call("files", photos).output.splitlines()[1:]]
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"a")] = ord("c")
+    file.write_bytes(content)
+    out = str(tmp_path / "page.html")
+    assert json.loads(call("show", photos, "--row", "0", "--json").output)["key"] == "c"
+    for refused in (("show", photos, "--row", "0"), ("report", photos, "--out", out), ("dedupe", photos)):
+        error = call(*refused, "--checked").exception
+        assert isinstance(error, CorruptError) and str(file) in str(error)
+
+
+def test_rollback_goes_back_and_says_what_it_would_do(photos):
+    said = call("rollback", photos, "--to", "1", "--dry-run")
+    assert "manifest 3 would be manifest 1: 2 rows (manifest 2: 1), base" in said.output
+    assert Dataset.open(photos).manifest.number == 2
+    assert json.loads(call("rollback", photos, "--to", "1", "--json").output)["number"] == 3
+    assert Dataset.open(photos).rows == 2
+    assert "Nothing to do" in call("rollback", photos, "--to", "1").output
+    assert isinstance(call("rollback", photos, "--to", "9").exception, InputError)
+
+
+STEERING = "\x1b]0;owned\x07 \x9b2J \u202e [red]\r"
+
+
+def test_text_from_a_manifest_steers_no_terminal(photos, capsys, monkeypatch):
+    commit(Store(photos), Change(2, "images/1.0", run="r", message=STEERING, info={STEERING: STEERING}))
+    for told in (call("log", photos), call("log", photos, "--json"), call("show", photos, "--json")):
+        assert told.exit_code == 0 and not set(told.output) & set("\x1b\x07\x9b\u202e\r")
+    assert "[red]" in call("log", photos).output
+    assert json.loads(call("log", photos, "--json").output)[0]["what"] == STEERING
+    monkeypatch.setattr("sys.argv", ["lavabeam", "show", f"{photos}/{STEERING}"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    error = capsys.readouterr().err
+    assert "no dataset here" in error and not set(error) & set("\x1b\x07\x9b\u202e\r")
+
+
+def test_only_one_place_of_the_command_line_prints():
+    folder = Path(output.__file__).parent
+    prints = {file.name for file in folder.glob("*.py") if re.search(r"click\.s?echo|\bprint\(", file.read_text())}
+    assert prints == {"output.py"}

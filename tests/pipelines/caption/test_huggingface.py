@@ -1,6 +1,8 @@
 """Tiny models of three kinds, made offline: BLIP, an encoder with a decoder, and a chat model."""
 
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -152,7 +154,7 @@ def test_a_chat_model_answers_without_repeating_the_question(tmp_path):
 
 
 def test_folders_without_a_model_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no image-to-text model of transformers"):
+    with pytest.raises(InputError, match=r"config\.json: no such file. Give the folder of a complete checkpoint"):
         engine(tmp_path)
     with pytest.raises(InputError, match=r"no such folder. Give a model folder, or set `revision`"):
         engine(tmp_path / "nothing")
@@ -163,3 +165,46 @@ def test_another_model_at_the_same_path_has_another_version(blip, tmp_path):
     (blip / "added.json").write_text("{}")
     assert Transformers(TransformersConfig(model=str(blip))).source_version != before
     (blip / "added.json").unlink()
+
+
+def hostile(blip, folder, **values):
+    copied = shutil.copytree(blip, folder)
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, **values}))
+    return copied
+
+
+def test_code_of_a_folder_does_not_run_unless_it_is_asked_for_by_name(blip, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = hostile(blip, tmp_path / "code", auto_map={"AutoConfig": "ours.Config"}, model_type="evil")
+    (folder / "ours.py").write_text(
+        f"open({str(tmp_path / 'RAN')!r}, 'w')\nfrom transformers import BlipConfig as Config"
+    )
+    with pytest.raises(InputError, match=r"config\.json: auto_map names code in the folder"):
+        engine(folder)
+    assert not (tmp_path / "RAN").exists()
+    engine(folder, trust_remote_code=True)
+    assert (tmp_path / "RAN").exists()
+    assert "trust_remote_code" not in TransformersConfig(model="x", trust_remote_code=True).identity()
+
+
+def test_a_folder_with_more_than_its_weights_hold_or_a_pickle_is_refused(blip, tmp_path):
+    text = json.loads((blip / "config.json").read_text())["text_config"]
+    large = hostile(
+        blip, tmp_path / "large", text_config={**text, "hidden_size": 1 << 20, "intermediate_size": 1 << 20}
+    )
+    with pytest.raises(InputError, match=r"describes a model of \d+ parameters, the weights hold"):
+        engine(large)
+    (large / "model.safetensors").rename(large / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin only"):
+        engine(large)
+
+
+def test_a_hostile_tokenizer_beside_a_model_is_one_clear_error(blip, tmp_path):
+    folder = shutil.copytree(blip, tmp_path / "words")
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["added_tokens"].append({**content["added_tokens"][0], "content": "<x>", "id": 2**32 - 1})
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="ids from 0 to 4294967295"):
+        engine(folder)

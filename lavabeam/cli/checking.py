@@ -1,0 +1,24 @@
+"""`--checked`: the files of the datasets that a command is about to read, compared with their sha256 first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+HELP = "First compare the sha256 of every file of the datasets that are read."
+CHECKED = click.Option(["--checked"], is_flag=True, help=HELP)
+checked_option = click.option("--checked", is_flag=True, help=HELP)
+
+
+def check_datasets(checked: bool, paths: Iterable[Any]) -> None:
+    """Hash the files of all datasets that exist at `paths`, if `checked`. Raises CorruptError for the first damage."""
+    if not checked:
+        return
+    from schemas import Dataset
+    from schemas.verifying import check_bytes
+
+    for path in dict.fromkeys(str(one) for one in paths if one is not None):
+        if Dataset.exists(path):
+            check_bytes(Dataset.open(path))
