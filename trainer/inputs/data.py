@@ -70,8 +70,10 @@ class Samples:
     def _item_or_reason(self, row: int, values: dict[str, Any]) -> Item | Refused:
         try:
             return self._item(values)
-        except (LavaBeamError, OSError, ValueError) as error:
+        except LavaBeamError as error:
             return Refused(values["key"], row, str(error))
+        except Exception as error:  # a row may hold whatever made a decoder or a tokenizer stumble; MemoryError too
+            return Refused(values["key"], row, f"{type(error).__name__}: {error}")
 
     def _item(self, values: dict[str, Any]) -> Item:
         sizes = list(zip(values["widths"], values["heights"], strict=True))
