@@ -75,7 +75,7 @@ class Crew:
         """
         slow = late(begun)
         self.refused |= dict.fromkeys(slow, too_slow())
-        self._lost_with.update(begun)
+        self._lost_with.update(begun.keys())
         self.refused |= {mark: crashed() for mark in begun if mark not in slow and self._lost_with[mark] >= 2}
         return bool(slow)
 

@@ -9,9 +9,12 @@ from tempfile import SpooledTemporaryFile
 from PIL import Image
 
 from pipelines.mix.recipe import Pictures
-from schemas.pictures import check, open_rgb, read
+from schemas.pictures import Defect, PictureError, check, open_rgb, read
 
 Size = tuple[int, int]
+
+LONGEST = 65_500
+"""Pixels of a side that libjpeg encodes."""
 
 SPOOLED_BYTES = 32 << 20
 """Encoded pictures of a fragment that are held in memory; what goes beyond is in a temporary file."""
@@ -31,6 +34,8 @@ def stored(content: bytes, pictures: Pictures) -> tuple[bytes, Size]:
     if too_large:
         image.thumbnail((pictures.max_side, pictures.max_side), Image.Resampling.BICUBIC)  # type: ignore[arg-type]
     file = io.BytesIO()
+    if max(image.size) > LONGEST:
+        raise PictureError(Defect.too_many_pixels, f"{image.width}x{image.height}, a side of more than {LONGEST}")
     if pictures.format == "jpeg" or (pictures.format == "keep" and header.format == "jpeg"):
         image.save(file, "JPEG", quality=pictures.quality)
     else:

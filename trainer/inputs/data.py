@@ -72,7 +72,11 @@ class Samples:
             return self._item(values)
         except LavaBeamError as error:
             return Refused(values["key"], row, str(error))
-        except Exception as error:  # a row may hold whatever made a decoder or a tokenizer stumble; MemoryError too
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Whatever a decoder or a tokenizer stumbles over is this row's: struct.error, MemoryError, and a panic of
+            # tokenizers, which is no Exception.
             return Refused(values["key"], row, f"{type(error).__name__}: {error}")
 
     def _item(self, values: dict[str, Any]) -> Item:
