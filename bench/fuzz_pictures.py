@@ -168,12 +168,19 @@ def answer(door: Callable[[], Kept | str]) -> Kept | str:
 
 
 def training(data: bytes, size: tuple[int, int]) -> str:
-    """`kept` for a picture that the trainer takes at its size, else FAULT."""
+    """`kept` for a picture that the trainer takes at its size, `cannot_encode` for one that is too narrow for the image
+    rule, which a mix counts, else FAULT."""
     from schemas.chat import ImageRule
+    from schemas.errors import InputError
     from trainer.inputs.pictures import prepare
 
+    rule = ImageRule(mode="pad", image_size=32, patch_size=8)
     try:
-        picture = prepare(data, ImageRule(mode="pad", image_size=32, patch_size=8))
+        rule.check_size(*size)
+    except InputError:
+        return "cannot_encode"
+    try:
+        picture = prepare(data, rule)
     except Exception as error:
         return f"FAULT kept, and training says {type(error).__name__}: {error}"
     return "kept" if picture.size == size else f"FAULT kept as {size}, trained as {picture.size}"
