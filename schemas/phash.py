@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.pictures import MAX_PIXELS, PictureError, jpeg_pixels, open_rgb, read
+from schemas.pictures import PictureError, grey, read
 
 SIDE = 32
 LOW = 8
@@ -25,33 +25,24 @@ def hash_grey(grey: Any) -> str:
     return np.packbits(low > middle.mean()).tobytes().hex()
 
 
-def perceptual_hash(data: bytes, width: int, height: int) -> str | None:
-    """The hash of the upright picture that the bytes hold, or None when they cannot be decoded.
+def perceptual_hash(data: bytes) -> str | None:
+    """The hash of the upright picture that the bytes hold, or None when they cannot be decoded."""
+    try:
+        return hash_picture(data)
+    except PictureError:
+        return None
 
-    `width` and `height` are the picture's: a JPEG is decoded at 1/8, 1/4 or 1/2 of them while `SIDE` pixels remain,
-    which costs a fifth of decoding it whole. The same bytes always give the same hash.
+
+def hash_picture(data: bytes) -> str:
+    """The hash of the upright picture that the bytes hold. The same bytes always give the same hash.
+
+    A JPEG is decoded at 1/8, 1/4 or 1/2 of its size while `SIDE` pixels remain, which costs a fifth of decoding it
+    whole. Raises PictureError for what training cannot decode.
     """
-    grey = decode_grey(data, min(width, height) // SIDE)
-    return None if grey is None else hash_grey(grey)
+    header = read(data)
+    return hash_grey(grey(data, header, min(header.size) // SIDE))
 
 
 def distance(first: str, second: str) -> int:
     """Bits, 0 to 64, in which two hashes differ."""
     return (int(first, 16) ^ int(second, 16)).bit_count()
-
-
-def decode_grey(data: bytes, shrink: int) -> Any:
-    """A uint8 array (height, width), shrunk by up to `shrink` where the format makes that cheap; None: undecodable."""
-    import numpy as np
-
-    try:
-        header = read(data)
-        if header.format == "jpeg" and "cmyk" not in header.traits:
-            if header.width * header.height > MAX_PIXELS:
-                return None
-            # Shrinking pads the last row and column of blocks, which turning would bring to the other side: up to 8
-            # bits away from an upright copy.
-            return jpeg_pixels(data, header, shrink if header.orientation == 1 else 1, grey=True)
-        return np.asarray(open_rgb(data).convert("L"))
-    except PictureError:
-        return None

@@ -13,14 +13,18 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
+from schemas.decoding import decoding
+from schemas.jpegheader import without_metadata
+from schemas.otherformats import check_structure
 from schemas.pictureheader import Defect, Header, PictureError, read_header
+from schemas.picturemodes import flatten, grey_of, rgb_of
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
 __all__ = ["MAX_PIXELS", "Defect", "Header", "PictureError"]
-__all__ += ["check", "flatten", "jpeg_pixels", "open_rgb", "read", "rgb", "to_rgb", "upright"]
+__all__ += ["check", "decoding_bytes", "flatten", "grey", "open_rgb", "read", "rgb", "shrunk", "to_rgb", "upright"]
 
 MAX_PIXELS = 2 * 89_478_485
 """Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses to decode."""
@@ -32,7 +36,15 @@ OTHER_FORMATS = ("TIFF", "ICO", "JPEG2000", "AVIF", "PPM")
 """Formats that are decodable but have no parser of ours. Pillow's other plugins are never tried: nobody's training
 pictures are in them, and one of them runs Ghostscript."""
 
-WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+PYTHON_DECODERS = frozenset({"bmp_rle", "ppm", "ppm_plain"})
+MAX_PYTHON_PIXELS = 2**21
+"""Pillow decodes these pixel by pixel in Python: 16-bit and plain-text PPM, run-length BMP. About 2 s."""
+
+BYTES_PER_PIXEL = {"png": 9, "bmp": 9, "gif": 12, "webp": 20}
+MOST_BYTES_PER_PIXEL = 40
+"""What decoding takes at most, with the 3 bytes of the result: libwebp holds a picture three times, OpenJPEG 4 bytes
+for each component. JPEG has a rule of its own."""
+
 ORIENTATION = 274
 
 
@@ -55,20 +67,43 @@ def read(data: bytes) -> Header:
 def check(data: bytes) -> Header:
     """The header of bytes that were decoded to prove it; raises PictureError for bytes that cannot be used.
 
-    Decodes with the function that training uses, so what passes here can be trained on.
+    Decodes with the function that training uses, so what passes here can be trained on. Of a JPEG all data is read,
+    and what it says is strictly checked, while pixels are made at 1/8 of its size: a third of the time.
     """
     header = read(data)
-    _pixels(data, header, fast=True)
+    _pixels(data, header, shrink=8, as_grey=True)
     return header
 
 
 def rgb(data: bytes, fast: bool = True) -> np.ndarray:
     """The upright picture: uint8 (height, width, 3).
 
-    fast: grey and YCbCr JPEGs are decoded by simplejpeg where it is installed, to Pillow's values in a third of the
-    time. Raises PictureError, also for more than MAX_PIXELS and for pixels of another size than the header says.
+    fast: grey and YCbCr JPEGs are decoded by simplejpeg, to Pillow's values in a third of the time. Raises
+    PictureError, also for more than MAX_PIXELS and for pixels of another size than the header says.
     """
     return _pixels(data, read(data), fast)
+
+
+def shrunk(data: bytes, header: Header, shrink: int) -> np.ndarray:
+    """The upright picture, uint8 (height, width, 3); a JPEG at 1/8, 1/4 or 1/2 of its size when `shrink` is at least
+    that. For what is resized next: a fifth of the cost of the whole picture. Raises PictureError."""
+    return _pixels(data, header, shrink=shrink)
+
+
+def grey(data: bytes, header: Header, shrink: int = 1) -> np.ndarray:
+    """As `shrunk`, in grey: uint8 (height, width). A picture that is turned is not shrunk: shrinking pads the last row
+    and column of blocks, which turning would bring to the other side."""
+    return _pixels(data, header, shrink=shrink if header.orientation == 1 else 1, as_grey=True)
+
+
+def decoding_bytes(header: Header, shrink: int = 1) -> int:
+    """Memory that decoding takes at most, with what it returns; measured for every format."""
+    pixels, turned = header.width * header.height, 3 * (header.orientation != 1)
+    if header.format != "jpeg":
+        return pixels * (BYTES_PER_PIXEL.get(header.format, MOST_BYTES_PER_PIXEL) + turned)
+    made = pixels * (3 + turned) // _factor(shrink) ** 2
+    whole = pixels * 8 if header.several_scans else 0
+    return made + whole + pixels * 7 * ("cmyk" in header.traits)
 
 
 def open_rgb(data: bytes) -> Image.Image:
@@ -84,27 +119,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     orientation = _orientation_by_pillow(image)
     flat = flatten(image)
-    return flat if orientation == 1 else Image.fromarray(upright(_array(flat), orientation))
-
-
-def flatten(image: Image.Image) -> Image.Image:
-    """A Pillow picture of any mode in RGB, not turned.
-
-    Palettes are looked up, grey is repeated, CMYK and the like go through Pillow's conversion, transparent pixels are
-    laid over white (dropping alpha, as `convert` does, shows whatever colour is under it). 16-bit grey keeps its high
-    8 bits, as 16-bit RGB does (Pillow would clip it to white); wider grey, whose range is unknown, is spread over 0
-    to 255.
-    """
-    from PIL import Image
-
-    if image.mode in WIDE_GREY:
-        return _narrow_grey(image)
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return flat if orientation == 1 else Image.fromarray(upright(rgb_of(flat), orientation))
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -124,58 +139,57 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def jpeg_pixels(data: bytes, header: Header, shrink: int = 1, grey: bool = False) -> np.ndarray | None:
-    """A JPEG by OpenCV, upright, at 1/8, 1/4 or 1/2 of its size when `shrink` is at least that.
-
-    uint8 (height, width, 3) in OpenCV's order BGR, or (height, width); None when it cannot be decoded. For previews and
-    for what is resized next: a fifth of the cost of the whole picture.
-    """
-    import cv2
-    import numpy as np
-
-    kind = "GRAYSCALE" if grey else "COLOR"
-    factor = next((factor for factor in (8, 4, 2) if shrink >= factor), 1)
-    flags = getattr(cv2, f"IMREAD_{kind}" if factor == 1 else f"IMREAD_REDUCED_{kind}_{factor}")
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    return None if pixels is None else upright(pixels, header.orientation)
-
-
-def _pixels(data: bytes, header: Header, fast: bool) -> np.ndarray:
+def _pixels(data: bytes, header: Header, fast: bool = True, shrink: int = 1, as_grey: bool = False) -> np.ndarray:
     if header.width * header.height > MAX_PIXELS:
         raise PictureError(Defect.too_many_pixels, f"{header.width}x{header.height}")
-    pixels = _by_simplejpeg(data, header) if fast and header.format == "jpeg" else None
-    if pixels is None:
-        pixels = _by_pillow(data, header)
-    if pixels.shape[:2] != (header.height, header.width):
-        raise _mismatch(header, pixels.shape[1], pixels.shape[0])
-    return upright(pixels, header.orientation) if header.orientation != 1 else pixels
+    if header.shortage:
+        raise PictureError(Defect.truncated, f"the {header.format} holds {header.shortage}")
+    factor = _factor(shrink)
+    with decoding(data, decoding_bytes(header, factor)):
+        pixels = _by_simplejpeg(data, header, factor, as_grey) if fast and header.format == "jpeg" else None
+        if pixels is None:
+            factor, pixels = 1, _by_pillow(data, header)
+            pixels = grey_of(pixels) if as_grey else pixels
+        if pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
+            raise _mismatch(header, pixels.shape[1], pixels.shape[0])
+        return upright(pixels, header.orientation) if header.orientation != 1 else pixels
 
 
-def _by_simplejpeg(data: bytes, header: Header) -> np.ndarray | None:
-    """A grey or YCbCr JPEG; None for what Pillow has to look at: other colours, damage, a missing simplejpeg."""
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
+def _factor(shrink: int) -> int:
+    return next((factor for factor in (8, 4, 2) if shrink >= factor), 1)
+
+
+def _by_simplejpeg(data: bytes, header: Header, factor: int, as_grey: bool) -> np.ndarray | None:
+    """A grey or YCbCr JPEG at 1/`factor`; None for what Pillow has to look at: other colours, damage."""
+    import simplejpeg
+
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("YCbCr", "Gray") or (height, width) != (header.height, header.width):
             return None
-        return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False)
+        size = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
+        space = "GRAY" if as_grey else "RGB"
+        pixels = simplejpeg.decode_jpeg(data, space, fastdct=False, fastupsample=False, **size)
     except ValueError:
         return None
+    return pixels[:, :, 0] if as_grey else pixels
 
 
 def _by_pillow(data: bytes, header: Header) -> np.ndarray:
     from PIL import Image
 
+    if header.format == "jpeg":
+        data = without_metadata(data)
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_NAMES.get(header.format, OTHER_FORMATS)) as image:
             # A GIF frame beyond its screen would allocate what the header did not announce.
             if image.size != (header.width, header.height):
                 raise _mismatch(header, *image.size)
+            _check_decoder(image)
             image.load()
-            return _array(flatten(image))
+            if image.size != (header.width, header.height):
+                raise _mismatch(header, *image.size)
+            return rgb_of(image)
     except PictureError:
         raise
     except Exception as error:
@@ -183,16 +197,26 @@ def _by_pillow(data: bytes, header: Header) -> np.ndarray:
         raise PictureError(Defect.corrupt, f"the {header.format} cannot be decoded ({_one_line(error)})") from error
 
 
+def _check_decoder(image: Image.Image) -> None:
+    slow = [tile[0] for tile in image.tile if tile[0] in PYTHON_DECODERS]  # type: ignore[attr-defined]
+    if slow and image.width * image.height > MAX_PYTHON_PIXELS:
+        detail = f"{image.width}x{image.height}, more than {MAX_PYTHON_PIXELS} for the encoding {slow[0]}"
+        raise PictureError(Defect.too_many_pixels, detail)
+
+
 def _header_by_pillow(data: bytes) -> Header | None:
     """The header of a picture in one of OTHER_FORMATS; None for anything else. Pillow turns TIFFs itself."""
     from PIL import Image
 
     try:
+        check_structure(data)
         with Image.open(io.BytesIO(data), formats=OTHER_FORMATS) as image:
             name = (image.format or "").lower()
             orientation = 1 if name == "tiff" else _orientation_by_pillow(image)
             traits = ("alpha",) if image.mode in ("RGBA", "LA", "La", "PA", "RGBa") else ()
             return Header(name, *image.size, plain=False, traits=traits, orientation=orientation)
+    except PictureError:
+        raise
     except Exception:  # as in `_by_pillow`; the caller says what the bytes are not
         return None
 
@@ -204,29 +228,6 @@ def _orientation_by_pillow(image: Image.Image) -> int:
     except Exception:  # Pillow parses EXIF without checks: struct.error, SyntaxError, RecursionError, ...
         return 1
     return value if value in range(1, 9) else 1
-
-
-def _narrow_grey(image: Image.Image) -> Image.Image:
-    import numpy as np
-    from PIL import Image
-
-    values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        levels = (values >> 8).astype(np.uint8)
-        if isinstance(hidden := image.info.get("transparency"), int):
-            levels[values == hidden] = 255
-        return Image.fromarray(levels).convert("RGB")
-    wide = values.astype(np.float64)
-    finite = np.isfinite(wide)
-    low, high = (wide[finite].min(), wide[finite].max()) if finite.any() else (0.0, 0.0)
-    spread = np.nan_to_num((wide - low) / (high - low or 1.0), nan=0.0)
-    return Image.fromarray((np.clip(spread, 0, 1) * 255).astype(np.uint8)).convert("RGB")
-
-
-def _array(image: Image.Image) -> np.ndarray:
-    import numpy as np
-
-    return np.asarray(image)
 
 
 def _mismatch(header: Header, width: int, height: int) -> PictureError:

@@ -225,10 +225,9 @@ def _exif() -> Iterator[Case]:
 def _broken() -> Iterator[Case]:
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     whole = {kind: encoded(noise, kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")}
-    for kind in ("JPEG", "PNG", "GIF", "WEBP"):
-        yield Case(f"{kind} cut", whole[kind][: len(whole[kind]) * 2 // 3], defect="truncated")
-    for kind in ("BMP", "TIFF"):
-        yield Case(f"{kind} cut", whole[kind][: len(whole[kind]) * 2 // 3], defect="corrupt")
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"):
+        defect = "corrupt" if kind == "TIFF" else "truncated"
+        yield Case(f"{kind} cut", whole[kind][: len(whole[kind]) * 2 // 3], defect=defect)
     yield Case("empty", b"", defect="not_image")
     yield Case("text", b"not a picture either", defect="not_image")
     yield Case("html", b"<!doctype html><html>404</html>", defect="not_image")

@@ -100,5 +100,5 @@ def _computed(data: bytes) -> dict[str, Any]:
         found["width"], found["height"] = read(data).size
     except PictureError:
         return found
-    phash = perceptual_hash(data, found["width"], found["height"])
+    phash = perceptual_hash(data)
     return found | ({"phash": phash} if phash else {})

@@ -24,7 +24,8 @@ from pipelines.download.guard import Guard
 from pipelines.download.opener import guarded_opener
 from pipelines.download.statuses import DownloadStatus, Failure, http_status
 from schemas.errors import InputError
-from schemas.phash import perceptual_hash
+from schemas.phash import hash_picture
+from schemas.pictures import PictureError
 
 _MIMES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
@@ -100,10 +101,14 @@ class Img2datasetEngine:
         if row["status"] != "success":
             status = status_of(row["status"], row["error_message"] or "")
             return {"status": status.value, "detail": " ".join((row["error_message"] or "").split())}
-        data, width, height = row[self.config.encode_format], row["width"], row["height"]
+        data = row[self.config.encode_format]
+        try:
+            phash = hash_picture(data)
+        except PictureError as error:
+            return {"status": error.defect.value, "detail": error.detail}
         columns = {name: row[name] for name in ("width", "height", "original_width", "original_height")}
         columns |= {"image": {"bytes": data, "path": None}, "status": DownloadStatus.ok.value}
-        columns |= {"mime": _mime(data, self.config.encode_format), "phash": perceptual_hash(data, width, height)}
+        columns |= {"mime": _mime(data, self.config.encode_format), "phash": phash}
         return columns | {self.config.compute_hash: row[self.config.compute_hash]}
 
     def _prepared(self) -> tuple[Any, Any]:

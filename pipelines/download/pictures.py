@@ -6,7 +6,6 @@ as RGB, alpha on white (as img2dataset), EXIF rotation applied. docs/download.md
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,15 +13,12 @@ from pipelines.download.config import DownloadConfig
 from pipelines.download.headers import Header, picture_failures, read_header
 from pipelines.download.resize import final_size, resize, scaled_size, shrink_while_decoding
 from pipelines.download.statuses import DownloadStatus, Failure
-from schemas.phash import perceptual_hash
-from schemas.pictures import jpeg_pixels, rgb
+from schemas.decoding import room
+from schemas.phash import hash_picture
+from schemas.pictures import decoding_bytes, shrunk
 
 if TYPE_CHECKING:
     import numpy as np
-
-_LARGE = 2**23
-"""Pixels above which pictures are decoded one at a time: a progressive JPEG takes up to 9 bytes for each."""
-_ONE_LARGE = threading.Lock()
 
 _LONGEST = {"jpg": 65_500, "webp": 16_383, "png": 65_535}
 """Pixels of a side that can be encoded: OpenCV's limit for JPEG, WebP's (RFC 9649 section 2.5), and no more for PNG."""
@@ -52,9 +48,7 @@ def keep(data: bytes, config: DownloadConfig) -> Kept:
     """
     header = read_header(data)
     _check_size(header, config)
-    if header.width * header.height <= _LARGE:
-        return _keep(data, header, config)
-    with _ONE_LARGE:
+    with room(_work_bytes(header, config)):
         return _keep(data, header, config)
 
 
@@ -87,19 +81,28 @@ def _check_result(header: Header, config: DownloadConfig) -> None:
         raise Failure(DownloadStatus.too_many_pixels, detail)
 
 
+def _work_bytes(header: Header, config: DownloadConfig) -> int:
+    """Memory for decoding, and for the picture of another size that may be made of it: scaled, then cropped, padded
+    or encoded."""
+    made = final_size(header.width, header.height, config)
+    resized = 0 if made == (header.width, header.height) else 6 * made[0] * made[1]
+    return decoding_bytes(header, shrink_while_decoding(header.width, header.height, config)) + resized
+
+
 def _keep(data: bytes, header: Header, config: DownloadConfig) -> Kept:
     size = (header.width, header.height)
     if _may_stay(data, header, config):
         kept, mime = data, header.mime
     else:
         _check_result(header, config)
-        pixels = resize(_decode(data, header, config), config)
+        with picture_failures():
+            pixels = shrunk(data, header, shrink_while_decoding(*size, config))
+        pixels = resize(pixels, config)
         size = (pixels.shape[1], pixels.shape[0])
         kept, mime = _encode(pixels, config)
-    # Also the proof that kept bytes can be decoded.
-    phash = perceptual_hash(kept, *size)
-    if phash is None:
-        raise Failure(DownloadStatus.corrupt, f"the {header.format} cannot be decoded")
+    # Also the proof that training can decode what is kept: it asks the same function.
+    with picture_failures():
+        phash = hash_picture(kept)
     return Kept(kept, *size, header.width, header.height, mime, phash)
 
 
@@ -113,25 +116,16 @@ def _may_stay(data: bytes, header: Header, config: DownloadConfig) -> bool:
     )
 
 
-def _decode(data: bytes, header: Header, config: DownloadConfig) -> np.ndarray:
-    """Upright, opaque pixels: uint8 BGR (height, width, 3), OpenCV's order."""
-    if header.format == "jpeg" and "cmyk" not in header.traits:
-        shrink = shrink_while_decoding(header.width, header.height, config)
-        pixels = jpeg_pixels(data, header, shrink)
-        if pixels is None:
-            raise Failure(DownloadStatus.corrupt, f"the {header.format} cannot be decoded")
-        return pixels
-    with picture_failures():
-        return rgb(data)[:, :, ::-1].copy()
-
-
 def _encode(pixels: np.ndarray, config: DownloadConfig) -> tuple[bytes, str]:
+    """RGB pixels as `encode_format`, and its MIME type."""
     import cv2
+    import numpy as np
 
     name, quality = {
         "jpg": ("jpeg", cv2.IMWRITE_JPEG_QUALITY),
         "png": ("png", cv2.IMWRITE_PNG_COMPRESSION),
         "webp": ("webp", cv2.IMWRITE_WEBP_QUALITY),
     }[config.encode_format]
+    pixels = np.ascontiguousarray(pixels[:, :, ::-1])  # OpenCV's order is BGR
     _, encoded = cv2.imencode(f".{config.encode_format}", pixels, [quality, config.encode_quality])
     return encoded.tobytes(), f"image/{name}"

@@ -45,6 +45,7 @@ class DownloadStatus(StrEnum):
     truncated = "truncated"
     corrupt = "corrupt"
     too_many_pixels = "too_many_pixels"
+    too_slow = "too_slow"  # a worker process had to be ended while it decoded
     too_small = "too_small"
     aspect_ratio = "aspect_ratio"
 

@@ -1,7 +1,8 @@
 """Worker processes: a maker and one task at a time in, `Made` out. Started clean, never forked.
 
-The parent speaks with each over two pipes, in pickles. A worker that dies is replaced, and its task made again; a
-worker whose parent is gone ends at once, whatever it is doing.
+The parent speaks with each over two pipes, in pickles. A worker that dies is replaced, and its task made again; one
+that decodes a single picture for too long is ended, and its replacement refuses that picture. A worker whose parent is
+gone ends at once, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,7 +27,9 @@ from pipelines.engine.counting import Count, Done
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.making import Made, make
 from pipelines.engine.step import Context
+from schemas.decoding import Board, crashed, late, limit_this_process, refuse, too_slow
 from schemas.errors import LavaBeamError, WorkerError
+from schemas.picturetypes import PictureError
 
 AGAIN = 3
 """How often a fragment is made again whose worker process died."""
@@ -30,10 +37,13 @@ AGAIN = 3
 
 _BOOT = (
     "import pickle, sys; from multiprocessing.connection import Connection; inbox = Connection(0, writable=False); "
-    "sys.path[:] = pickle.loads(inbox.recv_bytes()); from pipelines.engine.processes import serve; serve(inbox)"
+    "sys.path[:], board = pickle.loads(inbox.recv_bytes()); from pipelines.engine.processes import serve; "
+    "serve(inbox, *board)"
 )
 # A process per core: libraries that would start a thread per core in each of them are kept to one.
 _ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1", "RAYON_NUM_THREADS": "1"}
+# Pictures are large: their memory goes back to the system when they are done. By itself glibc keeps ever larger blocks.
+_GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
 _SHOWN = 20_000
 """Characters of a traceback that are shown at most."""
 _END = b""
@@ -51,10 +61,23 @@ class Crew:
         from apache_beam.internal.cloudpickle import cloudpickle
 
         self.maker, self.count = maker, count
+        self.refused: dict[bytes, PictureError] = {}
+        self._lost_with: Counter[bytes] = Counter()
         self.orders = cloudpickle.dumps((maker, context))
 
     def hire(self) -> Hired:
         return Hired(self)
+
+    def lost(self, begun: Mapping[bytes, float]) -> bool:
+        """A process is gone that was decoding these pictures; whether it was ended because one of them took too long.
+
+        That one is not tried again, nor is one that two processes were decoding when they died.
+        """
+        slow = late(begun)
+        self.refused |= dict.fromkeys(slow, too_slow())
+        self._lost_with.update(begun.keys())
+        self.refused |= {mark: crashed() for mark in begun if mark not in slow and self._lost_with[mark] >= 2}
+        return bool(slow)
 
 
 class Hired:
@@ -62,18 +85,20 @@ class Hired:
 
     def __init__(self, crew: Crew):
         self._crew, self._closed, self._lock = crew, False, threading.Lock()
+        self._looked = 0.0
         self._process = self._start()
 
     def make(self, task: Task) -> Made:
         """The task, made by the process; raises what a defect of the step raised there."""
-        how = ""
-        for _ in range(AGAIN + 1):
+        how, died = "", 0
+        while died <= AGAIN:
             kind, *values = self._ask(task)
             if kind == "made":
                 return values[0]
             if kind == "raised":
                 raise _defect(*values)
             how = self._end()
+            died += not self._crew.lost(self._line.begun())
             with self._lock:
                 if self._closed:
                     break
@@ -95,7 +120,7 @@ class Hired:
 
     def _start(self) -> subprocess.Popen:
         """A new process, or one that `prestart` has ready; it gets its orders, and is `_idle` until it has a task."""
-        line = _take_ready() or _Line()
+        self._line = line = _take_ready() or _Line()
         self._idle, self._out, self._in = True, line.out, line.back
         with suppress(OSError):  # it died at once: `make` notices
             self._out.send_bytes(self._crew.orders)
@@ -109,7 +134,7 @@ class Hired:
             self._idle = False
         counted = Done()
         try:
-            self._out.send_bytes(pickle.dumps(task))
+            self._out.send_bytes(pickle.dumps((task, self._crew.refused)))
             while True:
                 kind, *values = pickle.loads(self._hear())
                 if kind != "done":
@@ -122,11 +147,20 @@ class Hired:
             return ("died",)
 
     def _hear(self) -> bytes:
-        """The next message. A child that the process forked may keep the pipe open when the process is gone."""
-        while not self._in.poll(_LOOK_S):
+        """The next message; raises EOFError when the process is gone or has to go.
+
+        A child that the process forked may keep the pipe open when the process is gone.
+        """
+        while True:
+            heard = self._in.poll(_LOOK_S)
+            if time.monotonic() - self._looked >= _LOOK_S:
+                self._looked = time.monotonic()
+                if late(self._line.begun()):
+                    raise EOFError
+            if heard:
+                return self._in.recv_bytes()
             if self._process.poll() is not None and not self._in.poll(0):
                 raise EOFError
-        return self._in.recv_bytes()
 
     def _end(self) -> str:
         """Make sure that the process is gone; how it went."""
@@ -142,9 +176,16 @@ class _Line:
 
     def __init__(self) -> None:
         command = [sys.executable, "-P", "-c", _BOOT]
-        environment = {**_ONE_THREAD_EACH, **os.environ}
+        environment = {**_ONE_THREAD_EACH, **_GIVEN_BACK, **os.environ}
+        self._board = _board()
+        self._region = self._board.region()
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            bufsize=0,
+            pass_fds=(self._board.descriptor,),
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.out = Connection(os.dup(self.process.stdin.fileno()), readable=False)
@@ -152,13 +193,23 @@ class _Line:
         self.process.stdin.close()
         self.process.stdout.close()
         with suppress(OSError):
-            self.out.send_bytes(pickle.dumps(sys.path))
+            self.out.send_bytes(pickle.dumps((sys.path, (self._board.descriptor, self._region))))
+
+    def begun(self) -> dict[bytes, float]:
+        """The pictures that the process is decoding, or was when it died -> seconds since each was begun."""
+        return self._board.begun(self._region)
 
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
         self.out.close()
         self.back.close()
+
+
+@lru_cache(maxsize=1)
+def _board() -> Board:
+    """One for all worker processes of this process: they share its budget of memory."""
+    return Board()
 
 
 _READY: list[_Line] = []
@@ -204,8 +255,12 @@ def _defect(error: bytes, text: str) -> BaseException:
     return raised
 
 
-def serve(inbox: Connection) -> None:
-    """The whole life of a worker process. Its stdout becomes stderr, so that no print gets between the messages."""
+def serve(inbox: Connection, board: int, region: int) -> None:
+    """The whole life of a worker process. Its stdout becomes stderr, so that no print gets between the messages.
+
+    `board` and `region`: where it notes what it decodes (schemas/decoding.py).
+    """
+    limit_this_process(board, region)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent decides
     out = Connection(os.dup(1), readable=False)
     os.dup2(2, 1)
@@ -224,7 +279,8 @@ def serve(inbox: Connection) -> None:
 
     ready = False
     while (message := tasks.get()) != _END:
-        task = pickle.loads(message)
+        task, refused = pickle.loads(message)
+        refuse(refused)
         try:
             if not ready:
                 maker.setup(context)

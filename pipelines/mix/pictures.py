@@ -9,9 +9,12 @@ from tempfile import SpooledTemporaryFile
 from PIL import Image
 
 from pipelines.mix.recipe import Pictures
-from schemas.pictures import open_rgb, read
+from schemas.pictures import Defect, PictureError, check, open_rgb, read
 
 Size = tuple[int, int]
+
+LONGEST = 65_500
+"""Pixels of a side that libjpeg encodes."""
 
 SPOOLED_BYTES = 32 << 20
 """Encoded pictures of a fragment that are held in memory; what goes beyond is in a temporary file."""
@@ -21,16 +24,18 @@ def stored(content: bytes, pictures: Pictures) -> tuple[bytes, Size]:
     """The bytes to store and the (width, height) in pixels that training will see: `content` itself unless the recipe
     asks for a change.
 
-    Raises PictureError for bytes that cannot be read. What is stored untouched is only read as far as its header.
+    Raises PictureError for bytes that training cannot decode.
     """
     header = read(content)
     too_large = pictures.max_side is not None and max(header.size) > pictures.max_side
     if pictures.format == "keep" and not too_large:
-        return content, header.size
+        return content, check(content).size
     image = open_rgb(content)
     if too_large:
         image.thumbnail((pictures.max_side, pictures.max_side), Image.Resampling.BICUBIC)  # type: ignore[arg-type]
     file = io.BytesIO()
+    if max(image.size) > LONGEST:
+        raise PictureError(Defect.too_many_pixels, f"{image.width}x{image.height}, a side of more than {LONGEST}")
     if pictures.format == "jpeg" or (pictures.format == "keep" and header.format == "jpeg"):
         image.save(file, "JPEG", quality=pictures.quality)
     else:

@@ -139,6 +139,8 @@ def _counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: ImageRu
         return []
     if rule is None:
         raise InputError("the messages show pictures, but no image rule was given to count their tokens.")
+    for width, height in sizes:
+        rule.check_size(width, height)
     return [rule.tokens(width, height) for width, height in sizes]
 
 

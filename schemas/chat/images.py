@@ -17,6 +17,9 @@ LLAVA_NEXT_PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1
 SHRINK_ABOVE = 1.1
 """anyres_max shrinks the feature map when its side exceeds the limit by this factor (LLaVA-NeXT, llava_arch.py)."""
 
+MAX_PREPARED_PIXELS = 2 * 89_478_485
+"""Of what a picture is scaled or padded to before it is cut; as many as may be decoded (schemas/pictures.py)."""
+
 Size = tuple[int, int]
 
 
@@ -77,6 +80,17 @@ class ImageRule:
         if self.merge == "flat":
             return base * (1 + math.prod(self.grid(width, height)))
         return self._spatial(width, height) + (0 if self.merge == "spatial_unpad_nobase" else base)
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise InputError for a picture so narrow that preparing it would take gigabytes: 65,500 x 1 pixels padded to
+        a square, or scaled until its short side fills the tower's input."""
+        short, long = sorted((width, height))
+        made = {"square": self.image_size**2 * long // max(short, 1), "pad": long**2}.get(self.mode, 0)
+        if made > MAX_PREPARED_PIXELS:
+            raise InputError(
+                f"picture of {width}x{height} pixels: too narrow for image mode {self.mode!r}, which would make {made} "
+                "pixels of it. Leave it out."
+            )
 
     def tiles(self, width: int, height: int) -> int:
         """Inputs of the tower: 1, or the overview and its tiles."""

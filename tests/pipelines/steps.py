@@ -12,7 +12,9 @@ from typing import Annotated
 import pyarrow as pa
 
 from pipelines.engine.blocks import aligned, divide, unpack
+from pipelines.engine.filters import filter_step
 from pipelines.engine.step import Config, DatasetStep, Derive, Runtime, Step
+from schemas.decoding import decoding
 from schemas.records import CONVERSATIONS
 
 
@@ -149,3 +151,14 @@ class Talk(Derive[Config]):
         if row["shout_status"] != "ok":
             return [{"key": row["key"], "status": row["shout_status"], "detail": "shout"}]
         return [{"key": f"{row['key']}/{kind}", "kind": kind, "status": "ok"} for kind in ("a", "b")]
+
+
+@filter_step("look", version=1)
+def look(row):
+    """The size of a picture. One decoder hangs, another one takes its process along, as C code may."""
+    with decoding(row["image"], 0):
+        if row["image"] == b"slow":
+            time.sleep(60)
+        if row["image"] == b"crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return len(row["image"])

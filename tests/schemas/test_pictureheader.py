@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import resource
+import struct
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from schemas.jpegheader import without_metadata
 from schemas.pictureheader import PictureError, check_magic, exif_orientation, read_header
+from schemas.pictures import check
 from tests.pipelines.download.images import encoded, jpeg, png_claiming, scene, webp_claiming
 
 
@@ -27,6 +31,17 @@ def failure(data: bytes) -> tuple[str, str]:
 def test_plain_pictures(kind, options):
     header = read_header(encoded(scene(97, 61), kind, **options))
     assert (header.format, header.width, header.height, header.plain) == (kind.lower(), 97, 61, True)
+
+
+def png_chunks(count: int) -> bytes:
+    data, chunk = encoded(scene(16, 16), "PNG"), b"\0\0\0\0abCd\x6d\x8b\x79\x0f"
+    return data[:33] + chunk * count + data[33:]
+
+
+def bmp_claiming(width: int, height: int) -> bytes:
+    data = bytearray(encoded(scene(16, 16), "BMP"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
 
 
 def animation(kind: str) -> bytes:
@@ -126,6 +141,60 @@ def test_sizes_of_bombs_are_read_without_memory():
     assert read_header(png_claiming(30_000, 30_000)).width == 30_000
     assert read_header(webp_claiming(16_384, 16_384)).height == 16_384
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+
+
+def jpeg_segments(count: int, kind: bytes = b"\xff\xe5\0\2") -> bytes:
+    data = jpeg(16, 16)
+    return data[:2] + kind * count + data[2:]
+
+
+def gif_with(block: bytes) -> bytes:
+    data = encoded(scene(16, 16), "GIF")
+    end = 13 + 3 * 256
+    assert data[end : end + 1] in (b"!", b",")
+    return data[:end] + block + data[end:]
+
+
+def webp_chunks(count: int) -> bytes:
+    data = encoded(scene(16, 16), "WEBP", exif=b"Exif\0\0MM\0*")
+    body = data[12:] + b"abcd\0\0\0\0" * count
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (jpeg_segments(10_001), "the jpeg has more than 10000 segments before its first scan"),
+        (jpeg_segments(1, b"\xff\xd8"), "the jpeg begins twice"),
+        (png_chunks(50_001), "the png has more than 50000 chunks"),
+        (webp_chunks(50_001), "the webp has more than 50000 chunks"),
+        (gif_with(b"!\xfe" + (b"\xff" + bytes(255)) * 1100 + b"\0"), "the gif has more than 262144 bytes of comments"),
+        (gif_with(b"!\xff" + b"\1\0" * 1_000_000 + b"\0"), "the gif has more than 1000000 blocks"),
+        (b"GIF89a\x10\0\x10\0\0\0\0;", "the gif has no frame"),
+    ],
+    ids=["jpeg segments", "jpeg starts", "png chunks", "webp chunks", "gif comments", "gif blocks", "gif frames"],
+)
+def test_structure_is_bounded_before_a_decoder_sees_it(data, detail):
+    assert failure(data) == ("corrupt", detail)
+
+
+@pytest.mark.parametrize("data", [png_claiming(5000, 5000), bmp_claiming(5000, 5000)], ids=["png", "bmp"])
+def test_what_cannot_hold_its_pixels_is_not_decoded(data, monkeypatch):
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("it was opened"))
+    assert read_header(data).width == 5000
+    with pytest.raises(PictureError, match=r"truncated: the \w+ holds \d+ bytes of data for \d+ of pixels"):
+        check(data)
+
+
+def test_segments_that_say_nothing_of_pixels_are_left_out():
+    exif = Image.Exif()
+    exif[274] = 6
+    data = encoded(scene(40, 30).convert("CMYK"), "JPEG", exif=exif, icc_profile=b"x" * 999, comment=b"y" * 99)
+    bare = without_metadata(data)
+    assert b"Exif" not in bare
+    assert b"ICC_PROFILE" not in bare
+    assert b"Adobe" in bare
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(bare))), np.asarray(Image.open(io.BytesIO(data))))
 
 
 @given(st.binary(max_size=300), st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]), st.integers(0, 400))

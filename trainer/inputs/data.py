@@ -70,8 +70,14 @@ class Samples:
     def _item_or_reason(self, row: int, values: dict[str, Any]) -> Item | Refused:
         try:
             return self._item(values)
-        except (LavaBeamError, OSError, ValueError) as error:
+        except LavaBeamError as error:
             return Refused(values["key"], row, str(error))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Whatever a decoder or a tokenizer stumbles over is this row's: struct.error, MemoryError, and a panic of
+            # tokenizers, which is no Exception.
+            return Refused(values["key"], row, f"{type(error).__name__}: {error}")
 
     def _item(self, values: dict[str, Any]) -> Item:
         sizes = list(zip(values["widths"], values["heights"], strict=True))

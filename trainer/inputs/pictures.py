@@ -18,7 +18,7 @@ from PIL import Image
 
 from schemas.chat.images import ImageRule, Size, best_resolution
 from schemas.errors import InputError
-from schemas.pictures import MAX_PIXELS, PictureError, rgb, to_rgb
+from schemas.pictures import PictureError, rgb, to_rgb
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -48,8 +48,8 @@ def prepare(
     """Decode, cut by `rule`, and normalise by `mean` and `std` (of values in [0, 1]).
 
     Pictures are upright RGB as `schemas.pictures` makes them. `size` is that of the upright picture before any
-    resizing, which is what `rule.tokens` counts by. Raises InputError for bytes that cannot be decoded, and for
-    pictures that decode or scale to more than MAX_PIXELS.
+    resizing, which is what `rule.tokens` counts by. Raises InputError for bytes that cannot be decoded, for more
+    than schemas.pictures.MAX_PIXELS, and for what `rule.check_size` refuses.
     """
     pixels = decode(image, fast)
     height, width = pixels.shape[:2]
@@ -93,6 +93,7 @@ def _table(mean: Triple, std: Triple) -> np.ndarray:
 
 def _tiles(pixels: np.ndarray, rule: ImageRule, mean: Triple, resize: Any) -> np.ndarray:
     side = rule.image_size
+    rule.check_size(pixels.shape[1], pixels.shape[0])
     if rule.mode == "square":
         return _centre(resize(pixels, *_shortest(pixels, side)), side)[None]
     if rule.mode == "pad":
@@ -104,8 +105,6 @@ def _tiles(pixels: np.ndarray, rule: ImageRule, mean: Triple, resize: Any) -> np
 def _shortest(pixels: np.ndarray, side: int) -> Size:
     """(width, height) with the shorter one `side`, the longer rounded down."""
     height, width = pixels.shape[:2]
-    if side * side * max(width, height) // min(width, height) > MAX_PIXELS:
-        raise InputError(f"picture of {width}x{height} pixels: too narrow to scale to {side} pixels. Leave it out.")
     return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
 
 

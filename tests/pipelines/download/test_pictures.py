@@ -139,7 +139,7 @@ def test_resizing_makes_nothing_gigantic(monkeypatch):
     narrow = encoded(Image.new("RGB", (1, 400)), "PNG")
     enlarge = {"image_size": 336, "resize_only_if_bigger": False}
     assert keep(narrow, DownloadConfig(resize_mode="keep_ratio_largest", **enlarge)).height == 336
-    monkeypatch.setattr(pictures, "_decode", lambda *_: pytest.fail("what is refused is not decoded"))
+    monkeypatch.setattr(pictures, "shrunk", lambda *_: pytest.fail("what is refused is not decoded"))
     assert refused(narrow, resize_mode="keep_ratio", **enlarge) == "too_many_pixels"
     assert refused(narrow, resize_mode="center_crop", **enlarge) == "too_many_pixels"
     assert refused(narrow, resize_mode="border", image_size=10_000, resize_only_if_bigger=False) == "too_many_pixels"
@@ -170,7 +170,7 @@ def test_damaged_pixels_are_corrupt(kind):
 @pytest.mark.parametrize("data", [jpeg(700, 500), jpeg(2000, 1500), encoded(scene().convert("P"), "PNG")])
 def test_the_perceptual_hash_is_that_of_the_kept_bytes(data):
     kept = keep(data, DEFAULT)
-    assert kept.phash == perceptual_hash(kept.data, kept.width, kept.height)
+    assert kept.phash == perceptual_hash(kept.data)
 
 
 def test_the_perceptual_hash_survives_quality_and_size_and_tells_pictures_apart():

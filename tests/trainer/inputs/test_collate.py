@@ -1,5 +1,7 @@
 """What the model is given: padded or packed, and a blank picture that changes nothing."""
 
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +101,26 @@ def test_bad_rows_are_refused_with_a_reason(samples, reader, tmp_path):
     assert "99" in found[1].reason
     assert "picture" in found[2].reason
     assert (found[2].key, found[2].row) == ("row-2", 2)
+
+
+@pytest.mark.parametrize("error", [struct.error, MemoryError, RuntimeError, BaseException])
+def test_whatever_preparing_a_row_raises_is_a_bad_row(samples, monkeypatch, error):
+    """BaseException: a panic of a library written in Rust is no Exception."""
+
+    def stumble(*_):
+        raise error("stumbled")
+
+    monkeypatch.setattr("trainer.inputs.data.prepare", stumble)
+    fresh = Samples(samples.mix, samples.folder, max_length=128)
+    shown = [row for row in range(len(fresh)) if fresh.mix.take([row], ["image_count"])[0]["image_count"]]
+    (refused,) = fresh.items(shown[:1])
+    assert (type(refused), refused.reason) == (Refused, f"{error.__name__}: stumbled")
+
+
+def test_stopping_is_no_bad_row(samples, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.inputs.data.encode", stop)
+    with pytest.raises(KeyboardInterrupt):
+        samples.items([0])

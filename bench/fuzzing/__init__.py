@@ -1,0 +1,1 @@
+"""What the fuzz benches share: their inputs, made by code."""
