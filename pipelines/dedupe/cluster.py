@@ -106,14 +106,15 @@ def companions(members: pa.RecordBatch, nodes: np.ndarray, roots: np.ndarray) ->
     return members.append_column("root", pa.array(root)).filter(pa.array(crowded))
 
 
-def decide(members: pa.RecordBatch) -> pa.RecordBatch:
+def decide(members: pa.RecordBatch, by_key: bool = False) -> pa.RecordBatch:
     """The verdict on each row (`VERDICTS`, in any order), given all rows of some clusters with their `root`.
 
-    The largest picture represents its cluster, among equals the first of the dataset.
+    The largest picture represents its cluster, among equals the first of the dataset, or the smallest key (`by_key`).
     """
     row, area, root = (members.column(name).to_numpy() for name in ("row", "area", "root"))
     hashed = members.column("near").is_valid().to_numpy(zero_copy_only=False)
-    order = np.lexsort((row, -area, root, hashed))
+    equals = (row, pc.rank(members.column("key"), tiebreaker="min").to_numpy()) if by_key else (row,)
+    order = np.lexsort((*equals, -area, root, hashed))
     root, hashed = root[order], hashed[order]
     starts = np.flatnonzero(np.append(True, (root[1:] != root[:-1]) | (hashed[1:] != hashed[:-1]))[: len(root)])
     sizes = np.diff(np.append(starts, len(root)))
