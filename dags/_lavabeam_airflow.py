@@ -88,7 +88,7 @@ class LavabeamOperator(BaseOperator):
 
     def on_kill(self) -> None:
         if self._command is not None:
-            self._command.stop()
+            self._command.ask_to_stop()
 
     def _result(self, words: Sequence[str]) -> Any:
         """Run the command; raises what makes Airflow fail or retry the task."""

@@ -144,6 +144,11 @@ def test_what_interrupts_the_wait_ends_the_command():
     assert command.process.returncode == -signal.SIGTERM
 
 
+def test_a_handler_asks_a_command_to_stop():
+    command = Command([PYTHON, "-c", FOREVER])
+    assert command.run(lambda line: command.ask_to_stop()) == (-signal.SIGTERM, "")
+
+
 def test_a_command_ends_with_a_caller_that_is_killed(tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(FILE.parent)!r}); from _lavabeam_command import Command\n"

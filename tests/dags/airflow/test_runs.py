@@ -5,25 +5,28 @@ import shutil
 import pytest
 
 from schemas import Dataset
-from tests.dags.airflow.conftest import DATES, manifest, seen
+from tests.dags.airflow.conftest import manifest
+from tests.dags.conftest import DATES, seen
 
 DONE = {"success"}
 TRAINING = {"train_recipe": "finetune.yaml", "pretrain_recipe": "pretrain.yaml", "pretrain_samples": "pretrain"}
 
 
 @pytest.fixture
-def copied(ingested, tmp_path):
+def copied(undisturbed, tmp_path):
     """A folder of this test's own, after three dates."""
-    shutil.copytree(ingested / "photos", tmp_path / "photos")
+    shutil.copytree(undisturbed / "photos", tmp_path / "photos")
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def talked(ingested, driver):
-    """The folder with conversations."""
-    states = driver.run("generate", folder=str(ingested))
+def talked(undisturbed, driver, tmp_path_factory):
+    """Three dates and their conversations."""
+    folder = tmp_path_factory.mktemp("talked")
+    shutil.copytree(undisturbed / "photos", folder / "photos")
+    states = driver.run("generate", folder=str(folder))
     assert states == {"caption": "skipped", "generate": "success", "announce_conversations": "success"}
-    return ingested
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +52,6 @@ def test_every_dag_is_loaded_and_documented(driver):
         assert all(pool.startswith("lavabeam") and timeout for pool, _, timeout in dag["tasks"].values())
 
 
-def test_copies_are_found_over_dates(ingested):
-    rows = seen(ingested / "photos")
-    statuses = {key: (row[1], row[3]) for key, row in rows.items()}
-    assert statuses["2026-11-02/000000000"] == ("ok", "ok")
-    assert statuses["2026-11-02/000000001"] == ("ok", "near_copy")
-    assert statuses["2026-11-02/000000002"] == ("not_found", "no_image")
-    assert statuses["2026-11-03/000000000"] == ("ok", "copy")
-    assert len(rows) == 9
-
-
 def test_a_date_that_was_run_before_does_no_work(driver, ingested, site):
     before, requests = manifest(ingested / "photos"), site.requests.total()
     announced = driver.airflow.announced("images")
@@ -67,14 +60,8 @@ def test_a_date_that_was_run_before_does_no_work(driver, ingested, site):
     assert set(states.values()) == DONE
     assert (manifest(ingested / "photos"), site.requests.total()) == (before, requests)
     assert driver.airflow.announced("images") == announced
-    expected = {"path": f"{ingested}/photos", "manifest": before, "rows": 9, "schema": "images/1.0"}
+    expected = {"path": f"{ingested}/photos", "manifest": before, "rows": 3, "schema": "images/1.0"}
     assert announced[-1] == expected
-
-
-def test_dates_in_another_order_give_the_same_rows(driver, ingested, tmp_path):
-    for date in (DATES[1], DATES[2], DATES[0]):
-        assert set(driver.run("ingest", date, folder=str(tmp_path)).values()) == DONE
-    assert seen(tmp_path / "photos") == seen(ingested / "photos")
 
 
 def test_a_date_without_a_list_is_skipped(driver, tmp_path):
@@ -95,7 +82,7 @@ def test_bad_input_fails_at_once(driver, tmp_path):
 def test_too_few_usable_rows_fail_and_a_larger_budget_goes_on(driver, copied):
     assert driver.run("generate", folder=str(copied), max_cost=0)["generate"] == "failed"
     assert "exit code 3" in driver.said()
-    assert driver.run("generate", folder=str(copied))["generate"] == "success"
+    assert driver.run("generate", folder=str(copied), max_cost=1)["generate"] == "success"
 
 
 def test_a_second_run_asks_nothing(driver, talked, teacher):
@@ -116,10 +103,9 @@ def test_both_stages_are_trained_once_for_each_version_of_a_mix(driver, mixed, r
     assert expected.items() <= announced[-1].items()
     assert 0 <= announced[-1]["accuracy"] <= 1
 
-    again = driver.run("train", **runs, **named, **asked)
-    assert again.pop("announce_checkpoint") == "skipped"
+    again = driver.run("train", **runs, **named)
+    assert again["pretrain"] == again["finetune"] == "success"
     assert driver.said().count("nothing to do") == 2
-    assert driver.run("mix", **mix_of(mixed, recipes))["announce_samples"] == "skipped"
 
 
 def test_what_failed_is_tried_again(driver, copied, site):

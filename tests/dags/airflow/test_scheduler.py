@@ -9,9 +9,10 @@ import time
 import pytest
 
 from lavabeam.demo.web import Page
-from tests.dags.airflow.conftest import DATES, SLOW, Airflow, manifest, pages, seen
+from tests.dags.airflow.conftest import Airflow, manifest
+from tests.dags.conftest import DATES, SLOW, pages, seen
 
-PATIENCE_S = 400
+PATIENCE_S = 1200
 
 
 def wait_for(what, found, patience_s=PATIENCE_S):
@@ -48,7 +49,7 @@ def running(settings, recipes, tmp_path):
     assert started.wait(60) is not None
 
 
-def test_a_backfill_that_is_disturbed_ends_like_one_that_is_not(running, ingested, site):
+def test_a_backfill_that_is_disturbed_ends_like_one_that_is_not(running, undisturbed, site):
     """Newest date first, and the download of a slow picture is killed: the rows are those of the undisturbed order."""
     site.pages[SLOW] = pages(slow_s=20)[SLOW]
     count = "SELECT count(*) FROM dag WHERE is_stale = 0"
@@ -69,7 +70,7 @@ def test_a_backfill_that_is_disturbed_ends_like_one_that_is_not(running, ingeste
     tries = "SELECT try_number FROM task_instance WHERE task_id = 'download' AND run_id = ?"
     assert running.query(tries, run) == [(2,)]
     photos = f"{running.home}/data/photos"
-    assert seen(photos) == seen(ingested / "photos")
+    assert seen(photos) == seen(undisturbed / "photos")
 
     done = "SELECT state FROM dag_run WHERE dag_id = 'lavabeam_train' AND run_type = 'asset_triggered'"
     wait_for("training after a mix", lambda: ("success",) in running.query(done))
