@@ -9,6 +9,8 @@ export AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL
 export AIRFLOW__API__HOST=127.0.0.1 AIRFLOW__API__PORT="${PORT:-8080}"
 export AIRFLOW__CORE__EXECUTION_API_SERVER_URL="http://127.0.0.1:$AIRFLOW__API__PORT/execution/"
 export AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL="${AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL:-30}"
+database="sqlite:///$AIRFLOW_HOME/airflow.db?timeout=60" # seconds that a writer waits for another
+export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="${AIRFLOW__DATABASE__SQL_ALCHEMY_CONN:-$database}"
 airflow db migrate >/dev/null
 airflow pools import "$here/pools.json"
 echo "http://127.0.0.1:$AIRFLOW__API__PORT shows Airflow once it is up; DAGs come from $AIRFLOW__CORE__DAGS_FOLDER"

@@ -6,6 +6,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -30,12 +32,30 @@ def teacher():
 
 
 @pytest.fixture(scope="session")
-def settings(lists, teacher, tmp_path_factory):
+def alerts():
+    """(the address that failures are told to, what was told)"""
+    told: list[str] = []
+
+    class Chat(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(204)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Chat) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", told
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def settings(lists, teacher, alerts, tmp_path_factory):
     """What all runs have in common: small, quick, and only servers of this machine."""
     cache = tmp_path_factory.mktemp("cache")
     asked = {"base_url": teacher.base_url, "provider": MODEL, "model": MODEL, "temperature": 0, "cache": str(cache)}
     return {
         "command": LAVABEAM,
+        "alert_url": alerts[0],
         "retry_delay_s": 1,
         "wait_for_lists_s": 0,
         "lists": f"{lists}/{{date}}*.csv",
@@ -59,6 +79,7 @@ class Airflow:
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         }
         subprocess.run([*LAVABEAM.split(), "dags", "--out", str(self.dags)], check=True, capture_output=True)
         (self.dags / "lavabeam.yaml").write_text(yaml.safe_dump(settings))

@@ -72,11 +72,14 @@ def test_a_parameter_out_of_its_schema_is_refused(driver):
     assert "min_accuracy" in driver.run("train", min_accuracy=2)["error"]
 
 
-def test_bad_input_fails_at_once(driver, tmp_path):
+def test_bad_input_fails_at_once_and_is_told(driver, alerts, tmp_path):
     states = driver.run("gc", folder=str(tmp_path), conversations=None, samples=None)
     assert states["gc_images"] == "failed"
     assert states["gc_samples"] == "skipped"
     assert driver.said().count(f"exit code 2: lavabeam: {tmp_path}/photos") == 1
+    assert [
+        text for text in alerts[1] if text.startswith("lavabeam_gc.gc_images failed in run") and str(tmp_path) in text
+    ]
 
 
 def test_too_few_usable_rows_fail_and_a_larger_budget_goes_on(driver, copied):

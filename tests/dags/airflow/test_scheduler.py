@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
@@ -25,6 +26,15 @@ def wait_for(what, found, patience_s=PATIENCE_S):
     raise AssertionError(f"no {what} after {patience_s} s")
 
 
+def answers(address):
+    """Whether a server answers with success."""
+    try:
+        with urllib.request.urlopen(address, timeout=60) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def running(settings, recipes, tmp_path):
     """Airflow with everything running, on data of its own; training only says what it would do."""
@@ -34,8 +44,7 @@ def running(settings, recipes, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    more = {"PORT": port, "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False", "AIRFLOW__API__WORKERS": "1"}
-    airflow.environment |= {**more, "AIRFLOW__CORE__PARALLELISM": "2", "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5"}
+    airflow.environment |= {"PORT": port, "AIRFLOW__API__WORKERS": "1", "AIRFLOW__CORE__PARALLELISM": "2"}
     started = subprocess.Popen(
         [airflow.dags / "up.sh"],
         env=airflow.environment,
@@ -44,6 +53,7 @@ def running(settings, recipes, tmp_path):
         stderr=airflow.log,
         start_new_session=True,
     )
+    wait_for("api-server", lambda: answers(f"http://127.0.0.1:{port}/api/v2/version"))
     yield airflow
     os.killpg(started.pid, signal.SIGINT)
     assert started.wait(60) is not None
@@ -55,6 +65,7 @@ def test_a_backfill_that_is_disturbed_ends_like_one_that_is_not(running, undistu
     count = "SELECT count(*) FROM dag WHERE is_stale = 0"
     wait_for("DAGs", lambda: running.query(count)[0][0] >= 6)
     dates = ("--from-date", DATES[0], "--to-date", f"{DATES[-1]}T23:00:00")
+    running.call("dags", "unpause", "--yes", "--treat-dag-id-as-regex", "lavabeam_(ingest|generate|mix|train)")
     running.call(
         "backfill", "create", "--dag-id", "lavabeam_ingest", *dates, "--run-backwards", "--max-active-runs", "1"
     )
