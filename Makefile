@@ -2,13 +2,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test test-dags bench lint airflow airflow-up clean
 
 demo: .venv/demo.installed
 	$(BIN)/lavabeam demo
 
 test: .venv/dev.installed lint
 	$(BIN)/python -m pytest
+
+# Airflow's own environment, apart from .venv: its packages pin others than ours.
+airflow: .venv-airflow/installed
+
+airflow-up: .venv-airflow/installed .venv/demo.installed
+	PATH="$(CURDIR)/.venv-airflow/bin:$(CURDIR)/$(BIN):$$PATH" dags/up.sh
+
+test-dags: .venv-airflow/installed .venv/dev.installed
+	$(BIN)/python -m pytest tests/dags/airflow
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check .
@@ -26,5 +35,10 @@ bench: .venv/dev.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[$*]"
 	touch $@
 
+.venv-airflow/installed: constraints-airflow.txt
+	$(PYTHON) -m venv .venv-airflow
+	.venv-airflow/bin/pip install --quiet -c constraints-airflow.txt apache-airflow
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-airflow .airflow demo

@@ -121,10 +121,27 @@ def test_what_is_imported_is_declared():
     listed = sum(project["optional-dependencies"].values(), project["dependencies"])
     declared = {re.split(r"[^A-Za-z0-9_-]", name)[0].lower().replace("_", "-") for name in listed}
     owners = importlib.metadata.packages_distributions()
-    for name, file in MODULES.items():
+    for name, file in outside_dags():
         for package in {imported.split(".")[0] for imported in imports(file)} - set(ROOMS) - sys.stdlib_module_names:
             owner = {one.lower().replace("_", "-") for one in owners.get(package, [package])}
             assert owner & declared, f"{name} imports {package}, which pyproject.toml does not name"
+
+
+def outside_dags():
+    """Modules and files of all rooms but dags/, which runs in Airflow's own environment."""
+    return [(name, file) for name, file in MODULES.items() if name.split(".")[0] != "dags"]
+
+
+def test_dag_files_need_airflow_alone_and_their_helpers_not_even_that():
+    """They run where lavabeam is not installed; yaml and fsspec come with Airflow."""
+    siblings = {file.stem for file in (ROOT / "dags").glob("_*.py")}
+    assert {"_lavabeam", "_lavabeam_settings", "_lavabeam_command", "_lavabeam_airflow"} == siblings
+    for name, file in MODULES.items():
+        if name.split(".")[0] != "dags":
+            continue
+        others = {imported.split(".")[0] for imported in imports(file)} - siblings - sys.stdlib_module_names
+        plain = file.stem in siblings - {"_lavabeam_airflow"}
+        assert others <= ({"yaml"} if plain else {"airflow", "yaml", "fsspec"}), name
 
 
 def loaded_by(statement: str, folder: Path = ROOT, **environment: str) -> set[str]:

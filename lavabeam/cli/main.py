@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import data, look, talking, training, upkeep
+from lavabeam.cli import data, look, scheduling, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES
 from lavabeam.cli.output import escaped, say
@@ -21,7 +21,7 @@ class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
     training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
-    looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "cache", "recipes")
+    looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "cache", "recipes", "dags")
 
     def more(self) -> dict[str, Callable[[], click.Command]]:
         return {name: partial(data.step_command, name) for name in catalog.steps()}
@@ -41,7 +41,7 @@ def app() -> None:
 
 for command in (data.run, data.mix, data.report, look.show, look.log, look.files, look.verify, look.cache):
     app.add_command(command)
-for command in (look.recipes, upkeep.rollback, upkeep.gc):
+for command in (look.recipes, scheduling.dags, upkeep.rollback, upkeep.gc):
     app.add_command(command)
 for command in (training.demo, training.train, training.evaluate, training.answer, talking.chat, training.merge):
     app.add_command(command)

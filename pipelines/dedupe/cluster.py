@@ -107,16 +107,17 @@ def companions(members: pa.RecordBatch, nodes: np.ndarray, roots: np.ndarray) ->
     return members.append_column("root", pa.array(root)).filter(pa.array(crowded))
 
 
-def decide(members: pa.RecordBatch) -> pa.RecordBatch:
+def decide(members: pa.RecordBatch, by_key: bool = False) -> pa.RecordBatch:
     """The verdict on each row (`VERDICTS`, in any order), given all rows of some clusters with their `root`.
 
-    The largest picture of those that were not left out represents its cluster, among equals the first of the dataset:
-    copies of a picture that nobody may use would be lost with it.
+    The largest picture of those that were not left out represents its cluster, among equals the first of the dataset,
+    or the smallest key (`by_key`): copies of a picture that nobody may use would be lost with it.
     """
     row, area, root = (members.column(name).to_numpy() for name in ("row", "area", "root"))
     hashed = members.column("near").is_valid().to_numpy(zero_copy_only=False)
     left_out = members.column("left_out").to_numpy(zero_copy_only=False)
-    order = np.lexsort((row, -area, left_out, root, hashed))
+    equals = (row, pc.rank(members.column("key"), tiebreaker="min").to_numpy()) if by_key else (row,)
+    order = np.lexsort((*equals, -area, left_out, root, hashed))
     root, hashed = root[order], hashed[order]
     starts = np.flatnonzero(np.append(True, (root[1:] != root[:-1]) | (hashed[1:] != hashed[:-1]))[: len(root)])
     sizes = np.diff(np.append(starts, len(root)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,15 @@ class DedupeConfig(Config):
     near_min_size: int = Field(
         96, ge=0, description="shorter side in pixels below which only equal bytes count: small drawings look alike"
     )
+    among_equals: Literal["first", "smallest_key"] = Field(
+        "first",
+        description="which of equally large pictures represents a cluster: the first of the dataset, or the one with "
+        "the smallest key, in whatever order the rows came in",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """Without `among_equals` at its default, verdicts are what they were before there was such an option."""
+        return {k: value for k, value in super().identity().items() if (k, value) != ("among_equals", "first")}
 
 
 class KeyStatus(StrEnum):

@@ -48,7 +48,8 @@ class DedupeStatus(StrEnum):
 class Dedupe(DatasetStep[DedupeConfig]):
     """Writes the cluster of every picture (named after its smallest key), its size, and which picture it repeats.
 
-    The largest picture of a cluster that may be used represents it; among equals the first one of the dataset.
+    The largest picture of a cluster that may be used represents it; among equals the first one of the dataset, unless
+    `among_equals` says otherwise.
     """
 
     name = "dedupe"
@@ -109,7 +110,7 @@ class Dedupe(DatasetStep[DedupeConfig]):
             | "share a hash" >> beam.CoGroupByKey()
             | "not alone" >> beam.FlatMap(_accompanied, ranges.parts)
             | "share a cluster" >> beam.GroupByKey()
-            | "decide" >> beam.FlatMap(_decided, ranges)
+            | "decide" >> beam.FlatMap(_decided, ranges, self.config.among_equals == "smallest_key")
         )
 
     def judge(self, rows: pa.RecordBatch, verdicts: pa.RecordBatch) -> pa.RecordBatch:
@@ -177,6 +178,6 @@ def _accompanied(joined: tuple[int, dict[str, Iterable[bytes]]], parts: int) -> 
     yield from divide(found, part_of(found.column("root").to_numpy(), parts))
 
 
-def _decided(grouped: Grouped, ranges: Ranges) -> Iterator[tuple[int, bytes]]:
-    decided = decide(concatenate(grouped[1], COMPANIONS))
+def _decided(grouped: Grouped, ranges: Ranges, by_key: bool) -> Iterator[tuple[int, bytes]]:
+    decided = decide(concatenate(grouped[1], COMPANIONS), by_key)
     yield from divide(decided, ranges.of_rows(decided.column("row").to_numpy()))

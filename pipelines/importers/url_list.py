@@ -36,6 +36,9 @@ class UrlListConfig(Config):
     )
     source: str | None = Field(None, description="written into `source` where the list has no such column")
     license: str | None = Field(None, description="written into `license` where the list has no such column")
+    key_prefix: str = Field(
+        "", description="put before every key, such as 2026-11-28/: lists of several days may then number their rows"
+    )
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
     @field_validator("extra")
@@ -47,14 +50,15 @@ class UrlListConfig(Config):
         return extra
 
     def identity(self) -> dict[str, Any]:
-        """Without `extra` the rows are what they were before there was such an option."""
-        return {name: value for name, value in super().identity().items() if name != "extra" or value}
+        """Without `extra` and `key_prefix` the rows are what they were before there were such options."""
+        return {k: value for k, value in super().identity().items() if k not in ("extra", "key_prefix") or value}
 
 
 class UrlList(Importer):
     """Rows of a url list become rows of `images`, none dropped: a row without a URL keeps its place.
 
-    Without a `key` column a row's key is its number in the list.
+    Without a `key` column a row's key is its number in the list. With `key_prefix` keys do not depend on how many
+    sources the dataset has already.
     """
 
     name = "url_list"
@@ -85,13 +89,14 @@ class UrlList(Importer):
         else:
             source = TextSource(path, format)
             values = [source.parse(raw) for raw in source.records_in(Span(**slice.location["span"]))]
+        first = slice.start if self.config.key_prefix else slice.first
         extra = [pa.field(name, pa.string()) for name in self.config.extra]
-        return image_table([self._row(value, slice.first + index) for index, value in enumerate(values)], extra)
+        return image_table([self._row(value, first + index) for index, value in enumerate(values)], extra)
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
         # Objects of a JSON list need not all have the same names, so names are matched row by row.
         row = image_row(values, match(self._columns, values))
-        row["key"] = row.get("key") or f"{number:09d}"
+        row["key"] = self.config.key_prefix + (row.get("key") or f"{number:09d}")
         row["source"] = row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license
         return row

@@ -110,11 +110,11 @@ def as_dictionary(*batches):
     return found
 
 
-def whole(rows, distance):
+def whole(rows, distance, by_key=False):
     """All verdicts, without a pipeline."""
     members = members_of(rows)
     hashes = distinct(members.column("near").drop_null().to_numpy())
-    return as_dictionary(decide(companions(members, *with_roots(*near_forest(hashes, distance)))))
+    return as_dictionary(decide(companions(members, *with_roots(*near_forest(hashes, distance))), by_key))
 
 
 @given(ROWS, st.sampled_from([0, 1, 6, 16]))
@@ -129,6 +129,14 @@ def test_the_order_of_rows_decides_only_among_equals(rows, random):
     assert {order[row]: verdict[:2] for row, verdict in there.items()} == {
         row: verdict[:2] for row, verdict in here.items()
     }
+
+
+@given(ROWS, st.randoms())
+def test_by_key_the_order_of_rows_decides_nothing(rows, random):
+    named = [(*row[:3], f"{random.random()}/{number}") for number, row in enumerate(rows)]
+    order = random.sample(range(len(named)), len(named))
+    there = whole([named[row] for row in order], 6, by_key=True)
+    assert {order[row]: verdict for row, verdict in there.items()} == whole(named, 6, by_key=True)
 
 
 @given(ROWS)

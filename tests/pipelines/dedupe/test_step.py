@@ -103,6 +103,15 @@ def test_equal_bytes_only_and_no_pair_at_all(photos):
     assert [found[key][3] for key in "aef"] == ["ok", "ok", "ok"]
 
 
+def test_the_smallest_key_may_represent_equals(tmp_path):
+    path = known_of(str(tmp_path / "named"), [("b", 5, 1, 99), ("a", 5, 1, 99), ("c", 5, 1, 99)], [1]).path
+    runs = [({}, ["ok", "copy", "copy"]), ({"among_equals": "smallest_key"}, ["copy", "ok", "copy"])]
+    for options, statuses in runs:
+        run_step(Dedupe(DedupeConfig(**options)), path, Runner("local", 1))
+        assert [row["dedupe_status"] for row in Dataset.open(path)] == statuses
+    assert DedupeConfig().identity() == {"near": True, "near_distance": 6, "near_min_size": 96}
+
+
 def test_small_pictures_count_as_the_same_only_by_their_bytes():
     schema = pa.schema([("key", pa.string()), *DedupeKeys.adds])
     known = {"key": "a", "dedupe_sha256": "5ha", "dedupe_phash": "00ff" * 4, "dedupe_width": 64, "dedupe_height": 90}

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -188,6 +189,16 @@ def test_further_columns_are_kept_as_text(tmp_path):
         importer(path, extra={"md5_of_list": "md"}).slices()
     with pytest.raises(ValueError, match="such as sha256_of_list"):
         importer(path, extra={"sha256": "sha256"})
+
+
+@pytest.mark.parametrize("keys", [[], ["x", "y"]])
+def test_prefixed_keys_do_not_depend_on_the_place_of_the_source(tmp_path, keys):
+    rows = [{"key": key, "url": f"http://photos.test/{key}"} for key in keys] or ROWS[:2]
+    made = importer(write(tmp_path, "u.csv", rows), key_prefix="2026-11-28/")
+    first, third = (made.rows(replace(made.slices()[0], offset=offset)) for offset in (0, 2 * 10**9))
+    assert first.column("key").to_pylist() == [f"2026-11-28/{key}" for key in keys or ("000000000", "000000001")]
+    assert first.equals(third)
+    assert "key_prefix" not in importer("u.csv").config.identity()
 
 
 def test_half_a_surrogate_pair_is_spelled_out(tmp_path):
