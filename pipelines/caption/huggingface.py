@@ -18,10 +18,12 @@ from pipelines.caption.candidates import best_captions
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.caption.local import Opened, captions_in_batches, model_version
 from pipelines.caption.matching import Matcher
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Config, Needs, Runtime
 from pipelines.llm.answer import AnswerStatus
 from schemas.errors import InputError
 
+GPU = "type:nvidia-l4;count:1;install-nvidia-driver"
+"""What `device: cuda` asks a cluster for, in Beam's words: 24 GB."""
 DESCRIBE = "Describe this picture in one sentence."
 """What a chat model is asked unless `prompt` says otherwise."""
 
@@ -45,6 +47,19 @@ class TransformersConfig(Config):
     min_score: float | None = Field(None, description="below it no caption is kept; on score_model's own scale")
     batch_pictures: int = Field(8, ge=1, description="pictures of one forward pass")
     device: Annotated[str | None, Runtime()] = Field(None, description="cpu, cuda...; by default cuda if there is one")
+
+    @property
+    def needs(self) -> Needs:
+        """Folders of models travel in an image. Memory: the weights twice, once in the file and once in use."""
+        folders = [name for name in (self.model, self.score_model) if name and Path(name).is_dir()]
+        size = sum(file.stat().st_size for folder in folders for file in Path(folder).rglob("*") if file.is_file())
+        wanted = {None: "optional", "cuda": GPU}.get(self.device and self.device.partition(":")[0], "")
+        return Needs(
+            threads=True,
+            memory_gb=round(2 + 2 * size / 2**30, 1) if folders else None,
+            accelerator=wanted,
+            model_files=tuple(folders),
+        )
 
     @model_validator(mode="after")
     def _choice_has_a_judge(self) -> TransformersConfig:

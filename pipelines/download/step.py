@@ -71,7 +71,8 @@ class Download(Step[DownloadConfig]):
     @property
     def needs(self) -> Needs:
         """Each worker process asks a host for one picture at a time at least."""
-        return Needs(most_workers=self.config.host_limit)
+        files = (self.config.ca_file,) if self.config.ca_file else ()
+        return Needs(most_workers=self.config.host_limit, memory_gb=2, model_files=files)
 
     def setup(self, context: Context) -> None:
         """Raises InputError for a dataset whose pictures came with it: this step's columns would hide them."""
