@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import data, look, talking, training, upkeep
+from lavabeam.cli import cloud, data, look, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES
 from pipelines import catalog
@@ -20,7 +20,7 @@ class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
     training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
-    looking: ClassVar = ("show", "log", "files", "verify", "gc", "report", "cache", "recipes")
+    looking: ClassVar = ("show", "log", "files", "verify", "gc", "report", "cache", "recipes", "dataflow")
 
     def more(self) -> dict[str, Callable[[], click.Command]]:
         return {name: partial(data.step_command, name) for name in catalog.steps()}
@@ -41,6 +41,7 @@ def app() -> None:
 for command in (data.run, data.mix, data.report, look.show, look.log, look.files, look.verify, upkeep.gc, look.cache):
     app.add_command(command)
 app.add_command(look.recipes)
+app.add_command(cloud.GROUP)
 for command in (training.demo, training.train, training.evaluate, training.answer, talking.chat, training.merge):
     app.add_command(command)
 for command in (training.plan, training.tokens):

@@ -6,7 +6,6 @@ import base64
 import csv
 import hashlib
 import importlib.metadata
-import importlib.util
 import io
 import re
 import shutil
@@ -69,16 +68,28 @@ def build(root: Path, folder: Path) -> Path:
             if (part / "__init__.py").is_file() and any(fnmatch(part.name, pattern) for pattern in patterns):
                 shutil.copytree(part, Path(copied) / part.name, ignore=shutil.ignore_patterns("__pycache__"))
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), copied]
-        if importlib.util.find_spec("setuptools"):
+        if _can_build(project["build-system"]["requires"]):
             command.append("--no-build-isolation")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        said = [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()]
         raise InputError(
-            f"{root}: no wheel can be built of this checkout: {last} "
+            f"{root}: no wheel can be built of this checkout: {' '.join(said)[:300] or 'pip says nothing'}. "
             "Install pip and setuptools beside lavabeam, or give an image that has lavabeam: --image."
         )
     return next(folder.glob("lavabeam-*.whl"))
+
+
+def _can_build(required: list[str]) -> bool:
+    """Whether the build system is installed here; otherwise pip fetches it for the build."""
+    for line in required:
+        name, _, least = line.partition(">=")
+        try:
+            if int(importlib.metadata.version(name).split(".")[0]) < int(least):
+                return False
+        except importlib.metadata.PackageNotFoundError:
+            return False
+    return True
 
 
 def repack(installed: importlib.metadata.Distribution, folder: Path) -> Path:

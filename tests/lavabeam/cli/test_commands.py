@@ -38,7 +38,19 @@ def test_help_lists_every_command_in_the_order_of_use():
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2:3].strip()]
     wanted = ["demo", "run", "import", "download", "dedupe", "caption", "generate", "judge", "mix"]
     training = ["plan", "tokens", "train", "merge", "chat", "answer", "evaluate"]
-    assert names == [*wanted, *training, "show", "log", "files", "verify", "gc", "report", "cache", "recipes"]
+    assert names == [
+        *wanted,
+        *training,
+        "show",
+        "log",
+        "files",
+        "verify",
+        "gc",
+        "report",
+        "cache",
+        "recipes",
+        "dataflow",
+    ]
 
 
 def test_a_step_documents_its_options():
