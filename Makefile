@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test test-dataflow bench lint clean
 
 demo: .venv/demo.installed
 	$(BIN)/lavabeam demo
 
 test: .venv/dev.installed lint
 	$(BIN)/python -m pytest
+
+# Jobs for Dataflow, executed by local workers: apache-beam[gcp] has an environment of its own.
+test-dataflow: .venv-dataflow/installed
+	.venv-dataflow/bin/python -m pytest tests/dataflow
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check .
@@ -26,5 +30,10 @@ bench: .venv/dev.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[$*]"
 	touch $@
 
+.venv-dataflow/installed: pyproject.toml constraints.txt
+	test -x .venv-dataflow/bin/pip || $(PYTHON) -m venv .venv-dataflow
+	.venv-dataflow/bin/pip install --quiet -c constraints.txt -e ".[gcp]" pytest hypothesis
+	touch $@
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-dataflow demo
