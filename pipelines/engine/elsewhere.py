@@ -91,9 +91,9 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
     try:
         result.wait_until_finish()
     except DataflowRuntimeException as error:
-        reported = getattr(pipeline.runner, "last_error_msg", None) or "no message"
+        reported = _last_line(getattr(pipeline.runner, "last_error_msg", None) or "no message")
         raise WorkerError(
-            f"{step}: Dataflow job {result.job_id()} ended as {result.state}: {_first_line(reported)} Its log: {page} "
+            f"{step}: Dataflow job {result.job_id()} ended as {result.state}: {reported} Its log: {page} "
             "Finished fragments are kept: start the same command again to make the others."
         ) from error
     except BaseException:
@@ -111,6 +111,11 @@ def _of_beam() -> list[str]:
 
 def _is_of(error: BaseException, *modules: str) -> bool:
     return any(f"{kind.__module__}.".startswith(f"{module}.") for kind in type(error).__mro__ for module in modules)
+
+
+def _last_line(message: str) -> str:
+    """Of a traceback what was raised; other messages have one line."""
+    return message.strip().splitlines()[-1].strip()[:300]
 
 
 def _first_line(error: Any) -> str:

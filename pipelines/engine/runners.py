@@ -131,6 +131,7 @@ class Runner:
     def pipeline(self, step: str = "", run: str = "", needs: Needs = NO_NEEDS) -> Iterator[beam.Pipeline]:
         """A pipeline to fill; it runs, and is waited for, when the block ends. A job is named by `step` and `run`."""
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        logging.getLogger("apache_beam.runners.portability.stager").setLevel(logging.ERROR)  # our wheel runs anywhere
         self.check()
         with self.session() as runner:
             beam_runner, arguments = runner._beam(step, run, needs)

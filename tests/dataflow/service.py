@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -108,17 +109,22 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Workers:
-    """Executes jobs in processes of their own virtual environment; `graphs` are those that ran."""
+    """Executes jobs in processes of their own virtual environment; `graphs` are those that ran.
 
-    def __init__(self, buckets: Buckets, folder: Path):
+    Processes get `environment` besides that of the test; `folder` keeps virtual environments.
+    """
+
+    def __init__(self, buckets: Buckets, folder: Path, environment: Mapping[str, str]):
         self.buckets, self.folder = buckets, folder
+        self.environment = [f"{name}={value}" for name, value in environment.items()]
         self.graphs: list[bytes] = []
         self.wheels: dict[str, bytes] = {}
 
     def execute(self, job: dict[str, Any]) -> None:
         graph = beam_runner_api_pb2.Pipeline.FromString(self.staged(job)["pipeline.pb"])
         self.graphs.append(graph.SerializeToString())
-        command = f"{self.installed(job)} -m apache_beam.runners.worker.sdk_worker_main"
+        module = "apache_beam.runners.worker.sdk_worker_main"
+        command = shlex.join(["env", *self.environment, str(self.installed(job)), "-P", "-m", module])
         subprocesses = SubprocessSDKEnvironment(command_string=command).to_runner_api(None)
         for environment in graph.components.environments.values():
             environment.urn, environment.payload = subprocesses.urn, subprocesses.payload
@@ -153,6 +159,8 @@ class Workers:
                 (place / name).write_bytes(content)
                 _pip(python, "install", "--force-reinstall", "--no-deps", str(place / name))
             _pip(python, "check")
+            found = [python, "-P", "-c", "import pipelines; print(pipelines.__file__)"]
+            assert subprocess.check_output(found, text=True).startswith(str(place))
             self.wheels = wheels
         return python
 

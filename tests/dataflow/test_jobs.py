@@ -27,7 +27,10 @@ pytest.importorskip("google.cloud.storage", reason="needs lavabeam[gcp]: make te
 
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
+from google.cloud.dataflow_v1beta3 import AutoscalingAlgorithm, ContainerSpec, JobType
 
+from lavabeam.cli.cloud import flex_template
+from schemas.store import Store
 from tests.dataflow.buckets import Buckets, serve
 from tests.dataflow.service import Dataflow, Workers
 
@@ -42,18 +45,16 @@ class Cloud:
     def __init__(self, execute=None):
         self.buckets = Buckets()
         self.storage = serve(self.buckets)
-        self.workers = Workers(self.buckets, Path(sys.prefix))
-        self.dataflow = Dataflow(execute or self.workers.execute)
-        self.environment = {
-            **os.environ,
+        reached = {
             "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{self.storage.server_address[1]}",
             # Without credentials, and without asking over gRPC what kind of bucket it is.
             "FSSPEC_GS_TOKEN": "anon",
             "FSSPEC_GCS_TOKEN": "anon",
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-            "OPENAI_API_KEY": KEY,
-            "PYTHONPATH": str(ROOT),
         }
+        self.workers = Workers(self.buckets, Path(sys.prefix), reached)
+        self.dataflow = Dataflow(execute or self.workers.execute)
+        self.environment = {**os.environ, **reached, "OPENAI_API_KEY": KEY, "PYTHONPATH": str(ROOT)}
 
     def start(self, *words: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "lavabeam", *words]
@@ -130,7 +131,7 @@ def test_the_jobs_that_were_sent_make_the_dataset_of_a_local_run(done, recipe, t
     assert there.keys() == here.keys() and len(here) == 3 * len(STEPS)
     assert there == here
     code, shown = done.lavabeam("show", "gs://b/data/photos")
-    assert code == 0 and "18 ok" in shown and "2 http_status" in shown.replace("not_found", "http_status")
+    assert code == 0 and "18 ok" in shown and "2 not_found" in shown
 
 
 def test_what_was_sent_is_what_the_options_say(done):
@@ -140,14 +141,17 @@ def test_what_was_sent_is_what_the_options_say(done):
         run = job["labels"]["lavabeam-run"]
         assert job["name"] == f"lavabeam-{step}-{run}".replace("_", "-")
         assert job["labels"]["team"] == "data"
-        assert (job["projectId"], job["location"], job["type"]) == ("my-project", "europe-west4", "JOB_TYPE_BATCH")
-        (pool,) = [one for one in job["environment"]["workerPools"] if one["kind"] == "harness"]
-        assert pool["machineType"] == "e2-standard-4"
-        assert pool["autoscalingSettings"] == {"algorithm": "AUTOSCALING_ALGORITHM_BASIC", "maxNumWorkers": 2}
+        assert (job["projectId"], job["location"], job["type"]) == (
+            "my-project",
+            "europe-west4",
+            JobType.JOB_TYPE_BATCH,
+        )
+        (pool,) = job["environment"]["workerPools"]
+        assert (pool["machineType"], pool["numThreadsPerWorker"]) == ("e2-standard-4", 1)
+        algorithm = AutoscalingAlgorithm.AUTOSCALING_ALGORITHM_BASIC
+        assert pool["autoscalingSettings"] == {"algorithm": algorithm, "maxNumWorkers": 2}
         names = {one["name"] for one in pool["packages"]}
-        assert {"requirements.txt", "lavabeam-0.1.0-py3-none-any.whl"} <= names
-        options = job["environment"]["sdkPipelineOptions"]["options"]
-        assert int(options["number_of_worker_harness_threads"]) == 1
+        assert "requirements.txt" in names and len([name for name in names if name.endswith(".whl")]) == 1
         assert f"Dataflow job {job['id']}, https://console.cloud.google.com/dataflow/jobs/europe-west4/" in done.said
 
 
@@ -174,6 +178,17 @@ def test_no_key_is_in_jobs_graphs_files_or_logs(done):
     sent = json.dumps(list(done.dataflow.jobs.values())).encode()
     for place in (graphs, functions, files, sent, done.said.encode()):
         assert KEY.encode() not in place
+
+
+def test_the_run_log_is_read_from_where_it_ended(done, monkeypatch):
+    """As progress does: Cloud Storage refuses a range that begins at the end of a file."""
+    for name, value in done.environment.items():
+        monkeypatch.setenv(name, value)
+    store = Store("gs://b/data/photos")
+    (name,) = [name for _, name in done.buckets.objects if "/dedupe-" in name and name.endswith(".jsonl")]
+    name = name.removeprefix("data/photos/")
+    whole = store.read(name)
+    assert whole and store.read(name, len(whole)) == b"" and store.read(name, len(whole) - 1) == whole[-1:]
 
 
 def _functions(graph: bytes) -> bytes:
@@ -224,10 +239,6 @@ def test_a_job_that_fails_or_is_interrupted(broken):
 
 
 def test_a_launched_template_describes_one_job_of_one_worker(tmp_path):
-    from google.cloud.dataflow_v1beta3 import ContainerSpec
-
-    from lavabeam.cli.cloud import flex_template
-
     spec = ContainerSpec.from_json(json.dumps(flex_template("r/lavabeam:1")))
     assert spec.default_environment.sdk_container_image == "r/lavabeam:1"
     cloud = Cloud()
@@ -248,7 +259,7 @@ def test_a_launched_template_describes_one_job_of_one_worker(tmp_path):
     command = [sys.executable, "-m", "lavabeam.flex", *words]
     subprocess.run(command, cwd=ROOT, env=cloud.environment, check=True, timeout=300)
     job = json.loads(cloud.buckets.get(("b", "job_object")).content)
-    (pool,) = [one for one in job["environment"]["workerPools"] if one["kind"] == "harness"]
+    (pool,) = job["environment"]["workerPools"]
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
     assert [one["containerImage"] for one in pool["sdkHarnessContainerImages"]] == ["r/lavabeam:1"]
     assert not cloud.dataflow.jobs

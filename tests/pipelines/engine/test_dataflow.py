@@ -19,6 +19,7 @@ from pipelines.engine.runners import Runner
 from pipelines.engine.step import Context, Needs
 from pipelines.generate import Generate
 from pipelines.judge import Judge
+from pipelines.recipes import load_recipe, run_recipe
 from schemas.commit import Change
 from schemas.errors import InputError
 from tests.pipelines.steps import Shout, ShoutConfig
@@ -222,6 +223,22 @@ def test_prompts_travel_with_the_step(tmp_path):
     talk, judge = pickle.loads(sent)
     assert [prompt.system for _, prompt in talk.config.prompts()] == ["Be brief."]
     assert judge.config.loaded_prompt.system == "Be brief."
+
+
+def test_a_recipe_is_refused_before_anything_runs(installed, tmp_path):
+    (tmp_path / "urls.csv").write_text("url\nhttp://127.0.0.1:9/a.png\n")
+    (tmp_path / "recipe.yaml").write_text(
+        f"steps:\n- import: {{to: photos, importer: url_list, path: {tmp_path}/urls.csv}}\n"
+        "- generate: {dataset: photos, to: talks, model: gpt-4o-mini}\n"
+    )
+    runner = Runner("dataflow", dataflow=config())
+    with pytest.raises(
+        InputError, match=r"recipe\.yaml: step 2 \(generate\): runner dataflow works on several machines"
+    ):
+        next(run_recipe(load_recipe(tmp_path / "recipe.yaml", "gs://b/data"), runner))
+    with pytest.raises(InputError, match=r"data/photos: workers on Dataflow cannot reach this place"):
+        next(run_recipe(load_recipe(tmp_path / "recipe.yaml", tmp_path / "data"), runner))
+    assert not (tmp_path / "data").exists()
 
 
 def test_no_key_is_in_a_job(monkeypatch):

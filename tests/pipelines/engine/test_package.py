@@ -1,14 +1,14 @@
 """What workers on other machines install is what this machine runs."""
 
 import importlib.metadata
-import subprocess
-import sys
 import zipfile
 
 import pytest
 
 from pipelines.engine.package import ROOT, build, package, repack, requirements
 from schemas.errors import InputError
+
+VERSION = importlib.metadata.version("lavabeam")
 
 
 @pytest.fixture(scope="module")
@@ -25,34 +25,45 @@ def test_the_wheel_of_a_checkout_holds_the_code_that_runs(built):
     assert not any(name.startswith(("tests", "bench", "build")) or "__pycache__" in name for name in names)
 
 
-def test_building_leaves_nothing_in_the_checkout(tmp_path):
+def test_a_checkout_that_cannot_be_built_is_one_message_and_stays_as_it_was(tmp_path):
     (tmp_path / "pyproject.toml").write_text(
-        '[build-system]\nrequires = ["setuptools>=77"]\n[project]\nname = "lavabeam"\nversion = "9"\nreadme = "R.md"\n'
-        '[tool.setuptools.packages.find]\ninclude = ["rooms*"]\n'
+        '[build-system]\nrequires = ["setuptools>=77"]\n[project]\nname = "lavabeam"\nversion = "not one"\n'
+        'readme = "R.md"\n[tool.setuptools.packages.find]\ninclude = ["rooms*"]\n'
     )
     (tmp_path / "R.md").write_text("x")
-    for room in ("rooms", "others"):
-        (tmp_path / room).mkdir()
-        (tmp_path / room / "__init__.py").write_text("")
-    (tmp_path / "out").mkdir()
+    (tmp_path / "rooms").mkdir()
+    (tmp_path / "rooms" / "__init__.py").write_text("")
     before = sorted(tmp_path.rglob("*"))
-    made = build(tmp_path, tmp_path / "out")
-    assert sorted(tmp_path.rglob("*")) == sorted([*before, made])
-    assert {name.split("/")[0] for name in zipfile.ZipFile(made).namelist()} == {"rooms", "lavabeam-9.dist-info"}
-    (tmp_path / "pyproject.toml").write_text((tmp_path / "pyproject.toml").read_text().replace("9", "not a version"))
-    with pytest.raises(InputError, match=r"no wheel can be built of this checkout: .*give an image"):
-        build(tmp_path, tmp_path / "out")
+    with pytest.raises(InputError, match=r"no wheel can be built of this checkout: .*version.*give an image"):
+        build(tmp_path, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_wheel_of_an_installation_is_put_together_again(built, tmp_path):
-    installer = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
-    subprocess.run([*installer, str(built)], check=True, capture_output=True)
-    (installed,) = importlib.metadata.distributions(name="lavabeam", path=[str(tmp_path / "site")])
+    site = tmp_path / "lib" / "site"
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(site)
+    own = site / f"lavabeam-{VERSION}.dist-info"
+    added = {
+        own / "INSTALLER": f"lavabeam-{VERSION}.dist-info/INSTALLER",
+        site / "schemas/__pycache__/store.cpython-311.pyc": "schemas/__pycache__/store.cpython-311.pyc",
+        tmp_path / "bin/lavabeam": "../../bin/lavabeam",
+    }
+    for file, name in added.items():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("pip")
+        with (own / "RECORD").open("a") as record:
+            record.write(f"{name},,\n")
+    (installed,) = importlib.metadata.distributions(name="lavabeam", path=[str(site)])
     again = repack(installed, tmp_path)
     assert again.name == built.name
     assert _contents(again) == _contents(built)
-    subprocess.run([*installer[:-1], str(tmp_path / "other"), str(again)], check=True, capture_output=True)
-    assert (tmp_path / "other/schemas/store.py").read_bytes() == (ROOT / "schemas/store.py").read_bytes()
+    with zipfile.ZipFile(again) as archive:
+        listed = [
+            line.rsplit(",", 2) for line in archive.read(f"lavabeam-{VERSION}.dist-info/RECORD").decode().splitlines()
+        ]
+        assert sorted(name for name, _, _ in listed) == sorted(archive.namelist())
+        assert all(int(size) == archive.getinfo(name).file_size for name, _, size in listed if size)
 
 
 def _contents(wheel) -> dict[str, bytes]:
