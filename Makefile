@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-dags bench lint airflow airflow-up clean
+.PHONY: demo test test-dags test-dataflow bench lint airflow airflow-up clean
 
 demo: .venv/demo.installed
 	$(BIN)/lavabeam demo
@@ -18,6 +18,10 @@ airflow-up: .venv-airflow/installed .venv/demo.installed
 
 test-dags: .venv-airflow/installed .venv/dev.installed
 	$(BIN)/python -m pytest tests/dags/airflow
+
+# Jobs for Dataflow, executed by local workers: apache-beam[gcp] has an environment of its own.
+test-dataflow: .venv-dataflow/installed
+	.venv-dataflow/bin/python -m pytest tests/dataflow
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check .
@@ -40,5 +44,10 @@ bench: .venv/dev.installed
 	.venv-airflow/bin/pip install --quiet -c constraints-airflow.txt apache-airflow
 	touch $@
 
+.venv-dataflow/installed: pyproject.toml constraints.txt
+	test -x .venv-dataflow/bin/pip || $(PYTHON) -m venv .venv-dataflow
+	.venv-dataflow/bin/pip install --quiet -c constraints.txt -e ".[gcp]" pytest hypothesis
+	touch $@
+
 clean:
-	rm -rf .venv .venv-airflow .airflow demo
+	rm -rf .venv .venv-airflow .venv-dataflow .airflow demo

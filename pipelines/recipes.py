@@ -14,7 +14,7 @@ from pipelines.engine.imports import Other, preview_import, run_import
 from pipelines.engine.preview import Preview
 from pipelines.engine.recorded import TRANSIENT, check_words, known_words, own_words, recorded_options
 from pipelines.engine.runners import Runner
-from pipelines.engine.step import Derive, Step
+from pipelines.engine.step import Derive, Needs, Step
 from pipelines.engine.summary import RunSummary
 from pipelines.engine.work import preview_derive, preview_step, run_derive, run_step
 from pipelines.llm.asks import AsksLlm
@@ -75,6 +75,8 @@ class Action:
     """The words that `--retry` takes for it."""
     check: Callable[[str], object] = str
     """Called with `retry` before anything runs; raises InputError for options that differ from the recorded ones."""
+    admit: Callable[[Runner], object] = str
+    """Called before anything runs; raises InputError for a runner that cannot do this line's work."""
     estimate: Callable[[str], dict[str, Any] | None] = lambda retry: None
     """What it would ask of an LLM and pay with `retry`; None where it asks nothing."""
 
@@ -102,6 +104,9 @@ def run_recipe(actions: list[Action], runner: Runner, retry: str = "") -> Iterat
     Each takes the statuses of `retry` that it has. Raises InputError, before anything runs, for one that none has.
     """
     check_retry(actions, retry)
+    runner.check()
+    for action in actions:
+        action.admit(runner)
     with runner.session() as session:
         for action in actions:
             yield action.run(session, retry)
@@ -141,25 +146,28 @@ def _action(name: str, order: dict, where: str, beside: Path, folder: str | Path
     if name == "import":
         return _import_action(_split(order, ImportOrder, where), where, folder)
     if name == "mix":
-        return _mix_action(parse(order, MixOrder, where), beside, folder, variables)
+        return _mix_action(parse(order, MixOrder, where), where, beside, folder, variables)
     if name not in catalog.steps():
         known = ["import", "mix", *catalog.steps()]
         raise InputError(f"{where}: there is no such step. {nearest(name, known)}")
     return StepLine(catalog.step(name), _split(order, StepOrder, where), where, folder).action()
 
 
-def _mix_action(order: MixOrder, beside: Path, folder: str | Path, variables: dict) -> Action:
+def _mix_action(order: MixOrder, where: str, beside: Path, folder: str | Path, variables: dict) -> Action:
     path, target = beside / order.recipe, resolve(order.to, folder)
     # Without `folder`, because the tokenizer may be made by an earlier line.
-    sources = load_mix(path, variables=variables).sources.values()
-    named = [name for source in sources for name in (source.conversations, source.images) if name is not None]
+    recipe = load_mix(path, variables=variables)
+    named = [name for one in recipe.sources.values() for name in (one.conversations, one.images) if name is not None]
+    needs = Needs(model_files=(recipe.tokenizer,))
+    read = tuple(resolve(name, folder) for name in named)
     return Action(
         "mix",
         f"mix -> {order.to}",
         lambda runner, retry: run_mix(load_mix(path, folder, variables), target, runner),
         lambda retry: preview_mix(load_mix(path, folder, variables), target),
         target,
-        tuple(resolve(name, folder) for name in named),
+        read,
+        admit=lambda runner: runner.admit(where, needs, (target, *read)),
     )
 
 
@@ -173,6 +181,7 @@ def _import_action(order: ImportOrder, where: str, folder: str | Path) -> Action
         lambda runner, retry: run_import(importer, target, runner, other),
         lambda retry: preview_import(importer, target, other),
         target,
+        admit=lambda runner: runner.admit(where, Needs(), (target,)),
     )
 
 
@@ -204,6 +213,7 @@ class StepLine:
             reads=(self.source, *self.named.values()),
             retries=tuple(known_words(self.kind)),
             check=self.step,
+            admit=self.admit,
             estimate=self.estimate,
         )
 
@@ -227,6 +237,9 @@ class StepLine:
             if self.derives
             else preview_step(step, self.source, own)
         )
+
+    def admit(self, runner: Runner) -> None:
+        runner.admit(self.where, self.step().needs, (self.source, self.target, *self.named.values()))
 
     def estimate(self, retry: str) -> dict[str, Any] | None:
         step, own = self.step(retry), own_words(self.kind, retry)

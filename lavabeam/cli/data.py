@@ -11,7 +11,7 @@ import click
 
 from lavabeam.cli.asking import print_runs, read_asking, was_stopped
 from lavabeam.cli.checking import CHECKED, check_datasets, checked_option
-from lavabeam.cli.options import BeamCommand, LazyGroup, ModelCommand, beam_arguments
+from lavabeam.cli.options import BeamCommand, LazyGroup, ModelCommand, beam_arguments, runner_options
 from lavabeam.cli.outcome import DRY_RUN, MIN_OK, complaint, finish
 from lavabeam.cli.output import print_summaries, say, told_summary
 from lavabeam.cli.previews import print_preview, print_previews
@@ -230,6 +230,17 @@ def _run_import(name: str, config: dict, arguments: list[str], target: str, as_j
 
 
 def _runner(runner: str, workers: int, arguments: list[str]) -> Any:
+    """The runner that the command line names; raises InputError for options that it lacks or does not take."""
+    from pipelines.engine.dataflow import DataflowConfig
     from pipelines.engine.runners import Runner
+    from schemas.config import parse
+    from schemas.errors import InputError
 
-    return Runner(runner, workers, list(arguments))
+    options = runner_options(click.get_current_context())
+    config = parse(options, DataflowConfig, "runner dataflow")
+    made = Runner(runner, workers, list(arguments), config)
+    if options and not made.on_dataflow:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise InputError(f"{flags}: for --runner dataflow alone, and the runner is {runner}.")
+    made.check()
+    return made

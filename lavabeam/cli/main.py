@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import data, look, scheduling, talking, training, upkeep
+from lavabeam.cli import cloud, data, look, scheduling, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES
 from lavabeam.cli.output import escaped, say
@@ -21,13 +21,14 @@ class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
     training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
-    looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "cache", "recipes", "dags")
+    looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "cache", "recipes")
+    elsewhere: ClassVar = ("dags", "dataflow")
 
     def more(self) -> dict[str, Callable[[], click.Command]]:
         return {name: partial(data.step_command, name) for name in catalog.steps()}
 
     def order(self) -> tuple[str, ...]:
-        return ("demo", "run", "import", *catalog.steps(), "mix", *self.training, *self.looking)
+        return ("demo", "run", "import", *catalog.steps(), "mix", *self.training, *self.looking, *self.elsewhere)
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 110}, epilog=EXIT_CODES)
@@ -43,6 +44,7 @@ for command in (data.run, data.mix, data.report, look.show, look.log, look.files
     app.add_command(command)
 for command in (look.recipes, scheduling.dags, upkeep.rollback, upkeep.gc):
     app.add_command(command)
+app.add_command(cloud.GROUP)
 for command in (training.demo, training.train, training.evaluate, training.answer, talking.chat, training.merge):
     app.add_command(command)
 for command in (training.plan, training.tokens):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -11,7 +11,42 @@ import yaml
 
 
 class BeamCommand(click.Command):
-    """A command whose words behind `--` go to Beam (`beam_arguments(ctx)`); any other surplus word is refused."""
+    """A command whose words behind `--` go to Beam (`beam_arguments(ctx)`); any other surplus word is refused.
+
+    With a `--runner` it also has the options of Dataflow, which `runner_options(ctx)` gives. Where a step has an option
+    of that name, the step's comes first, and Beam's own flag goes behind `--`.
+    """
+
+    _of_dataflow: Sequence[click.Option] = ()
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        own = super().get_params(ctx)
+        names = {param.name for param in own}
+        if "runner" not in names:
+            return own
+        if not self._of_dataflow:
+            fields = _dataflow_fields()
+            self._of_dataflow = [_option(name, field) for name, field in fields.items() if name not in names]
+        return [*own, *self._of_dataflow]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those of Dataflow in a section of their own."""
+        params = self.get_params(ctx)
+        for title, listed in (
+            ("Options", [param for param in params if param not in self._of_dataflow]),
+            ("Options of --runner dataflow", self._of_dataflow),
+        ):
+            records = [record for param in listed if (record := param.get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {str(option.name): ctx.params.pop(str(option.name)) for option in self._of_dataflow}
+        fields = _dataflow_fields() if given else {}
+        values = {name: _value(name, fields[name], one) for name, one in given.items()}
+        ctx.meta[_DATAFLOW] = {name: value for name, value in values.items() if value is not _ABSENT}
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own, behind = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, [])
@@ -25,6 +60,8 @@ class BeamCommand(click.Command):
 
 
 _BEHIND = "lavabeam.beam_arguments"
+_DATAFLOW = "lavabeam.dataflow_options"
+_ABSENT = object()
 _SURPLUS = (
     ". Quote a pattern such as '*.json', which the shell expands otherwise; repeat an option to give it several "
     "values; words for Beam go behind --."
@@ -34,6 +71,17 @@ _SURPLUS = (
 def beam_arguments(ctx: click.Context) -> list[str]:
     """The words that stood behind `--`."""
     return list(ctx.meta[_BEHIND])
+
+
+def runner_options(ctx: click.Context) -> dict[str, Any]:
+    """The options of Dataflow that were given, by field."""
+    return dict(ctx.meta[_DATAFLOW])
+
+
+def _dataflow_fields() -> dict[str, Any]:
+    from pipelines.engine.dataflow import DataflowConfig
+
+    return DataflowConfig.model_fields
 
 
 class ModelCommand(BeamCommand):
@@ -60,9 +108,6 @@ class ModelCommand(BeamCommand):
         ctx.params["config"] = {name: value for name, value in config.items() if value is not _ABSENT}
         ctx.params["arguments"] = beam_arguments(ctx)
         return super().invoke(ctx)
-
-
-_ABSENT = object()
 
 
 class LazyGroup(click.Group):

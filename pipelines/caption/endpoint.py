@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
+from pipelines.engine.step import Needs
 from pipelines.llm.answer import Answer, AnswerStatus
 from pipelines.llm.pictures import in_thread_if_redrawn, sendable
 from pipelines.llm.pool import Lease
-from pipelines.llm.prompts import load_prompt
+from pipelines.llm.prompts import Prompt, load_prompt
 from pipelines.llm.reading.parsers import parse_text
 from pipelines.llm.reading.refusal import check_refusal
 from pipelines.llm.reading.rejected import Rejected
@@ -36,6 +37,21 @@ class EndpointCaptionConfig(EndpointConfig):
     """null leaves it out of the request."""
     max_output_tokens: int = Field(128, ge=1)
     """Tokens of one caption at most."""
+    _loaded: Prompt = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _reads_prompt(self) -> EndpointCaptionConfig:
+        self._loaded = load_prompt(self.prompt)
+        return self
+
+    @property
+    def loaded_prompt(self) -> Prompt:
+        """As its file was when the configuration was made: workers get it with the configuration."""
+        return self._loaded
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(threads=True, one_machine=self.one_machine)
 
 
 class Endpoint:
@@ -43,7 +59,7 @@ class Endpoint:
 
     def __init__(self, config: EndpointCaptionConfig):
         self.config = config
-        self._prompt = load_prompt(config.prompt)
+        self._prompt = config.loaded_prompt
 
     def setup(self, context: Any) -> None:
         """Open the client, or share the one that this process has; raises InputError without a key."""

@@ -18,10 +18,12 @@ from pipelines.caption.candidates import best_captions
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.caption.local import Opened, captions_in_batches, load_local, load_processor, model_version
 from pipelines.caption.matching import Matcher
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Config, Needs, Runtime
 from pipelines.llm.answer import AnswerStatus
 from schemas.chat.checked import check_chat_template
 
+GPU = "type:nvidia-l4;count:1;install-nvidia-driver"
+"""What `device: cuda` asks a cluster for, in Beam's words: 24 GB."""
 DESCRIBE = "Describe this picture in one sentence."
 """What a chat model is asked unless `prompt` says otherwise."""
 
@@ -52,6 +54,19 @@ class TransformersConfig(Config):
         False, description="run code that comes with `model`: only for a folder or commit whose code you have read"
     )
     device: Annotated[str | None, Runtime()] = Field(None, description="cpu, cuda...; by default cuda if there is one")
+
+    @property
+    def needs(self) -> Needs:
+        """Folders of models travel in an image. Memory: the weights twice, once in the file and once in use."""
+        folders = [name for name in (self.model, self.score_model) if name and Path(name).is_dir()]
+        size = sum(file.stat().st_size for folder in folders for file in Path(folder).rglob("*") if file.is_file())
+        wanted = {None: "optional", "cuda": GPU}.get(self.device and self.device.partition(":")[0], "")
+        return Needs(
+            threads=True,
+            memory_gb=round(2 + 2 * size / 2**30, 1) if folders else None,
+            accelerator=wanted,
+            model_files=tuple(folders),
+        )
 
     @model_validator(mode="after")
     def _choice_has_a_judge(self) -> TransformersConfig:

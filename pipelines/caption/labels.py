@@ -18,7 +18,7 @@ from pydantic import Field
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
 from pipelines.caption.local import Opened, captions_in_batches, weights_version
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Config, Needs, Runtime
 from pipelines.llm.answer import AnswerStatus
 from schemas.errors import InputError
 
@@ -39,6 +39,10 @@ class LabelsConfig(Config):
     top: int = Field(2, ge=1, le=5, description="how many labels a sentence may name")
     threshold: float = Field(0.25, gt=0, lt=1, description="less probable labels are left out; if all are, no caption")
     batch_pictures: Annotated[int, Runtime()] = Field(16, ge=1, description="pictures classified at once")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(threads=True, memory_gb=2)
 
 
 class Labels:

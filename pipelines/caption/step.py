@@ -90,7 +90,7 @@ class CaptionStep(AsksLlm[CaptionConfig]):
     @property
     def needs(self) -> Needs:
         """An endpoint is waited for; a model is in memory once, and uses all cores or the GPU by itself."""
-        return Needs(threads=True)
+        return self.config.engine.needs
 
     def setup(self, context: Context) -> None:
         self._context = context

@@ -71,7 +71,8 @@ class Download(Step[DownloadConfig]):
     @property
     def needs(self) -> Needs:
         """Each worker process asks a host for one picture at a time at least."""
-        return Needs(most_workers=self.config.host_limit)
+        files = (self.config.ca_file,) if self.config.ca_file else ()
+        return Needs(most_workers=self.config.host_limit, memory_gb=2, model_files=files)
 
     def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
         """Not those of a source that brought its pictures: the columns of this step would hide them.

@@ -5,6 +5,7 @@ A dataset may have several sources, one behind the other. An import works on the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ ROW_NUMBERS = 10**9
 def run_import(importer: Source, target: str | Path, runner: Runner, other: Other = "refuse") -> RunSummary:
     """Bring the rows of a source into `target`; rows appended to the source since the last import come alone.
 
+    A source that lies on this machine alone is read here, whatever the runner.
     Raises InputError for a source that is not among those of `target`, unless `other` says what to do with it, and
     for a key that two sources have.
     """
@@ -43,7 +45,18 @@ def run_import(importer: Source, target: str | Path, runner: Runner, other: Othe
     maker = (
         _OneOfSeveral(importer, work, schema, source_number) if several else ImportMaker(importer, work.target, schema)
     )
+    if runner.on_dataflow and (local := _local_source(importer)):
+        runner.admit(work.name, maker.needs, work.places)
+        print(f"import: {local} lies on this machine, so it is read here, not on Dataflow.", file=sys.stderr)
+        runner = Runner()
     return work.run(runner, maker)
+
+
+def _local_source(importer: Source) -> str:
+    """The first place of the importer's source that other machines cannot reach; empty where there is none."""
+    named = [getattr(importer.config, option) for option in importer.located_by]
+    places = [place for one in named for place in (one if isinstance(one, list | tuple) else [one])]
+    return next((place for place in places if isinstance(place, str) and "://" not in place), "")
 
 
 def preview_import(importer: Source, target: str | Path, other: Other = "refuse") -> Preview:

@@ -41,7 +41,7 @@ def fragment_job(
         pipeline
         | "tasks" >> beam.Create([pickle.dumps(block) for block in blocks])
         | beam.Reshuffle()
-        | "make" >> beam.ParDo(Make(maker, context, hands))
+        | "make" >> beam.ParDo(Make(maker, context, hands)).with_resource_hints(**hands.resources)
     )
     _commit(made, maker, context, change)
 
@@ -68,7 +68,7 @@ def verdict_job(
     made = (
         {"tasks": work, "verdicts": verdicts}
         | beam.CoGroupByKey()
-        | "judge" >> beam.ParDo(MakeVerdicts(maker, context, hands))
+        | "judge" >> beam.ParDo(MakeVerdicts(maker, context, hands)).with_resource_hints(**hands.resources)
     )
     _commit(made, maker, context, change)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -27,14 +28,20 @@ class RunLog:
         self._path = f"runs/{run}/{name}-{socket.gethostname()}-{os.getpid()}.jsonl"
         self._lines: list[bytes] = []
         self._written, self._flushed = 0, time.monotonic()
+        self._lock = threading.Lock()  # a cluster's process may work on several threads
 
     def add(self, record: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(record, default=str).encode() + b"\n")
-        if self._store.local or time.monotonic() - self._flushed > FLUSH_S:
-            self.flush()
+        with self._lock:
+            self._lines.append(json.dumps(record, default=str).encode() + b"\n")
+            if self._store.local or time.monotonic() - self._flushed > FLUSH_S:
+                self._flush()
 
     def flush(self) -> None:
         """Make everything that was added readable."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
         self._flushed = time.monotonic()
         if len(self._lines) == self._written:
             return

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pipelines.engine.dataflow import DataflowConfig
+from pipelines.engine.elsewhere import DATAFLOW, check_runner, is_spread, run_and_wait, run_on_dataflow
+from pipelines.engine.step import Needs
 from pipelines.engine.workers import Hands
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.runners.runner import PipelineRunner
-
-    from pipelines.engine.step import Needs
 
 MOST_THREADS = 48
 """Fragments under way at a time when all that they do is wait."""
@@ -27,6 +29,8 @@ BLOCKS_PER_WORKER = 4
 
 MOST_BLOCKS = 1000
 """Blocks of tasks where the number of workers is the runner's own affair."""
+
+NO_NEEDS = Needs()
 
 T = TypeVar("T")
 
@@ -39,6 +43,10 @@ class Runner:
     workers: int = 0
     """Processes, or threads for a step that waits; 0 means one per core, or more (`MOST_THREADS`)."""
     arguments: list[str] = field(default_factory=list)
+    dataflow: DataflowConfig = field(default_factory=DataflowConfig)
+    """What `--runner dataflow` was told; the other runners do not look at it."""
+    files: list[str] | None = None
+    """Beam's flags for the files that workers on Dataflow install; None until `session` has made them."""
 
     @property
     def count(self) -> int:
@@ -49,13 +57,48 @@ class Runner:
         """Whether this process hears of each row as it is written."""
         return self.name == "local"
 
+    @property
+    def on_dataflow(self) -> bool:
+        return self.name.lower() in DATAFLOW
+
+    def check(self) -> None:
+        """Raises InputError for a runner that does not exist, and for options that it lacks or does not take."""
+        check_runner(self.name, self.arguments)
+        _check(self.arguments)
+        if self.on_dataflow:
+            self.dataflow.check()
+            if self.workers:
+                raise InputError("runner dataflow: it has no --workers. Give --max-workers, the machines at most.")
+
+    def admit(self, name: str, needs: Needs, places: Iterable[str]) -> None:
+        """Raises InputError when the work of step `name` on the datasets `places` cannot be done by this runner."""
+        if not is_spread(self.name, self.arguments):
+            return
+        if needs.one_machine:
+            raise InputError(f"{name}: runner {self.name} works on several machines. {needs.one_machine}")
+        if self.on_dataflow:
+            self.dataflow.check_needs(name, needs)
+            for place in places:
+                self.dataflow.check_place(place)
+        elif needs.most_workers is not None and not 0 < self.workers <= needs.most_workers:
+            raise InputError(
+                f"{name}: a host's limit is divided among all worker processes, at most {needs.most_workers} of them. "
+                f"Say how many runner {self.name} has, with --workers; a higher --host-limit allows more."
+            )
+
+    def processes(self, needs: Needs, hands: Hands) -> int:
+        """Worker processes that may share the work, on all machines."""
+        if self.on_dataflow:
+            return self.dataflow.spread(needs).workers
+        return (hands.count if hands.kind == "processes" else 1) if self.live else self.count
+
     def hands(self, needs: Needs, tasks: int, shared: bool) -> Hands:
         """On what tasks are worked in a process that Beam runs in. `shared`: other processes see the dataset.
 
         On `local` Beam itself has one thread: its own threads flush half an element now and then, and share a core.
         """
         if not self.live:
-            return Hands()
+            return Hands(resources=self.dataflow.resources(needs) if self.on_dataflow else {})
         count = max(self.count, MOST_THREADS) if needs.waits and not self.workers else self.count
         count = min(count, tasks, needs.most_workers or count)
         if count <= 1:
@@ -71,7 +114,12 @@ class Runner:
 
     @contextmanager
     def session(self) -> Iterator[Runner]:
-        """A runner for several jobs in a row: with dask, one cluster of local processes serves them all."""
+        """A runner for several jobs in a row: with dask, one cluster of local processes serves them all; on Dataflow
+        they install the same files."""
+        if self.on_dataflow and self.files is None:
+            with tempfile.TemporaryDirectory() as folder:
+                yield replace(self, files=self._package(Path(folder)))
+            return
         given = any(argument.startswith("--dask_client_address") for argument in self.arguments)
         if self.name != "dask" or given:
             yield self
@@ -80,20 +128,34 @@ class Runner:
             yield replace(self, arguments=[*self.arguments, f"--dask_client_address={address}"])
 
     @contextmanager
-    def pipeline(self) -> Iterator[beam.Pipeline]:
-        """A pipeline to fill; it runs, and is waited for, when the block ends."""
+    def pipeline(self, step: str = "", run: str = "", needs: Needs = NO_NEEDS) -> Iterator[beam.Pipeline]:
+        """A pipeline to fill; it runs, and is waited for, when the block ends. A job is named by `step` and `run`."""
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
-        with self.session() as runner, _run(*runner._beam()) as pipeline:
+        logging.getLogger("apache_beam.runners.portability.stager").setLevel(logging.ERROR)  # our wheel runs anywhere
+        self.check()
+        with self.session() as runner:
+            beam_runner, arguments = runner._beam(step, run, needs)
+            pipeline = _new_pipeline(beam_runner, arguments)
             yield pipeline
+            if self.on_dataflow:
+                run_on_dataflow(pipeline, step, self.dataflow)
+            else:
+                run_and_wait(pipeline, self.name)
 
-    def _beam(self) -> tuple[PipelineRunner | str, list[str]]:
-        _check(self.arguments)
+    def _beam(self, step: str, run: str, needs: Needs) -> tuple[PipelineRunner | str, list[str]]:
         if self.name == "local":
             return _local_runner(), self.arguments
         if self.name == "dask":
             # Beam's default puts 128 elements, so all of a small job, on one worker; each partition costs 0.1 s.
             return _dask_runner(), [*self.arguments, f"--dask_npartitions={8 * self.count}"]
-        return {"dataflow": "DataflowRunner"}.get(self.name, self.name), self.arguments
+        if self.on_dataflow:
+            return "DataflowRunner", [*self.dataflow.arguments(step, run, needs, self.files or []), *self.arguments]
+        return self.name, self.arguments
+
+    def _package(self, folder: Path) -> list[str]:
+        from pipelines.engine.package import package
+
+        return package(folder, self.dataflow.packages, ours=not self.dataflow.image)
 
 
 def _check(arguments: list[str]) -> None:
@@ -106,17 +168,14 @@ def _check(arguments: list[str]) -> None:
             )
 
 
-@contextmanager
-def _run(runner: PipelineRunner | str, arguments: list[str]) -> Iterator[beam.Pipeline]:
+def _new_pipeline(runner: PipelineRunner | str, arguments: list[str]) -> beam.Pipeline:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
     try:
-        pipeline = beam.Pipeline(runner=runner, options=PipelineOptions(arguments))
+        return beam.Pipeline(runner=runner, options=PipelineOptions(arguments))
     except (ValueError, ImportError) as error:
         raise InputError(f"runner {runner!r}: {error}. Known here: local, dask, dataflow, or a Beam runner.") from error
-    yield pipeline
-    pipeline.run().wait_until_finish()
 
 
 def _local_runner() -> PipelineRunner:

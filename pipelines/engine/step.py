@@ -93,6 +93,18 @@ class Needs:
     """A fragment does little but wait, for hours: many are under way at a time, whatever the number of cores."""
     most_workers: int | None = None
     """How many worker processes may share the work at most (a host's limit that is divided among them)."""
+    memory_gb: float | None = None
+    """GiB of memory that one worker process takes."""
+    accelerator: str = ""
+    """The GPU that a worker must have, in Beam's words (`type:nvidia-l4;count:1;install-nvidia-driver`), or `optional`
+    for a step that uses one where there is one."""
+    disk_gb: int | None = None
+    """GB that all processes of a machine write to its disk at most."""
+    model_files: tuple[str, ...] = ()
+    """Local files and folders that every worker reads (weights, a tokenizer). Other machines have them in their image,
+    at the same path."""
+    one_machine: str = ""
+    """Why the work must not be spread over several machines, and what to do, as a sentence; empty where it may be."""
 
 
 C = TypeVar("C", bound=Config)

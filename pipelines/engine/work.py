@@ -213,6 +213,11 @@ class Work:
         """The dataset whose fragments are worked on. An import has none."""
         return self.reads[0]
 
+    @property
+    def places(self) -> list[str]:
+        """The datasets that workers open."""
+        return list(dict.fromkeys([self.target, *(read.path for read in self.reads)]))
+
     def add(
         self,
         entry: FragmentEntry,
@@ -286,9 +291,9 @@ class Work:
         return self._summary(manifest)
 
     def _run_job(self, runner: Runner, maker: Maker, change: Change, build: Callable[..., None] | None) -> int:
+        runner.admit(self.name, maker.needs, self.places)
         hands = runner.hands(maker.needs, len(self.tasks), self.store.shared)
-        processes = hands.count if hands.kind == "processes" else 1
-        context = Context(run=self.run_id, dataset=self.target, workers=processes if runner.live else runner.count)
+        context = Context(run=self.run_id, dataset=self.target, workers=runner.processes(maker.needs, hands))
         rows = sum(task.source_rows for task in self.tasks)
         with ExitStack() as leases:
             # Also finds out, before any work is done, whether something can be written there at all.
@@ -300,11 +305,14 @@ class Work:
                 file.write(json.dumps({"step": self.name, "fragments": len(self.tasks), "rows": rows}).encode())
             try:
                 if hands.kind == "processes":
-                    prestart(processes)
+                    prestart(hands.count)
                 # Here, because importing Beam takes a second, which worker processes and other commands do not need.
                 from pipelines.engine.job import fragment_job, read_outcome
 
-                with Progress(self.name, rows, self.store, self.run_id, runner.live), runner.pipeline() as pipeline:
+                with (
+                    Progress(self.name, rows, self.store, self.run_id, runner.live),
+                    runner.pipeline(self.name, self.run_id, maker.needs) as pipeline,
+                ):
                     if build is None:
                         fragment_job(pipeline, runner.blocks(self.tasks), maker, context, hands, change)
                     else:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from pipelines.engine.counting import Count
@@ -32,6 +33,8 @@ class Hands:
 
     kind: Literal["inline", "threads", "processes"] = "inline"
     count: int = 1
+    resources: Mapping[str, str] = field(default_factory=dict)
+    """What the process's machine must have, as Beam's resource hints: for runners that choose their machines."""
 
 
 class Worker(Protocol):
@@ -48,6 +51,8 @@ class Workforce:
     def __init__(self, maker: Maker, context: Context, hands: Hands):
         self._log = RunLog(Store(maker.target, token=context.run), context.run, maker.name)
         self._hands, self._stop = hands, threading.Event()
+        # A cluster's process may get several blocks at a time, each on a thread of its own.
+        self._turns: AbstractContextManager = nullcontext() if maker.needs.threads else threading.Lock()
         self._lost = 0
         self._hopeless: LavaBeamError | None = None
         self._workers: list[Worker] = []
@@ -91,7 +96,9 @@ class Workforce:
     def _in_turn(self, tasks: Iterable[Task]) -> Iterator[Made]:
         worker = self._hire()
         for task in tasks:
-            yield self._one(worker, task)
+            with self._turns:
+                made = self._one(worker, task)
+            yield made
 
     def _side_by_side(self, tasks: list[Task]) -> Iterator[Made]:
         """A thread per worker takes tasks from one line; this thread hands on what is finished."""

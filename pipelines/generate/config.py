@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from pipelines.llm.context import CAPTION_COLUMNS, CaptionColumn
 from pipelines.llm.prompts import Prompt, load_prompt
@@ -48,6 +48,7 @@ class GenerateConfig(EndpointConfig):
     """Whether answers are verified (notes mentioned, duplicates, language, contradictions)."""
     skip_duplicates: bool = True
     """Leave out rows that `dedupe` found to be duplicates of another row."""
+    _loaded: tuple[Prompt, ...] = PrivateAttr()
 
     @field_validator("kinds", mode="before")
     @classmethod
@@ -77,9 +78,10 @@ class GenerateConfig(EndpointConfig):
 
     @model_validator(mode="after")
     def _reads_prompts(self) -> GenerateConfig:
-        self.prompts()
+        """Raises InputError for a prompt that does not exist or does not parse."""
+        self._loaded = tuple(load_prompt(kind.prompt_name) for kind in self.kinds)
         return self
 
     def prompts(self) -> list[tuple[Kind, Prompt]]:
-        """Each kind with its prompt; raises InputError for a prompt that does not exist or does not parse."""
-        return [(kind, load_prompt(kind.prompt_name)) for kind in self.kinds]
+        """Each kind with its prompt, as its file was when this was made: workers get it with the configuration."""
+        return list(zip(self.kinds, self._loaded, strict=True))

@@ -67,7 +67,8 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     @property
     def needs(self) -> Needs:
         """In batch mode it waits, unless pictures go along: those of many fragments do not fit in memory."""
-        return Needs(threads=True, waits=self.config.mode == "batch" and "image" not in self.optional)
+        waits = self.config.mode == "batch" and "image" not in self.optional
+        return Needs(threads=True, waits=waits, one_machine=self.config.one_machine)
 
     def setup(self, context: Context) -> None:
         self._context = context

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from pipelines.engine.step import Context, Needs
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, Answer, AnswerStatus, with_answers
@@ -68,12 +68,19 @@ class JudgeConfig(EndpointConfig):
     """null leaves it out of the request."""
     max_output_tokens: int = Field(200, ge=1)
     """Tokens of one answer at most."""
+    _loaded: Prompt = PrivateAttr()
 
     @model_validator(mode="after")
     def _prompt_needs_no_picture(self) -> JudgeConfig:
-        if load_prompt(self.prompt).image:
+        self._loaded = load_prompt(self.prompt)
+        if self._loaded.image:
             raise ValueError(f"prompt {self.prompt} wants the picture; a judge is shown what is known about it alone")
         return self
+
+    @property
+    def loaded_prompt(self) -> Prompt:
+        """As its file was when the configuration was made: workers get it with the configuration."""
+        return self._loaded
 
 
 class Judge(AsksLlm[JudgeConfig]):
@@ -96,13 +103,13 @@ class Judge(AsksLlm[JudgeConfig]):
     datasets = ("images",)
 
     def depends_on(self) -> dict[str, Any]:
-        return {"prompt_hash": load_prompt(self.config.prompt).hash}
+        return {"prompt_hash": self._prompt.hash}
 
     def setup(self, context: Context) -> None:
         self._context = context
         # A budget of its own: what the conversations themselves cost is no reason not to judge them.
         self._lease = Lease(self.config, f"{context.dataset}#judge", context.workers)
-        _ = self._prompt, self._images  # before several threads ask for them
+        _ = self._images  # before several threads ask for it
 
     @property
     def endpoint(self) -> JudgeConfig:
@@ -113,9 +120,9 @@ class Judge(AsksLlm[JudgeConfig]):
             if request is not None:
                 yield request, self._prompt.expected_output_tokens
 
-    @cached_property
+    @property
     def _prompt(self) -> Prompt:
-        return load_prompt(self.config.prompt)
+        return self.config.loaded_prompt
 
     @cached_property
     def _images(self) -> Images:
@@ -127,7 +134,7 @@ class Judge(AsksLlm[JudgeConfig]):
 
     @property
     def needs(self) -> Needs:
-        return Needs(threads=True, waits=self.config.mode == "batch")
+        return Needs(threads=True, waits=self.config.mode == "batch", one_machine=self.config.one_machine)
 
     def teardown(self) -> None:
         self._lease.close()

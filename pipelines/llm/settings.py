@@ -128,6 +128,15 @@ class EndpointConfig(Config):
         return self
 
     @property
+    def one_machine(self) -> str:
+        """Why its requests must come from one machine (`Needs.one_machine`)."""
+        return (
+            f"The answer cache and the spend ledger are a file on one machine's disk (cache: {self.cache}): each "
+            "machine would pay again for what another has, and spend up to the cap by itself. Run this step with "
+            "--runner local, which reads and writes the same dataset: it waits for the server, not for cores."
+        )
+
+    @property
     def caps(self) -> Caps:
         return Caps(self.max_requests, self.max_tokens, self.max_cost)
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipelines.engine.counting import Done, report
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.output import Rows
-from pipelines.engine.step import Context
+from pipelines.engine.step import Context, Needs
 from pipelines.mix.images import Images
 from pipelines.mix.pictures import ReadyPicture, Spool, stored
 from pipelines.mix.recipe import MixRecipe, MixSource
@@ -61,6 +61,7 @@ class MixMaker(Maker[MixFragment]):
 
     def __init__(self, recipe: MixRecipe, target: str, versions: dict[str, int]):
         self.recipe, self.target, self.versions = recipe, target, versions
+        self.needs = Needs(model_files=(recipe.tokenizer,))
         self._images: dict[str, Images] = {}
         self._standing: dict[str, Standing] = {}
 

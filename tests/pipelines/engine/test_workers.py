@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipelines.engine.makers import StepMaker
+from pipelines.engine.making import Made
 from pipelines.engine.runlog import read_records
 from pipelines.engine.runners import Runner
+from pipelines.engine.step import Context, Needs
 from pipelines.engine.work import run_step
+from pipelines.engine.workers import Hands, Workforce
 from schemas import Dataset
 from schemas.errors import SchemaError, WorkerError
 from schemas.store import Store
@@ -168,3 +173,33 @@ def _until(found, number: int) -> list[psutil.Process]:
         assert time.monotonic() < deadline, there
         time.sleep(0.05)
     return there
+
+
+@pytest.mark.parametrize(("threads", "together"), [(False, 1), (True, 2)])
+def test_blocks_that_a_cluster_hands_out_at_once_take_turns_unless_the_step_takes_several(
+    many, monkeypatch, threads, together
+):
+    """A cluster's process may be given a block while it works on another one."""
+    inside: list[str] = []
+    seen: list[int] = []
+    both = threading.Barrier(2)
+
+    def make(_maker, task, _context, _count):
+        inside.append(task)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        seen.append(len(inside))
+        inside.remove(task)
+        return Made(task, record={"fragment": task})
+
+    monkeypatch.setattr("pipelines.engine.workers.make", make)
+    maker = StepMaker(shout(), many, "images")
+    maker.needs = Needs(threads=threads)
+    force = Workforce(maker, Context("r", many), Hands())
+    blocks = [threading.Thread(target=lambda name=name: list(force.make([name]))) for name in "ab"]
+    for block in blocks:
+        block.start()
+    for block in blocks:
+        block.join()
+    assert max(seen) == together
+    assert sorted(record["fragment"] for record in read_records(Store(many), "r")) == ["a", "b"]
