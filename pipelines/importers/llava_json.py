@@ -6,7 +6,6 @@ The pictures are imported apart (`image_folder`), under the paths that `image` n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -14,10 +13,10 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, conversation_table, cut, digest
 from pipelines.importers.files import expand, format_of
-from pipelines.importers.records import Span, TextSource, span_of
+from pipelines.importers.records import Layout, TextSource
 from schemas.chat.llava_json import from_llava, image_paths
 from schemas.errors import InputError
 
@@ -27,6 +26,9 @@ class LlavaJsonConfig(Config):
 
     path: Annotated[str | list[str], Runtime()] = Field(description="a json or jsonl file, several, or a pattern")
     format: Literal["json", "jsonl"] | None = Field(None, description="by default what the file's ending says")
+    records: Annotated[str | None, Later()] = Field(
+        None, description="of a JSON object: the member that holds the list of rows"
+    )
     images: str | None = Field(None, description="the image folder, to tell rows whose picture is missing")
     kind: str = Field("conversation", description="written into `kind`")
     source: str | None = Field(None, description="written into `source`; by default the image path's first folder")
@@ -53,22 +55,19 @@ class LlavaJson(Importer):
         made: list[Slice] = []
         for path in expand(self.config.path):
             format = format_of(path, self.config.format, ("json", "jsonl"))
-            source = TextSource(path, format)
+            source = TextSource(path, Layout(format, records=self.config.records))
             for records in cut(source.records(), remaining[len(made) :], self.config.rows_per_slice):
                 for raw in records:
                     source.parse(raw)  # a broken line stops the import before anything is written
                 start = made[-1].start + made[-1].rows if made else 0
-                content = digest(start, *(raw.data.rstrip(b"\r\n") for raw in records))
-                location = {"path": path, "format": format, "span": asdict(span_of(records))}
-                made.append(Slice(start, len(records), content, location))
+                content = digest(start, *source.content(records))
+                made.append(Slice(start, len(records), content, source.location(records)))
         return made
 
     def rows(self, slice: Slice) -> pa.Table:
-        source = TextSource(slice.location["path"], slice.location["format"])
-        rows = []
-        for index, raw in enumerate(source.records_in(Span(**slice.location["span"]))):
-            rows.append(self._row(source.parse(raw), slice.first + index))
-        return conversation_table(rows)
+        layout = Layout(slice.location["format"], records=self.config.records)
+        values = TextSource.at(slice.location, layout)
+        return conversation_table([self._row(one, slice.first + index) for index, one in enumerate(values)])
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
         named = values.get("id")
