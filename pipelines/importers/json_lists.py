@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from schemas.errors import InputError
 
 _CHUNK = 1 << 20
 _BLANKS = " \t\r\n"
+_SEPARATOR = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
 _LONGEST_TOKEN = 16
 """Characters of what the window's end can cut without being a string: `Infinity`, an escaped pair of surrogates."""
 
@@ -69,9 +71,18 @@ class JsonText:
             # A number may go on beyond the window; an object, a list or a string that parsed is complete.
             if end < len(self._text) or not self._widen():
                 break
-        line, offset, text = self.line, self.offset, self._text[self._at : end]
-        self._advance(end - self._at)
-        return Raw(line, offset, text.encode(), value)
+        text = self._text[self._at : end]
+        raw = Raw(self.line, self.offset, text.encode(), value)
+        self._at, self.line, self.offset = end, self.line + text.count("\n"), raw.end
+        return raw
+
+    def separated(self) -> bool:
+        """Step over a comma; False at the closing bracket, which is stepped over too. Raises InputError for others."""
+        found = _SEPARATOR.match(self._text, self._at)
+        if found and found.end() < len(self._text):  # else blanks may go on behind the window
+            self._advance(found.end() - self._at)
+            return found[1] == ","
+        return self.take(",]", "after a value") == ","
 
     def end(self, after: str) -> None:
         """Raises InputError unless nothing follows."""
@@ -163,10 +174,9 @@ def _values(text: JsonText) -> Iterator[Raw]:
     if text.next == "]":
         text.take("]", "")
         return
-    while True:
+    yield text.value()
+    while text.separated():
         yield text.value()
-        if text.take(",]", "after a value") == "]":
-            return
 
 
 def _members(text: JsonText) -> Iterator[str]:

@@ -6,7 +6,6 @@ The pictures are imported apart (`image_folder`), under the paths that `image` n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import fsspec
@@ -79,7 +78,7 @@ class LlavaJson(Importer):
             return {**row, "image_keys": _paths(values), "status": ImportStatus.bad_conversation, "detail": str(error)}
         row |= {"messages": messages, "image_keys": images}
         if images and not row["source"]:
-            row["source"] = PurePosixPath(images[0]).parts[0] if "/" in images[0] else None
+            row["source"] = _first_folder(images[0])
         missing = [image for image in images if not self._exists(image)]
         if missing:
             row |= {"status": ImportStatus.no_image, "detail": f"{missing[0]} is not in the image folder"}
@@ -90,6 +89,11 @@ class LlavaJson(Importer):
             return True
         fs, root = fsspec.core.url_to_fs(self.config.images)
         return bool(fs.isfile(f"{root}/{image}"))
+
+
+def _first_folder(path: str) -> str | None:
+    folders = [part for part in path.split("/")[:-1] if part not in ("", ".")]
+    return folders[0] if folders else None
 
 
 def _paths(values: dict[str, Any]) -> list[str]:

@@ -213,7 +213,9 @@ def _value_per_line(head: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     # Lists of rows behind one another are files that were joined, not rows.
-    return isinstance(value, dict) or not any(isinstance(item, dict) for item in value)
+    if isinstance(value, list):
+        return not any(isinstance(item, dict) for item in value)
+    return isinstance(value, dict)
 
 
 @lru_cache(maxsize=1)

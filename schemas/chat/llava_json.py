@@ -87,14 +87,14 @@ def _role(turn: Any, where: str, number: int, any_speaker: bool) -> str:
     if not isinstance(speaker, str) or (speaker not in ROLES and not any_speaker):
         raise InputError(f"{where}: turn {number} is from {speaker!r}; expected human or gpt.")
     try:
-        turn["value"].encode()
+        turn["value"].isascii() or turn["value"].encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{where}: turn {number} has an unpaired surrogate ({error}). Correct its text.") from error
     return ROLES.get(speaker, speaker)
 
 
 def _parts(value: str, has_image: bool) -> list[Message]:
-    if not has_image:
+    if not has_image or PLACEHOLDER not in value:
         return [{"type": "text", "text": value}]
     parts: list[Message] = []
     for number, piece in enumerate(value.split(PLACEHOLDER)):
