@@ -43,7 +43,7 @@ def run_import(importer: Source, target: str | Path, runner: Runner, other: Othe
     maker = (
         _OneOfSeveral(importer, work, schema, source_number) if several else ImportMaker(importer, work.target, schema)
     )
-    return work.run(runner, maker)
+    return replace(work.run(runner, maker), notes=tuple(importer.notes()))
 
 
 def preview_import(importer: Source, target: str | Path, other: Other = "refuse") -> Preview:

@@ -5,6 +5,7 @@ The pictures are imported apart (`image_folder`), under the paths that `image` n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,8 @@ from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, conversation_table, cut, digest
 from pipelines.importers.files import expand, format_of
 from pipelines.importers.records import Layout, TextSource
-from schemas.chat.llava_json import from_llava, image_paths
+from schemas.chat.llava_json import from_llava
+from schemas.chat.shapes import image_paths, unread_keys
 from schemas.errors import InputError
 
 
@@ -41,27 +43,36 @@ class LlavaJson(Importer):
     """
 
     name = "llava_json"
-    version = 1
+    version = 2
     makes = "conversations"
     Config = LlavaJsonConfig
 
     def __init__(self, config: LlavaJsonConfig):
         super().__init__(config)
         self.config: LlavaJsonConfig = config
+        self._unread = Counter[str]()
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
         made: list[Slice] = []
+        self._unread = Counter[str]()
         for path in expand(self.config.path):
             format = format_of(path, self.config.format, ("json", "jsonl"))
             source = TextSource(path, Layout(format, records=self.config.records))
             for records in cut(source.records(), remaining[len(made) :], self.config.rows_per_slice):
-                for raw in records:
-                    source.parse(raw)  # a broken line stops the import before anything is written
+                for raw in records:  # a broken line stops the import before anything is written
+                    self._unread.update(unread_keys(source.parse(raw)))
                 start = made[-1].start + made[-1].rows if made else 0
                 content = digest(start, *source.content(records))
                 made.append(Slice(start, len(records), content, source.location(records)))
         return made
+
+    def notes(self) -> list[str]:
+        if not self._unread:
+            return []
+        named = ", ".join(f"{name} ({count} rows)" for name, count in self._unread.most_common(10))
+        more = f" and {len(self._unread) - 10} more" if len(self._unread) > 10 else ""
+        return [f"keys of the source that are not kept: {named}{more}."]
 
     def rows(self, slice: Slice) -> pa.Table:
         layout = Layout(slice.location["format"], records=self.config.records)
