@@ -49,7 +49,7 @@ def run_import(importer: Source, target: str | Path, runner: Runner, other: Othe
         runner.admit(work.name, maker.needs, work.places)
         print(f"import: {local} lies on this machine, so it is read here, not on Dataflow.", file=sys.stderr)
         runner = Runner()
-    return work.run(runner, maker)
+    return replace(work.run(runner, maker), notes=tuple(importer.notes()))
 
 
 def _local_source(importer: Source) -> str:

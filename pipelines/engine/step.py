@@ -36,17 +36,22 @@ class Runtime:
     """
 
 
+class Later:
+    """Marks a config field that came after the step's first release: with its default it changes no fingerprint."""
+
+
 class Config(StrictModel):
     """Base of every step's configuration: frozen, misspelt keys refused."""
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the output, as JSON values."""
-        runtime = {
+        left_out = {
             name
             for name, info in type(self).model_fields.items()
             if any(isinstance(mark, Runtime) for mark in info.metadata)
+            or (any(isinstance(mark, Later) for mark in info.metadata) and getattr(self, name) == info.get_default())
         }
-        return self.model_dump(mode="json", exclude=runtime)
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 _EVENTS: ContextVar[list[dict] | None] = ContextVar("events of the current task", default=None)

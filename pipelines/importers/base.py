@@ -100,6 +100,10 @@ class Importer(ABC):
     def rows(self, slice: Slice) -> pa.Table:
         """The rows of one slice, exactly `slice.rows`, with the columns of the base schema and a status."""
 
+    def notes(self) -> list[str]:
+        """What a user should know about the source as a whole, once `slices` has read it."""
+        return []
+
     @property
     def status_column(self) -> str:
         """`conversations` have a status of their own; images get `import_status` and `import_detail`."""

@@ -9,6 +9,9 @@ import fsspec
 from schemas.config import nearest
 from schemas.errors import InputError
 
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+"""Endings behind the one that names the format; whether a file is compressed is seen by its content."""
+
 
 def expand(paths: str | Sequence[str]) -> list[str]:
     """Every file named by a path, a list of paths, or patterns with `*`; the matches of a pattern are sorted.
@@ -33,7 +36,9 @@ def expand(paths: str | Sequence[str]) -> list[str]:
 
 def format_of(path: str, given: str | None, known: Sequence[str]) -> str:
     """`given`, or the format that the file's ending names; raises InputError when neither is in `known`."""
-    name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz").removesuffix(".bz2")
+    name = path.rsplit("/", 1)[-1].lower()
+    for ending in _COMPRESSED:
+        name = name.removesuffix(ending)
     format = given or name.rpartition(".")[2].replace("ndjson", "jsonl")
     if format not in known:
         raise InputError(

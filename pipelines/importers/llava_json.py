@@ -5,20 +5,20 @@ The pictures are imported apart (`image_folder`), under the paths that `image` n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import fsspec
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, conversation_table, cut, digest
 from pipelines.importers.files import expand, format_of
-from pipelines.importers.records import Span, TextSource, span_of
-from schemas.chat.llava_json import from_llava, image_paths
+from pipelines.importers.records import Layout, TextSource
+from schemas.chat.llava_json import from_llava
+from schemas.chat.shapes import image_paths, unread_keys
 from schemas.errors import InputError
 
 
@@ -27,6 +27,9 @@ class LlavaJsonConfig(Config):
 
     path: Annotated[str | list[str], Runtime()] = Field(description="a json or jsonl file, several, or a pattern")
     format: Literal["json", "jsonl"] | None = Field(None, description="by default what the file's ending says")
+    records: Annotated[str | None, Later()] = Field(
+        None, description="of a JSON object: the member that holds the list of rows"
+    )
     images: str | None = Field(None, description="the image folder, to tell rows whose picture is missing")
     kind: str = Field("conversation", description="written into `kind`")
     source: str | None = Field(None, description="written into `source`; by default the image path's first folder")
@@ -40,35 +43,41 @@ class LlavaJson(Importer):
     """
 
     name = "llava_json"
-    version = 1
+    version = 2
     makes = "conversations"
     Config = LlavaJsonConfig
 
     def __init__(self, config: LlavaJsonConfig):
         super().__init__(config)
         self.config: LlavaJsonConfig = config
+        self._unread = Counter[str]()
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
         made: list[Slice] = []
+        self._unread = Counter[str]()
         for path in expand(self.config.path):
             format = format_of(path, self.config.format, ("json", "jsonl"))
-            source = TextSource(path, format)
+            source = TextSource(path, Layout(format, records=self.config.records))
             for records in cut(source.records(), remaining[len(made) :], self.config.rows_per_slice):
-                for raw in records:
-                    source.parse(raw)  # a broken line stops the import before anything is written
+                for raw in records:  # a broken line stops the import before anything is written
+                    self._unread.update(unread_keys(source.parse(raw)))
                 start = made[-1].start + made[-1].rows if made else 0
-                content = digest(start, *(raw.data.rstrip(b"\r\n") for raw in records))
-                location = {"path": path, "format": format, "span": asdict(span_of(records))}
-                made.append(Slice(start, len(records), content, location))
+                content = digest(start, *source.content(records))
+                made.append(Slice(start, len(records), content, source.location(records)))
         return made
 
+    def notes(self) -> list[str]:
+        if not self._unread:
+            return []
+        named = ", ".join(f"{name} ({count} rows)" for name, count in self._unread.most_common(10))
+        more = f" and {len(self._unread) - 10} more" if len(self._unread) > 10 else ""
+        return [f"keys of the source that are not kept: {named}{more}."]
+
     def rows(self, slice: Slice) -> pa.Table:
-        source = TextSource(slice.location["path"], slice.location["format"])
-        rows = []
-        for index, raw in enumerate(source.records_in(Span(**slice.location["span"]))):
-            rows.append(self._row(source.parse(raw), slice.first + index))
-        return conversation_table(rows)
+        layout = Layout(slice.location["format"], records=self.config.records)
+        values = TextSource.at(slice.location, layout)
+        return conversation_table([self._row(one, slice.first + index) for index, one in enumerate(values)])
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
         named = values.get("id")
@@ -80,7 +89,7 @@ class LlavaJson(Importer):
             return {**row, "image_keys": _paths(values), "status": ImportStatus.bad_conversation, "detail": str(error)}
         row |= {"messages": messages, "image_keys": images}
         if images and not row["source"]:
-            row["source"] = PurePosixPath(images[0]).parts[0] if "/" in images[0] else None
+            row["source"] = _first_folder(images[0])
         missing = [image for image in images if not self._exists(image)]
         if missing:
             row |= {"status": ImportStatus.no_image, "detail": f"{missing[0]} is not in the image folder"}
@@ -91,6 +100,11 @@ class LlavaJson(Importer):
             return True
         fs, root = fsspec.core.url_to_fs(self.config.images)
         return bool(fs.isfile(f"{root}/{image}"))
+
+
+def _first_folder(path: str) -> str | None:
+    folders = [part for part in path.split("/")[:-1] if part not in ("", ".")]
+    return folders[0] if folders else None
 
 
 def _paths(values: dict[str, Any]) -> list[str]:

@@ -19,27 +19,30 @@ ALIASES: dict[str, tuple[str, ...]] = {
 """Names that well-known url lists (LAION, CC3M, COYO, DataComp) use for these columns; the first one found counts."""
 
 
-def match(columns: Mapping[Any, str], found: Iterable[str]) -> dict[str, str]:
+def match(columns: Mapping[Any, str | None], found: Iterable[str]) -> dict[str, str]:
     """Our column -> the source's column, from the given mapping and, for the rest, equal or well-known names.
 
-    `columns` may name columns besides `TARGETS`, which are taken as text.
+    `columns` may name columns besides `TARGETS`; None leaves a column empty, whatever the source has.
     """
     names = set(found)
     matched = {}
     for target in dict.fromkeys((*TARGETS, *columns)):
-        candidates = (columns[target],) if target in columns else ALIASES.get(target, (target,))
+        given = columns.get(target)
+        if target in columns and given is None:
+            continue
+        candidates = (given,) if given is not None else ALIASES.get(target, (target,))
         first = next((name for name in candidates if name in names), None)
         if first is not None:
             matched[target] = first
     return matched
 
 
-def resolve(columns: Mapping[Any, str], found: Iterable[str], where: str) -> dict[str, str]:
+def resolve(columns: Mapping[Any, str | None], found: Iterable[str], where: str) -> dict[str, str]:
     """`match`, raising InputError when a mapped column is not there, or when nothing gives the url."""
     names = list(found)
     resolved = match(columns, names)
     for target, name in columns.items():
-        if target not in resolved:
+        if name is not None and target not in resolved:
             raise InputError(
                 f"{where}: there is no column {name!r}, which is to become {target!r}. "
                 f"Columns found: {', '.join(names) or 'none'}."

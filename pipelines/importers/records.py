@@ -1,249 +1,252 @@
 """Text sources as a stream of records with their byte ranges: txt, csv, tsv, json and jsonl.
 
-A file is split once to find where its slices begin; a worker then reads the bytes of its slice alone.
-Splitting and parsing are apart, so that a slice's bytes are split by the same code as the whole file.
+A file is read once to find where its slices begin; a worker then reads the bytes of its slice alone. Both use the
+same code: streams.py for bytes, delimited.py for lines and cells, json_lists.py for JSON lists.
 """
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from itertools import islice
 from typing import Any, BinaryIO
 
-import fsspec
-
+from pipelines.importers import delimited, json_lists
+from pipelines.importers.delimited import Raw, decoded
+from pipelines.importers.streams import open_text, read_text
 from schemas.errors import InputError
 
 TEXT_FORMATS = ("txt", "csv", "tsv", "json", "jsonl")
-
-_CHUNK = 1 << 20
-_BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True)
-class Raw:
-    """One undecoded record: its first line (from 1), where it starts in the file, and its bytes."""
-
-    line: int
-    offset: int
-    data: bytes
-
-    @property
-    def end(self) -> int:
-        return self.offset + len(self.data)
+SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
 @dataclass(frozen=True)
 class Span:
-    """A range of bytes in a file, and the line number of its first byte."""
+    """A range of bytes in a text, and the line number of its first byte."""
 
     offset: int
     length: int
     line: int
 
 
-class TextSource:
-    """One text file. Its header (csv, tsv) is read once; `records` and `parse` do the rest."""
+@dataclass(frozen=True)
+class Layout:
+    """How the records of a text source are written."""
 
-    def __init__(self, path: str, format: str):
-        self.path, self.format = path, format
-        self.start, self.line, self.header = self._read_header()
+    format: str
+    """One of TEXT_FORMATS. Whether a JSON file holds a list or an object per line is seen by its content."""
+    header: bool = True
+    """Whether the first line of delimited text names the columns; without one their names are 0, 1, 2..."""
+    separator: str | None = None
+    """Between cells: a comma (csv) or a tab (tsv) by default."""
+    quotes: bool = True
+    """Whether a double quote at the start of a cell quotes it; else it is text."""
+    records: str | None = None
+    """The member of a JSON file's object that holds the list of records."""
+
+
+class TextSource:
+    """One text file. `records` and `records_in` give its records, `parse` a record's values by column name.
+
+    Raises InputError for a file that cannot be read as its layout says, naming line and remedy.
+    """
+
+    def __init__(self, path: str, layout: Layout, form: str = "", header: Sequence[str] | None = None):
+        self.path, self.layout = path, layout
+        self.form = form or _form(path, layout)
+        """lines, cells, list, member or columns: see `_form`."""
+        self.header: list[str] = list(header if header is not None else self._read_header())
+        """The column names of delimited text; empty for other formats."""
+
+    @classmethod
+    def at(cls, location: Mapping[str, Any], layout: Layout) -> Iterator[dict[str, Any]]:
+        """The values of the records at a location that `location` gave."""
+        source = cls(location["path"], replace(layout, format=location["format"]), location["form"], location["header"])
+        return map(source.parse, source.records_in(Span(**location["span"])))
+
+    def location(self, records: Sequence[Raw]) -> dict[str, Any]:
+        """Where consecutive records are, as JSON values."""
+        first, last = records[0], records[-1]
+        length = len(records) if self.form == "columns" else last.end - first.offset
+        span = asdict(Span(first.offset, length, first.line))
+        return {
+            "path": self.path,
+            "format": self.layout.format,
+            "form": self.form,
+            "header": self.header,
+            "span": span,
+        }
+
+    def content(self, records: Sequence[Raw]) -> list[bytes]:
+        """What decides the values of records, for a digest."""
+        content = [raw.data.rstrip(b"\r\n") for raw in records]
+        if self.layout.format not in SEPARATORS:
+            return content
+        header = [",".join(self.header).encode()]
+        # Tab-separated text had no quotes before this one was read as the csv module reads it.
+        quoted = self.layout.format == "tsv" and self.layout.quotes and any(b'"' in part for part in content)
+        return [*header, *content, *([b"quotes"] if quoted else [])]
 
     def records(self) -> Iterator[Raw]:
         """Every record of the file, in order."""
-        with _open(self.path) as file:
-            file.seek(self.start)
-            yield from self._split(file, self.start, self.line)
+        if self.form == "columns":
+            yield from self._column_rows(0, None)
+            return
+        with open_text(self.path) as file:
+            if self.form in ("list", "member"):
+                yield from json_lists.list_values(file, self.path, self.layout.records)
+            else:
+                named = self.form == "cells" and self.layout.header
+                yield from islice(self._split(file), 1 if named else 0, None)
 
     def records_in(self, span: Span) -> Iterator[Raw]:
         """The records of one byte range that begins and ends between records."""
-        with _open(self.path) as file:
-            file.seek(span.offset)
-            content = file.read(span.length)
-        if self.format == "json":
-            yield from _split_array(io.BytesIO(content), span.offset, span.line, self.path, opened=True)
-        else:
-            yield from self._split(io.BytesIO(content), span.offset, span.line)
+        if self.form == "columns":
+            return self._column_rows(span.offset, span.offset + span.length)
+        file = io.BytesIO(read_text(self.path, span.offset, span.length))
+        if self.form in ("list", "member"):
+            return json_lists.span_values(file, self.path, span.offset, span.line)
+        return self._split(file, span.offset, span.line)
 
     def parse(self, raw: Raw) -> dict[str, Any]:
         """The record's values by column name. Raises InputError naming file and line."""
-        text = self._decode(raw)
-        if self.format == "txt":
-            return {"url": text.strip()}
-        if self.format in ("csv", "tsv"):
-            return self._parse_cells(text, raw.line)
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            where = f"{error.msg}, character {error.pos + 1} of the record"
-            raise InputError(f"{self.path}:{raw.line}: this is not JSON ({where}). Correct it.") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{self.path}:{raw.line}: JSON that cannot be read ({error}). Correct it.") from error
+        if self.layout.format == "txt":
+            return {"url": decoded(raw, self.path).strip()}
+        if self.form == "cells":
+            return self._named(raw.value, raw.line)
+        value = raw.value
+        if value is None:
+            try:
+                value = json.loads(decoded(raw, self.path))
+            except json.JSONDecodeError as error:
+                where = f"{error.msg}, character {error.pos + 1} of the record"
+                raise InputError(f"{self.path}:{raw.line}: this is not JSON ({where}). Correct it.") from error
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{self.path}:{raw.line}: JSON that cannot be read ({error}). Correct it.") from error
+        if isinstance(value, list):
+            return {str(number): cell for number, cell in enumerate(value)}
         if not isinstance(value, dict):
-            raise InputError(f"{self.path}:{raw.line}: expected a JSON object, found {type(value).__name__}.")
+            found = "null" if value is None else type(value).__name__
+            raise InputError(f"{self.path}:{raw.line}: expected a JSON object, found {found}. Remove or correct it.")
         return value
 
-    def _split(self, file: BinaryIO, offset: int, line: int) -> Iterator[Raw]:
-        if self.format == "json":
-            return _split_array(file, offset, line, self.path, opened=False)
-        return _split_lines(file, offset, line, quoted=self.format == "csv")
+    def _split(self, file: BinaryIO, offset: int = 0, line: int = 1) -> Iterator[Raw]:
+        if self.form == "cells":
+            separator = self.layout.separator or SEPARATORS[self.layout.format]
+            return delimited.rows(file, self.path, separator, self.layout.quotes, offset, line)
+        return (raw for raw in delimited.lines(file, offset, line) if raw.data.strip())
 
-    def _read_header(self) -> tuple[int, int, list[str]]:
-        """(first byte after the header, its line, column names)."""
-        with _open(self.path) as file:
-            start = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
-            if self.format not in ("csv", "tsv"):
-                return start, 1, []
-            file.seek(start)
-            first = next(_split_lines(file, start, 1, quoted=self.format == "csv"), None)
+    def _column_rows(self, start: int, end: int | None) -> Iterator[Raw]:
+        for number, row in enumerate(_columns(self.path)[start:end], start):
+            yield Raw(1, number, json.dumps(row).encode(), row)
+
+    def _read_header(self) -> list[str]:
+        if self.form != "cells":
+            return []
+        with open_text(self.path) as file:
+            first = next(self._split(file), None)
         if first is None:
-            raise InputError(f"{self.path}: the file is empty; its first line must name the columns.")
-        following = first.line + first.data.count(b"\n")
-        return first.end, following, [name.strip() for name in self._cells(self._decode(first))]
+            what = "its first line must name the columns" if self.layout.header else "it has no row"
+            raise InputError(f"{self.path}: the file is empty; {what}.")
+        if not self.layout.header:
+            return [str(number) for number in range(len(first.value))]
+        return _distinct(_checked([name.strip() for name in first.value], self.path))
 
-    def _parse_cells(self, text: str, line: int) -> dict[str, Any]:
-        cells = self._cells(text)
+    def _named(self, cells: list[str], line: int) -> dict[str, Any]:
         if len(cells) != len(self.header):
+            first = "the header names" if self.layout.header else "the first row has"
             raise InputError(
-                f"{self.path}:{line}: {len(cells)} cells, but the header names {len(self.header)} columns "
-                f"({', '.join(self.header)}). Quote cells that contain the separator."
+                f"{self.path}:{line}: {len(cells)} cells, but {first} "
+                f"{len(self.header)} columns ({', '.join(self.header)}). Quote cells that contain the separator."
             )
         return dict(zip(self.header, cells, strict=True))
 
-    def _cells(self, text: str) -> list[str]:
-        if self.format == "tsv":
-            return text.rstrip("\r\n").split("\t")
-        # Longer than the whole text no cell is; the module's own limit is 131,072 characters, less than some alt texts.
-        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-        return next(csv.reader(io.StringIO(text, newline="")), [])
 
-    def _decode(self, raw: Raw) -> str:
-        try:
-            return raw.data.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{self.path}:{raw.line}: not UTF-8 ({error}). Convert the file to UTF-8.") from error
+def _form(path: str, layout: Layout) -> str:
+    """How the records of the file are cut.
 
-
-def _open(path: str) -> Any:
-    """The file as (decompressed) bytes; raises InputError when it is missing."""
-    opened = fsspec.open(path, "rb", compression="infer")
-    try:
-        return _Reader(opened, opened.open())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file. Check the path.") from error
-
-
-class _Reader:
-    """Keeps fsspec's handle alive next to the file it opened, and closes both."""
-
-    def __init__(self, handle: Any, file: Any):
-        self._handle, self._file = handle, file
-
-    def __enter__(self) -> Any:
-        return self._file
-
-    def __exit__(self, *error: object) -> None:
-        self._handle.close()
-
-
-def _split_lines(file: BinaryIO, offset: int, line: int, quoted: bool) -> Iterator[Raw]:
-    """Lines that are not blank; with `quoted`, a line break inside double quotes does not end a record (RFC 4180)."""
-    pending: list[bytes] = []
-    inside, first = False, line
-    for number, data in enumerate(file, line):
-        if not pending:
-            first = number
-        pending.append(data)
-        inside ^= quoted and data.count(b'"') % 2 == 1
-        if inside:
-            continue
-        record = b"".join(pending)
-        if record.strip():
-            yield Raw(first, offset, record)
-        offset += len(record)
-        pending = []
-    if pending:
-        yield Raw(first, offset, b"".join(pending))
-
-
-def _split_array(file: BinaryIO, offset: int, line: int, path: str, opened: bool) -> Iterator[Raw]:
-    """The values of one JSON list, without holding more than a chunk of it.
-
-    The bytes are scanned as Latin-1, where one byte is one character, so that positions in the text are
-    positions in the file; the structure of JSON is ASCII, so this finds the same values as UTF-8 would.
+    lines: a record per line; cells: a row of delimited text; list: the values of the JSON list that the file is;
+    member: those of a list in the object that the file is; columns: an object of lists, one per column.
+    Published files are named .json and .jsonl without much care, so the content decides.
     """
-    window = _Window(file, offset, line)
-    if not opened:
-        window.skip(" \t\r\n")
-        if window.next != "[":
-            raise InputError(
-                f"{path}: expected a JSON list, found {window.next or 'an empty file'!r}. "
-                "For one object per line, name the file .jsonl or set `format: jsonl`."
-            )
-        window.advance(1)
-    while True:
-        window.skip(" \t\r\n,")
-        if window.next in ("", "]"):
-            if not window.next and not opened:
-                raise InputError(f"{path}:{window.line}: the list has no closing bracket; the file was cut.")
-            return
-        text = window.value(path)
-        yield Raw(window.line, window.offset, text.encode("latin-1"))
-        window.advance(len(text))
+    if layout.format not in ("json", "jsonl"):
+        return "cells" if layout.format in SEPARATORS else "lines"
+    with open_text(path) as file:
+        head = file.read(1 << 20).lstrip()
+    if layout.records is not None:
+        return "member"
+    per_line = _value_per_line(head)
+    if head[:1] == b"[" and not per_line:
+        return "list"
+    if layout.format == "jsonl" or per_line:
+        return "lines"
+    if head[:1] != b"{":
+        found = repr(head[:1].decode(errors="replace")) if head else "an empty file"
+        raise InputError(
+            f"{path}: expected a JSON list, found {found}. For one object per line, name the file .jsonl or set "
+            "`format: jsonl`."
+        )
+    with open_text(path) as file:
+        members = json_lists.members(file, path)
+    sizes = {one.size if one.kind == "list" and one.items != "dict" else -1 for one in members.values()}
+    if len(sizes) == 1 and -1 not in sizes:
+        return "columns"
+    lists = {name: one.size for name, one in members.items() if one.kind == "list"}
+    which = ", ".join(f"{name} ({size})" for name, size in lists.items())
+    raise InputError(
+        f"{path}: expected a JSON list, found an object with {', '.join(list(members)[:10]) or 'no member'}"
+        f"{', ...' if len(members) > 10 else ''}. "
+        + (f"Say which of its lists holds the rows with `records: NAME`: {which}." if lists else "Put it into [ ].")
+    )
 
 
-class _Window:
-    """The text of a file from a moving position on: read in chunks, forgotten behind the position."""
-
-    def __init__(self, file: BinaryIO, offset: int, line: int):
-        self._file, self.offset, self.line = file, offset, line
-        self._text, self._place = "", 0
-        self._scan = json.JSONDecoder(strict=False).raw_decode
-        self._widen()
-
-    @property
-    def next(self) -> str:
-        """The character at the position; empty at the end of the file."""
-        return self._text[self._place : self._place + 1]
-
-    def skip(self, characters: str) -> None:
-        while self.next and self.next in characters:
-            self.advance(1)
-
-    def advance(self, length: int) -> None:
-        self.line += self._text.count("\n", self._place, self._place + length)
-        self.offset += length
-        self._place += length
-        if self._place == len(self._text):
-            self._widen()
-
-    def value(self, path: str) -> str:
-        """The text of the JSON value at the position; widens the window until the value is complete."""
-        while True:
-            try:
-                end = self._scan(self._text, self._place)[1]
-            except json.JSONDecodeError as error:
-                if not self._widen():
-                    raise InputError(f"{path}:{self.line}: this is not JSON ({error.msg}). Correct it.") from error
-                continue
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}:{self.line}: JSON that cannot be read ({error}). Correct it.") from error
-            # A number may go on beyond the window; an object, a list or a string that parsed is complete.
-            if end < len(self._text) or not self._widen():
-                return self._text[self._place : end]
-
-    def _widen(self) -> bool:
-        """Read as much as is left to scan, at least a chunk: doubling keeps one huge value linear."""
-        left = self._text[self._place :]
-        more = self._file.read(max(_CHUNK, len(left))).decode("latin-1")
-        self._text, self._place = left + more, 0
-        return bool(more)
+def _value_per_line(head: bytes) -> bool:
+    """Whether the first line is a JSON value of its own and another one begins behind it."""
+    first, _, rest = head.replace(b"\r\n", b"\n").replace(b"\r", b"\n").partition(b"\n")
+    if rest.lstrip()[:1] not in (b"{", b"["):
+        return False
+    try:
+        value = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    # Lists of rows behind one another are files that were joined, not rows.
+    if isinstance(value, list):
+        return not any(isinstance(item, dict) for item in value)
+    return isinstance(value, dict)
 
 
-def span_of(records: list[Raw]) -> Span:
-    """The byte range of consecutive records."""
-    first, last = records[0], records[-1]
-    return Span(first.offset, last.end - first.offset, first.line)
+@lru_cache(maxsize=1)
+def _columns(path: str) -> Sequence[dict[str, Any]]:
+    with open_text(path) as file:
+        content = json.loads(file.read())
+    return json_lists.columns_as_rows(content, path)
+
+
+def _checked(names: list[str], path: str) -> list[str]:
+    if any(name.startswith(("http://", "https://")) for name in names):
+        url = next(number for number, name in enumerate(names) if name.startswith(("http://", "https://")))
+        raise InputError(
+            f"{path}: the first line is to name the columns, and holds a row ({names[url]!r}). Set `header: false` and "
+            f"say what the columns are, counted from 0: `columns: {{url: {url}}}`."
+        )
+    other = next((mark for mark in ("\t", ";", "|", ",") if len(names) == 1 and mark in names[0]), None)
+    if other is not None:
+        raise InputError(
+            f"{path}: the header is one column, {names[0]!r}. Set `separator: {json.dumps(other)}` if it is several."
+        )
+    return names
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names that repeat get a number: caption, caption_2."""
+    distinct: list[str] = []
+    for name in names:
+        number, one = 1, name
+        while one in distinct:
+            number += 1
+            one = f"{name}_{number}"
+        distinct.append(one)
+    return distinct

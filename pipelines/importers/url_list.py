@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, image_table
 from pipelines.importers.files import expand, format_of
 from pipelines.importers.mapping import check_key, image_row, match, resolve
 from pipelines.importers.parquet import ParquetSource
-from pipelines.importers.records import TEXT_FORMATS, Span, TextSource, span_of
+from pipelines.importers.records import TEXT_FORMATS, Layout, TextSource
 from schemas.records import BASE, STORED_IMAGE
 
 TAKEN = frozenset((*BASE["images"].names, *(field.name for field in STORED_IMAGE)))
@@ -30,13 +29,27 @@ class UrlListConfig(Config):
     format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = Field(
         None, description="how the file is written; by default what its ending says"
     )
-    columns: dict[Target, str] = Field({}, description="our column: the list's column, where the names differ")
-    extra: dict[str, str] = Field(
+    header: Annotated[bool, Later()] = Field(
+        True, description="whether the first line of csv or tsv names the columns; else they are 0, 1, 2"
+    )
+    separator: Annotated[str | None, Later()] = Field(
+        None, min_length=1, max_length=1, description="between cells, where it is no comma or tab"
+    )
+    quotes: Annotated[bool, Later()] = Field(
+        True, description="whether cells may be quoted; false where a leading quote is plain text"
+    )
+    records: Annotated[str | None, Later()] = Field(
+        None, description="of a JSON object: the member that holds the list of rows"
+    )
+    columns: dict[Target, str | None] = Field(
+        {}, description="our column: the list's column, where the names differ; null leaves a column out"
+    )
+    extra: Annotated[dict[str, str], Later()] = Field(
         {}, description="further columns of the list to keep, as text (scores, hashes for --verify-hash): name: column"
     )
     source: str | None = Field(None, description="written into `source` where the list has no such column")
     license: str | None = Field(None, description="written into `license` where the list has no such column")
-    key_prefix: str = Field(
+    key_prefix: Annotated[str, Later()] = Field(
         "", description="put before every key, such as 2026-11-28/: lists of several days may then number their rows"
     )
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
@@ -49,9 +62,16 @@ class UrlListConfig(Config):
                 raise ValueError(f"{name!r} is a column of its own here; choose another name, such as {name}_of_list")
         return extra
 
-    def identity(self) -> dict[str, Any]:
-        """Without `extra` and `key_prefix` the rows are what they were before there were such options."""
-        return {k: value for k, value in super().identity().items() if k not in ("extra", "key_prefix") or value}
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _positions(cls, columns: Any) -> Any:
+        """Columns without names are given by number."""
+        if not isinstance(columns, dict):
+            return columns
+        return {name: str(column) if type(column) is int else column for name, column in columns.items()}
+
+    def layout(self, format: str) -> Layout:
+        return Layout(format, self.header, self.separator, self.quotes, self.records)
 
 
 class UrlList(Importer):
@@ -69,7 +89,7 @@ class UrlList(Importer):
     def __init__(self, config: UrlListConfig):
         super().__init__(config)
         self.config: UrlListConfig = config
-        self._columns: dict[Any, str] = {**config.columns, **config.extra}
+        self._columns: dict[Any, str | None] = {**config.columns, **config.extra}
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
@@ -87,8 +107,7 @@ class UrlList(Importer):
         if format == "parquet":
             values = ParquetSource(path).read(slice.location["row"], slice.rows)
         else:
-            source = TextSource(path, format)
-            values = [source.parse(raw) for raw in source.records_in(Span(**slice.location["span"]))]
+            values = list(TextSource.at(slice.location, self.config.layout(format)))
         first = slice.start if self.config.key_prefix else slice.first
         extra = [pa.field(name, pa.string()) for name in self.config.extra]
         return image_table([self._row(value, first + index) for index, value in enumerate(values)], extra)
@@ -103,16 +122,14 @@ class UrlList(Importer):
 
     def _text_slices(self, path: str, format: str, start: int, known: Sequence[int], seen: set[str]) -> Iterator[Slice]:
         """Reads the file once: every record is parsed, so that a broken one stops the import before it begins."""
-        source = TextSource(path, format)
+        source = TextSource(path, self.config.layout(format))
         columns: dict[str, str] = {}
         for records in cut(source.records(), known, self.config.rows_per_slice):
             for raw in records:
                 values = source.parse(raw)
                 columns = columns or resolve(self._columns, values, path)
                 check_key(values.get(columns.get("key", "")), f"{path}:{raw.line}", seen)
-            content = [",".join(source.header).encode(), *(raw.data.rstrip(b"\r\n") for raw in records)]
-            location = {"path": path, "format": format, "span": asdict(span_of(records))}
-            yield Slice(start, len(records), digest(start, *content), location)
+            yield Slice(start, len(records), digest(start, *source.content(records)), source.location(records))
             start += len(records)
 
     def _parquet_slices(

@@ -22,6 +22,7 @@ from pipelines.mix.pictures import ReadyPicture, Spool, stored
 from pipelines.mix.recipe import MixRecipe, MixSource
 from pipelines.mix.select import caption_rows, copies, refused_by
 from schemas.chat import Encoded, ImageRule, encode, get_template, load_tokenizer
+from schemas.chat.shapes import loose
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError, LavaBeamError
 from schemas.lookup import RowsByKey
@@ -141,6 +142,10 @@ class MixMaker(Maker[MixFragment]):
     def _measure(self, row: dict[str, Any]) -> str | None:
         """Count the row's tokens with the trainer's own code; the reason when it cannot be trained on."""
         sizes = [picture.size for picture in row["pictures"]]
+        lost = loose(row["messages"] or [])
+        if lost is not None:
+            self.context.log({"row": row["key"], CANNOT_ENCODE: lost})
+            return CANNOT_ENCODE
         try:
             row["encoded"] = encode(row["messages"] or [], sizes, self.template, self.tokenizer, self.rule)
         except LavaBeamError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from schemas.chat.shapes import PLACEHOLDER, Turn, image_paths, loose, parts_of, turns_of
 from schemas.chat.templates import Message, content_parts
 from schemas.errors import InputError
 
-PLACEHOLDER = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 
@@ -16,23 +16,36 @@ SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 def from_llava(
     row: dict[str, Any], where: str = "row", strict: bool = True, any_speaker: bool = False
 ) -> tuple[list[Message], list[str]]:
-    """Messages and image paths of one row. `to_llava` returns the same conversations, character by character, except
-    for text right after pictures that open a turn: there it starts a new line, as LLaVA's data do.
+    """Messages and image paths of one row, of any shape in schemas/chat/shapes.py.
 
-    A row without `image` has no pictures: `<image>` in its values stays text. Raises InputError, starting with `where`,
-    for a row of another shape, an unknown speaker and, when `strict`, different numbers of `<image>` and images (the
-    original trains such rows on the wrong picture, or on none). any_speaker: keep unknown speakers as roles.
+    `to_llava` returns the same conversations, character by character, except for text right after pictures that open
+    a turn: there it starts a new line, as LLaVA's data do. A row without pictures keeps `<image>` as text.
+
+    Raises InputError, starting with `where`, for a row of another shape, an unknown speaker and, when `strict`, for
+    different numbers of `<image>` and images (the original trains such rows on the wrong picture, or on none) and for
+    a question with a placeholder that shows nothing. any_speaker: keep unknown speakers as roles.
     """
-    turns = _turns(row, where)
-    images = image_paths(row, where)
-    messages: list[Message] = [
-        {"role": _role(turn, where, number, any_speaker), "content": _parts(turn["value"], bool(images))}
-        for number, turn in enumerate(turns)
-    ]
-    problem = mismatch(messages, images) if strict else None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: {type(row).__name__}; expected a row of LLaVA's JSON format.")
+    turns, images = turns_of(row, where), image_paths(row, where)
+    named: list[str] = []
+    messages = [_message(turn, where, number, any_speaker, bool(images), named) for number, turn in enumerate(turns)]
+    images = images or named
+    problem = (mismatch(messages, images) or loose(messages)) if strict else None
     if problem is not None:
         raise InputError(f"{where}: {problem}")
     return messages, images
+
+
+def _message(turn: Turn, where: str, number: int, any_speaker: bool, has_image: bool, named: list[str]) -> Message:
+    """A turn as a message; paths of pictures that its own parts name are added to `named`."""
+    role = _role(turn, where, number, any_speaker)
+    if isinstance(turn.content, str):
+        return {"role": role, "content": _parts(turn.content, has_image)}
+    parts, paths = parts_of(turn.content, where)
+    named += paths
+    content: list[Message] = [{"type": kind, "text": text if kind == "text" else None} for kind, text in parts]
+    return {"role": role, "content": content or [{"type": "text", "text": ""}]}
 
 
 def mismatch(messages: Sequence[Message], images: Sequence[str]) -> str | None:
@@ -57,44 +70,22 @@ def to_llava(messages: Sequence[Message], images: Sequence[str] = (), key: str |
     return row
 
 
-def image_paths(row: dict[str, Any], where: str = "row") -> list[str]:
-    """The images a row names: `image` is a path, a list of paths, null, or missing."""
-    image = row.get("image")
-    if image is None and row.get("images"):
-        raise InputError(f"{where}: its images are in `images`; LLaVA's rows name them in `image`. Rename the key.")
-    if image is None or image == "":
-        return []
-    found = [image] if isinstance(image, str) else image
-    if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
-        raise InputError(f"{where}: image is {image!r:.80}; expected a path or a list of paths.")
-    return found
-
-
-def _turns(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    turns = row.get("conversations") if isinstance(row, dict) else None
-    if turns == []:
-        raise InputError(f"{where}: its `conversations` are empty. Leave the row out.")
-    if not isinstance(turns, list):
-        found = f"keys {sorted(row)}" if isinstance(row, dict) else type(row).__name__
-        raise InputError(f"{where}: no list `conversations` ({found}). Expected a row of LLaVA's JSON format.")
-    return turns
-
-
-def _role(turn: Any, where: str, number: int, any_speaker: bool) -> str:
-    if not isinstance(turn, dict) or not isinstance(turn.get("value"), str) or "from" not in turn:
-        raise InputError(f"{where}: turn {number} is {turn!r:.80}; expected {{'from': ..., 'value': text}}.")
-    speaker = turn["from"]
+def _role(turn: Turn, where: str, number: int, any_speaker: bool) -> str:
+    speaker, content = turn
+    if not isinstance(content, str | list):
+        raise InputError(f"{where}: turn {number} is {content!r:.80}; expected text.")
     if not isinstance(speaker, str) or (speaker not in ROLES and not any_speaker):
         raise InputError(f"{where}: turn {number} is from {speaker!r}; expected human or gpt.")
     try:
-        turn["value"].encode()
+        if isinstance(content, str) and not content.isascii():
+            content.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{where}: turn {number} has an unpaired surrogate ({error}). Correct its text.") from error
     return ROLES.get(speaker, speaker)
 
 
 def _parts(value: str, has_image: bool) -> list[Message]:
-    if not has_image:
+    if not has_image or PLACEHOLDER not in value:
         return [{"type": "text", "text": value}]
     parts: list[Message] = []
     for number, piece in enumerate(value.split(PLACEHOLDER)):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from schemas.chat.images import ImageRule, Size
-from schemas.chat.llava_json import PLACEHOLDER, from_llava, mismatch
+from schemas.chat.llava_json import from_llava, mismatch
+from schemas.chat.shapes import loose
 from schemas.chat.templates import Message
 from schemas.errors import InputError
 from schemas.jsonfile import json_values
@@ -58,14 +59,26 @@ def _open_dataset(path: Path, rule: ImageRule | None) -> tuple[ImageRule, Iterat
     return rule, _dataset_rows(dataset)
 
 
-def _dataset_rows(dataset: Any) -> Iterator[Row]:
-    columns = ["key", "messages"] + (["widths", "heights"] if dataset.schema_name == "samples" else [])
+def _dataset_rows(dataset: Any) -> Iterator[Row | InputError]:
+    columns = [
+        "key",
+        "messages",
+        *(name for name in ("widths", "heights", "status", "detail") if name in dataset.columns),
+    ]
     for fragment in dataset.fragments:
         for batch in fragment.batches(columns):
             for values in batch.to_pylist():
-                sizes = list(zip(values["widths"], values["heights"], strict=True)) if "widths" in values else None
-                shows = any(part["type"] == "image" for message in values["messages"] for part in message["content"])
-                yield Row(values["key"], values["messages"], sizes, shows)
+                yield _dataset_row(values)
+
+
+def _dataset_row(values: dict[str, Any]) -> Row | InputError:
+    messages, status = values["messages"], values.get("status") or "ok"
+    if not messages:
+        detail = f" ({values['detail']})" if values.get("detail") else ""
+        return InputError(f"row {values['key']!r}: no messages, status {status}{detail}.")
+    sizes = list(zip(values["widths"], values["heights"], strict=True)) if "widths" in values else None
+    shows = any(part["type"] == "image" for message in messages for part in message["content"])
+    return Row(values["key"], messages, sizes, shows, None if shows else loose(messages))
 
 
 def _llava_rows(path: Path, images: str | None, any_speaker: bool) -> Iterator[Row | InputError]:
@@ -87,11 +100,8 @@ def _key(content: dict[str, Any], number: int) -> str:
 
 
 def _warning(messages: list[Message], paths: list[str]) -> str | None:
-    """A placeholder without an image is text: a row about placeholders, or more likely one that lost its image."""
-    texts = (part["text"] or "" for message in messages for part in message["content"])
-    if not paths and any(PLACEHOLDER in text for text in texts):
-        return f"its conversations contain {PLACEHOLDER}, but the row names no image, so it is treated as text."
-    return mismatch(messages, paths)
+    """Why an import would not take the row, which is shown as it is."""
+    return loose(messages) or mismatch(messages, paths)
 
 
 def _size(path: Path) -> Size:

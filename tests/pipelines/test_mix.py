@@ -123,6 +123,17 @@ def test_a_row_that_no_template_can_show_is_counted_and_named(folder):
     assert "row 'bad': the messages show 1 pictures, and 2 sizes" in note
 
 
+@pytest.mark.parametrize("question", ["<image>\nWhat?", "<video>\nWhat?"])
+def test_a_row_that_lost_what_it_shows_is_counted_and_named(folder, question):
+    lost = talk("lost", None)
+    lost["messages"][0]["content"][0]["text"] = question
+    talks = pa.Table.from_pylist([talk("good", None), lost], BASE["conversations"])
+    write_dataset(folder / "lost", "conversations", [talks])
+    made = run_mix(recipe(folder, source={"conversations": str(folder / "lost")}), folder / "mix", LOCAL)
+    assert (kept(folder), made.statuses) == (["talks/good"], {"taken": 1, "cannot_encode": 1})
+    assert "stands in its text" in made.notes[0]
+
+
 def test_a_source_that_gave_no_row_is_told_with_the_reasons(folder):
     made = run_mix(recipe(folder, source={"kinds": ["detailed"]}), folder / "mix", LOCAL)
     assert made.rows == 0

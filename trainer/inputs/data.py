@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from schemas.chat import Tokenizer, encode, get_template
+from schemas.chat.shapes import loose
 from schemas.dataset import Dataset
 from schemas.errors import InputError, LavaBeamError
 from trainer.inputs.pictures import prepare
@@ -81,6 +82,9 @@ class Samples:
 
     def _item(self, values: dict[str, Any]) -> Item:
         sizes = list(zip(values["widths"], values["heights"], strict=True))
+        lost = loose(values["messages"])
+        if lost is not None:
+            raise InputError(lost)
         length = self.max_length if self.cut else None
         rule = self.folder.rule
         encoded = encode(values["messages"], sizes, self.template, self.tokenizer, rule, max_length=length)

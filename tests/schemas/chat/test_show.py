@@ -67,9 +67,7 @@ def test_a_row_whose_pictures_and_placeholders_differ_is_marked(tmp_path: Path, 
     path = write(tmp_path / "rows.json", [lost, {**TEXT, "image": "a.jpg"}, GOOD])
     lines = [json.loads(line) for line in tokens_command(path, "v1", str(folder), as_json=True)]
     assert [row["image_tokens"] for row in lines] == [0, 0, 576]
-    assert lines[0]["warning"] == (
-        "its conversations contain <image>, but the row names no image, so it is treated as text."
-    )
+    assert lines[0]["warning"].startswith("<image> stands in its text, and the row names nothing")
     # A terminal cannot print an unpaired surrogate.
     assert lines[0]["id"] == "\\ud83d"
     assert lines[1]["warning"].startswith("1 images and 0 <image> in its conversations.")

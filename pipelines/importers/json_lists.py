@@ -1,0 +1,216 @@
+"""The values of a JSON list, read from a file of any size without holding more than a chunk of it.
+
+The list is the whole file, or one member of the object that the file holds (`annotations` of a COCO file). The file
+is read to its end: what follows the list, a comma that is missing or one too many are refused with their line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from pipelines.importers.delimited import Raw
+from schemas.errors import InputError
+
+_CHUNK = 1 << 20
+_BLANKS = " \t\r\n"
+_SEPARATOR = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
+_LONGEST_TOKEN = 16
+"""Characters of what the window's end can cut without being a string: `Infinity`, an escaped pair of surrogates."""
+
+
+class JsonText:
+    """The text of a file from a moving position on: read in chunks, forgotten behind the position."""
+
+    def __init__(self, file: BinaryIO, path: str, offset: int = 0, line: int = 1):
+        self.path, self.offset, self.line = path, offset, line
+        self._file, self._text, self._at = file, "", 0
+        self._bytes = codecs.getincrementaldecoder("utf-8")()
+        self._scan = json.JSONDecoder().raw_decode
+        self._widen()
+
+    @property
+    def next(self) -> str:
+        """The next character that is not blank; empty at the end of the file."""
+        while True:
+            blanks = self._at
+            while blanks < len(self._text) and self._text[blanks] in _BLANKS:
+                blanks += 1
+            self._advance(blanks - self._at)
+            if self._at < len(self._text) or not self._widen():
+                return self._text[self._at : self._at + 1]
+
+    def take(self, expected: str, after: str) -> str:
+        """Step over the next character, which is one of `expected`; raises InputError for another."""
+        if not self.next or self.next not in expected:
+            wanted = " or ".join(map(repr, expected))
+            raise self.error(f"{wanted} is expected {after}, found {self._found()}")
+        character = self.next
+        self._advance(1)
+        return character
+
+    def value(self) -> Raw:
+        """Step over the next value; it comes with its bytes and where they stand."""
+        if not self.next:
+            raise self.error("a value is expected here, found the end of the file")
+        while True:
+            try:
+                value, end = self._scan(self._text, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _LONGEST_TOKEN
+                if not (cut and self._widen()):
+                    line = self.line + self._text.count("\n", self._at, error.pos)
+                    raise InputError(f"{self.path}:{line}: this is not JSON ({error.msg}). Correct it.") from error
+                continue
+            except (ValueError, RecursionError) as error:
+                raise self.error(f"JSON that cannot be read ({error})") from error
+            # A number may go on beyond the window; an object, a list or a string that parsed is complete.
+            if end < len(self._text) or not self._widen():
+                break
+        text = self._text[self._at : end]
+        raw = Raw(self.line, self.offset, text.encode(), value)
+        self._at, self.line, self.offset = end, self.line + text.count("\n"), raw.end
+        return raw
+
+    def separated(self) -> bool:
+        """Step over a comma; False at the closing bracket, which is stepped over too. Raises InputError for others."""
+        found = _SEPARATOR.match(self._text, self._at)
+        if found and found.end() < len(self._text):  # else blanks may go on behind the window
+            self._advance(found.end() - self._at)
+            return found[1] == ","
+        return self.take(",]", "after a value") == ","
+
+    def end(self, after: str) -> None:
+        """Raises InputError unless nothing follows."""
+        if self.next:
+            raise self.error(
+                f"the file goes on behind {after} with {self._found()}. One file holds one value: split files that "
+                "were joined, or set `format: jsonl` for one value per line"
+            )
+
+    def error(self, what: str) -> InputError:
+        return InputError(f"{self.path}:{self.line}: {what}. Correct it.")
+
+    def _found(self) -> str:
+        return repr(self._text[self._at : self._at + 20]) if self.next else "the end of the file: it was cut"
+
+    def _advance(self, length: int) -> None:
+        passed = self._text[self._at : self._at + length]
+        self.line += passed.count("\n")
+        self.offset += length if passed.isascii() else len(passed.encode())
+        self._at += length
+
+    def _widen(self) -> bool:
+        """Read as much as is left to scan, at least a chunk: doubling keeps one huge value linear."""
+        left = self._text[self._at :]
+        data = self._file.read(max(_CHUNK, len(left)))
+        try:
+            more = self._bytes.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise self.error(f"not UTF-8 in the chunk that begins here ({error})") from error
+        self._text, self._at = left + more, 0
+        # A chunk may end within a character; only no bytes are the end.
+        return bool(data)
+
+
+def list_values(file: BinaryIO, path: str, member: str | None = None) -> Iterator[Raw]:
+    """The values of the list that the file holds, or of the list called `member` in its object.
+
+    Raises InputError, naming the line, for a file that holds something else.
+    """
+    text = JsonText(file, path)
+    if member is None:
+        yield from _values(text)
+        text.end("the list")
+        return
+    text.take("{", f"before the member {member!r}")
+    names: list[str] = []
+    for name in _members(text):
+        names.append(name)
+        if name != member:
+            _skip(text)
+        elif text.next == "[":
+            yield from _values(text)
+        else:
+            raise text.error(f"{member!r} is to be a list of rows, found {text._found()}")
+    text.end("the object")
+    if member not in names:
+        raise InputError(f"{path}: there is no member {member!r}. Members found: {', '.join(names) or 'none'}.")
+
+
+def span_values(file: BinaryIO, path: str, offset: int, line: int) -> Iterator[Raw]:
+    """The values of a part of a list that begins and ends with a value."""
+    text = JsonText(file, path, offset, line)
+    while text.next:
+        yield text.value()
+        if text.next:
+            text.take(",", "between two values")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of an object: `list`, `dict` or another type's name, how many items, and the first one's type."""
+
+    kind: str
+    size: int = 0
+    items: str = ""
+
+
+def members(file: BinaryIO, path: str) -> dict[str, Member]:
+    """The members of the object that the file holds. No member is held as a whole."""
+    text = JsonText(file, path)
+    text.take("{", "first")
+    found = {name: _skip(text) for name in _members(text)}
+    text.end("the object")
+    return found
+
+
+def _values(text: JsonText) -> Iterator[Raw]:
+    text.take("[", "before the first value")
+    if text.next == "]":
+        text.take("]", "")
+        return
+    yield text.value()
+    while text.separated():
+        yield text.value()
+
+
+def _members(text: JsonText) -> Iterator[str]:
+    """The names of an open object's members; the caller steps over each value before it asks for the next."""
+    if text.next == "}":
+        text.take("}", "")
+        return
+    while True:
+        name = text.value().value
+        if not isinstance(name, str):
+            raise text.error(f"a member's name is expected, found {str(name)[:20]!r}")
+        text.take(":", "after a member's name")
+        yield name
+        if text.take(",}", "after a member") == "}":
+            return
+
+
+def _skip(text: JsonText) -> Member:
+    """Step over a value, a list or object item by item."""
+    if text.next == "[":
+        size, items = 0, ""
+        for raw in _values(text):
+            size, items = size + 1, items or type(raw.value).__name__
+        return Member("list", size, items)
+    if text.next == "{":
+        text.take("{", "")
+        return Member("dict", sum(1 for _ in _members(text) if _skip(text)))
+    return Member(type(text.value().value).__name__)
+
+
+def columns_as_rows(columns: Any, path: str) -> Sequence[dict[str, Any]]:
+    """`{"url": [...], "caption": [...]}` (SBU) as rows; raises InputError when the lists are not of one length."""
+    lengths = {name: len(values) for name, values in columns.items() if isinstance(values, list)}
+    if len(lengths) < len(columns) or len(set(lengths.values())) != 1:
+        found = ", ".join(f"{name}: {lengths.get(name, 'no list')}" for name in columns)
+        raise InputError(f"{path}: columns of one length are expected, found {found}. Correct the file.")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,208 @@
+"""Rows of conversations in the shapes that people publish, as turns, images and a system text.
+
+| shape | keys | seen in |
+|---|---|---|
+| LLaVA | `conversations` of `{from, value}`, or of `{role, content}` | LLaVA, Cambrian, ALLaVA, OneVision |
+| messages | `messages` of `{role, content}`, content a text or a list of parts | OpenAI, TRL, LLaMA-Factory |
+| query | `query`, `response`, `history` of pairs | ms-swift |
+| texts | `texts` of `{user, assistant}` | the_cauldron |
+| instruction | `instruction`, `input`, `output`, `history` | Alpaca, LLaMA-Factory |
+| question | `question`, `answer` | plain VQA lists |
+
+Pictures are in `image` or `images`: a path, a list of paths, or objects with a `path`; a system text in `system` or
+`system_prompt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from schemas.errors import InputError
+
+PLACEHOLDER = "<image>"
+
+MEDIA_KEYS = ("video", "videos", "audio", "audios")
+"""Keys of media that are not trained on here: without them such a row would pass for text."""
+
+PICTURE_KEYS = ("img", "imgs", "image_path", "image_paths", "image_file", "img_path", "picture", "pictures")
+"""Keys that name a picture elsewhere and are not read here."""
+
+MEDIA_PLACEHOLDERS = ("<video>", "<audio>")
+
+_TURN_KEYS = ("conversations", "messages", "query", "response", "history", "texts", "instruction", "input", "output")
+KEPT_KEYS = frozenset(("id", *_TURN_KEYS, "question", "answer", "image", "images", "system", "system_prompt"))
+"""Keys whose values are read; all others of a row are left behind."""
+
+
+class Turn(NamedTuple):
+    """`content` is a text, with PLACEHOLDER where a picture is shown, or a list of parts as in OpenAI's messages."""
+
+    speaker: Any
+    content: Any
+
+
+def turns_of(row: Mapping[str, Any], where: str) -> list[Turn]:
+    """The turns of a row of any known shape, its system text first. Raises InputError for a row of another shape."""
+    read = next((read for key, read in _SHAPES.items() if row.get(key) is not None), None)
+    if read is None:
+        raise InputError(
+            f"{where}: no list `conversations` (keys {sorted(map(str, row))}), nor {', '.join(list(_SHAPES)[1:])}. "
+            "Expected a row of LLaVA's JSON format."
+        )
+    _check_media(row, where)
+    turns = read(row, where)
+    system = next((row[key] for key in ("system", "system_prompt") if row.get(key)), None)
+    if isinstance(system, str) and not (turns and turns[0].speaker == "system"):
+        turns.insert(0, Turn("system", system))
+    return turns
+
+
+def image_paths(row: Mapping[str, Any], where: str = "row") -> list[str]:
+    """The pictures that a row names, in order; raises InputError for what names none that can be looked up."""
+    image = row.get("image") if row.get("image") not in (None, "") else row.get("images")
+    if image is None or image in ("", []):
+        return []
+    found = image if isinstance(image, list) else [image]
+    return [_path(one, where) for one in found]
+
+
+def unread_keys(row: Mapping[str, Any]) -> set[str]:
+    """Keys with a value that is left behind."""
+    return {key for key, value in row.items() if key not in KEPT_KEYS and value not in (None, "", [], {})}
+
+
+def loose(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is wrong with a question that holds the placeholder of a picture, video or sound as plain text, if one does.
+
+    Answers may speak of placeholders; a question that does so has lost what it is about.
+    """
+    for message in messages:
+        for part in message["content"] if message["role"] != "assistant" else ():
+            text = part.get("text")
+            if text and "<" in text:
+                found = next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in text), None)
+                if found is not None:
+                    return (
+                        f"{found} stands in its text, and the row names nothing that it could show. Name it, or leave "
+                        "the row out."
+                    )
+    return None
+
+
+def _path(image: Any, where: str) -> str:
+    if isinstance(image, Mapping) and isinstance(image.get("path"), str) and image["path"]:
+        image = image["path"]
+    if not isinstance(image, str):
+        raise InputError(f"{where}: image is {image!r:.80}; expected a path or a list of paths.")
+    if image.startswith("data:"):
+        raise InputError(
+            f"{where}: the picture stands in the row itself (a data URL). Save it to a file, and name that."
+        )
+    return image
+
+
+def _check_media(row: Mapping[str, Any], where: str) -> None:
+    media = next((key for key in MEDIA_KEYS if row.get(key)), None)
+    if media is not None:
+        raise InputError(f"{where}: it has {media!r}, which is not trained on here. Leave the row out.")
+    named = next((key for key in PICTURE_KEYS if row.get(key)), None)
+    if named is not None and not row.get("image") and not row.get("images"):
+        raise InputError(f"{where}: its picture is named in {named!r}, which is not read. Rename the key to `image`.")
+
+
+def _listed(row: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    turns = row[key]
+    if turns == []:
+        raise InputError(f"{where}: its `{key}` are empty. Leave the row out.")
+    if not isinstance(turns, list):
+        raise InputError(f"{where}: no list `{key}`, but {type(turns).__name__}. Expected a list of turns.")
+    return turns
+
+
+def _conversations(row: Mapping[str, Any], where: str) -> list[Turn]:
+    return [_turn(turn, where, number) for number, turn in enumerate(_listed(row, "conversations", where))]
+
+
+def _messages(row: Mapping[str, Any], where: str) -> list[Turn]:
+    return [_turn(turn, where, number) for number, turn in enumerate(_listed(row, "messages", where))]
+
+
+def _turn(turn: Any, where: str, number: int) -> Turn:
+    if isinstance(turn, dict):
+        if "from" in turn and "value" in turn:
+            return Turn(turn["from"], turn["value"])
+        if "role" in turn and "content" in turn:
+            return Turn(turn["role"], turn["content"])
+    raise InputError(f"{where}: turn {number} is {turn!r:.80}; expected {{'from': ..., 'value': text}}.")
+
+
+def _texts(row: Mapping[str, Any], where: str) -> list[Turn]:
+    """the_cauldron's pairs: the pictures stand before the first question, without a placeholder."""
+    turns: list[Turn] = []
+    for number, pair in enumerate(_listed(row, "texts", where)):
+        if not isinstance(pair, dict) or "user" not in pair or "assistant" not in pair:
+            raise InputError(f"{where}: texts {number} is {pair!r:.80}; expected user and assistant.")
+        turns += [Turn("user", pair["user"]), Turn("assistant", pair["assistant"])]
+    return _with_pictures(row, turns)
+
+
+def _pairs(row: Mapping[str, Any], where: str, last: tuple[Any, Any]) -> list[Turn]:
+    """Turns of a `history` of [question, answer] pairs and of the last pair."""
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise InputError(f"{where}: history is {history!r:.80}; expected pairs of question and answer.")
+    return [turn for asked, said in (*history, last) for turn in (Turn("user", asked), Turn("assistant", said))]
+
+
+def _query(row: Mapping[str, Any], where: str) -> list[Turn]:
+    return _pairs(row, where, (row["query"], row.get("response")))
+
+
+def _instruction(row: Mapping[str, Any], where: str) -> list[Turn]:
+    asked = row["instruction"]
+    if isinstance(asked, str) and isinstance(row.get("input"), str) and row["input"]:
+        asked = f"{asked}\n{row['input']}"
+    return _pairs(row, where, (asked, row.get("output")))
+
+
+def _question(row: Mapping[str, Any], where: str) -> list[Turn]:
+    return _with_pictures(row, [Turn("user", row["question"]), Turn("assistant", row.get("answer"))])
+
+
+def _with_pictures(row: Mapping[str, Any], turns: list[Turn]) -> list[Turn]:
+    """The first question with its pictures in front, where these shapes leave them out."""
+    missing = len(image_paths(row))
+    first = turns[0].content if turns else None
+    if missing and isinstance(first, str) and not any(PLACEHOLDER in str(turn.content) for turn in turns):
+        turns[0] = Turn("user", f"{PLACEHOLDER}\n" * missing + first)
+    return turns
+
+
+_SHAPES = {
+    "conversations": _conversations,
+    "messages": _messages,
+    "query": _query,
+    "texts": _texts,
+    "instruction": _instruction,
+    "question": _question,
+}
+
+
+def parts_of(content: Sequence[Any], where: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Parts of a message as ("text", text) and ("image", ""), and the paths of pictures that parts name themselves."""
+    parts: list[tuple[str, str]] = []
+    paths: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            parts.append(("text", part["text"]))
+        elif kind in ("image", "image_url"):
+            parts.append(("image", ""))
+            named = part.get("image_url", part.get("image"))
+            named = named.get("url") if isinstance(named, Mapping) and "url" in named else named
+            if named is not None:
+                paths.append(_path(named, where))
+        else:
+            raise InputError(f"{where}: a part of a message is {part!r:.80}; expected text or image.")
+    return parts, paths

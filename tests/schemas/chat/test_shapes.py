@@ -1,0 +1,166 @@
+"""Conversations as people publish them: what is read, and what is refused with its reason."""
+
+import pytest
+
+from schemas.chat.llava_json import from_llava
+from schemas.chat.shapes import unread_keys
+from schemas.errors import InputError
+
+ASKED = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
+IMAGE = {"type": "image", "text": None}
+
+
+def text(content):
+    return {"type": "text", "text": content}
+
+
+def said(*turns):
+    """Messages of alternating speakers; a list is a message's parts."""
+    return [
+        {"role": ("user", "assistant")[number % 2], "content": turn if isinstance(turn, list) else [text(turn)]}
+        for number, turn in enumerate(turns)
+    ]
+
+
+SHOWN = said([IMAGE, text("\nWhat?")], "It.")
+ONE_LINE = said([IMAGE, text("What?")], "It.")
+
+
+@pytest.mark.parametrize(
+    ("row", "messages", "images"),
+    [
+        ({"image": "a.jpg", "conversations": ASKED}, SHOWN, ["a.jpg"]),
+        ({"image": ["a.jpg"], "conversations": ASKED}, SHOWN, ["a.jpg"]),
+        ({"images": ["a.jpg"], "conversations": ASKED}, SHOWN, ["a.jpg"]),
+        ({"image": "", "images": "a.jpg", "conversations": ASKED}, SHOWN, ["a.jpg"]),
+        ({"image": {"path": "a.jpg", "bytes": None}, "conversations": ASKED}, SHOWN, ["a.jpg"]),
+        ({"image": "https://a/b.jpg", "conversations": ASKED}, SHOWN, ["https://a/b.jpg"]),
+        (
+            {"image": ["a", "b"], "conversations": [{"from": "human", "value": "<image><image>Same?"}, ASKED[1]]},
+            said([IMAGE, IMAGE, text("Same?")], "It."),
+            ["a", "b"],
+        ),
+        (
+            {
+                "image": "a",
+                "conversations": [
+                    {"role": "user", "content": "<image>What?"},
+                    {"role": "assistant", "content": "It."},
+                ],
+            },
+            ONE_LINE,
+            ["a"],
+        ),
+        (
+            {
+                "images": ["a"],
+                "messages": [
+                    {"role": "user", "content": "<image>What?"},
+                    {"role": "assistant", "content": "It."},
+                ],
+            },
+            ONE_LINE,
+            ["a"],
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "image_url", "image_url": {"url": "a.jpg"}},
+                            {"type": "text", "text": "What?"},
+                        ],
+                    },
+                    {"role": "assistant", "content": "It."},
+                ]
+            },
+            ONE_LINE,
+            ["a.jpg"],
+        ),
+        (
+            {
+                "images": ["a"],
+                "messages": [
+                    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
+                    {"role": "assistant", "content": [{"type": "text", "text": "It."}]},
+                ],
+            },
+            ONE_LINE,
+            ["a"],
+        ),
+        ({"query": "<image>What?", "response": "It.", "images": ["a"]}, ONE_LINE, ["a"]),
+        (
+            {"query": "And?", "response": "So.", "history": [["Hi", "Yo"]]},
+            said("Hi", "Yo", "And?", "So."),
+            [],
+        ),
+        ({"image": "a", "question": "What?", "answer": "It."}, SHOWN, ["a"]),
+        (
+            {
+                "images": ["a", "b"],
+                "texts": [{"user": "Same?", "assistant": "No."}, {"user": "Why?", "assistant": "So."}],
+            },
+            said([IMAGE, text("\n"), IMAGE, text("\nSame?")], "No.", "Why?", "So."),
+            ["a", "b"],
+        ),
+        ({"instruction": "Sort", "input": "b a", "output": "a b"}, said("Sort\nb a", "a b"), []),
+        ({"instruction": "Hi", "input": "", "output": "Yo"}, said("Hi", "Yo"), []),
+        ({"image": None, "conversations": [{"from": "human", "value": "Hi"}, ASKED[1]]}, said("Hi", "It."), []),
+        ({"image": "", "conversations": [{"from": "human", "value": "Hi"}, ASKED[1]]}, said("Hi", "It."), []),
+        (
+            {"system": "Be brief.", "image": "a", "conversations": ASKED},
+            [{"role": "system", "content": [text("Be brief.")]}, *SHOWN],
+            ["a"],
+        ),
+        (
+            {"system_prompt": "Be brief.", "query": "Hi", "response": "Yo"},
+            [{"role": "system", "content": [text("Be brief.")]}, *said("Hi", "Yo")],
+            [],
+        ),
+        (
+            {"system": "Other.", "conversations": [{"from": "system", "value": "Be brief."}, *ASKED], "image": "a"},
+            [{"role": "system", "content": [text("Be brief.")]}, *SHOWN],
+            ["a"],
+        ),
+    ],
+)
+def test_shapes_that_are_read(row, messages, images):
+    assert from_llava(row) == (messages, images)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"video": "a.mp4", "conversations": ASKED}, "row: it has 'video', which is not trained on here"),
+        ({"audio": "a.wav", "query": "Hi", "response": "Yo"}, "it has 'audio'"),
+        ({"img": "a.jpg", "conversations": ASKED}, "its picture is named in 'img'.* Rename the key to `image`"),
+        ({"image_path": "a.jpg", "conversations": ASKED}, "named in 'image_path'"),
+        ({"conversations": ASKED}, "<image> stands in its text"),
+        ({"conversations": [{"from": "human", "value": "<video>\nWhat?"}, ASKED[1]]}, "<video> stands in its text"),
+        ({"image": "a", "conversations": [{"from": "human", "value": "What?"}, ASKED[1]]}, "1 images and 0 <image>"),
+        ({"image": "data:image/png;base64,iVBO", "conversations": ASKED}, "a data URL"),
+        ({"image": "a", "conversatons": ASKED}, "no list `conversations`"),
+        ({"messages": [{"role": "user"}]}, "turn 0 is {'role': 'user'}"),
+        ({"messages": [{"role": "tool", "content": "1"}]}, "turn 0 is from 'tool'"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "a part of a message is {'type': 'video'}"),
+        ({"query": "Hi", "response": None}, "turn 1 is None"),
+        ({"query": "Hi", "response": "Yo", "history": ["Hi"]}, "history is"),
+        ({"texts": [{"user": "Hi"}]}, "texts 0 is"),
+    ],
+)
+def test_rows_that_would_be_trained_on_without_what_they_show_are_refused(row, message):
+    with pytest.raises(InputError, match=message):
+        from_llava(row)
+
+
+def test_a_placeholder_in_an_answer_is_text():
+    messages, _ = from_llava(
+        {"conversations": [{"from": "human", "value": "Which tag?"}, {"from": "gpt", "value": "<image>"}]}
+    )
+    assert messages == said("Which tag?", "<image>")
+
+
+def test_keys_with_a_value_that_is_left_behind_are_named():
+    row = {"id": 1, "conversations": ASKED, "image": "a", "model": "", "score": 0.5, "tags": [], "source": "x"}
+    assert unread_keys(row) == {"score", "source"}
