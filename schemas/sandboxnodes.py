@@ -90,5 +90,5 @@ def _static(node: nodes.Node) -> int:
     return sum(len(part.data) for part in node.find_all(nodes.TemplateData))
 
 
-def _filter(value: nodes.Expr, name: str, *options: nodes.Expr) -> nodes.Filter:
+def _filter(value: Any, name: str, *options: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(value, name, list(options), [], None, None, lineno=value.lineno)

@@ -102,7 +102,7 @@ class _Pool:
         """Once in a process: a proxy reads along with what is sent."""
         if route and route not in self._said:
             self._said.add(route)
-            print(f"lavabeam: {route}", file=sys.stderr, flush=True)
+            print(route, file=sys.stderr, flush=True)
 
     def _call(self, coroutine: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result(timeout)

@@ -209,7 +209,8 @@ def _decoded(body: bytes, response: aiohttp.ClientResponse) -> str:
             )
         charset = "utf-8"
     try:
-        return body.decode(charset, errors)
+        # RFC 8259 lets readers pass over a byte order mark.
+        return body.decode("utf-8-sig" if charset in ("utf-8", "utf8") else charset, errors)
     except UnicodeDecodeError as error:
         raise MalformedResponse(f"the reply is not {charset} text: {error.reason} at byte {error.start}") from error
 

@@ -17,7 +17,7 @@ from schemas.sandbox import Sandbox, TemplateFault
 class _Generation(Extension):
     """`{% generation %}...{% endgeneration %}`, by which transformers finds answers: here only its content."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

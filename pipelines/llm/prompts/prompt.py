@@ -91,7 +91,7 @@ class Prompt(StrictModel):
         return _program(self.system if part == "system" else self.user, names)
 
     def _rendered(self, part: Literal["system", "user"], values: Mapping[str, Any]) -> str:
-        shown = {name: values.get(name) if name in self.shows else None for name in _KNOWN}
+        shown: dict[str, Any] = {name: values.get(name) if name in self.shows else None for name in _KNOWN}
         try:
             return self.compile(part).render({**values, **shown}).strip()
         except TemplateFault as fault:

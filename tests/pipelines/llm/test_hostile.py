@@ -168,6 +168,7 @@ def test_compressed_replies_and_other_charsets_are_read(tmp_path):
         reply(zlib.compress(body), Content_Encoding="deflate"),
         reply(raw_deflate.compress(body) + raw_deflate.flush(), Content_Encoding="deflate"),
         reply(body, Content_Encoding="identity"),
+        reply(b"\xef\xbb\xbf" + body),
         reply(json.dumps(OK).encode("utf-16"), Content_Type="application/json; charset=UTF-16"),
         reply(body, Content_Type='application/json; charset="UTF-8"'),
     ]
