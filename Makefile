@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-dags test-dataflow bench lint airflow airflow-up clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test test-dags test-dataflow bench fuzz lint airflow airflow-up clean
 
 demo: .venv/demo.installed
 	$(BIN)/lavabeam demo
@@ -30,6 +32,11 @@ lint: .venv/dev.installed
 
 bench: .venv/dev.installed
 	$(BIN)/python bench/all.py
+
+# All fuzz benches, one after the other, FUZZ_SECONDS seconds each; ends with an error when one finds a fault.
+fuzz: .venv/dev.installed
+	@failed=0; for file in bench/fuzz_*.py; do name=$$(basename $$file .py); echo "== $$name"; \
+	$(BIN)/python -m bench.$$name --seconds $(FUZZ_SECONDS) || failed=1; done; exit $$failed
 
 .venv/bin/pip:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'lavabeam needs Python 3.11 or newer: make PYTHON=...')"

@@ -80,12 +80,14 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=200_000, help="mutated pictures in all")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so long")
+    parser.add_argument("--count", type=int, help="mutated pictures in all: 200,000, or without end with --seconds")
+    parser.add_argument("--seconds", type=float, help="end after so long")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="a folder for the inputs of faults")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.count = options.count or (200_000 if options.seconds is None else sys.maxsize)
+    return options
 
 
 def fuzz(number: int, options: argparse.Namespace) -> dict[str, Tally]:
@@ -100,7 +102,7 @@ def fuzz(number: int, options: argparse.Namespace) -> dict[str, Tally]:
         list(doors(whole[0]))
     names = list(originals)
     tallies = {name: Tally() for name in names}
-    ends = time.monotonic() + options.seconds
+    ends = time.monotonic() + (options.seconds or float("inf"))
     for picture in range(number, options.count, options.processes):
         if time.monotonic() > ends:
             break
