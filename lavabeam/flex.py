@@ -42,7 +42,8 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
     Raises InputError without a recipe, or without an image.
     """
-    given = dict(word.removeprefix("--").partition("=")[::2] for word in arguments)
+    names = [word.removeprefix("--").partition("=")[0] for word in arguments]
+    given = {name: word.partition("=")[2] for name, word in zip(names, arguments, strict=True)}
     given.setdefault("image", given.get("sdk_container_image", ""))
     for name in ("recipe", "image", *sorted(SAID_BY_DATAFLOW)):
         if not given.get(name):
@@ -50,7 +51,7 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
                 f"flex template: the parameter {name!r} is missing. Give it when the template is launched."
             )
     ours = {str(param.name) for param in parameters()}
-    flags = [f"--{name}={value}" for name, value in given.items() if name not in ours]
+    flags = [word for name, word in zip(names, arguments, strict=True) if name not in ours]
     if "sdk_container_image" not in given:
         flags.append(f"--sdk_container_image={given['image']}")
     places = [word for name in sorted(SAID_BY_DATAFLOW) for word in (f"--{name.replace('_', '-')}", given[name])]

@@ -253,14 +253,19 @@ def test_a_launched_template_describes_one_job_of_one_worker(tmp_path):
         "template_location": "gs://b/job_object",
         "sdk_container_image": "r/lavabeam:1",
         "dataflow_endpoint": cloud.dataflow.url,
-        "no_auth": "true",
     }
-    words = [f"--{name}={value}" for name, value in launched.items()]
+    words = [
+        *(f"--{name}={value}" for name, value in launched.items()),
+        "--no_auth",
+        "--experiments=a",
+        "--experiments=b",
+    ]
     command = [sys.executable, "-m", "lavabeam.flex", *words]
     subprocess.run(command, cwd=ROOT, env=cloud.environment, check=True, timeout=300)
     job = json.loads(cloud.buckets.get(("b", "job_object")).content)
     (pool,) = job["environment"]["workerPools"]
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
+    assert {"a", "b", "no_use_multiple_sdk_containers"} <= set(job["environment"]["experiments"])
     assert [one["containerImage"] for one in pool["sdkHarnessContainerImages"]] == ["r/lavabeam:1"]
     assert not cloud.dataflow.jobs
     cloud.close()

@@ -122,6 +122,5 @@ def test_a_cap_leaves_the_rest_for_another_run(tmp_path):
 
 
 def test_a_misspelt_prompt_is_told():
-    config = EndpointCaptionConfig(model="m", provider="test", base_url="http://localhost/v1", prompt="captoin")
     with pytest.raises(InputError, match="Did you mean 'caption'"):
-        Endpoint(config)
+        EndpointCaptionConfig(model="m", provider="test", base_url="http://localhost/v1", prompt="captoin")
