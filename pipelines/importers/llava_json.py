@@ -33,7 +33,7 @@ class LlavaJsonConfig(Config):
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
 
-class LlavaJson(Importer):
+class LlavaJson(Importer[LlavaJsonConfig]):
     """One conversation per row; ids repeat in published files, so a key is the row's number and its id.
 
     A row of another shape keeps its place with `bad_conversation`, one without its picture with `no_image`.
@@ -43,10 +43,6 @@ class LlavaJson(Importer):
     version = 1
     makes = "conversations"
     Config = LlavaJsonConfig
-
-    def __init__(self, config: LlavaJsonConfig):
-        super().__init__(config)
-        self.config: LlavaJsonConfig = config
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]

@@ -51,7 +51,7 @@ class UrlListConfig(Config):
         return {name: value for name, value in super().identity().items() if name != "extra" or value}
 
 
-class UrlList(Importer):
+class UrlList(Importer[UrlListConfig]):
     """Rows of a url list become rows of `images`, none dropped: a row without a URL keeps its place.
 
     Without a `key` column a row's key is its number in the list.
@@ -64,7 +64,6 @@ class UrlList(Importer):
 
     def __init__(self, config: UrlListConfig):
         super().__init__(config)
-        self.config: UrlListConfig = config
         self._columns: dict[Any, str] = {**config.columns, **config.extra}
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
