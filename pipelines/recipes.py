@@ -217,7 +217,7 @@ class StepLine:
             estimate=self.estimate,
         )
 
-    def step(self, retry: str = "") -> Any:
+    def step(self, retry: str = "") -> Step:
         """Made for the check, and again when its turn comes: it may look at what earlier lines have made."""
         options = self.options
         if own_words(self.kind, retry):

@@ -12,9 +12,8 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
 
 Row = tuple[str, str, str, str]
 """Key, value, default, meaning."""
@@ -162,7 +161,7 @@ def _default(field: FieldInfo) -> str:
 
 def _flow(value: Any) -> str:
     """A value as YAML on one line."""
-    plain = to_jsonable_python(value, inf_nan_mode="constants")
+    plain = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants")).dump_python(value, mode="json")
     text = yaml.safe_dump(plain, default_flow_style=True, width=10_000, sort_keys=False)
     return text.rstrip().removesuffix("...").strip()
 

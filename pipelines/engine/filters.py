@@ -23,7 +23,7 @@ IMAGE = "image"
 _OWN = ("ok", "no_image", "undecodable", "no_score")
 
 
-class FilterStep(Step[Any]):
+class FilterStep(Step[Config]):
     """Adds the score of `score` as a column of the step's name, float32; null where there is none.
 
     Statuses: `ok`; `no_image` for a row without picture bytes, which `score` never sees; `undecodable` for a picture

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 from pipelines.engine.makers import ImportMaker, Task
 from pipelines.engine.preview import Preview
 from pipelines.engine.runners import Runner
-from pipelines.engine.source import Source
+from pipelines.engine.source import Source, SourceSlice
 from pipelines.engine.sources import described, find_source, known_sources, named, plan_of, rule_of, source_of
 from pipelines.engine.summary import RunSummary
 from pipelines.engine.work import Work
@@ -101,12 +100,12 @@ def _placed(importer: Source, work: Work, other: Other) -> tuple[list[SourceEntr
     )
 
 
-def _add_slices(work: Work, importer: Source, slices: Sequence[Any], source_number: int) -> None:
+def _add_slices(work: Work, importer: Source, slices: Sequence[SourceSlice], source_number: int) -> None:
     for number, slice_ in enumerate(slices):
         plan = plan_of(importer, slice_, source_number)
         name = f"{number:04d}-{plan[:8]}" if source_number == 0 else f"s{source_number + 1}-{number:04d}-{plan[:8]}"
         empty = FragmentEntry(id=name, rows=slice_.rows, files={})
-        placed = replace(slice_, offset=source_number * ROW_NUMBERS)
+        placed = slice_.placed(source_number * ROW_NUMBERS)
         work.add(work.present.get(name, empty), plan, {}, frozenset(), source=placed, rows=slice_.rows)
 
 

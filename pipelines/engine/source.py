@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import pyarrow as pa
 
+from pipelines.engine.step import Config
 from schemas.entries import StatusRule
 
 
@@ -24,6 +25,9 @@ class SourceSlice(HasRows, Protocol):
     @property
     def digest(self) -> str: ...
 
+    def placed(self, offset: int) -> Self:
+        """The same rows, with `offset` added to row numbers that become keys."""
+
 
 class Source(Protocol):
     """A source of rows, cut into slices. `rows` runs in workers."""
@@ -33,8 +37,8 @@ class Source(Protocol):
     makes: ClassVar[str]
     located_by: ClassVar[tuple[str, ...]]
 
-    config: Any
-    """A `Config`, each importer's own."""
+    @property
+    def config(self) -> Config: ...
 
     @property
     def status_column(self) -> str: ...

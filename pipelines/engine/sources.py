@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from pipelines.engine.source import Source, SourceSlice
 from schemas.dataset import Dataset
@@ -90,11 +89,11 @@ def find_source(importer: Source, sources: Sequence[SourceEntry], present: Seque
     return None
 
 
-def _same(value: Any, other: Any) -> bool:
+def _same(value: object, other: object) -> bool:
     return value == other or (_listed(value) == _listed(other) != [])
 
 
-def _listed(path: Any) -> list[str]:
+def _listed(path: object) -> list[str]:
     """One path or several, each from the root on where it is a local one."""
     paths = [path] if isinstance(path, str) else path if isinstance(path, list) else []
     return [one if "://" in one else os.path.abspath(one) for one in paths]

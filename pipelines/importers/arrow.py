@@ -25,7 +25,7 @@ class ArrowSource:
         self.rows: int = self._table.num_rows
         self.columns: list[str] = self._table.column_names
 
-    def values(self, column: str) -> Iterator[Any]:
+    def values(self, column: str) -> Iterator[object]:
         """One column of the whole file."""
         for batch in self._table.select([column]).to_batches():
             yield from batch.column(0).to_pylist()

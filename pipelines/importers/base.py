@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain, islice, repeat
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import pyarrow as pa
 
-from pipelines.engine.step import Config
+from pipelines.engine.step import C
 from schemas.entries import StatusRule
 from schemas.records import BASE
 from schemas.standing import NOT_OK, OK
@@ -59,20 +59,24 @@ class Slice:
     offset: int = 0
     """Added to row numbers that become keys, so that those of several sources of a dataset differ."""
 
+    def placed(self, offset: int) -> Self:
+        """The same rows, with another offset."""
+        return replace(self, offset=offset)
+
     @property
     def first(self) -> int:
         """The number of the first row, for keys."""
         return self.start + self.offset
 
 
-class Importer(ABC):
+class Importer(ABC, Generic[C]):
     """Subclass it, set the four class attributes, write `slices` and `rows`."""
 
     name: ClassVar[str]
     version: ClassVar[int]
     makes: ClassVar[str]
     """The schema of the rows: `images` or `conversations`."""
-    Config: ClassVar[type[Config]]
+    Config: type[C]
     located_by: ClassVar[tuple[str, ...]] = ("path",)
     """The options that say which source it is; two imports that agree in them mean the same one."""
     statuses: ClassVar[type[StrEnum]] = ImportStatus
@@ -80,7 +84,7 @@ class Importer(ABC):
     leaves_out: ClassVar[frozenset[str]] = frozenset(ImportStatus) - {ImportStatus.ok, ImportStatus.bad_value}
     """Statuses of rows that nobody can use (schemas/standing.py); `standing.NOT_OK` for all but `ok`."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: C):
         self.config = config
 
     def __reduce__(self) -> tuple:

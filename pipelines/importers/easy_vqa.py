@@ -53,7 +53,7 @@ class EasyVqaConfig(Config):
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
 
-class EasyVqa(Importer):
+class EasyVqa(Importer[EasyVqaConfig]):
     """Conversations of a few turns about one picture; every question of the split is asked once.
 
     Several turns a picture train better than one (the picture is encoded once for all of them); dealing
@@ -65,10 +65,6 @@ class EasyVqa(Importer):
     makes = "conversations"
     Config = EasyVqaConfig
     located_by = ("path", "split")
-
-    def __init__(self, config: EasyVqaConfig):
-        super().__init__(config)
-        self.config: EasyVqaConfig = config
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         made: list[Slice] = []

@@ -38,7 +38,7 @@ class HuggingFaceConfig(Config):
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
 
-class HuggingFace(Importer):
+class HuggingFace(Importer[HuggingFaceConfig]):
     """Rows of the dataset with their pictures. Without a `key` column a row's key is its number.
 
     Whether a file changed is decided by its name, size and time of change, as for `image_folder`.
@@ -49,10 +49,6 @@ class HuggingFace(Importer):
     makes = "images"
     Config = HuggingFaceConfig
     located_by = ("path", "split")
-
-    def __init__(self, config: HuggingFaceConfig):
-        super().__init__(config)
-        self.config: HuggingFaceConfig = config
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
@@ -122,7 +118,7 @@ def _told(path: str) -> bytes:
     return f"{name.rsplit('/', 1)[-1]} {entry['size']} {entry.get('etag') or entry.get('mtime')}".encode()
 
 
-def _bytes(image: Any) -> tuple[bytes | None, str | None]:
+def _bytes(image: object) -> tuple[bytes | None, str | None]:
     """The bytes and name of an image cell: raw bytes, or a struct with bytes, or with the path of a file here.
 
     An address instead of a path is not read: what fetches URLs, behind its guard, is `download`.

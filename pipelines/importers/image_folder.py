@@ -27,7 +27,7 @@ class ImageFolderConfig(Config):
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
 
-class ImageFolder(Importer):
+class ImageFolder(Importer[ImageFolderConfig]):
     """Pictures in the order of their paths. A file that cannot be decoded keeps its row, without bytes.
 
     Whether a file changed is decided by its path, size and time of change: hashing a million pictures at the
@@ -38,10 +38,6 @@ class ImageFolder(Importer):
     version = 2
     makes = "images"
     Config = ImageFolderConfig
-
-    def __init__(self, config: ImageFolderConfig):
-        super().__init__(config)
-        self.config: ImageFolderConfig = config
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         made: list[Slice] = []
@@ -73,7 +69,7 @@ class ImageFolder(Importer):
         return sorted(files)
 
 
-def _stored(fs: Any, path: str, name: str) -> dict[str, Any]:
+def _stored(fs: fsspec.AbstractFileSystem, path: str, name: str) -> dict[str, Any]:
     """The row of one file; of one that cannot be read (a link to nowhere, no permission) the reason."""
     try:
         return stored_row(fs.cat_file(path), name)

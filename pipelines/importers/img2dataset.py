@@ -40,7 +40,7 @@ class Img2datasetConfig(Config):
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment, at most")
 
 
-class Img2dataset(Importer):
+class Img2dataset(Importer[Img2datasetConfig]):
     """One row per row of img2dataset, in its order, with its keys. A URL that it failed to fetch keeps its row.
 
     `sha256` is img2dataset's where it computed one: of the bytes as received, as the `download` step's.
@@ -50,10 +50,6 @@ class Img2dataset(Importer):
     version = 2
     makes = "images"
     Config = Img2datasetConfig
-
-    def __init__(self, config: Img2datasetConfig):
-        super().__init__(config)
-        self.config: Img2datasetConfig = config
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         """Shards never change once written and new ones sort behind them, so they alone decide where to cut."""

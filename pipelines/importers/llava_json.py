@@ -36,7 +36,7 @@ class LlavaJsonConfig(Config):
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
 
-class LlavaJson(Importer):
+class LlavaJson(Importer[LlavaJsonConfig]):
     """One conversation per row; ids repeat in published files, so a key is the row's number and its id.
 
     A row of another shape keeps its place with `bad_conversation`, one without its picture with `no_image`.
@@ -49,7 +49,6 @@ class LlavaJson(Importer):
 
     def __init__(self, config: LlavaJsonConfig):
         super().__init__(config)
-        self.config: LlavaJsonConfig = config
         self._unread = Counter[str]()
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:

@@ -55,7 +55,7 @@ def resolve(columns: Mapping[Any, str | None], found: Iterable[str], where: str)
     return resolved
 
 
-def check_key(key: Any, where: str, seen: set[str]) -> None:
+def check_key(key: object, where: str, seen: set[str]) -> None:
     """Remember a key; raises InputError when it stands in an earlier row."""
     if key in (None, ""):
         return
@@ -84,7 +84,7 @@ def image_row(values: Mapping[str, Any], columns: Mapping[str, str], needs_url: 
     return row
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value.strip() or None if value else None
     if isinstance(value, (bool, int, float)):

@@ -35,7 +35,7 @@ class ParquetSource:
         table = pq.ParquetFile(self._open()).read_row_groups(groups)
         return table.slice(row - first, rows).to_pylist()
 
-    def values(self, column: str) -> Iterator[Any]:
+    def values(self, column: str) -> Iterator[object]:
         """One column of the whole file."""
         for batch in pq.ParquetFile(self._open()).iter_batches(columns=[column]):
             yield from batch.column(0).to_pylist()

@@ -74,7 +74,7 @@ class UrlListConfig(Config):
         return Layout(format, self.header, self.separator, self.quotes, self.records)
 
 
-class UrlList(Importer):
+class UrlList(Importer[UrlListConfig]):
     """Rows of a url list become rows of `images`, none dropped: a row without a URL keeps its place.
 
     Without a `key` column a row's key is its number in the list. With `key_prefix` keys do not depend on how many
@@ -88,7 +88,6 @@ class UrlList(Importer):
 
     def __init__(self, config: UrlListConfig):
         super().__init__(config)
-        self.config: UrlListConfig = config
         self._columns: dict[Any, str | None] = {**config.columns, **config.extra}
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:

@@ -35,7 +35,7 @@ class WebDatasetConfig(Config):
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
 
 
-class WebDataset(Importer):
+class WebDataset(Importer[WebDatasetConfig]):
     """One row per sample, in the order of the archives. Its key is the archive's and the sample's name.
 
     Whether a sample changed is decided by its members' headers (name, size, time); their bytes are read once.
@@ -45,10 +45,6 @@ class WebDataset(Importer):
     version = 2
     makes = "images"
     Config = WebDatasetConfig
-
-    def __init__(self, config: WebDatasetConfig):
-        super().__init__(config)
-        self.config: WebDatasetConfig = config
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]

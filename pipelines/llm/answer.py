@@ -183,7 +183,7 @@ def _error(reported: Any) -> ErrorResponse:
     return ErrorResponse(error_text(reported), status)
 
 
-def _text(content: Any) -> str | None:
+def _text(content: object) -> str | None:
     """The words of a message: a string, nothing, or parts of which some are text; None for anything else."""
     if isinstance(content, list):
         words = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
@@ -204,7 +204,7 @@ def _without_thoughts(text: str) -> str:
     return "" if thoughts.lstrip().startswith("<think>") else text
 
 
-def _status(finish_reason: str, refusal: Any) -> tuple[AnswerStatus, str | None]:
+def _status(finish_reason: str, refusal: object) -> tuple[AnswerStatus, str | None]:
     if isinstance(refusal, str) and refusal:
         return AnswerStatus.refused, shown(_clean(refusal)[:200])
     if finish_reason in _AT_THE_LIMIT:

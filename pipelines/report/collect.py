@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ class Rows:
             found = [{**row, LEFT_OUT: reason} for row, reason in zip(rows, reasons, strict=True)]
             self.found += list(enumerate(found, int(starts[number])))
 
-    def by(self, column: str, where: Any = None) -> dict[str, list[int]]:
+    def by(self, column: str, where: Callable[[dict[str, Any]], bool] | None = None) -> dict[str, list[int]]:
         """Row numbers by the value of `column`, in order, of the rows that `where` accepts."""
         groups: defaultdict[str, list[int]] = defaultdict(list)
         for number, row in self.found:

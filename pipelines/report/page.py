@@ -71,7 +71,7 @@ def stages(train: Mapping[str, Any]) -> Iterator[Stage]:
             yield Stage(name, line_chart(curve, "steps"), list(_figures(figures)))
 
 
-def _recorded(model: Any) -> list[tuple[float, float]]:
+def _recorded(model: object) -> list[tuple[float, float]]:
     """The losses in the `metrics.jsonl` of a run folder, given the model in it; none without such a file."""
     path = Path(model).parent / "metrics.jsonl" if isinstance(model, str | Path) else None
     if path is None or not path.is_file():
@@ -89,7 +89,7 @@ def _figures(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, 
             yield name, _told(value)
 
 
-def curve_of(value: Any) -> list[tuple[float, float]]:
+def curve_of(value: object) -> list[tuple[float, float]]:
     """Losses, or [step, loss] pairs, or {step, loss} objects as points; anything else is no curve."""
     if not isinstance(value, list) or len(value) < 2:
         return []
@@ -102,7 +102,7 @@ def curve_of(value: Any) -> list[tuple[float, float]]:
     return []
 
 
-def _told(value: Any) -> str:
+def _told(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
