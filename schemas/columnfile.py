@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -140,7 +141,7 @@ def read_column_file(store: Store, entry: FileEntry, columns: Sequence[str] | No
     if old:
         table = pa.Table.from_batches([upgrade(batch, name, major) for batch in table.to_batches()])
     elif "key" in entry.columns:  # a base file, whose columns have the types of the schema
-        _check_types(table.schema, BASE[name], where)
+        _check_types(table.schema, _types(name), where)
     return table if columns is None else table.select(list(columns))
 
 
@@ -187,10 +188,16 @@ def _version(table: pa.Table) -> str:
     return (table.schema.metadata or {}).get(b"lavabeam", b"").decode()
 
 
-def _check_types(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+@cache
+def _types(schema: str) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in BASE[schema]}
+
+
+def _check_types(found: pa.Schema, expected: dict[str, pa.DataType], where: str) -> None:
     """A damaged description of a column may still be a valid one, of another type."""
     for field in found:
-        if field.name in expected.names and not _alike(field.type, kind := expected.field(field.name).type):
+        kind = expected.get(field.name)
+        if kind is not None and not _alike(field.type, kind):
             raise CorruptError(damaged(where, f"column {field.name!r} of type {field.type}", str(kind)))
 
 

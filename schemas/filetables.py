@@ -101,9 +101,10 @@ def first_nonsense(table: pa.Table) -> str:
     """What is not as `ids_table` and `files_table` write it, in words; empty when nothing is."""
     listed = "path" in table.column_names
     there = table.column("path").is_valid() if listed else pa.array(np.ones(table.num_rows, bool))
+    nulls = table.column("path").null_count if listed else 0
     for name in _NEVER_NULL if listed else IDS.names:
         column = table.column(name)
-        if pc.any(pc.not_equal(column.is_valid(), there)).as_py():
+        if column.null_count + nulls and pc.any(pc.not_equal(column.is_valid(), there)).as_py():
             return f"{name!r} is null where there is a {'file' if listed else 'fragment'}"
         if pa.types.is_integer(column.type) and (least := pc.min(column).as_py() or 0) < 0:
             return f"{name!r} is {least}"

@@ -53,6 +53,8 @@ def collect(store: Store, keep: int | None = None, older_than: float | None = No
     manifest cannot be read (what it names is unknown then), ConflictError while another collection is going on.
     """
     manifests.check_writable(manifests.read(store), store.root)
+    for folder in ("fragments", FOLDER, "runs"):
+        store.inside(folder)  # what a link out of the dataset leads to is not ours to remove
     with _alone(store, dry_run), in_our_words(store.root):
         leases = [lease for lease in live(store) if lease.kind != GC]
         found = _find(store, keep, older_than, leases)

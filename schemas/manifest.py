@@ -135,11 +135,6 @@ def read(store: Store, number: int | None = None) -> Manifest:
     content = _content(store, file_name(number))
     _check_format(content, where)
     try:
-        # Text that is no Unicode cannot be stored, nor shown.
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(_broken(where, "a text", ascii(error.object[error.start : error.end]), "Unicode")) from error
-    try:
         if content["format"] == 1:
             manifest = _from_format_1(content, where)
         else:
@@ -175,7 +170,8 @@ def check_writable(manifest: Manifest, where: str) -> None:
 def _content(store: Store, name: str) -> dict[str, Any]:
     where = store.path(name)
     try:
-        content = json.loads(store.read(name))
+        raw = store.read(name)
+        content = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{where}: this is not JSON ({error}). Restore it, or remove it to return to the one before."
@@ -184,7 +180,17 @@ def _content(store: Store, name: str) -> dict[str, Any]:
         raise StorageError(f"{where}: cannot be read ({error.strerror or error}). Check the file's rights.") from error
     if not isinstance(content, dict):
         raise InputError(_broken(where, "the file", type(content).__name__, "an object"))
+    if b"\\u" in raw or b"\xed" in raw:
+        _check_unicode(content, where)
     return content
+
+
+def _check_unicode(content: dict[str, Any], where: str) -> None:
+    """Text that is no Unicode (a surrogate alone, which JSON lets pass) can neither be stored nor shown."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(_broken(where, "a text", ascii(error.object[error.start : error.end]), "Unicode")) from error
 
 
 def _check_format(content: dict[str, Any], where: str) -> None:

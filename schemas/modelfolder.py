@@ -37,8 +37,11 @@ KERNELS = frozenset(
 )
 """Implementations of attention and experts that are part of transformers; any other name is a repository on the hub."""
 KERNEL_KEYS = ("attn_implementation", "experts_implementation")
-COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "num_experts", "num_local_experts")
-COUNTS += ("n_routed_experts", "n_shared_experts", "encoder_layers", "decoder_layers")
+COUNTS = frozenset(
+    {"num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "encoder_layers", "decoder_layers"}
+    | {"num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts"}
+)
+"""What a configuration calls its numbers of layers and experts: each is a module, made one after the other."""
 
 
 @dataclass(frozen=True)

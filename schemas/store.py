@@ -254,6 +254,7 @@ class Store:
 
     def temporary(self, name: str) -> str:
         """The path of a new unfinished file that will be `name`."""
+        self.inside(name)
         os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
         return f"{self.path(name)}{TEMPORARY}{self.token}-{uuid.uuid4().hex[:8]}"
 

@@ -14,6 +14,7 @@ from schemas.columnfile import column_path, describe_column_file, read_column_fi
 from schemas.commit import commit
 from schemas.errors import CorruptError, InputError
 from schemas.filetables import FILES, IDS, files_table, ids_table
+from schemas.garbage import collect
 from schemas.manifest import LARGEST, file_name
 from schemas.records import BASE
 from schemas.store import Store
@@ -148,6 +149,21 @@ def test_a_link_out_of_the_folder_is_neither_read_nor_written_nor_swept(photos, 
         for act in (lambda store: store.write(f"{name}/x").__enter__(), lambda store: store.remove(f"{name}/x")):
             with pytest.raises(CorruptError, match="leads out"):
                 act(photos.store)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("folder", ["fragments", "leases"])
+def test_a_collection_stops_before_a_link_out_of_the_folder(photos, tmp_path, folder):
+    commit(photos.store, change(1, info={"a": 1}))
+    inside, outside = Path(photos.path) / folder, tmp_path / "elsewhere"
+    outside.mkdir()
+    (outside / "kept.x.arrow").write_text("ours")
+    if inside.exists():
+        inside.rename(tmp_path / "moved") if any(inside.iterdir()) else inside.rmdir()
+    inside.symlink_to(outside)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CorruptError, match=f"the link {inside} leads out"):
+        collect(photos.store, keep=1)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -14,7 +14,8 @@ from pipelines.report.pictures import thumbnail
 from schemas import Dataset
 from schemas.columnfile import column_path, write_column_file
 from schemas.commit import Change, commit
-from schemas.entries import StatusRule
+from schemas.dataset import Dataset
+from schemas.entries import Parent, StatusRule
 from schemas.errors import InputError
 from schemas.manifest import StepEntry
 from schemas.records import BASE, STORED_IMAGE
@@ -291,6 +292,17 @@ def test_talks_say_why_there_is_no_picture(tmp_path):
     for name in ("talks", "photos"):
         (tmp_path / name).rename(tmp_path / "moved" / name)
     assert write_report([tmp_path / "moved" / "talks"], tmp_path / "d.html").read_text() == page
+
+
+def test_a_manifest_from_elsewhere_sends_a_report_to_no_server(tmp_path, monkeypatch):
+    images(tmp_path / "photos", [{"key": "a", "image": png("red")}])
+    talks_about(tmp_path / "talks", "a")
+    parent = Parent(path="http://127.0.0.1:9/photos", manifest=1, sha256="0")
+    commit(Store(tmp_path / "talks"), Change(1, "conversations/1.0", parents=[parent], info={"changed": 1}))
+    asked = []
+    monkeypatch.setattr(Dataset, "exists", lambda path, given=Dataset.exists: asked.append(str(path)) or given(path))
+    assert "not in photos" not in write_report([tmp_path / "talks"], tmp_path / "a.html").read_text()
+    assert asked and not any("://" in path for path in asked)
 
 
 def test_a_run_folder_of_the_trainer_is_refused_by_name(tmp_path):
