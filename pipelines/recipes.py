@@ -35,8 +35,8 @@ class RecipeFile(StrictModel):
 class ImportOrder(StrictModel):
     to: str
     importer: str
-    append: bool = Field(False, description="add the rows of a source that is not in yet behind those that are")
-    replace: bool = Field(False, description="let the source take the place of all that is in")
+    append: bool = Field(False, description="add the rows of a new source after the existing ones")
+    replace: bool = Field(False, description="let the source replace all existing rows")
     config: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -12,7 +12,7 @@ import click
 
 from lavabeam.cli import data, look, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
-from lavabeam.cli.outcome import EXIT_CODES
+from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from pipelines import catalog
 
 
@@ -65,7 +65,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("lavabeam: interrupted. Start the same command again to continue.", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         traceback.print_exc()
         message = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]

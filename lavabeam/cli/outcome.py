@@ -9,6 +9,7 @@ import click
 from lavabeam.cli.output import told_statuses
 
 UNUSABLE = 3
+INTERRUPTED = 130
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 a defect, or workers that died again and again; 2 bad input; "
     "3 done, but no row of the result is usable, or fewer than --min-ok; 130 interrupted."
@@ -17,7 +18,7 @@ MIN_OK = click.Option(
     ["--min-ok"],
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="Exit with 3 where fewer of the rows that the step was asked to work on are usable (0 to 1).",
+    help="Exit with 3 if a smaller share of the rows that the step was asked to work on is usable (0 to 1).",
 )
 DRY_RUN = click.Option(
     ["--dry-run"], is_flag=True, help="Say what would be made, reused, retried and dropped, and what an LLM would cost."

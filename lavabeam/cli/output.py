@@ -49,13 +49,13 @@ def print_summaries(summaries: list[Any], as_json: bool, more: Sequence[dict[str
     ]
     print_table(("step", "dataset", "rows", "statuses", "made", "reused", "seconds"), rows)
     if not any(one.made for one in summaries):
-        click.echo("Nothing was missing: nothing was computed.")
+        click.echo("Everything was already there: nothing was computed.")
     return None
 
 
 def told_summary(summary: Any) -> str:
     """One line about a run, for stderr while others follow."""
-    done = f"{summary.made} fragments made, {summary.reused} were there" if summary.made else "nothing to do"
+    done = f"{summary.made} fragments made, {summary.reused} reused" if summary.made else "nothing to do"
     statuses = f" ({told_statuses(summary.statuses)})" if summary.statuses else ""
     return f"{summary.rows} rows{statuses}; {done}"
 

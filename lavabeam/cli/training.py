@@ -9,6 +9,8 @@ import click
 
 from lavabeam.cli.data import pairs
 from lavabeam.cli.look import json_option
+from lavabeam.cli.options import parsed_setting
+from lavabeam.cli.outcome import INTERRUPTED
 from lavabeam.cli.output import print_json, print_table, told_statuses
 
 
@@ -84,14 +86,12 @@ def train(
 
     RECIPE is a YAML file, or the name of a published recipe: `lavabeam recipes` lists them.
     """
-    import yaml
-
     from lavabeam.recipes import locate
+    from trainer.config import Recipe
     from trainer.launch import train as run
 
     path = locate(recipe, "training")
-
-    overrides = {key: yaml.safe_load(value) for key, value in pairs(settings).items()}
+    overrides = {key: parsed_setting(Recipe, key, value) for key, value in pairs(settings).items()}
     if plan_only:
         return _compare(path, _gpu_counts(gpus, processes, nodes), overrides, as_json)
     if gpus is not None:
@@ -105,7 +105,12 @@ def train(
         prepare_only=prepare,
         nodes=nodes,
     )
-    return print_json(result) if as_json else _print_tree(result)
+    if as_json:
+        print_json(result)
+    else:
+        _print_tree(result)
+    if result.get("stopped"):
+        click.get_current_context().exit(INTERRUPTED)
 
 
 def _gpu_counts(gpus: str | None, processes: int | None, nodes: int) -> list[int] | None:

@@ -225,5 +225,5 @@ def _judge(body: bytes, expected: str | None, config: DownloadConfig) -> Picture
     kinds: set[str] = {"sha256", config.compute_hash, config.verify_hash[1] if config.verify_hash else "sha256"}
     hashes = {kind: hashlib.new(kind, body).hexdigest() for kind in sorted(kinds)}
     if config.verify_hash and hashes[config.verify_hash[1]] != (expected or "").strip().lower():
-        raise Failure(DownloadStatus.hash_mismatch, f"{config.verify_hash[1]} of the body is another")
+        raise Failure(DownloadStatus.hash_mismatch, f"{config.verify_hash[1]} of the body differs")
     return Picture(keep(body, config), hashes)

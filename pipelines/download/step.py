@@ -44,6 +44,7 @@ class Download(Step[DownloadConfig]):
     """
 
     name = "download"
+    takes = "images"
     version = 1
     Config = DownloadConfig
     statuses = DownloadStatus
@@ -56,7 +57,7 @@ class Download(Step[DownloadConfig]):
         if config.verify_hash and config.verify_hash[0] in self.output_schema.names:
             raise InputError(
                 f"verify_hash: {config.verify_hash[0]!r} is a column that download writes itself. "
-                f"Import the list's under another name: --extra '{{hash_of_list: {config.verify_hash[0]}}}'."
+                f"Import the list's column under another name: --extra '{{hash_of_list: {config.verify_hash[0]}}}'."
             )
 
     @property
@@ -174,6 +175,6 @@ def _check_no_pictures(path: str) -> None:
         return  # a step that is used without a dataset
     if any("image" in fragment.entry.files["base"].columns for fragment in Dataset.open(path).fragments):
         raise InputError(
-            f"{path}: its pictures came with the import, and download would hide them. "
-            "To fetch them anew, import the list of their URLs into another dataset."
+            f"{path}: its pictures came with the import, and the columns of download would hide them. "
+            "To fetch them again, import the list of their URLs into another dataset."
         )

@@ -102,7 +102,7 @@ class _OneOfSeveral(ImportMaker):
 
     def __init__(self, importer: Source, work: Work, schema: pa.Schema, source_number: int):
         super().__init__(importer, work.target, schema)
-        self.source_number, self.manifest = source_number, work.old.manifest.number if work.old else 0
+        self.source_number, self.manifest = source_number, work.old.manifest.number if work.old is not None else 0
         self._taken: np.ndarray | None = None
 
     def batches(self, task: Task) -> Iterator[pa.RecordBatch]:
@@ -129,7 +129,7 @@ class _OneOfSeveral(ImportMaker):
     def _refusal(self, key: str, part: Fragment) -> str:
         sources = known_sources(Dataset.open(self.target, at=self.manifest))
         return (
-            f"{self.target}: the key {key!r} of {named(described(self.importer))} is there already, from "
+            f"{self.target}: the key {key!r} of {named(described(self.importer))} already exists, from "
             f"{named(sources[source_of(part.id)])}. A key names one row: give the rows other keys, or import this "
             "source into a dataset of its own. Nothing was committed."
         )

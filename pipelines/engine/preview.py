@@ -37,8 +37,8 @@ class Preview:
             said.append(f"{_fragments(self.removed)} of {self.dataset} {_are(self.removed)} replaced or removed")
         if self.stale:
             named = ", ".join(f"{step} ({_fragments(count)})" for step, count in self.stale.items())
-            again = "run these steps again to bring them back"
-            said.append(f"columns that are made from them become stale and are dropped: {named}; {again}")
+            again = "run these steps again to restore them"
+            said.append(f"columns made from them become stale and are dropped: {named}; {again}")
         changed = "" if self.removed else f"{_fragments(self.made + self.retried)} of {self.dataset} change; "
         return f"{self.step}: {changed}{'; '.join(said)}."
 

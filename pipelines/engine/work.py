@@ -48,6 +48,7 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     Raises InputError for an unknown status, SchemaError when a column that the step reads is missing.
     """
     if isinstance(step, DatasetStep):
+        _check_schema(step, Dataset.open(dataset))
         retried_statuses(step, retry)
         run_step(step.keys(step.config), dataset, runner, own_words(step.keys, retry))
         work = _verdict_work(step, dataset)
@@ -66,6 +67,7 @@ def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
     """What `run_step` would do; raises the same errors before anything is done."""
     if not isinstance(step, DatasetStep):
         return _column_work(step, dataset, retry).preview()
+    _check_schema(step, Dataset.open(dataset))
     retried_statuses(step, retry)
     keys = _column_work(step.keys(step.config), dataset, own_words(step.keys, retry))
     if not keys.tasks:
@@ -80,6 +82,13 @@ def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
 def preview_derive(step: Derive, source: str | Path, target: str | Path, retry: str = "") -> Preview:
     """What `run_derive` would do; raises the same errors before anything is done."""
     return _derive_work(step, source, target, retry).preview()
+
+
+def _check_schema(step: Step, dataset: Dataset) -> None:
+    if step.takes not in (None, dataset.schema_name):
+        raise InputError(
+            f"{step.name}: {dataset.path} is a {dataset.schema_name} dataset, expected {step.takes}. Check the path."
+        )
 
 
 def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
@@ -153,12 +162,13 @@ class Work:
                 f"{self.target}: holds {self.old.schema_name!r} rows, {self.name!r} makes {self.schema_name!r}. "
                 "Choose another folder."
             )
-        self.present = {entry.id: entry for entry in self.old.manifest.fragments} if self.old else {}
+        self.present = {entry.id: entry for entry in self.old.manifest.fragments} if self.old is not None else {}
         self.started, self.run_id = time.time(), new_run()
 
     @classmethod
     def open(cls, step: Step, source: str | Path, target: str | Path | None = None, retrying: bool = False) -> Work:
         dataset = Dataset.open(source)
+        _check_schema(step, dataset)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
         bind(step, dataset)
         path = str(target or dataset.path)
@@ -295,7 +305,7 @@ class Work:
 
     def _change(self) -> Change:
         return Change(
-            base=self.old.manifest.number if self.old else 0,
+            base=self.old.manifest.number if self.old is not None else 0,
             schema_version=version_text(self.schema_name),
             run=self.run_id,
             message=self.name,

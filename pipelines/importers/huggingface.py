@@ -35,7 +35,7 @@ class HuggingFaceConfig(Config):
     columns: dict[Target, str] = Field({}, description="our column: the dataset's column, where the names differ")
     source: str | None = Field(None, description="written into `source` where the dataset has no such column")
     license: str | None = Field(None, description="written into `license` where the dataset has no such column")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
 class HuggingFace(Importer):
@@ -107,7 +107,7 @@ class HuggingFace(Importer):
             files = json.loads(fs.cat_file(f"{root}/state.json"))["_data_files"]
             return [f"{folder}/{file['filename']}" for file in files]
         raise InputError(
-            f"{folder}: no dataset of `save_to_disk` (state.json is missing). "
+            f"{folder}: not a `save_to_disk` dataset (state.json is missing). "
             f"Give a pattern such as {folder}/*.parquet or {folder}/*.arrow."
         )
 

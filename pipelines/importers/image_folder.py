@@ -24,7 +24,7 @@ class ImageFolderConfig(Config):
     endings: tuple[str, ...] = Field(ENDINGS, description="files with these endings are pictures")
     source: str | None = Field(None, description="written into `source`")
     license: str | None = Field(None, description="written into `license`")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
 class ImageFolder(Importer):
@@ -69,7 +69,7 @@ class ImageFolder(Importer):
         start = len(root.rstrip("/")) + 1
         files = [(name[start:], _told(entry)) for name, entry in found.items() if name.lower().endswith(endings)]
         if not files:
-            raise InputError(f"{self.config.path}: no picture in here (files ending in {', '.join(endings)}).")
+            raise InputError(f"{self.config.path}: no pictures here (files ending in {', '.join(endings)}).")
         return sorted(files)
 
 

@@ -37,7 +37,7 @@ class Img2datasetConfig(Config):
     columns: dict[Target, str] = Field({}, description="our column: img2dataset's column, where the names differ")
     source: str | None = Field(None, description="written into `source` where a row has none")
     license: str | None = Field(None, description="written into `license` where a row has none")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment, at most")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment, at most")
 
 
 class Img2dataset(Importer):
@@ -100,11 +100,11 @@ def _shards(folder: str) -> list[str]:
     if not tables:
         other = ""
         if any(".tfrecord" in name for name in names):
-            other = " It holds tfrecord files, which are not read here."
+            other = " It holds tfrecord files, which cannot be read."
         elif any(name.endswith(".tar") for name in names):
-            other = f" It holds tar files alone: `lavabeam import webdataset --path '{folder.rstrip('/')}/*.tar'`."
+            other = f" It holds only tar files: `lavabeam import webdataset --path '{folder.rstrip('/')}/*.tar'`."
         raise InputError(
-            f"{folder}: no shard of img2dataset (00000.parquet or 00000.arrow) in here. "
+            f"{folder}: no img2dataset shard (00000.parquet or 00000.arrow) here. "
             f"Its outputs webdataset, parquet, files and arrow are read.{other}"
         )
     return [f"{folder.rstrip('/')}/{name}" for name in tables]

@@ -25,10 +25,10 @@ class UrlListConfig(Config):
     """Where the list is and what its columns mean."""
 
     path: Annotated[str | list[str], Runtime()] = Field(
-        description="a file, several, or a pattern with *; any place that fsspec reaches, gzip welcome"
+        description="a file, several, or a pattern with *; any place that fsspec reaches, may be gzipped"
     )
     format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = Field(
-        None, description="how the file is written; by default what its ending says"
+        None, description="how the file is written; by default what its extension says"
     )
     columns: dict[Target, str] = Field({}, description="our column: the list's column, where the names differ")
     extra: dict[str, str] = Field(
@@ -36,14 +36,16 @@ class UrlListConfig(Config):
     )
     source: str | None = Field(None, description="written into `source` where the list has no such column")
     license: str | None = Field(None, description="written into `license` where the list has no such column")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
     @field_validator("extra")
     @classmethod
     def _own_names(cls, extra: dict[str, str]) -> dict[str, str]:
         for name in extra:
             if name in TAKEN or name.endswith(("_status", "_detail")):
-                raise ValueError(f"{name!r} is a column of its own here; choose another name, such as {name}_of_list")
+                raise ValueError(
+                    f"{name!r} is one of LavaBeam's own columns; choose another name, such as {name}_of_list"
+                )
         return extra
 
     def identity(self) -> dict[str, Any]:

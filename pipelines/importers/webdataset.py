@@ -32,7 +32,7 @@ class WebDatasetConfig(Config):
     columns: dict[Target, str] = Field({}, description="our column: the name in the json member, where they differ")
     source: str | None = Field(None, description="written into `source` where the json has none")
     license: str | None = Field(None, description="written into `license` where the json has none")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
 class WebDataset(Importer):
@@ -101,7 +101,7 @@ def _samples_of(path: str) -> Iterator[list[tarfile.TarInfo]]:
             yield from _samples(archive)
     except tarfile.TarError as error:
         raise InputError(
-            f"{path}: this is not a tar archive, or it was cut ({error}). Compressed archives are unpacked first."
+            f"{path}: this is not a tar archive, or it was cut ({error}). Unpack compressed archives first."
         ) from error
 
 
@@ -132,7 +132,7 @@ def _values(content: bytes | None) -> tuple[dict[str, Any], str | None]:
         values = json.loads(content) if content else {}
     except (ValueError, RecursionError) as error:
         return {}, f"the json member cannot be read: {error}"
-    return (values, None) if isinstance(values, dict) else ({}, "the json member is no object")
+    return (values, None) if isinstance(values, dict) else ({}, "the json member is not an object")
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

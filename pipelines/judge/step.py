@@ -59,7 +59,7 @@ class JudgeStatus(StrEnum):
 class JudgeConfig(EndpointConfig):
     """The endpoint that judges, and where the pictures' context lies."""
 
-    images: str = Field(description="the images dataset that the conversations were made of")
+    images: str = Field(description="the images dataset that the conversations were made from")
     prompt: str = "judge"
     repairs: int = Field(1, ge=0)
     temperature: float | None = Field(0.0, ge=0, le=2)
@@ -68,7 +68,7 @@ class JudgeConfig(EndpointConfig):
     @model_validator(mode="after")
     def _prompt_needs_no_picture(self) -> JudgeConfig:
         if load_prompt(self.prompt).image:
-            raise ValueError(f"prompt {self.prompt} wants the picture; a judge is shown what is known about it alone")
+            raise ValueError(f"prompt {self.prompt} asks for the picture, but a judge sees only what is known about it")
         return self
 
 
@@ -76,6 +76,7 @@ class Judge(AsksLlm[JudgeConfig]):
     """Adds a score per axis and the judge's reason. Only conversations with status ok are asked about."""
 
     name = "judge"
+    takes = "conversations"
     version = 3
     Config = JudgeConfig
     reads = ("key", "image_keys", "messages")

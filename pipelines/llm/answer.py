@@ -111,7 +111,7 @@ def read_response(raw: str | bytes) -> Answer:
         raise MalformedResponse(f"the reply has no choice with a message: {_shortened(raw)}", usage)
     text = _text(message.get("content"))
     if text is None:
-        raise MalformedResponse(f"the message's content is no text: {_shortened(raw)}", usage)
+        raise MalformedResponse(f"the message's content is not text: {_shortened(raw)}", usage)
     reason = str(choice.get("finish_reason") or "").lower()
     if reason in _BROKEN_OFF:
         raise MalformedResponse(f"the server broke off ({reason}): {_shortened(raw)}", usage)

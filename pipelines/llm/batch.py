@@ -197,7 +197,7 @@ class BatchClient(LlmClient):
                 content = await self._patiently(lambda file_id=file_id: self.http.files.content(file_id))  # type: ignore[misc]
                 results.update(read_lines(content.content))
         except openai.NotFoundError:
-            reported = f"the server does not know batch {batch_id} any more"
+            reported = f"the server no longer knows batch {batch_id} any more"
             gone = Failure(AnswerStatus.unavailable, reported, retry=True, may_be_billed=True)
             return dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), gone)
         if batch.status == "failed":

@@ -103,7 +103,7 @@ def export_answers(folder: str | Path, target: str | Path) -> int:
                 file.write(json.dumps(dict(zip(_COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
                 count += 1
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error}). Give a file in a folder that is there.") from error
+        raise InputError(f"{target}: cannot be written ({error}). Give a file in an existing folder.") from error
     finally:
         connection.close()
     return count
@@ -136,7 +136,7 @@ def _imported(line: str, where: str) -> list[Any]:
         read_response(entry["response"])
     except (ValueError, KeyError, TypeError, MalformedResponse, ErrorResponse) as error:
         raise InputError(
-            f"{where}: this is no exported answer ({type(error).__name__}: {error}). "
+            f"{where}: not an exported answer ({type(error).__name__}: {error}). "
             "Nothing was imported; export the file again."
         ) from error
     return row

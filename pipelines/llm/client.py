@@ -182,7 +182,7 @@ class LlmClient:
         """After many requests that no patience helped, the next ones are not sent: hours would pass for nothing."""
         self._given_up = self._given_up + 1 if failure.retry else 0
         if self._given_up == _GIVEN_UP_IN_A_ROW:
-            detail = f"not sent, {self._given_up} requests in a row had no answer, the last: {failure.detail}"
+            detail = f"not sent, {self._given_up} requests in a row got no answer, the last one: {failure.detail}"
             self._stopped = replace(failure, detail=detail)
 
     def _falls_back(self, request: ChatRequest) -> bool:
@@ -217,7 +217,7 @@ def _decoded(response: httpx2.Response) -> str:
     try:
         return response.content.decode(response.charset_encoding or "utf-8")
     except (UnicodeDecodeError, LookupError) as error:
-        raise MalformedResponse(f"the reply is no text: {error}") from error
+        raise MalformedResponse(f"the reply is not text: {error}") from error
 
 
 def _price(settings: EndpointConfig) -> Price | None:

@@ -50,7 +50,7 @@ class CacheStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cache {folder}: no folder can be made here ({error}). Choose another.") from error
+            raise InputError(f"cache {folder}: the folder cannot be created ({error}). Choose another.") from error
         path = self.folder / FILE
         self.connection = open_file(path)
         self.connection.execute("PRAGMA journal_mode=WAL")
@@ -132,7 +132,7 @@ def told_of(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         raise InputError(
-            f"{path}: the answer cache cannot be used ({error}). See that the disk has room and the file may be "
+            f"{path}: the answer cache cannot be used ({error}). Check that the disk has room and the file may be "
             "written; if it is damaged or none of ours, move it away or choose another `cache`."
         ) from error
 
@@ -180,7 +180,7 @@ def check_folder(folder: str | Path) -> Path:
     """The folder as a path; raises InputError for a place where file locks do not work."""
     if "://" in str(folder):
         raise InputError(
-            f"cache {str(folder)!r}: the answer cache must lie on a local disk. "
-            "Give a local folder; `lavabeam cache export` carries its answers to other machines."
+            f"cache {str(folder)!r}: the answer cache must be on a local disk. "
+            "Give a local folder; `lavabeam cache export` moves its answers to other machines."
         )
     return Path(folder).expanduser()

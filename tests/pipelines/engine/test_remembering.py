@@ -114,8 +114,6 @@ def test_a_source_that_moved_is_the_same_and_one_that_was_corrected_too(lists):
 
 def test_a_key_that_two_sources_have_is_refused_and_nothing_is_committed(lists):
     lists.bring("a", ["cat,u1"], head="key,url")
-    with pytest.raises(
-        InputError, match=r"the key 'cat' of url_list \S+b.csv is there already, from url_list \S+a.csv"
-    ):
+    with pytest.raises(InputError, match=r"the key 'cat' of url_list \S+b.csv already exists, from url_list \S+a.csv"):
         lists.bring("b", ["dog,u2", "cat,u3"], "append", head="key,url")
     assert lists.column("key") == ["cat"]

@@ -134,7 +134,7 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         importer(tmp_path / "nothing").slices()
     (tmp_path / "00000.tfrecord").write_bytes(b"")
-    with pytest.raises(InputError, match="tfrecord files, which are not read here"):
+    with pytest.raises(InputError, match="tfrecord files, which cannot be read"):
         importer(tmp_path).slices()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "00000.parquet")
     with pytest.raises(InputError, match="not written by img2dataset"):

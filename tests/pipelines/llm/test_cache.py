@@ -86,7 +86,7 @@ def test_a_broken_export_imports_nothing_and_names_the_line(tmp_path):
     export_answers(tmp_path / "one", tmp_path / "answers.jsonl")
     with (tmp_path / "answers.jsonl").open("a") as file:
         file.write('{"key": "c"}\n')
-    with pytest.raises(InputError, match=r"answers.jsonl, line 3: this is no exported answer"):
+    with pytest.raises(InputError, match=r"answers.jsonl, line 3: not an exported answer"):
         import_answers(tmp_path / "two", tmp_path / "answers.jsonl")
     assert summary(tmp_path / "two")["answers"] == 0
 
