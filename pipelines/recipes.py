@@ -72,7 +72,7 @@ class Action:
 
 
 def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] | None = None) -> list[Action]:
-    """Read a data recipe whose datasets lie in `folder`. Raises InputError naming file, line of the list and key."""
+    """Read a data recipe whose datasets are in `folder`. Raises InputError naming file, line of the list and key."""
     values = read_yaml(path)
     recipe = parse(values, RecipeFile, where=str(path))
     unknown = [name for name in variables or {} if name not in recipe.variables]

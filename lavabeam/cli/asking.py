@@ -49,7 +49,8 @@ def print_runs(summaries: list[Any], asked: list[dict[str, Any]], as_json: bool)
     ]
     for step, one in missing:
         remedy = _REMEDIES.get(one["status"], f"`--retry {one['status']}` asks again.")
-        words = f"{step}: {one['rows']} rows have status {one['status']}, for example: {one['detail']}\n{remedy}"
+        rows = "1 row has" if one["rows"] == 1 else f"{one['rows']} rows have"
+        words = f"{step}: {rows} status {one['status']}, for example: {one['detail']}\n{remedy}"
         if one["status"] in _STOPPED:
             raise InputError(words)
         click.echo(f"lavabeam: {words}", err=True)

@@ -12,7 +12,7 @@ import click
 from lavabeam.cli.asking import print_runs, read_asking, was_stopped
 from lavabeam.cli.options import BeamCommand, LazyGroup, ModelCommand, beam_arguments
 from lavabeam.cli.outcome import DRY_RUN, MIN_OK, complaint, finish
-from lavabeam.cli.output import print_summaries, told_summary
+from lavabeam.cli.output import print_summaries, summary_line
 from lavabeam.cli.previews import print_preview, print_previews
 from pipelines import catalog  # names and one-line helps only: no step is imported
 
@@ -92,7 +92,7 @@ def run(
     for summary in run_recipe(actions, _runner(runner, workers, beam_arguments(ctx)), retry):
         summaries.append(summary)
         asked.append(read_asking(summary))
-        click.echo(f"{summary.step}: {told_summary(summary)}", err=True)
+        click.echo(f"{summary.step}: {summary_line(summary)}", err=True)
         if was_stopped(asked[-1]) or (min_ok is not None and complaint(summary, min_ok)):
             break
     print_runs(summaries, asked, as_json)

@@ -52,9 +52,9 @@ def main() -> None:
     """Run the command; our own errors are printed as one message, with their exit code."""
     from schemas.errors import LavaBeamError
 
-    for line in catalog.refused():
-        click.echo(f"lavabeam: {line}", err=True)
     try:
+        for line in catalog.refused():
+            click.echo(f"lavabeam: {line}", err=True)
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except LavaBeamError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from lavabeam.cli.output import told_statuses
+from lavabeam.cli.output import statuses_text
 
 UNUSABLE = 3
 INTERRUPTED = 130
@@ -27,7 +27,7 @@ DRY_RUN = click.Option(
 
 def complaint(summary: Any, min_ok: float | None) -> str:
     """Why the result of a run is not good enough; empty when it is. It goes by what is there, made now or before."""
-    statuses = f": {told_statuses(summary.statuses)}" if summary.statuses else ""
+    statuses = f": {statuses_text(summary.statuses)}" if summary.statuses else ""
     if not summary.rows or summary.ok == 0:
         return f"{summary.step}: no row of {summary.dataset} is usable{statuses}."
     share = summary.usable_share

@@ -11,7 +11,7 @@ from lavabeam.cli.data import pairs
 from lavabeam.cli.look import json_option
 from lavabeam.cli.options import parsed_setting
 from lavabeam.cli.outcome import INTERRUPTED
-from lavabeam.cli.output import print_json, print_table, told_statuses
+from lavabeam.cli.output import print_json, print_table, statuses_text
 
 
 @click.command()
@@ -35,7 +35,7 @@ def demo(folder: Path, runner: str, as_json: bool) -> None:
 
 
 def _print_demo(summary: dict[str, Any], folder: Path) -> None:
-    rows = [(name, sum(counts.values()), told_statuses(counts)) for name, counts in summary["steps"].items()]
+    rows = [(name, sum(counts.values()), statuses_text(counts)) for name, counts in summary["steps"].items()]
     print_table(("step", "rows", "statuses"), rows, title="Rows and statuses per step")
     stages = [
         (name, part["first_loss"], part["last_loss"], part["seconds"])

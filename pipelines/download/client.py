@@ -82,7 +82,7 @@ class Client:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def download(self, key: str, url: str | None, expected: str | None, row: Row) -> Picture | Failure:
-        """What became of one row. Only a cancelled task raises; whatever else goes wrong is a Failure."""
+        """The outcome of one row. Only a cancelled task raises; whatever else goes wrong is a Failure."""
         started = asyncio.get_running_loop().time()
         tries = [0]
         try:

@@ -1,6 +1,6 @@
 """Running an import: the rows of one source into a dataset that knows where its rows came from.
 
-A dataset may have several sources, one behind the other. An import works on the fragments of its own source alone.
+A dataset may have several sources, one after the other. An import works on the fragments of its own source alone.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class Preview:
             named = ", ".join(f"{step} ({_fragments(count)})" for step, count in self.stale.items())
             again = "run these steps again to restore them"
             said.append(f"columns made from them become stale and are dropped: {named}; {again}")
-        changed = "" if self.removed else f"{_fragments(self.made + self.retried)} of {self.dataset} change; "
+        where = "" if self.made else " where a retried row comes out differently"
+        changed = "" if self.removed else f"{_fragments(self.made + self.retried)} of {self.dataset} change{where}; "
         return f"{self.step}: {changed}{'; '.join(said)}."
 
     def with_verdicts(self, verdicts: Preview) -> Preview:

@@ -143,8 +143,9 @@ class _Line:
     def __init__(self) -> None:
         command = [sys.executable, "-P", "-c", _BOOT]
         environment = {**_ONE_THREAD_EACH, **os.environ}
+        # A process group of its own: a terminal's Ctrl-C is the parent's affair, also while this one still imports.
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0, process_group=0
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.out = Connection(os.dup(self.process.stdin.fileno()), readable=False)
@@ -206,10 +207,12 @@ def _defect(error: bytes, text: str) -> BaseException:
 
 def serve(inbox: Connection) -> None:
     """The whole life of a worker process. Its stdout becomes stderr, so that no print gets between the messages."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent decides
     out = Connection(os.dup(1), readable=False)
     os.dup2(2, 1)
-    maker, context = pickle.loads(inbox.recv_bytes())
+    try:
+        maker, context = pickle.loads(inbox.recv_bytes())
+    except EOFError:  # the parent ended before it had work
+        return
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox, tasks), daemon=True).start()
 

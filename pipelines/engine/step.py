@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Runtime:
-    """Marks a config field that cannot change the output (concurrency, timeouts, where a cache lies).
+    """Marks a config field that cannot change the output (concurrency, timeouts, the location of a cache).
 
     `thread_count: Annotated[int, Runtime()] = 64` stays out of the fingerprint: changing it recomputes nothing.
     """

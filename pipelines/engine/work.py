@@ -7,6 +7,7 @@ name and takes them over.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -102,6 +103,7 @@ def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
 
 def _derive_work(step: Derive, source: str | Path, target: str | Path, retry: str) -> Work:
     work = Work.open(step, source, target, retrying=bool(retry))
+    _check_origin(step, work)
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
@@ -109,6 +111,29 @@ def _derive_work(step: Derive, source: str | Path, target: str | Path, retry: st
         work.add(old, step.plan(inputs), {}, again, source=fragment.entry)
     work.parents = [work.source.as_parent()]
     return work
+
+
+def _check_origin(step: Derive, work: Work) -> None:
+    """Raises InputError where the target has rows that `step` did not make from this source: it would replace them."""
+    if work.old is None or not work.present:
+        return
+    manifest = work.old.manifest
+    base, parents = manifest.steps.get("base"), [parent.path for parent in manifest.parents]
+    # Releases before 0.2 did not record the name: rows with a parent are not imported ones.
+    made_by = (base.name if base else "") or (step.name if parents else "import")
+    fragments = {fragment.id for fragment in work.source.fragments}
+    same = any(_same_folder(path, work.source.path) for path in parents) or not fragments.isdisjoint(work.present)
+    if made_by == step.name and same:
+        return
+    origin = f"made by {made_by} from {', '.join(parents)}" if parents else "imported"
+    raise InputError(
+        f"{work.target}: its rows were {origin}, and {step.name} of {work.source.path} would replace them all. "
+        "Give another folder, or delete this one."
+    )
+
+
+def _same_folder(path: str, other: str) -> bool:
+    return path == other or os.path.abspath(path) == os.path.abspath(other)
 
 
 def _verdict_work(step: DatasetStep, dataset: str | Path) -> Work:

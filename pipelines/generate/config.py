@@ -1,4 +1,4 @@
-"""What a user says about generation: the endpoint, what is asked of which rows, and how strict the checks are."""
+"""Configuration of `generate`: the endpoint, what is asked about which rows, and how strict the checks are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Kind(StrictModel):
 
 
 class GenerateConfig(EndpointConfig):
-    """`generate`: every kind is asked of every row that its sources and its prompt's needs allow."""
+    """`generate`: every kind is asked about every row that its sources and its prompt's needs allow."""
 
     kinds: tuple[Kind, ...] = Field(
         default=(Kind(kind="conversation"), Kind(kind="detail"), Kind(kind="reasoning")), min_length=1

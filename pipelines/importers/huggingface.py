@@ -71,7 +71,7 @@ class HuggingFace(Importer):
             row = 0
             for numbers in cut(range(source.rows), remaining[len(made) :], self.config.rows_per_slice):
                 start = made[-1].start + made[-1].rows if made else 0
-                content = digest(start, _told(path), f"{row}+{len(numbers)}".encode())
+                content = digest(start, _identity_of(path), f"{row}+{len(numbers)}".encode())
                 made.append(Slice(start, len(numbers), content, {"path": path, "row": row}))
                 row += len(numbers)
         return made
@@ -116,7 +116,7 @@ def _opened(path: str) -> ParquetSource | ArrowSource:
     return ParquetSource(path) if path.endswith(".parquet") else ArrowSource(path)
 
 
-def _told(path: str) -> bytes:
+def _identity_of(path: str) -> bytes:
     fs, name = fsspec.core.url_to_fs(path)
     entry = fs.info(name)
     return f"{name.rsplit('/', 1)[-1]} {entry['size']} {entry.get('etag') or entry.get('mtime')}".encode()

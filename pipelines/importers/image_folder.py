@@ -67,7 +67,7 @@ class ImageFolder(Importer):
         found = fs.find(root, detail=True)
         endings = tuple(f".{ending.lower().lstrip('.')}" for ending in self.config.endings)
         start = len(root.rstrip("/")) + 1
-        files = [(name[start:], _told(entry)) for name, entry in found.items() if name.lower().endswith(endings)]
+        files = [(name[start:], _identity_of(entry)) for name, entry in found.items() if name.lower().endswith(endings)]
         if not files:
             raise InputError(f"{self.config.path}: no pictures here (files ending in {', '.join(endings)}).")
         return sorted(files)
@@ -81,7 +81,7 @@ def _stored(fs: Any, path: str, name: str) -> dict[str, Any]:
         return {"import_status": ImportStatus.no_image, "import_detail": f"{name}: {error.strerror or error}"}
 
 
-def _told(entry: dict[str, Any]) -> str:
+def _identity_of(entry: dict[str, Any]) -> str:
     """Size and time of change, or the tag that an object store keeps."""
     changed = next((entry[name] for name in ("etag", "ETag", "mtime", "LastModified", "created") if name in entry), "")
     return f"{entry['size']} {changed}"

@@ -56,7 +56,7 @@ class Img2dataset(Importer):
         self.config: Img2datasetConfig = config
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
-        """Shards never change once written and new ones sort behind them, so they alone decide where to cut."""
+        """Shards never change once written and new ones sort after them, so they alone decide where to cut."""
         made: list[Slice] = []
         for path in _shards(self.config.path):
             source, beside = _source(path), _beside(path)
@@ -65,7 +65,9 @@ class Img2dataset(Importer):
                 start = made[-1].start + made[-1].rows if made else 0
                 location = {"path": path, "row": row}
                 made.append(
-                    Slice(start, rows, digest(0, _stem(path).encode(), beside, *_told(source, row, rows)), location)
+                    Slice(
+                        start, rows, digest(0, _stem(path).encode(), beside, *_identity_of(source, row, rows)), location
+                    )
                 )
         return made
 
@@ -118,7 +120,7 @@ def _source(path: str) -> ParquetSource | ArrowSource:
     return source
 
 
-def _told(source: ParquetSource | ArrowSource, row: int, rows: int) -> Iterator[bytes]:
+def _identity_of(source: ParquetSource | ArrowSource, row: int, rows: int) -> Iterator[bytes]:
     """What tells whether these rows changed."""
     if isinstance(source, ParquetSource):
         yield from source.digests(row, rows)

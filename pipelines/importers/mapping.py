@@ -53,7 +53,7 @@ def resolve(columns: Mapping[Any, str], found: Iterable[str], where: str) -> dic
 
 
 def check_key(key: Any, where: str, seen: set[str]) -> None:
-    """Remember a key; raises InputError when it stands in an earlier row."""
+    """Remember a key; raises InputError when an earlier row has it."""
     if key in (None, ""):
         return
     if str(key) in seen:

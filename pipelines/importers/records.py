@@ -196,7 +196,7 @@ def _split_array(file: BinaryIO, offset: int, line: int, path: str, opened: bool
 
 
 class _Window:
-    """The text of a file from a moving position on: read in chunks, forgotten behind the position."""
+    """The text of a file from a moving position on: read in chunks, dropped once passed."""
 
     def __init__(self, file: BinaryIO, offset: int, line: int):
         self._file, self.offset, self.line = file, offset, line

@@ -60,7 +60,7 @@ class WebDataset(Importer):
                 for sample in samples:
                     check_key(_key(path, sample), path, seen)
                 first, last = samples[0][0], samples[-1][-1]
-                headers = [_told(member) for sample in samples for member in sample]
+                headers = [_identity_of(member) for sample in samples for member in sample]
                 end = last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 location = {"path": path, "offset": first.offset, "length": end - first.offset}
                 made.append(Slice(start, len(samples), digest(0, _stem(path).encode(), *headers), location))
@@ -120,7 +120,7 @@ def _samples(archive: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """`a/b/12.seg.png` -> ("a/b/12", "seg.png"), in lower case behind the dot."""
+    """`a/b/12.seg.png` -> ("a/b/12", "seg.png"), in lower case after the dot."""
     folder, _, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return f"{folder}/{stem}" if folder else stem, ending.lower()
@@ -140,7 +140,7 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
-def _told(member: tarfile.TarInfo) -> bytes:
+def _identity_of(member: tarfile.TarInfo) -> bytes:
     return storable(f"{member.name} {member.size} {member.mtime}").encode()
 
 

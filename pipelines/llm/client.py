@@ -154,7 +154,7 @@ class LlmClient:
             self._tokens.give_back(most.tokens - used)
             paid = Spend(1, used, cost or 0.0)
             shares = (used / most.tokens, paid.cost / most.cost if most.cost else 0.0)
-            # A model with dear pictures, or a server that ignores the output limit.
+            # A model whose pictures cost many tokens, or a server that ignores the output limit.
             self._understated = max(self._understated, *shares)
         names = (request.provider, request.model, request.prompt)
         with self.store.transaction() as connection:

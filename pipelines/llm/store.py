@@ -101,18 +101,18 @@ class Connection(sqlite3.Connection):
     path: Path
 
     def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        with told_of(self.path):
+        with errors_naming(self.path):
             return super().execute(*arguments)
 
     def executemany(self, *arguments: Any) -> sqlite3.Cursor:
-        with told_of(self.path):
+        with errors_naming(self.path):
             return super().executemany(*arguments)
 
 
 def open_file(path: Path, read_only: bool = False) -> Connection:
     """The SQLite file at `path`; raises InputError when it cannot be opened."""
     mode = "ro" if read_only else "rwc"
-    with told_of(path):
+    with errors_naming(path):
         connection = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode={mode}",
             uri=True,
@@ -126,7 +126,7 @@ def open_file(path: Path, read_only: bool = False) -> Connection:
 
 
 @contextlib.contextmanager
-def told_of(path: Path) -> Iterator[None]:
+def errors_naming(path: Path) -> Iterator[None]:
     """Errors of SQLite as InputError: a full disk, no right to write, a damaged file, or none of ours."""
     try:
         yield

@@ -117,7 +117,7 @@ def _columns(source: MixSource) -> list[str]:
 
 
 def _decided_by(recipe: MixRecipe, name: str, tokenizer: str, rule: ImageRule | None) -> dict[str, Any]:
-    """Everything in the recipe that decides the rows of one source; not where datasets and tokenizers lie."""
+    """Everything in the recipe that decides the rows of one source; not the paths of datasets and tokenizers."""
     return {
         "tokenizer": tokenizer,
         "image": rule.to_dict() if rule else None,

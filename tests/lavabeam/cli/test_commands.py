@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from lavabeam.cli.main import app
+from lavabeam.cli.main import app, main
 from lavabeam.demo.training import train_demo
 from lavabeam.recipes import FOLDER
 from pipelines.llm.store import CacheStore
@@ -180,3 +180,13 @@ def test_a_demo_that_is_stopped_while_it_trains_is_interrupted(monkeypatch, tmp_
     monkeypatch.setattr("lavabeam.demo.training.train", lambda *_, **__: {"stage": "pretrain", "stopped": True})
     with pytest.raises(KeyboardInterrupt):
         train_demo(tmp_path, say=list)
+
+
+def test_ctrl_c_while_packages_are_looked_up_is_one_line(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.catalog.refused", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err.count("\n")) == (130, 1)

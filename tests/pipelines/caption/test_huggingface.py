@@ -152,7 +152,7 @@ def test_a_chat_model_answers_without_repeating_the_question(tmp_path):
 
 
 def test_folders_without_a_model_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no image-to-text model of transformers"):
+    with pytest.raises(InputError, match="not an image-to-text model of transformers"):
         engine(tmp_path)
     with pytest.raises(InputError, match=r"no such folder. Give a model folder, or set `revision`"):
         engine(tmp_path / "nothing")

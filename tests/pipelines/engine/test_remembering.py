@@ -27,7 +27,7 @@ def photos(tmp_path):
 def test_retry_goes_by_the_recorded_options_and_refuses_others_by_name(photos):
     run_step(Shout(ShoutConfig(word="?")), photos, LOCAL)
     assert recorded_options(Shout, {"healed": True}, photos, "shout")["word"] == "?"
-    with pytest.raises(InputError, match=r"word is '\?', given is '!'"):
+    with pytest.raises(InputError, match=r"word is '\?', but '!' was given"):
         recorded_options(Shout, {"word": "!"}, photos, "shout")
     with pytest.raises(InputError, match=r"twin has no such status. Known: transient, ok, odd, late"):
         run_step(Twin(Twin.Config()), photos, LOCAL, retry="nonsense")

@@ -142,5 +142,5 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "00000.tfrecord").unlink()
     (tmp_path / "00000.parquet").unlink()
     (tmp_path / "00000.tar").write_bytes(b"")
-    with pytest.raises(InputError, match=r"tar files alone: `lavabeam import webdataset --path '.*/\*.tar'"):
+    with pytest.raises(InputError, match=r"only tar files: `lavabeam import webdataset --path '.*/\*.tar'"):
         importer(tmp_path).slices()

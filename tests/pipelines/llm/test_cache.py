@@ -171,5 +171,5 @@ def test_places_that_cannot_be_used_are_told(tmp_path):
     store.close()
     with pytest.raises(InputError, match="cannot be written"):
         export_answers(tmp_path, tmp_path / "nowhere" / "answers.jsonl")
-    with pytest.raises(InputError, match="no folder can be made here"):
+    with pytest.raises(InputError, match="the folder cannot be created"):
         CacheStore(tmp_path / FILE / "deeper")
