@@ -40,8 +40,8 @@ STEPS = {
     "download": Entry("pipelines.download:Download", "Fetch every URL into an images dataset, politely and safely."),
     "dedupe": Entry("pipelines.dedupe:Dedupe", "Find exact copies and near-copies among all pictures."),
     "caption": Entry("pipelines.caption:Caption", "Describe pictures with a model, an endpoint, or a classifier."),
-    "generate": Entry("pipelines.generate:Generate", "Let an LLM talk about every picture of DATASET."),
-    "judge": Entry("pipelines.judge:Judge", "Let an LLM score the conversations of DATASET from 1 to 5."),
+    "generate": Entry("pipelines.generate:Generate", "Have an LLM write conversations about every picture of DATASET."),
+    "judge": Entry("pipelines.judge:Judge", "Have an LLM score the conversations of DATASET from 1 to 5."),
 }
 
 IMPORTERS = {
@@ -50,7 +50,7 @@ IMPORTERS = {
     "image_folder": Entry("pipelines.importers.image_folder:ImageFolder", "a folder of pictures"),
     "huggingface": Entry("pipelines.importers.huggingface:HuggingFace", "a saved Hugging Face dataset"),
     "webdataset": Entry("pipelines.importers.webdataset:WebDataset", "webdataset tar files"),
-    "img2dataset": Entry("pipelines.importers.img2dataset:Img2dataset", "what img2dataset wrote, as it is"),
+    "img2dataset": Entry("pipelines.importers.img2dataset:Img2dataset", "img2dataset's output as it is"),
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
 }
 

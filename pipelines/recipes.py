@@ -39,8 +39,8 @@ class ImportOrder(StrictModel):
     """The dataset to make or add to."""
     importer: str
     """One of the importers below; its keys stand beside this one."""
-    append: bool = Field(False, description="add the rows of a source that is not in yet behind those that are")
-    replace: bool = Field(False, description="let the source take the place of all that is in")
+    append: bool = Field(False, description="add the rows of a new source after the existing ones")
+    replace: bool = Field(False, description="let the source replace all existing rows")
     config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -82,7 +82,7 @@ class Action:
 
 
 def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] | None = None) -> list[Action]:
-    """Read a data recipe whose datasets lie in `folder`. Raises InputError naming file, line of the list and key."""
+    """Read a data recipe whose datasets are in `folder`. Raises InputError naming file, line of the list and key."""
     values = read_yaml(path)
     recipe = parse(values, RecipeFile, where=str(path))
     unknown = [name for name in variables or {} if name not in recipe.variables]

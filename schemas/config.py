@@ -33,6 +33,19 @@ class StrictModel(BaseModel):
         }
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML readers keep the last: a source of a mix would vanish."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
+
+
 def load_yaml(path: str | Path, model: type[Model]) -> Model:
     """Read one YAML file into `model`; raises InputError naming the file, the key and the remedy."""
     return parse(read_yaml(path), model, where=str(path))
@@ -47,9 +60,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give the path of a YAML recipe.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a mapping of keys to values, found {type(content).__name__}.")
     if _entries(content, _MOST_ENTRIES) > _MOST_ENTRIES:

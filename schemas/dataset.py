@@ -23,7 +23,7 @@ from schemas.store import Store
 
 
 class Fragment:
-    """Some consecutive rows of a dataset, whose columns lie in one file per step."""
+    """Some consecutive rows of a dataset, whose columns are in one file per step."""
 
     def __init__(self, store: Store, entry: FragmentEntry):
         self.store, self.entry = store, entry

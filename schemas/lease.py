@@ -174,7 +174,7 @@ def _locked(store: Store, lease: Lease) -> Iterator[None]:
                 os.link(temporary, name)
             except FileExistsError:
                 raise ConflictError(
-                    f"{name}: run {lease.run} works on this dataset already. Wait for its end."
+                    f"{name}: run {lease.run} is already working on this dataset. Wait until it ends."
                 ) from None
             finally:
                 os.unlink(temporary)
@@ -232,5 +232,5 @@ def _wait_for_gc(store: Store, manifest: int, wait: float) -> None:
         time.sleep(0.1)
     if manifest and not store.exists(f"manifest-{manifest:06d}.json"):
         raise ConflictError(
-            f"{store.root}: `lavabeam gc` removed manifest {manifest}, which this run had begun with. Start it again."
+            f"{store.root}: `lavabeam gc` removed manifest {manifest}, which this run started from. Start it again."
         )

@@ -18,7 +18,7 @@ from schemas.filetables import FILES, IDS, column_names, groups_of, rows_with, s
 from schemas.store import Store
 
 RANGE = 4096
-"""Fragments of a range: what a commit that changes one fragment writes anew, about 350 bytes each."""
+"""Fragments of a range: what a commit that changes one fragment rewrites, about 350 bytes each."""
 
 
 class FilesRef(ChunkRef):

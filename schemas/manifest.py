@@ -177,7 +177,9 @@ def _content(store: Store, name: str) -> dict[str, Any]:
             f"{where}: this is not JSON ({error}). Restore it, or remove it to return to the one before."
         ) from error
     except OSError as error:
-        raise StorageError(f"{where}: cannot be read ({error.strerror or error}). Check the file's rights.") from error
+        raise StorageError(
+            f"{where}: cannot be read ({error.strerror or error}). Check the file's permissions."
+        ) from error
     if not isinstance(content, dict):
         raise InputError(_broken(where, "the file", type(content).__name__, "an object"))
     if b"\\u" in raw or b"\xed" in raw:

@@ -279,7 +279,7 @@ def in_our_words(root: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        again = "then start the same command again: it goes on where it stopped."
+        again = "then start the same command again: it continues where it stopped."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"{root}: {error.strerror}. Free some space, {again}") from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and str(error.filename).startswith(root):

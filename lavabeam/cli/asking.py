@@ -8,14 +8,14 @@ from lavabeam.cli.output import print_summaries, print_table, say
 from pipelines import catalog
 
 _NAMES = ("model", "prompt", "answers", "cached", "input_tokens", "output_tokens", "cost", "paid")
-_COLUMNS = ("model", "prompt", "answers", "of the cache", "tokens in", "tokens out", "USD in all", "USD paid now")
+_COLUMNS = ("model", "prompt", "answers", "from cache", "tokens in", "tokens out", "USD total", "USD paid now")
 _STOPPED = ("unauthorized", "unknown_model")
 _REMEDIES = {
     "unauthorized": "Set the key, or add credit; then run it again.",
     "unknown_model": "Correct the model or the base_url, then run it again.",
-    "bad_request": "The server does not take such a request: look at temperature (null leaves it out), extra and "
+    "bad_request": "The server rejects this kind of request: check temperature (null leaves it out), extra and "
     "output_limit_field, then run it again with `--retry bad_request`.",
-    "budget_exhausted": "Raise the cap and run it again: it goes on from here.",
+    "budget_exhausted": "Raise the cap and run it again: it continues from there.",
 }
 
 
@@ -47,7 +47,8 @@ def print_runs(summaries: list[Any], asked: list[dict[str, Any]], as_json: bool)
     ]
     for step, one in missing:
         remedy = _REMEDIES.get(one["status"], f"`--retry {one['status']}` asks again.")
-        words = f"{step}: {one['rows']} rows are {one['status']}, such as: {one['detail']}\n{remedy}"
+        rows = "1 row has" if one["rows"] == 1 else f"{one['rows']} rows have"
+        words = f"{step}: {rows} status {one['status']}, for example: {one['detail']}\n{remedy}"
         if one["status"] in _STOPPED:
             raise InputError(words)
         say(f"lavabeam: {words}", err=True)

@@ -13,25 +13,37 @@ from lavabeam.cli.asking import print_runs, read_asking, was_stopped
 from lavabeam.cli.checking import CHECKED, check_datasets, checked_option
 from lavabeam.cli.options import BeamCommand, LazyGroup, ModelCommand, beam_arguments, runner_options
 from lavabeam.cli.outcome import DRY_RUN, MIN_OK, complaint, finish
-from lavabeam.cli.output import print_summaries, say, told_summary
+from lavabeam.cli.output import print_summaries, say, summary_line
 from lavabeam.cli.previews import print_preview, print_previews
 from pipelines import catalog  # names and one-line helps only: no step is imported
 
 AS_JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table.")
-RETRY = click.Option(["--retry"], default="", help="Make rows with these statuses again: transient, or names.")
 RUNNER = (
     click.Option(["--runner"], default="local", help="local, dask, dataflow, or a Beam runner; its flags go after --."),
     click.Option(
         ["--workers"],
+        type=click.IntRange(min=0),
         default=0,
-        help="Threads (local) or processes (dask); 0: one per core, more to wait for a Batch API.",
+        help="Worker processes or threads; 0: one per core, more for a step that only waits for a Batch API.",
     ),
 )
-APPEND = click.Option(["--append"], is_flag=True, help="Add the rows of another source behind those of TARGET.")
-REPLACE = click.Option(["--replace"], is_flag=True, help="Let another source take the place of the rows of TARGET.")
+APPEND = click.Option(["--append"], is_flag=True, help="Add the rows of another source after those of TARGET.")
+REPLACE = click.Option(["--replace"], is_flag=True, help="Let another source replace the rows of TARGET.")
 
-folder_option = click.option("--folder", default=".", help="Where datasets lie: a folder or an fsspec URL.")
+folder_option = click.option("--folder", default=".", help="Where the datasets are: a folder or an fsspec URL.")
 settings_option = click.option("--set", "settings", multiple=True, help="name=value for a ${name} of the recipe.")
+
+
+def _given_retry(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    """The statuses; a --retry without any is refused, because without --retry other rows may be made again."""
+    if value is not None and not value.replace(",", "").strip():
+        raise click.BadParameter("names no status. Leave --retry out, or give transient or a status.", ctx, parameter)
+    return value or ""
+
+
+RETRY = click.Option(
+    ["--retry"], callback=_given_retry, help="Make rows with these statuses again: transient, or names."
+)
 
 
 def with_runner(command: Callable) -> Callable:
@@ -40,11 +52,17 @@ def with_runner(command: Callable) -> Callable:
     return command
 
 
+def with_retry(command: Callable) -> Callable:
+    """Adds --retry."""
+    command.__dict__.setdefault("__click_params__", []).append(RETRY)
+    return command
+
+
 @click.command(cls=BeamCommand)
 @click.argument("recipe")
 @folder_option
 @settings_option
-@click.option("--retry", default="", help="Make rows with these statuses again: transient, or names.")
+@with_retry
 @with_runner
 @click.pass_context
 def run(
@@ -61,7 +79,7 @@ def run(
 ) -> None:
     """Run the missing steps of a data recipe. What is there is not made again.
 
-    With --min-ok, a step with too few usable rows ends the run: the steps behind it do not start.
+    With --min-ok, a step with too few usable rows ends the run: the steps after it do not start.
 
     RECIPE is a YAML file, or the name of a published recipe: `lavabeam recipes` lists them.
     """
@@ -75,7 +93,7 @@ def run(
     for summary in run_recipe(actions, _runner(runner, workers, beam_arguments(ctx)), retry):
         summaries.append(summary)
         asked.append(read_asking(summary))
-        say(f"{summary.step}: {told_summary(summary)}", err=True)
+        say(f"{summary.step}: {summary_line(summary)}", err=True)
         if was_stopped(asked[-1]) or (min_ok is not None and complaint(summary, min_ok)):
             break
     print_runs(summaries, asked, as_json)

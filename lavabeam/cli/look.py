@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lavabeam.cli.output import one_line, print_json, print_table, say, told_statuses
+from lavabeam.cli.output import one_line, print_json, print_table, say, statuses_text
 
 at_option = click.option("--at", type=int, help="The manifest number to look at; the newest by default.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -19,7 +19,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @at_option
 @click.option("--row", type=int, help="Show this row with all its columns.")
 @click.option("--status", help="Show rows with this status, as step=status.")
-@click.option("--limit", default=10, help="How many rows --status shows.", show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=10, help="How many rows --status shows.", show_default=True
+)
 @click.option("--images", type=Path, help="Write the shown rows' pictures into this folder.")
 @click.option("--checked", is_flag=True, help="Compare the sha256 of each file before it is read.")
 @json_option
@@ -144,7 +146,7 @@ def verify(dataset: str, at: int | None, as_json: bool) -> None:
         print_json({**facts, "damaged": [asdict(damage) for damage in found]})
     else:
         files = sum(one.files for part in opened.manifest.ranges for one in part.files.values())
-        kinds = f" ({told_statuses(counts)})" if counts else ""
+        kinds = f" ({statuses_text(counts)})" if counts else ""
         say(f"{opened.path}: {files} files, {opened.rows} rows, {len(found)} problems{kinds}")
     if found:
         click.get_current_context().exit(2)
@@ -181,7 +183,9 @@ def cache_show(folder: str | None, as_json: bool) -> None:
     print_table(columns, rows, title="\nBy model and prompt")
     spent = [(dataset, *amounts.values()) for dataset, amounts in budgets.items()]
     kept = ("dataset", "requests", "tokens", "USD", "lost requests", "lost tokens", "lost USD")
-    return print_table(kept, spent, title="\nSpent by dataset; lost is what failed on its way and may be billed")
+    return print_table(
+        kept, spent, title="\nSpent per dataset; lost: requests that failed in transit and may be billed"
+    )
 
 
 @cache.command("export")
@@ -210,8 +214,8 @@ def cache_import(folder: str, source: str) -> None:
 def recipes(name: str | None, keys: bool) -> None:
     """List the published recipes, or print the one called NAME.
 
-    `lavabeam recipes NAME > my.yaml` is a start for one of your own; `--keys`, or docs/recipes.md, has all keys of
-    data recipes, mixes and training recipes.
+    `lavabeam recipes NAME > my.yaml` is a start for one of your own. Where a data recipe and a mix have the same name,
+    give data/NAME or mixes/NAME. `--keys`, or docs/recipes.md, explains every key of all kinds of recipes.
     """
     from lavabeam.recipes import KINDS, published
     from schemas.config import nearest
@@ -226,9 +230,10 @@ def recipes(name: str | None, keys: bool) -> None:
         return print_table(
             ("recipe", "used by", ""), [(one.name, KINDS[one.kind], one.summary) for one in known], title=None
         )
-    found = [one for one in known if one.name == name]
+    found = [one for one in known if name in (one.name, f"{one.kind}/{one.name}")]
     if not found:
         raise InputError(f"{name}: there is no such recipe. {nearest(name, [one.name for one in known])}")
-    for one in found:
-        say(one.path.read_text(encoding="utf-8"), nl=False)
-    return None
+    if len(found) > 1:
+        names = " or ".join(f"{one.kind}/{one.name}" for one in found)
+        raise InputError(f"{name}: several recipes have this name. Give {names}.")
+    return say(found[0].path.read_text(encoding="utf-8"), nl=False)

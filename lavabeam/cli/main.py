@@ -12,7 +12,7 @@ import click
 
 from lavabeam.cli import cloud, data, look, scheduling, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
-from lavabeam.cli.outcome import EXIT_CODES
+from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import escaped, say
 from pipelines import catalog
 
@@ -56,9 +56,9 @@ def main() -> None:
     """Run the command; our own errors are printed as one message, with their exit code."""
     from schemas.errors import LavaBeamError
 
-    for line in catalog.refused():
-        say(f"lavabeam: {line}", err=True)
     try:
+        for line in catalog.refused():
+            say(f"lavabeam: {line}", err=True)
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except LavaBeamError as error:
@@ -70,7 +70,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         say("lavabeam: interrupted. Start the same command again to continue.", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         say(traceback.format_exc(), err=True, nl=False)
         message = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]

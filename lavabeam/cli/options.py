@@ -151,7 +151,7 @@ def _option(name: str, field: Any) -> click.Option:
 
 
 def _value(name: str, field: Any, given: Any) -> Any:
-    """What pydantic shall see of an option's values: lists and mappings collect, anything else is given once."""
+    """What pydantic gets of an option's values: lists and mappings collect, anything else is given once."""
     if not isinstance(given, tuple):
         return _ABSENT if given is None else given
     if not given:
@@ -167,6 +167,22 @@ def _value(name: str, field: Any, given: Any) -> Any:
     if any((get_origin(kind) or kind) is dict for kind in kinds) and all(isinstance(value, dict) for value in values):
         return {key: inner for value in values for key, inner in value.items()}
     raise click.UsageError(f"--{name.replace('_', '-')} is given {len(values)} times; it takes one value.")
+
+
+def parsed_setting(model: Any, dotted: str, value: str) -> Any:
+    """The value of `--set DOTTED=VALUE` for a key of `model`: text stays as it is, anything else is YAML.
+
+    `null` removes what the recipe gives for a key that may be left out.
+    """
+    name, _, rest = dotted.partition(".")
+    field = getattr(model, "model_fields", {}).get(name)
+    kinds = _kinds(field.annotation) if field is not None else []
+    if rest:
+        inner = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+        return parsed_setting(inner, rest, value)
+    if value == "null" and type(None) in get_args(field.annotation if field is not None else None):
+        return None
+    return _parsed(value, kinds or [Any])
 
 
 def _collects(kind: Any) -> bool:
@@ -196,5 +212,19 @@ def _kinds(annotation: Any) -> list[Any]:
 
 
 def _default(field: Any) -> str:
-    value = field.get_default(call_default_factory=True)
-    return str(getattr(value, "value", value))
+    """The default as one would write it on the command line."""
+    value = _plain(field.get_default(call_default_factory=True))
+    if isinstance(value, dict | list):
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()
+    return "none" if value is None else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Nested models, enums and tuples as mappings, values and lists; of models only what differs from its default."""
+    if hasattr(value, "model_fields_set"):
+        return {name: _plain(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return getattr(value, "value", value)

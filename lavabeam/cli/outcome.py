@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from lavabeam.cli.output import say, told_statuses
+from lavabeam.cli.output import say, statuses_text
 
 UNUSABLE = 3
+INTERRUPTED = 130
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 a defect, or workers that died again and again; 2 bad input; "
     "3 done, but no row of the result is usable, or fewer than --min-ok; 130 interrupted."
@@ -17,7 +18,7 @@ MIN_OK = click.Option(
     ["--min-ok"],
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="Exit with 3 where fewer of the rows that the step was asked to work on are usable (0 to 1).",
+    help="Exit with 3 if a smaller share of the rows that the step was asked to work on is usable (0 to 1).",
 )
 DRY_RUN = click.Option(
     ["--dry-run"], is_flag=True, help="Say what would be made, reused, retried and dropped, and what an LLM would cost."
@@ -26,7 +27,7 @@ DRY_RUN = click.Option(
 
 def complaint(summary: Any, min_ok: float | None) -> str:
     """Why the result of a run is not good enough; empty when it is. It goes by what is there, made now or before."""
-    statuses = f": {told_statuses(summary.statuses)}" if summary.statuses else ""
+    statuses = f": {statuses_text(summary.statuses)}" if summary.statuses else ""
     if not summary.rows or summary.ok == 0:
         return f"{summary.step}: no row of {summary.dataset} is usable{statuses}."
     share = summary.usable_share

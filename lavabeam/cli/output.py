@@ -55,30 +55,30 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
 
 
 def print_summaries(summaries: list[Any], as_json: bool, more: Sequence[dict[str, Any]] = ()) -> None:
-    """What runs did: one line each; notes go to stderr. `more` is what the JSON of each run tells beside."""
+    """What runs did: one line each; notes go to stderr. `more` is added to the JSON of each run."""
     for note in [note for one in summaries for note in one.notes]:
-        click.echo(f"lavabeam: {note}", err=True)
+        say(f"lavabeam: {note}", err=True)
     if as_json:
         beside = more or [{}] * len(summaries)
         return print_json([{**asdict(one), **extra} for one, extra in zip(summaries, beside, strict=True)])
     rows = [
-        (one.step, one.dataset, one.rows, told_statuses(one.statuses), one.made, one.reused, one.seconds)
+        (one.step, one.dataset, one.rows, statuses_text(one.statuses), one.made, one.reused, one.seconds)
         for one in summaries
     ]
     print_table(("step", "dataset", "rows", "statuses", "made", "reused", "seconds"), rows)
     if not any(one.made for one in summaries):
-        click.echo("Nothing was missing: nothing was computed.")
+        click.echo("Everything was already there: nothing was computed.")
     return None
 
 
-def told_summary(summary: Any) -> str:
+def summary_line(summary: Any) -> str:
     """One line about a run, for stderr while others follow."""
-    done = f"{summary.made} fragments made, {summary.reused} were there" if summary.made else "nothing to do"
-    statuses = f" ({told_statuses(summary.statuses)})" if summary.statuses else ""
+    done = f"{summary.made} fragments made, {summary.reused} reused" if summary.made else "nothing to do"
+    statuses = f" ({statuses_text(summary.statuses)})" if summary.statuses else ""
     return f"{summary.rows} rows{statuses}; {done}"
 
 
-def told_statuses(statuses: dict[str, int]) -> str:
+def statuses_text(statuses: dict[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(statuses.items(), key=lambda item: -item[1]))
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lavabeam.cli.output import print_json, print_table, say, told_statuses
+from lavabeam.cli.output import print_json, print_table, say, statuses_text
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
 from schemas.errors import InputError
@@ -38,7 +38,7 @@ def rows_with(dataset: Dataset, wanted: str, limit: int) -> list[int]:
             break
     if not found:
         counts = dataset.manifest.statuses().get(name)
-        there = f" There are: {told_statuses(counts)}." if counts else ""
+        there = f" There are: {statuses_text(counts)}." if counts else ""
         raise InputError(f"--status {wanted}: no row of {dataset.path} has it.{there}")
     return found[:limit]
 
@@ -58,7 +58,7 @@ def statuses_of_steps(dataset: Dataset) -> list[tuple[str, str, str]]:
         step = rules[name].step if name in rules else name
         statuses = left_out.get(name, {})
         words = [status if "=" in reason else f"{status} ({reason}, by choice)" for status, reason in statuses.items()]
-        rows.append((step, told_statuses(counts), ", ".join(words)))
+        rows.append((step, statuses_text(counts), ", ".join(words)))
     return rows
 
 

@@ -10,7 +10,9 @@ import click
 from lavabeam.cli.checking import check_datasets, checked_option
 from lavabeam.cli.data import pairs
 from lavabeam.cli.look import json_option
-from lavabeam.cli.output import print_json, print_table, say, told_statuses
+from lavabeam.cli.options import parsed_setting
+from lavabeam.cli.outcome import INTERRUPTED
+from lavabeam.cli.output import print_json, print_table, say, statuses_text
 
 
 @click.command()
@@ -34,7 +36,7 @@ def demo(folder: Path, runner: str, as_json: bool) -> None:
 
 
 def _print_demo(summary: dict[str, Any], folder: Path) -> None:
-    rows = [(name, sum(counts.values()), told_statuses(counts)) for name, counts in summary["steps"].items()]
+    rows = [(name, sum(counts.values()), statuses_text(counts)) for name, counts in summary["steps"].items()]
     print_table(("step", "rows", "statuses"), rows, title="Rows and statuses per step")
     stages = [
         (name, part["first_loss"], part["last_loss"], part["seconds"])
@@ -87,14 +89,12 @@ def train(
 
     RECIPE is a YAML file, or the name of a published recipe: `lavabeam recipes` lists them.
     """
-    import yaml
-
     from lavabeam.recipes import locate
-    from trainer.config import load_recipe
+    from trainer.config import Recipe, load_recipe
     from trainer.launch import train as run
 
     path = locate(recipe, "training")
-    overrides = {key: yaml.safe_load(value) for key, value in pairs(settings).items()}
+    overrides = {key: parsed_setting(Recipe, key, value) for key, value in pairs(settings).items()}
     check_datasets(checked, [load_recipe(path, overrides).data.mix] if checked else ())
     if plan_only:
         return _compare(path, _gpu_counts(gpus, processes, nodes), overrides, as_json)
@@ -109,7 +109,12 @@ def train(
         prepare_only=prepare,
         nodes=nodes,
     )
-    return print_json(result) if as_json else _print_tree(result)
+    if as_json:
+        print_json(result)
+    else:
+        _print_tree(result)
+    if result.get("stopped"):
+        click.get_current_context().exit(INTERRUPTED)
 
 
 def _gpu_counts(gpus: str | None, processes: int | None, nodes: int) -> list[int] | None:

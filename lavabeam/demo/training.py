@@ -47,6 +47,8 @@ def train_demo(work: str | Path, say: Say = print, processes: int | None = None)
         overrides = {"model.checkpoint": str(start), "data.mix": str(work / mix), "output": str(work / stage)}
         recipe = RECIPES / f"demo-{mix}.yaml"
         result = train(recipe, processes=processes, overrides=overrides, replace=True, report=say)
+        if result.get("stopped"):  # by Ctrl-C or SIGTERM
+            raise KeyboardInterrupt
         parts[stage] = result
         start = result["model"]
         say(_summary_line(stage, result, f"loss {result['first_loss']:.3f} -> {result['last_loss']:.3f}"))

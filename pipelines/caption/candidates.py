@@ -37,7 +37,7 @@ def best_captions(
 
 def _best(scored: list[tuple[float, str]], own: str, scorer: str, min_score: float | None) -> Caption:
     if not scored:
-        return Caption(CaptionStatus.empty, detail="the model said nothing")
+        return Caption(CaptionStatus.empty, detail="the model returned no text")
     # Of equal scores the first: what the model wrote stands before the alt text.
     score, text = max(scored, key=lambda one: one[0])
     if min_score is not None and score < min_score:

@@ -38,18 +38,22 @@ class TransformersConfig(Config):
     prompt: str | None = Field(None, description="a chat model's question, or the first words of every caption")
     max_new_tokens: int = Field(40, ge=1)
     """Tokens of one caption at most."""
-    decoding: Literal["greedy", "nucleus"] = Field("greedy", description="nucleus draws from the likeliest top_p")
+    decoding: Literal["greedy", "nucleus"] = Field(
+        "greedy", description="nucleus sampling draws from the likeliest tokens, up to top_p of the probability"
+    )
     top_p: float = Field(0.9, gt=0, le=1)
     """Of nucleus: draw from the likeliest tokens with this probability in sum."""
     temperature: float = Field(1.0, gt=0)
     """Of nucleus: above 1 draws more evenly."""
-    seed: int = Field(0, description="of nucleus: a row's draws depend on it and on the row's key alone")
+    seed: int = Field(0, description="of nucleus sampling: draws depend only on it and the row's key")
     candidates: int = Field(1, ge=1, description="captions drawn per picture, of which score_model's best is kept")
     score_model: str | None = Field(None, description="a BLIP with matching head, a CLIP or a SigLIP that scores them")
     score_revision: str | None = Field(None, description="the commit, when score_model is a name on the hub")
     score_alt_text: bool = Field(False, description="the picture's own alt text is a candidate too")
-    min_score: float | None = Field(None, description="below it no caption is kept; on score_model's own scale")
-    batch_pictures: int = Field(8, ge=1, description="pictures of one forward pass")
+    min_score: float | None = Field(
+        None, description="captions that score lower are dropped; on score_model's own scale"
+    )
+    batch_pictures: int = Field(8, ge=1, description="pictures per forward pass")
     trust_remote_code: Annotated[bool, Runtime()] = Field(
         False, description="run code that comes with `model`: only for a folder or commit whose code you have read"
     )
@@ -190,4 +194,6 @@ class Transformers:
 
 
 def _caption(words: str) -> Caption:
-    return Caption(AnswerStatus.ok, words) if words else Caption(CaptionStatus.empty, detail="the model said nothing")
+    return (
+        Caption(AnswerStatus.ok, words) if words else Caption(CaptionStatus.empty, detail="the model returned no text")
+    )

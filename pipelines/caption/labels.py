@@ -111,7 +111,7 @@ def sentence(labels: Sequence[str]) -> str:
 
 
 def with_article(label: str) -> str:
-    """A class name as it stands in a sentence: "an espresso", "binoculars", "a unicycle"."""
+    """A class name as it appears in a sentence: "an espresso", "binoculars", "a unicycle"."""
     if re.search(r"[^siu]s$", label):
         return label  # a plural: binoculars, trifles
     vowel = re.match(r"[aeiou]|hour", label, re.IGNORECASE) and not re.match(r"uni|uku|eur", label, re.IGNORECASE)

@@ -101,6 +101,6 @@ def _unit(features: torch.Tensor) -> torch.Tensor:
 
 def _no_matcher(model: str, why: str) -> InputError:
     return InputError(
-        f"{model}: no model that scores words against pictures ({why}). Give score_model a folder with a "
+        f"{model}: not a model that scores text against pictures ({why}). Give score_model a folder with a "
         "BlipForImageTextRetrieval, a CLIP or a SigLIP, and its processor."
     )

@@ -59,6 +59,7 @@ class CaptionStep(AsksLlm[CaptionConfig]):
     """Adds `caption`, and who wrote it: engine, model and version. Rows left out say why in `caption_status`."""
 
     name = "caption"
+    takes = "images"
     version = 3
     Config = CaptionConfig
     optional = ("alt_text",)

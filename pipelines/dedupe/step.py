@@ -53,6 +53,7 @@ class Dedupe(DatasetStep[DedupeConfig]):
     """
 
     name = "dedupe"
+    takes = "images"
     version = 1
     Config = DedupeConfig
     keys = DedupeKeys

@@ -1,4 +1,4 @@
-"""The `download` step. In: the `url` of each row. Out: the picture, its sizes and hashes, and what became of it.
+"""The `download` step. In: the `url` of each row. Out: the picture, its sizes and hashes, and the outcome.
 
 Read from the outside in: `step.py` (columns), `client.py` (one row: guard, politeness, tries), `fetch.py` (one try),
 `pictures.py` (bytes to a checked picture). `config.py` holds every option, `statuses.py` every outcome. `single.py`

@@ -82,7 +82,7 @@ class Client:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def download(self, key: str, url: str | None, expected: str | None, row: Row) -> Picture | Failure:
-        """What became of one row. Only a cancelled task raises; whatever else goes wrong is a Failure."""
+        """The outcome of one row. Only a cancelled task raises; whatever else goes wrong is a Failure."""
         started = asyncio.get_running_loop().time()
         tries = [0]
         try:
@@ -225,5 +225,5 @@ def _judge(body: bytes, expected: str | None, config: DownloadConfig) -> Picture
     kinds: set[str] = {"sha256", config.compute_hash, config.verify_hash[1] if config.verify_hash else "sha256"}
     hashes = {kind: hashlib.new(kind, body).hexdigest() for kind in sorted(kinds)}
     if config.verify_hash and hashes[config.verify_hash[1]] != (expected or "").strip().lower():
-        raise Failure(DownloadStatus.hash_mismatch, f"{config.verify_hash[1]} of the body is another")
+        raise Failure(DownloadStatus.hash_mismatch, f"{config.verify_hash[1]} of the body differs")
     return Picture(keep(body, config), hashes)

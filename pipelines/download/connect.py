@@ -111,8 +111,8 @@ def _allow_open_files(connections: int) -> None:
     unlimited = resource.RLIM_INFINITY
     if hard != unlimited and hard < needed:
         raise InputError(
-            f"thread_count: so many downloads at a time need {needed} open files, this process may have {hard}. "
-            "Lower thread_count, or raise the limit (ulimit -n)."
+            f"thread_count: this many concurrent downloads need {needed} open files, but this process is limited to "
+            f"{hard}. Lower thread_count, or raise the limit (ulimit -n)."
         )
     if soft != unlimited and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == unlimited else min(wanted, hard), hard))

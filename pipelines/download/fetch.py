@@ -93,7 +93,7 @@ def _target(response: aiohttp.ClientResponse, url: URL, guard: Guard) -> URL:
     try:
         target = urljoin(str(url), location)
     except ValueError:
-        raise Failure(DownloadStatus.bad_url, "redirect to something that is no URL") from None
+        raise Failure(DownloadStatus.bad_url, "redirect to something that is not a URL") from None
     try:
         return guard.check_url(target)
     except Failure as failure:

@@ -127,8 +127,8 @@ class Guard:
         except ValueError:
             if not re.fullmatch(r"[\w.-]+", text):
                 raise InputError(
-                    f"allow_private_hosts: {entry!r} is no host name, address or network. "
-                    "Write for example localhost, 127.0.0.1:8000 or 10.0.0.0/8."
+                    f"allow_private_hosts: {entry!r} is not a host name, address or network. "
+                    "Write, for example, localhost, 127.0.0.1:8000 or 10.0.0.0/8."
                 ) from None
             self._names.add((text, port))
 

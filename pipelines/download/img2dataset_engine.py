@@ -39,7 +39,7 @@ class Img2datasetEngine:
         if config.verify_hash and config.verify_hash[1] != config.compute_hash:
             raise InputError(
                 f"engine img2dataset: verify_hash uses {config.verify_hash[1]} and compute_hash {config.compute_hash}; "
-                "img2dataset wants them to be the same."
+                "img2dataset requires both to be the same."
             )
         self._downloader_class, self._resizer = self._prepared()
 

@@ -13,7 +13,7 @@ from schemas.errors import InputError
 
 REMEDIES = {
     DownloadStatus.private_address: "To allow a host of your own, name it with --allow-private-hosts.",
-    DownloadStatus.bad_url: "Write the whole address: https://host/picture.jpg.",
+    DownloadStatus.bad_url: "Write the full address: https://host/picture.jpg.",
     DownloadStatus.bad_scheme: "Give an http or https address, or the path of a file.",
     DownloadStatus.not_image: "Give the address of the picture itself, not of a page that shows it.",
 }

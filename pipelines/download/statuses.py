@@ -64,7 +64,7 @@ TRANSIENT = frozenset(
         DownloadStatus.error,
     }
 )
-"""What may pass by itself: tried again within a run, and by `--retry transient` in a later one."""
+"""Failures that may pass: tried again within a run, and by `--retry transient` in a later one."""
 
 
 class Failure(Exception):

@@ -44,6 +44,7 @@ class Download(Step[DownloadConfig]):
     """
 
     name = "download"
+    takes = "images"
     version = 1
     Config = DownloadConfig
     statuses = DownloadStatus
@@ -56,7 +57,7 @@ class Download(Step[DownloadConfig]):
         if config.verify_hash and config.verify_hash[0] in self.output_schema.names:
             raise InputError(
                 f"verify_hash: {config.verify_hash[0]!r} is a column that download writes itself. "
-                f"Import the list's under another name: --extra '{{hash_of_list: {config.verify_hash[0]}}}'."
+                f"Import the list's column under another name: --extra '{{hash_of_list: {config.verify_hash[0]}}}'."
             )
 
     @property

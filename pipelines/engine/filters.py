@@ -89,7 +89,7 @@ def filter_step(
     """
     taken = [reason for reason in reasons if reason in _OWN]
     if taken:
-        raise InputError(f"filter {name!r}: {taken[0]!r} is a status of every filter. Name the reason otherwise.")
+        raise InputError(f"filter {name!r}: {taken[0]!r} is a status of every filter. Give the reason another name.")
 
     def made(function: Callable[..., Verdict]) -> type[FilterStep]:
         statuses = StrEnum("statuses", {word: word for word in (*_OWN, *reasons)})  # type: ignore[misc]

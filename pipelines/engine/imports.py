@@ -1,6 +1,6 @@
 """Running an import: the rows of one source into a dataset that knows where its rows came from.
 
-A dataset may have several sources, one behind the other. An import works on the fragments of its own source alone.
+A dataset may have several sources, one after the other. An import works on the fragments of its own source alone.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class _OneOfSeveral(ImportMaker):
     def _refusal(self, key: str, part: Fragment) -> str:
         sources = known_sources(Dataset.open(self.target, at=self.manifest))
         return (
-            f"{self.target}: the key {key!r} of {named(described(self.importer))} is there already, from "
+            f"{self.target}: the key {key!r} of {named(described(self.importer))} already exists, from "
             f"{named(sources[source_of(part.id)])}. A key names one row: give the rows other keys, or import this "
             "source into a dataset of its own. Nothing was committed."
         )

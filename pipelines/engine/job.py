@@ -166,7 +166,7 @@ class Commit(beam.DoFn):
         failed = {fragment: entry for fragment, entry in made.items() if isinstance(entry, LavaBeamError)}
         if failed:
             first = failed[min(failed)]
-            more = f" ({len(failed)} fragments have such a problem; nothing was committed.)" if len(failed) > 1 else ""
+            more = f" ({len(failed)} fragments failed; nothing was committed.)" if len(failed) > 1 else ""
             raise type(first)(f"{first}{more}")
         entries = {key: entry for key, entry in sorted(made.items()) if isinstance(entry, FileEntry)}
         return self.output.complete(self.change, entries)

@@ -73,7 +73,7 @@ class Maker(Generic[Read]):
         raise TypeError(f"{type(self).__name__} does not define batches")
 
     def open(self, task: Task[Read]) -> tuple[dict[str, int] | None, Iterator[pa.RecordBatch]]:
-        """The batches, and counts to keep beside them where no status column tells what became of the input."""
+        """The batches, and counts to keep beside them where no status column says what happened to the input."""
         return None, self.batches(task)
 
     def source_rows(self, batch: pa.RecordBatch) -> int:

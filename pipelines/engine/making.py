@@ -23,7 +23,7 @@ from schemas.store import Store
 
 @dataclass(frozen=True)
 class Made:
-    """What became of a task: an entry for the manifest and a record for the run log, or our error."""
+    """The result of a task: an entry for the manifest and a record for the run log, or our error."""
 
     fragment: str
     entry: FileEntry | None = None
@@ -55,9 +55,13 @@ def _make(maker: Maker, task: Task, context: Context, count: Count) -> Made:
             entry = write_column_file(store, task.path, batches, maker.schema, maker.schema_name, **kept)
         else:
             count(Done(task.source_rows, dict(entry.statuses)))
+    if task.previous is not None and entry.sha256 == task.previous.sha256:
+        # The retry changed nothing: what was made from these rows stays.
+        store.remove(task.path)
+        entry = task.previous
     record = {
         "fragment": task.fragment,
-        "file": task.path,
+        "file": entry.path,
         "rows": entry.rows,
         "statuses": dict(entry.statuses),
         "source_rows": task.source_rows,

@@ -37,9 +37,10 @@ class Preview:
             said.append(f"{_fragments(self.removed)} of {self.dataset} {_are(self.removed)} replaced or removed")
         if self.stale:
             named = ", ".join(f"{step} ({_fragments(count)})" for step, count in self.stale.items())
-            again = "run these steps again to bring them back"
-            said.append(f"columns that are made from them become stale and are dropped: {named}; {again}")
-        changed = "" if self.removed else f"{_fragments(self.made + self.retried)} of {self.dataset} change; "
+            again = "run these steps again to restore them"
+            said.append(f"columns made from them become stale and are dropped: {named}; {again}")
+        where = "" if self.made else " where a retried row comes out differently"
+        changed = "" if self.removed else f"{_fragments(self.made + self.retried)} of {self.dataset} change{where}; "
         return f"{self.step}: {changed}{'; '.join(said)}."
 
     def with_verdicts(self, verdicts: Preview) -> Preview:

@@ -179,6 +179,7 @@ class _Line:
         environment = {**_ONE_THREAD_EACH, **_GIVEN_BACK, **os.environ}
         self._board = _board()
         self._region = self._board.region()
+        # A process group of its own: a terminal's Ctrl-C is the parent's affair, also while this one still imports.
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -186,6 +187,7 @@ class _Line:
             env=environment,
             bufsize=0,
             pass_fds=(self._board.descriptor,),
+            process_group=0,
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.out = Connection(os.dup(self.process.stdin.fileno()), readable=False)
@@ -261,10 +263,12 @@ def serve(inbox: Connection, board: int, region: int) -> None:
     `board` and `region`: where it notes what it decodes (schemas/decoding.py).
     """
     limit_this_process(board, region)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent decides
     out = Connection(os.dup(1), readable=False)
     os.dup2(2, 1)
-    maker, context = pickle.loads(inbox.recv_bytes())
+    try:
+        maker, context = pickle.loads(inbox.recv_bytes())
+    except EOFError:  # the parent ended before it had work
+        return
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(inbox, tasks), daemon=True).start()
 

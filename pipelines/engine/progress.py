@@ -80,7 +80,7 @@ class Progress:
         rate = done.rows / seconds
         left = f", {(self.rows - done.rows) / rate:.0f} s left" if 0 < done.rows < self.rows else ""
         answers = f", {done.answers} answers, {done.answers / seconds:.1f}/s" if done.answers else ""
-        return f"{self.title}: {done.rows}/{self.rows} rows, {rate:.0f}/s{left}{answers}{_told(done.statuses)}"
+        return f"{self.title}: {done.rows}/{self.rows} rows, {rate:.0f}/s{left}{answers}{_statuses_text(done.statuses)}"
 
     def _bar(self) -> None:
         from rich.console import Console
@@ -103,9 +103,11 @@ class Progress:
                 rate = f"{done.rows / seconds:.0f} rows/s"
                 if done.answers:
                     rate += f", {done.answers} answers, {done.answers / seconds:.1f}/s"
-                bar.update(task, completed=done.rows, rate=rate, statuses=_told(done.statuses).removeprefix(", "))
+                bar.update(
+                    task, completed=done.rows, rate=rate, statuses=_statuses_text(done.statuses).removeprefix(", ")
+                )
 
 
-def _told(statuses: Mapping[str, int]) -> str:
+def _statuses_text(statuses: Mapping[str, int]) -> str:
     shown = [f"{count} {status}" for status, count in Counter(statuses).most_common(4)]
     return f", {', '.join(shown)}" if shown else ""

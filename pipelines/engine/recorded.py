@@ -105,4 +105,4 @@ def _difference(name: str, before: Config, after: Config) -> list[str]:
     old, new = before.identity(), after.identity()
     if name not in new or old.get(name) == new[name]:
         return []
-    return [f"{name} is {old.get(name)!r}, given is {new[name]!r}"]
+    return [f"{name} is {old.get(name)!r}, but {new[name]!r} was given"]

@@ -17,7 +17,7 @@ from typing import Any
 from schemas.store import Store
 
 FLUSH_S = 10.0
-"""How often a log on an object store, which cannot be appended to, is written anew."""
+"""How often a log on an object store, which cannot be appended to, is rewritten."""
 
 
 class RunLog:

@@ -14,7 +14,7 @@ from schemas.fingerprint import fingerprint
 from schemas.standing import joined, rule_before
 
 _LATER = re.compile(r"s(\d+)-\d{4,}-[0-9a-f]{8}")
-"""Fragments of the second source and of those behind it: s2-0000-1a2b3c4d. Those of the first have no prefix."""
+"""Fragments of the second source and later ones: s2-0000-1a2b3c4d. Those of the first have no prefix."""
 
 
 def source_of(fragment: str) -> int:

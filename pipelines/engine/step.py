@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Runtime:
-    """Marks a config field that cannot change the output (concurrency, timeouts, where a cache lies).
+    """Marks a config field that cannot change the output (concurrency, timeouts, the location of a cache).
 
     `thread_count: Annotated[int, Runtime()] = 64` stays out of the fingerprint: changing it recomputes nothing.
     """
@@ -144,6 +144,8 @@ class Step(Generic[C]):
     """Status -> reason: rows left out unless their reader takes that reason's rows (a mix with `duplicates: keep`)."""
     counted_by: ClassVar[str | None] = None
     """A column by whose values the manifest counts statuses too: which hosts fail, not only how many rows."""
+    takes: ClassVar[str | None] = None
+    """The schema of the dataset that it works on; None for any that has its columns."""
     datasets: ClassVar[tuple[str, ...]] = ()
     """Config fields that name another dataset: a recipe looks for them in its folder of datasets, and a run reads the
     version of `dataset_versions`, which stays until the run has ended."""

@@ -7,6 +7,7 @@ name and takes them over.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     Raises InputError for an unknown status, SchemaError when a column that the step reads is missing.
     """
     if isinstance(step, DatasetStep):
+        _check_schema(step, Dataset.open(dataset))
         retried_statuses(step, retry)
         run_step(step.keys(step.config), dataset, runner, own_words(step.keys, retry))
         work = _verdict_work(step, dataset)
@@ -69,6 +71,7 @@ def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
     """What `run_step` would do; raises the same errors before anything is done."""
     if not isinstance(step, DatasetStep):
         return _column_work(step, dataset, retry).preview()
+    _check_schema(step, Dataset.open(dataset))
     retried_statuses(step, retry)
     keys = _column_work(step.keys(step.config), dataset, own_words(step.keys, retry))
     if not keys.tasks:
@@ -106,6 +109,13 @@ def batches_to_retry(
         yield from ((batch, None, task.retry) for batch in maker.given(task))
 
 
+def _check_schema(step: Step, dataset: Dataset) -> None:
+    if step.takes not in (None, dataset.schema_name):
+        raise InputError(
+            f"{step.name}: {dataset.path} is a {dataset.schema_name} dataset, expected {step.takes}. Check the path."
+        )
+
+
 def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
     work = Work.open(step, dataset, retrying=bool(retry))
     again = retried_statuses(step, retry)
@@ -117,6 +127,7 @@ def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
 
 def _derive_work(step: Derive, source: str | Path, target: str | Path, retry: str) -> Work:
     work = Work.open(step, source, target, retrying=bool(retry))
+    _check_origin(step, work)
     again = retried_statuses(step, retry)
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
@@ -124,6 +135,29 @@ def _derive_work(step: Derive, source: str | Path, target: str | Path, retry: st
         work.add(old, step.plan(inputs), {}, again, source=fragment.entry)
     work.parents = [work.source.as_parent()]
     return work
+
+
+def _check_origin(step: Derive, work: Work) -> None:
+    """Raises InputError where the target has rows that `step` did not make from this source: it would replace them."""
+    if work.old is None or not work.present:
+        return
+    manifest = work.old.manifest
+    base, parents = manifest.steps.get("base"), [parent.path for parent in manifest.parents]
+    # Releases before 0.2 did not record the name: rows with a parent are not imported ones.
+    made_by = (base.name if base else "") or (step.name if parents else "import")
+    fragments = {fragment.id for fragment in work.source.fragments}
+    same = any(_same_folder(path, work.source.path) for path in parents) or not fragments.isdisjoint(work.present)
+    if made_by == step.name and same:
+        return
+    origin = f"made by {made_by} from {', '.join(parents)}" if parents else "imported"
+    raise InputError(
+        f"{work.target}: its rows were {origin}, and {step.name} of {work.source.path} would replace them all. "
+        "Give another folder, or delete this one."
+    )
+
+
+def _same_folder(path: str, other: str) -> bool:
+    return path == other or os.path.abspath(path) == os.path.abspath(other)
 
 
 def _verdict_work(step: DatasetStep, dataset: str | Path) -> Work:
@@ -183,6 +217,7 @@ class Work:
     @classmethod
     def open(cls, step: Step, source: str | Path, target: str | Path | None = None, retrying: bool = False) -> Work:
         dataset = Dataset.open(source)
+        _check_schema(step, dataset)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
         bind(step, dataset)
         path = str(target or dataset.path)

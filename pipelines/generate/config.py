@@ -1,4 +1,4 @@
-"""What a user says about generation: the endpoint, what is asked of which rows, and how strict the checks are."""
+"""Configuration of `generate`: the endpoint, what is asked about which rows, and how strict the checks are."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Kind(StrictModel):
 
 
 class GenerateConfig(EndpointConfig):
-    """`generate`: every kind is asked of every row that its sources and its prompt's needs allow."""
+    """`generate`: every kind is asked about every row that its sources and its prompt's needs allow."""
 
     kinds: tuple[Kind, ...] = Field(
         default=(Kind(kind="conversation"), Kind(kind="detail"), Kind(kind="reasoning")), min_length=1
@@ -43,7 +43,7 @@ class GenerateConfig(EndpointConfig):
     repairs: int = Field(default=1, ge=0)
     """How often an answer that breaks its JSON schema goes back to the model."""
     language: str | None = "en"
-    """The language that answers must be in; null does not check."""
+    """The language that answers must be in; null turns the check off."""
     checks: bool = True
     """Whether answers are verified (notes mentioned, duplicates, language, contradictions)."""
     skip_duplicates: bool = True
@@ -61,7 +61,9 @@ class GenerateConfig(EndpointConfig):
     @classmethod
     def _is_checkable(cls, value: str | None) -> str | None:
         if value is not None and value not in KNOWN:
-            raise ValueError(f"answers can be checked to be in one of {', '.join(KNOWN)}; null does not check")
+            raise ValueError(
+                f"answers can be checked for these languages: {', '.join(KNOWN)}; null turns the check off"
+            )
         return value
 
     @field_validator("kinds")
@@ -71,8 +73,8 @@ class GenerateConfig(EndpointConfig):
             same_rows = not one.sources or not other.sources or set(one.sources) & set(other.sources)
             if one.kind == other.kind and same_rows:
                 raise ValueError(
-                    f"kind {one.kind!r} is asked twice of the same rows, which would get the same key. "
-                    f"Name one of them otherwise: {{kind: {one.kind}_2, prompt: {other.prompt_name}}}"
+                    f"kind {one.kind!r} is given twice for the same rows, which would get the same key. "
+                    f"Rename one of them: {{kind: {one.kind}_2, prompt: {other.prompt_name}}}"
                 )
         return value
 

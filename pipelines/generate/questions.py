@@ -52,7 +52,7 @@ class Questions:
         return (row.get("image") or {}).get("bytes") if self._shows_picture else None
 
     def about(self, row: Mapping[str, Any]) -> list[Question | Unasked]:
-        """At least one for every row of an `images` dataset. Draws the picture anew where no provider would take it."""
+        """At least one for every row of an `images` dataset. Encodes the picture again if no provider accepts it."""
         if skipped := row.get(LEFT_OUT):
             return [Unasked(GenerateStatus.skipped_input, skipped)]
         return list(self._of_source(row)) or [Unasked(GenerateStatus.not_asked, f"source {row.get('source')!r}")]

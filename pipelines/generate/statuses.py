@@ -12,7 +12,7 @@ class GenerateStatus(StrEnum):
     """Why a conversation is not usable, beside the request layer's reasons (`AnswerStatus`, which has `ok` too)."""
 
     # nothing was asked
-    not_asked = "not_asked"  # no kind is asked of this source
+    not_asked = "not_asked"  # no kind is asked about this source
     skipped_input = "skipped_input"  # the picture is missing, undecodable, or a duplicate of another row's
     no_context = "no_context"  # nothing is known about the picture that the prompt could use
     # the answer was read and rejected

@@ -39,6 +39,7 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     """
 
     name = "generate"
+    takes = "images"
     version = 1
     Config = GenerateConfig
     reads = ("key",)

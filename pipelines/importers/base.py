@@ -30,7 +30,7 @@ ROWS_PER_SLICE = 1000
 
 
 class ImportStatus(StrEnum):
-    """What came of one source row. Rows that are not ok stay in the dataset, with `import_detail` telling why.
+    """The outcome of one source row. Rows that are not ok stay in the dataset, with the reason in `import_detail`.
 
     All but `bad_value` leave the row out of what follows.
     """

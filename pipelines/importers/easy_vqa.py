@@ -45,12 +45,12 @@ class EasyVqaConfig(Config):
 
     split: Literal["train", "test"] = Field("train", description="Easy-VQA's own split")
     path: Annotated[str | None, Runtime()] = Field(
-        None, description="a questions.json; by default the split's, out of the installed easy-vqa package"
+        None, description="a questions.json; by default the split's, from the installed easy-vqa package"
     )
     image_key: str = Field("easy-vqa/{split}/{number}", description="the key of a picture in the images dataset")
-    turns: int = Field(4, ge=1, description="questions of one conversation, at most")
-    seed: int = Field(0, description="decides which questions of a picture stand together, and in which order")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    turns: int = Field(4, ge=1, description="most questions per conversation")
+    seed: int = Field(0, description="decides which questions of a picture share a conversation, and their order")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
 class EasyVqa(Importer[EasyVqaConfig]):

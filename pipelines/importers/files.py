@@ -42,7 +42,7 @@ def format_of(path: str, given: str | None, known: Sequence[str]) -> str:
     format = given or name.rpartition(".")[2].replace("ndjson", "jsonl")
     if format not in known:
         raise InputError(
-            f"{path}: the format {format!r} is not read here. {nearest(format, list(known))} "
+            f"{path}: the format {format!r} is unknown. {nearest(format, list(known))} "
             f"Set `format` to one of: {', '.join(known)}."
         )
     return format

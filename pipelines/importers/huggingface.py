@@ -35,7 +35,7 @@ class HuggingFaceConfig(Config):
     columns: dict[Target, str] = Field({}, description="our column: the dataset's column, where the names differ")
     source: str | None = Field(None, description="written into `source` where the dataset has no such column")
     license: str | None = Field(None, description="written into `license` where the dataset has no such column")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
 class HuggingFace(Importer[HuggingFaceConfig]):
@@ -67,7 +67,7 @@ class HuggingFace(Importer[HuggingFaceConfig]):
             row = 0
             for numbers in cut(range(source.rows), remaining[len(made) :], self.config.rows_per_slice):
                 start = made[-1].start + made[-1].rows if made else 0
-                content = digest(start, _told(path), f"{row}+{len(numbers)}".encode())
+                content = digest(start, _identity_of(path), f"{row}+{len(numbers)}".encode())
                 made.append(Slice(start, len(numbers), content, {"path": path, "row": row}))
                 row += len(numbers)
         return made
@@ -103,7 +103,7 @@ class HuggingFace(Importer[HuggingFaceConfig]):
             files = json.loads(fs.cat_file(f"{root}/state.json"))["_data_files"]
             return [f"{folder}/{file['filename']}" for file in files]
         raise InputError(
-            f"{folder}: no dataset of `save_to_disk` (state.json is missing). "
+            f"{folder}: not a `save_to_disk` dataset (state.json is missing). "
             f"Give a pattern such as {folder}/*.parquet or {folder}/*.arrow."
         )
 
@@ -112,7 +112,7 @@ def _opened(path: str) -> ParquetSource | ArrowSource:
     return ParquetSource(path) if path.endswith(".parquet") else ArrowSource(path)
 
 
-def _told(path: str) -> bytes:
+def _identity_of(path: str) -> bytes:
     fs, name = fsspec.core.url_to_fs(path)
     entry = fs.info(name)
     return f"{name.rsplit('/', 1)[-1]} {entry['size']} {entry.get('etag') or entry.get('mtime')}".encode()

@@ -24,7 +24,7 @@ class ImageFolderConfig(Config):
     endings: tuple[str, ...] = Field(ENDINGS, description="files with these endings are pictures")
     source: str | None = Field(None, description="written into `source`")
     license: str | None = Field(None, description="written into `license`")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
 class ImageFolder(Importer[ImageFolderConfig]):
@@ -63,9 +63,9 @@ class ImageFolder(Importer[ImageFolderConfig]):
         found = fs.find(root, detail=True)
         endings = tuple(f".{ending.lower().lstrip('.')}" for ending in self.config.endings)
         start = len(root.rstrip("/")) + 1
-        files = [(name[start:], _told(entry)) for name, entry in found.items() if name.lower().endswith(endings)]
+        files = [(name[start:], _identity_of(entry)) for name, entry in found.items() if name.lower().endswith(endings)]
         if not files:
-            raise InputError(f"{self.config.path}: no picture in here (files ending in {', '.join(endings)}).")
+            raise InputError(f"{self.config.path}: no pictures here (files ending in {', '.join(endings)}).")
         return sorted(files)
 
 
@@ -77,7 +77,7 @@ def _stored(fs: fsspec.AbstractFileSystem, path: str, name: str) -> dict[str, An
         return {"import_status": ImportStatus.no_image, "import_detail": f"{name}: {error.strerror or error}"}
 
 
-def _told(entry: dict[str, Any]) -> str:
+def _identity_of(entry: dict[str, Any]) -> str:
     """Size and time of change, or the tag that an object store keeps."""
     changed = next((entry[name] for name in ("etag", "ETag", "mtime", "LastModified", "created") if name in entry), "")
     return f"{entry['size']} {changed}"

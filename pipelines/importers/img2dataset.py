@@ -37,7 +37,7 @@ class Img2datasetConfig(Config):
     columns: dict[Target, str] = Field({}, description="our column: img2dataset's column, where the names differ")
     source: str | None = Field(None, description="written into `source` where a row has none")
     license: str | None = Field(None, description="written into `license` where a row has none")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment, at most")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment, at most")
 
 
 class Img2dataset(Importer[Img2datasetConfig]):
@@ -52,7 +52,7 @@ class Img2dataset(Importer[Img2datasetConfig]):
     Config = Img2datasetConfig
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
-        """Shards never change once written and new ones sort behind them, so they alone decide where to cut."""
+        """Shards never change once written and new ones sort after them, so they alone decide where to cut."""
         made: list[Slice] = []
         for path in _shards(self.config.path):
             source, beside = _source(path), _beside(path)
@@ -61,7 +61,9 @@ class Img2dataset(Importer[Img2datasetConfig]):
                 start = made[-1].start + made[-1].rows if made else 0
                 location = {"path": path, "row": row}
                 made.append(
-                    Slice(start, rows, digest(0, _stem(path).encode(), beside, *_told(source, row, rows)), location)
+                    Slice(
+                        start, rows, digest(0, _stem(path).encode(), beside, *_identity_of(source, row, rows)), location
+                    )
                 )
         return made
 
@@ -96,11 +98,11 @@ def _shards(folder: str) -> list[str]:
     if not tables:
         other = ""
         if any(".tfrecord" in name for name in names):
-            other = " It holds tfrecord files, which are not read here."
+            other = " It holds tfrecord files, which cannot be read."
         elif any(name.endswith(".tar") for name in names):
-            other = f" It holds tar files alone: `lavabeam import webdataset --path '{folder.rstrip('/')}/*.tar'`."
+            other = f" It holds only tar files: `lavabeam import webdataset --path '{folder.rstrip('/')}/*.tar'`."
         raise InputError(
-            f"{folder}: no shard of img2dataset (00000.parquet or 00000.arrow) in here. "
+            f"{folder}: no img2dataset shard (00000.parquet or 00000.arrow) here. "
             f"Its outputs webdataset, parquet, files and arrow are read.{other}"
         )
     return [f"{folder.rstrip('/')}/{name}" for name in tables]
@@ -114,7 +116,7 @@ def _source(path: str) -> ParquetSource | ArrowSource:
     return source
 
 
-def _told(source: ParquetSource | ArrowSource, row: int, rows: int) -> Iterator[bytes]:
+def _identity_of(source: ParquetSource | ArrowSource, row: int, rows: int) -> Iterator[bytes]:
     """What tells whether these rows changed."""
     if isinstance(source, ParquetSource):
         yield from source.digests(row, rows)

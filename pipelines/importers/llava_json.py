@@ -26,14 +26,14 @@ class LlavaJsonConfig(Config):
     """Where the conversations are, and what they are called."""
 
     path: Annotated[str | list[str], Runtime()] = Field(description="a json or jsonl file, several, or a pattern")
-    format: Literal["json", "jsonl"] | None = Field(None, description="by default what the file's ending says")
+    format: Literal["json", "jsonl"] | None = Field(None, description="by default what the file's extension says")
     records: Annotated[str | None, Later()] = Field(
         None, description="of a JSON object: the member that holds the list of rows"
     )
     images: str | None = Field(None, description="the image folder, to tell rows whose picture is missing")
     kind: str = Field("conversation", description="written into `kind`")
     source: str | None = Field(None, description="written into `source`; by default the image path's first folder")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
 class LlavaJson(Importer[LlavaJsonConfig]):

@@ -56,12 +56,12 @@ def resolve(columns: Mapping[Any, str | None], found: Iterable[str], where: str)
 
 
 def check_key(key: object, where: str, seen: set[str]) -> None:
-    """Remember a key; raises InputError when it stands in an earlier row."""
+    """Remember a key; raises InputError when an earlier row has it."""
     if key in (None, ""):
         return
     if str(key) in seen:
         raise InputError(
-            f"{where}: the key {str(key)!r} stands in an earlier row too. Keys must be unique: "
+            f"{where}: the key {str(key)!r} also appears in an earlier row. Keys must be unique: "
             "remove one of the two rows, or map another column to `key`."
         )
     seen.add(str(key))
@@ -104,7 +104,7 @@ def _captions(value: Any) -> list[str] | None:
     if value is None or value == []:
         return None
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError("expected a text or a list of texts")
+        raise ValueError("expected text or a list of texts")
     return [item.strip() for item in value if item.strip()] or None
 
 

@@ -24,10 +24,10 @@ class UrlListConfig(Config):
     """Where the list is and what its columns mean."""
 
     path: Annotated[str | list[str], Runtime()] = Field(
-        description="a file, several, or a pattern with *; any place that fsspec reaches, gzip welcome"
+        description="a file, several, or a pattern with *; any place that fsspec reaches, may be gzipped"
     )
     format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = Field(
-        None, description="how the file is written; by default what its ending says"
+        None, description="how the file is written; by default what its extension says"
     )
     header: Annotated[bool, Later()] = Field(
         True, description="whether the first line of csv or tsv names the columns; else they are 0, 1, 2"
@@ -52,14 +52,16 @@ class UrlListConfig(Config):
     key_prefix: Annotated[str, Later()] = Field(
         "", description="put before every key, such as 2026-11-28/: lists of several days may then number their rows"
     )
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
     @field_validator("extra")
     @classmethod
     def _own_names(cls, extra: dict[str, str]) -> dict[str, str]:
         for name in extra:
             if name in TAKEN or name.endswith(("_status", "_detail")):
-                raise ValueError(f"{name!r} is a column of its own here; choose another name, such as {name}_of_list")
+                raise ValueError(
+                    f"{name!r} is one of LavaBeam's own columns; choose another name, such as {name}_of_list"
+                )
         return extra
 
     @field_validator("columns", mode="before")

@@ -32,7 +32,7 @@ class WebDatasetConfig(Config):
     columns: dict[Target, str] = Field({}, description="our column: the name in the json member, where they differ")
     source: str | None = Field(None, description="written into `source` where the json has none")
     license: str | None = Field(None, description="written into `license` where the json has none")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows of one fragment")
+    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
 class WebDataset(Importer[WebDatasetConfig]):
@@ -56,7 +56,7 @@ class WebDataset(Importer[WebDatasetConfig]):
                 for sample in samples:
                     check_key(_key(path, sample), path, seen)
                 first, last = samples[0][0], samples[-1][-1]
-                headers = [_told(member) for sample in samples for member in sample]
+                headers = [_identity_of(member) for sample in samples for member in sample]
                 end = last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 location = {"path": path, "offset": first.offset, "length": end - first.offset}
                 made.append(Slice(start, len(samples), digest(0, _stem(path).encode(), *headers), location))
@@ -97,7 +97,7 @@ def _samples_of(path: str) -> Iterator[list[tarfile.TarInfo]]:
             yield from _samples(archive)
     except tarfile.TarError as error:
         raise InputError(
-            f"{path}: this is not a tar archive, or it was cut ({error}). Compressed archives are unpacked first."
+            f"{path}: this is not a tar archive, or it was cut ({error}). Unpack compressed archives first."
         ) from error
 
 
@@ -116,7 +116,7 @@ def _samples(archive: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """`a/b/12.seg.png` -> ("a/b/12", "seg.png"), in lower case behind the dot."""
+    """`a/b/12.seg.png` -> ("a/b/12", "seg.png"), in lower case after the dot."""
     folder, _, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return f"{folder}/{stem}" if folder else stem, ending.lower()
@@ -128,7 +128,7 @@ def _values(content: bytes | None) -> tuple[dict[str, Any], str | None]:
         values = json.loads(content) if content else {}
     except (ValueError, RecursionError) as error:
         return {}, f"the json member cannot be read: {error}"
-    return (values, None) if isinstance(values, dict) else ({}, "the json member is no object")
+    return (values, None) if isinstance(values, dict) else ({}, "the json member is not an object")
 
 
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -136,7 +136,7 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
-def _told(member: tarfile.TarInfo) -> bytes:
+def _identity_of(member: tarfile.TarInfo) -> bytes:
     return storable(f"{member.name} {member.size} {member.mtime}").encode()
 
 

@@ -59,7 +59,7 @@ class JudgeStatus(StrEnum):
 class JudgeConfig(EndpointConfig):
     """The endpoint that judges, and where the pictures' context lies."""
 
-    images: str = Field(description="the images dataset that the conversations were made of")
+    images: str = Field(description="the images dataset that the conversations were made from")
     prompt: str = "judge"
     """The name of a prompt that asks for scores, or the path of your own file."""
     repairs: int = Field(1, ge=0)
@@ -74,7 +74,7 @@ class JudgeConfig(EndpointConfig):
     def _prompt_needs_no_picture(self) -> JudgeConfig:
         self._loaded = load_prompt(self.prompt)
         if self._loaded.image:
-            raise ValueError(f"prompt {self.prompt} wants the picture; a judge is shown what is known about it alone")
+            raise ValueError(f"prompt {self.prompt} asks for the picture, but a judge sees only what is known about it")
         return self
 
     @property
@@ -87,6 +87,7 @@ class Judge(AsksLlm[JudgeConfig]):
     """Adds a score per axis and the judge's reason. Only conversations with status ok are asked about."""
 
     name = "judge"
+    takes = "conversations"
     version = 3
     Config = JudgeConfig
     reads = ("key", "image_keys", "messages")

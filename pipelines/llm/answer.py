@@ -28,7 +28,7 @@ class AnswerStatus(StrEnum):
 
 
 def with_answers(own: type[StrEnum]) -> type[StrEnum]:
-    """Every status of a step that asks an LLM: those of `AnswerStatus`, and the step's `own` ones behind them.
+    """Every status of a step that asks an LLM: those of `AnswerStatus`, followed by the step's `own` ones.
 
     So a reason is called the same in every step, and `--retry` takes it everywhere.
     """
@@ -42,7 +42,7 @@ TRANSIENT = frozenset(
 """Statuses that another run may turn into an answer."""
 
 UNFINISHED = frozenset({AnswerStatus.budget_exhausted, AnswerStatus.unauthorized, AnswerStatus.unknown_model})
-"""Statuses that the next run tries again by itself: they say something of the account, and nothing of the question."""
+"""Statuses that the next run tries again by itself: they are about the account, not about the question."""
 
 # Why the text ended, beside OpenAI's own words those of servers that pass on their engine's.
 _AT_THE_LIMIT = frozenset({"length", "max_tokens", "max_output_tokens"})
@@ -70,7 +70,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request. `cached` is True when nothing was sent for it (it must not enter a column).
+    """The outcome of a request. `cached` is True when nothing was sent for it (it must not enter a column).
 
     `received` is True when the server wrote something, whatever it is worth: then `text`, `usage` and `cost` tell it.
     """
@@ -118,7 +118,7 @@ def read_response(raw: str | bytes) -> Answer:
         raise MalformedResponse(f"the reply has no choice with a message: {_shortened(raw)}", usage)
     text = _text(message.get("content"))
     if text is None:
-        raise MalformedResponse(f"the message's content is no text: {_shortened(raw)}", usage)
+        raise MalformedResponse(f"the message's content is not text: {_shortened(raw)}", usage)
     finished = choice.get("finish_reason")
     reason = finished.lower() if isinstance(finished, str) else ""
     if reason in _BROKEN_OFF:

@@ -194,7 +194,7 @@ class BatchClient(LlmClient):
                 )
                 results.update(read_lines(content, asked.keys(), self.secrets.hide))
         except openai.NotFoundError:
-            reported = f"the server does not know batch {batch_id} any more"
+            reported = f"the server no longer knows batch {batch_id} any more"
             gone = Failure(AnswerStatus.unavailable, reported, retry=True, may_be_billed=True)
             return dict.fromkeys(asked, gone)
         if batch.status == "failed":

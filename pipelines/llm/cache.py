@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.llm.answer import Answer, ErrorResponse, MalformedResponse, read_response
-from pipelines.llm.store import FILE, CacheStore, check_folder, open_file, told_of
+from pipelines.llm.store import FILE, CacheStore, check_folder, errors_naming, open_file
 from schemas.errors import InputError
 
 _COLUMNS = ("key", "provider", "model", "prompt", "response", "input_tokens", "output_tokens", "cost", "created")
@@ -39,7 +39,7 @@ class AnswerCache:
         try:
             answer = _answer(*row)
         except (MalformedResponse, ErrorResponse):
-            # Damaged, or taken for an answer by an older version: it must not stand in the way of one.
+            # Damaged, or taken for an answer by an older version: it must not block a good one.
             connection.execute("DELETE FROM answers WHERE key = ?", (key,))
             return None
         self.count_hit(key)
@@ -77,7 +77,7 @@ class AnswerCache:
 def summary(folder: str | Path) -> dict[str, Any]:
     """What the cache folder holds: answers, bytes, tokens, USD spent, hits, USD saved; also by model and prompt."""
     connection = _open_for_reading(folder)
-    with contextlib.closing(connection), told_of(check_folder(folder) / FILE):
+    with contextlib.closing(connection), errors_naming(check_folder(folder) / FILE):
         rows = connection.execute(
             "SELECT provider, model, prompt, COUNT(*), SUM(LENGTH(response)), SUM(input_tokens), SUM(output_tokens), "
             "SUM(cost), SUM(hits), SUM(hits * cost) FROM answers GROUP BY provider, model, prompt ORDER BY 1, 2, 3"
@@ -98,12 +98,12 @@ def export_answers(folder: str | Path, target: str | Path) -> int:
     connection = _open_for_reading(folder)
     count = 0
     try:
-        with told_of(check_folder(folder) / FILE), Path(target).open("w", encoding="utf-8") as file:
+        with errors_naming(check_folder(folder) / FILE), Path(target).open("w", encoding="utf-8") as file:
             for row in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM answers ORDER BY key"):
                 file.write(json.dumps(dict(zip(_COLUMNS, row, strict=True)), ensure_ascii=False) + "\n")
                 count += 1
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error}). Give a file in a folder that is there.") from error
+        raise InputError(f"{target}: cannot be written ({error}). Give a file in an existing folder.") from error
     finally:
         connection.close()
     return count
@@ -136,7 +136,7 @@ def _imported(line: str, where: str) -> list[Any]:
         read_response(entry["response"])
     except (ValueError, KeyError, TypeError, MalformedResponse, ErrorResponse) as error:
         raise InputError(
-            f"{where}: this is no exported answer ({type(error).__name__}: {error}). "
+            f"{where}: not an exported answer ({type(error).__name__}: {error}). "
             "Nothing was imported; export the file again."
         ) from error
     return row

@@ -167,7 +167,7 @@ class LlmClient:
             self._tokens.give_back(most.tokens - used)
             paid = Spend(1, used, cost or 0.0)
             shares = (used / most.tokens, paid.cost / most.cost if most.cost else 0.0)
-            # A model with dear pictures, or a server that ignores the output limit.
+            # A model whose pictures cost many tokens, or a server that ignores the output limit.
             self._understated = max(self._understated, *shares)
         names = (request.provider, request.model, request.prompt)
         with self.store.transaction() as connection:
@@ -195,7 +195,7 @@ class LlmClient:
         """After many requests that no patience helped, the next ones are not sent: hours would pass for nothing."""
         self._given_up = self._given_up + 1 if failure.retry else 0
         if self._given_up == _GIVEN_UP_IN_A_ROW:
-            detail = f"not sent, {self._given_up} requests in a row had no answer, the last: {failure.detail}"
+            detail = f"not sent, {self._given_up} requests in a row got no answer, the last one: {failure.detail}"
             self._stopped = replace(failure, detail=detail)
 
     def _falls_back(self, request: ChatRequest) -> bool:

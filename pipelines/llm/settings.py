@@ -45,7 +45,7 @@ class EndpointConfig(Config):
     """The environment variable that holds the key. May be unset for a server of your own."""
 
     temperature: float | None = Field(default=0.7, ge=0, le=2)
-    """null leaves it out of the request: models that think before they answer refuse any."""
+    """null leaves it out of the request: reasoning models refuse any value."""
     max_output_tokens: int = Field(default=1024, ge=1)
     """Tokens of one answer at most."""
     extra: dict[str, Any] = Field(default_factory=dict)
@@ -117,7 +117,7 @@ class EndpointConfig(Config):
     def _leaves_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if name in _OURS:
-                raise ValueError(f"{name!r} is ours to set: caps and readers count on it. {_OURS[name]}")
+                raise ValueError(f"{name!r} is set by LavaBeam, because caps and parsers depend on it. {_OURS[name]}")
         return value
 
     @model_validator(mode="after")

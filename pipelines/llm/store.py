@@ -50,7 +50,7 @@ class CacheStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cache {folder}: no folder can be made here ({error}). Choose another.") from error
+            raise InputError(f"cache {folder}: the folder cannot be created ({error}). Choose another.") from error
         path = self.folder / FILE
         with one_at_a_time(self.folder):
             self.connection = open_file(path)
@@ -123,18 +123,18 @@ class Connection(sqlite3.Connection):
     path: Path
 
     def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        with told_of(self.path):
+        with errors_naming(self.path):
             return super().execute(*arguments)
 
     def executemany(self, *arguments: Any) -> sqlite3.Cursor:
-        with told_of(self.path):
+        with errors_naming(self.path):
             return super().executemany(*arguments)
 
 
 def open_file(path: Path, read_only: bool = False) -> Connection:
     """The SQLite file at `path`; raises InputError when it cannot be opened."""
     mode = "ro" if read_only else "rwc"
-    with told_of(path):
+    with errors_naming(path):
         connection = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode={mode}",
             uri=True,
@@ -148,13 +148,13 @@ def open_file(path: Path, read_only: bool = False) -> Connection:
 
 
 @contextlib.contextmanager
-def told_of(path: Path) -> Iterator[None]:
+def errors_naming(path: Path) -> Iterator[None]:
     """Errors of SQLite as InputError: a full disk, no right to write, a damaged file, or none of ours."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         raise InputError(
-            f"{path}: the answer cache cannot be used ({error}). See that the disk has room and the file may be "
+            f"{path}: the answer cache cannot be used ({error}). Check that the disk has room and the file may be "
             "written; if it is damaged or none of ours, move it away or choose another `cache`."
         ) from error
 
@@ -202,7 +202,7 @@ def check_folder(folder: str | Path) -> Path:
     """The folder as a path; raises InputError for a place where file locks do not work."""
     if "://" in str(folder):
         raise InputError(
-            f"cache {str(folder)!r}: the answer cache must lie on a local disk. "
-            "Give a local folder; `lavabeam cache export` carries its answers to other machines."
+            f"cache {str(folder)!r}: the answer cache must be on a local disk. "
+            "Give a local folder; `lavabeam cache export` moves its answers to other machines."
         )
     return Path(folder).expanduser()

@@ -92,7 +92,7 @@ def _empty_sources(recipe: MixRecipe, opened: dict[str, Dataset], summary: RunSu
             counts.update(made[f"{name}-{fragment.id}"].statuses)
         if not counts["taken"]:
             why = ", ".join(f"{number} {reason}" for reason, number in counts.most_common()) or "it has no rows"
-            yield f"mix source {name!r} gave no row: {why}."
+            yield f"mix source {name!r} yields no rows: {why}."
 
 
 def _unfit_rows(work: Work, summary: RunSummary) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _columns(source: MixSource) -> list[str]:
 
 
 def _decided_by(recipe: MixRecipe, name: str, tokenizer: str, rule: ImageRule | None) -> dict[str, Any]:
-    """Everything in the recipe that decides the rows of one source; not where datasets and tokenizers lie."""
+    """Everything in the recipe that decides the rows of one source; not the paths of datasets and tokenizers."""
     return {
         "tokenizer": tokenizer,
         "image": rule.to_dict() if rule else None,
@@ -157,9 +157,9 @@ def _check_columns(name: str, source: MixSource, rows: Dataset, images: Dataset 
     if images is not None:
         wanted.setdefault(images.path, [])
         wanted[images.path] += ["key", "image", *source.image_where]
-    for dataset in (rows, images):
-        missing = [column for column in wanted[dataset.path] if column not in dataset.columns] if dataset else []
-        if missing and dataset is not None:
+    for dataset in [one for one in (rows, images) if one is not None]:
+        missing = [column for column in wanted[dataset.path] if column not in dataset.columns]
+        if missing:
             raise InputError(
                 f"mix source {name!r}: {dataset.path} has no column {missing[0]!r} in all its fragments. "
                 f"Columns: {', '.join(dataset.columns)}. Run the step that adds it first."

@@ -27,7 +27,7 @@ def refused_by(row: Mapping[str, Any], filters: Mapping[str, Any]) -> str | None
         if isinstance(accepted, list):
             passes = value in accepted
         elif isinstance(value, str | list | dict):
-            raise InputError(f"mix: `min` and `max` are for numbers, and {column!r} has {value!r}. List what passes.")
+            raise InputError(f"mix: `min` and `max` are for numbers, but {column!r} has {value!r}. List what passes.")
         else:
             passes = value is not None and accepted.get("min", value) <= value <= accepted.get("max", value)
         if not passes:

@@ -64,7 +64,7 @@ def tone(status: str, rule: StatusRule | None) -> str:
 
 
 def stages(train: Mapping[str, Any]) -> Iterator[Stage]:
-    """The stages among the entries of `train`; entries that are no mapping are no stages."""
+    """The stages among the entries of `train`; entries that are not mappings are skipped."""
     for name, figures in train.items():
         if isinstance(figures, Mapping):
             curve = next(filter(None, map(curve_of, figures.values())), None) or _recorded(figures.get("model"))
@@ -86,11 +86,11 @@ def _figures(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, 
         if isinstance(value, Mapping):
             yield from _figures(value, name)
         elif key not in HIDDEN and not curve_of(value):
-            yield name, _told(value)
+            yield name, _shown(value)
 
 
 def curve_of(value: object) -> list[tuple[float, float]]:
-    """Losses, or [step, loss] pairs, or {step, loss} objects as points; anything else is no curve."""
+    """Losses, or [step, loss] pairs, or {step, loss} objects as points; anything else gives no points."""
     if not isinstance(value, list) or len(value) < 2:
         return []
     if all(isinstance(item, int | float) for item in value):
@@ -102,7 +102,7 @@ def curve_of(value: object) -> list[tuple[float, float]]:
     return []
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

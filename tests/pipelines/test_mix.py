@@ -137,7 +137,9 @@ def test_a_row_that_lost_what_it_shows_is_counted_and_named(folder, question):
 def test_a_source_that_gave_no_row_is_told_with_the_reasons(folder):
     made = run_mix(recipe(folder, source={"kinds": ["detailed"]}), folder / "mix", LOCAL)
     assert made.rows == 0
-    assert made.notes == ("mix source 'talks' gave no row: 8 kind, 1 import=refused.",)
+    assert made.notes == ("mix source 'talks' yields no rows: 8 kind, 1 import=refused.",)
+    again = run_mix(recipe(folder, source={"kinds": ["detailed"]}), folder / "mix", LOCAL)
+    assert (again.made, again.reused, again.manifest) == (0, 1, made.manifest)
 
 
 def test_pictures_without_an_image_rule_are_told(folder):

@@ -2,7 +2,7 @@ from typing import Literal
 
 import pytest
 
-from schemas.config import StrictModel, load_yaml, parse
+from schemas.config import StrictModel, load_yaml, parse, read_yaml
 from schemas.errors import InputError
 
 
@@ -66,3 +66,16 @@ def test_one_value_stands_for_a_list_of_one():
 def test_a_pair_needs_both():
     with pytest.raises(InputError, match=r"x: pair: .*\(found 0.9\)"):
         parse({"pair": 0.9}, Lists, "x")
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "outer:\n  a: {x: 1}\n  b: 2\n  a: {x: 2}\n"])
+def test_a_key_that_is_given_twice_is_refused(tmp_path, text):
+    """YAML readers keep the last: of two sources of a mix with one name, the first would vanish."""
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"r.yaml: not valid YAML: key 'a' is given twice.*line [34]"):
+        read_yaml(tmp_path / "r.yaml")
+
+
+def test_merged_keys_are_not_repeated_ones(tmp_path):
+    (tmp_path / "r.yaml").write_text("base: &b {x: 1, y: 2}\nown: {<<: *b, x: 3}\n")
+    assert read_yaml(tmp_path / "r.yaml")["own"] == {"x": 3, "y": 2}

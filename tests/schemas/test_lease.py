@@ -146,7 +146,7 @@ def test_the_same_run_holds_a_dataset_once(tmp_path):
     store = Store(tmp_path)
     with (
         hold(store, run="r1"),
-        pytest.raises(ConflictError, match="run r1 works on this dataset already"),
+        pytest.raises(ConflictError, match="run r1 is already working on this dataset"),
         hold(store, run="r1"),
     ):
         pass

@@ -32,7 +32,7 @@ _QUOTES = (("**", "**"), ("*", "*"), ('"', '"'), ("“", "”"), ("__", "__"))
 
 
 def unwrapped(text: str) -> str:
-    """The text without a code fence, a greeting before it and a farewell behind it."""
+    """The text without a code fence, a greeting before it and a farewell after it."""
     fenced = _FENCE.match(text)
     text = (fenced["inner"] if fenced else text).replace("\r\n", "\n").strip()
     text = _BLANK_LINES.sub("\n\n", text)

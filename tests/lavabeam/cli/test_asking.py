@@ -34,7 +34,7 @@ def test_a_run_says_what_it_asked_and_paid(call):
         assert one["paid"] == one["cost"] == one["input_tokens"]
         again = call(server, "--temperature", "0.7", "--checks")
         assert again.exit_code == 0
-        assert "Nothing was missing" in again.stdout
+        assert "nothing was computed" in again.stdout
         table = call(server, "--no-checks", "--price", "{input: 1000000, output: 0}")
         assert "USD paid now" in table.stdout
         assert table.stdout.splitlines()[-1].endswith(" 0.00")
@@ -56,5 +56,5 @@ def test_other_reasons_are_told_with_what_to_do(call):
         done = call(server)
         assert done.exit_code == 3
         assert "generate: no row of" in done.stderr
-        assert "2 rows are unavailable, such as: HTTP 500" in done.stderr
+        assert "2 rows have status unavailable, for example: HTTP 500" in done.stderr
         assert "`--retry unavailable` asks again." in done.stderr

@@ -7,6 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from lavabeam.cli.main import app, main
+from lavabeam.demo.training import train_demo
+from lavabeam.recipes import FOLDER
 from pipelines.llm.store import CacheStore
 from schemas.errors import LavaBeamError
 from schemas.records import BASE
@@ -166,3 +168,58 @@ def test_a_defect_of_ours_is_a_traceback_one_line_and_exit_code_1(tmp_path, monk
     assert said.err.splitlines()[-1] == (
         "lavabeam: this is a defect of lavabeam, not of your input: ZeroDivisionError: a thing. Please report it."
     )
+
+
+def test_a_step_refuses_a_dataset_of_another_schema(tmp_path, photos):
+    schema = {"key": ["a"], "image_keys": [[]], "messages": [[]], "status": ["ok"]}
+    write_dataset(tmp_path / "talks", "conversations", [pa.Table.from_pydict(schema)], {})
+    said = refused("dedupe", str(tmp_path / "talks"))
+    assert said == f"dedupe: {tmp_path / 'talks'} is a conversations dataset, expected images. Check the path."
+    given = ("--model", "m", "--provider", "own", "--base-url", "http://127.0.0.1:9/v1")
+    assert "expected images" in refused("generate", str(tmp_path / "talks"), str(tmp_path / "more"), *given)
+    assert not (tmp_path / "more").exists()
+    assert "expected conversations" in refused("judge", photos, "--images", photos, *given)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--workers", "-1"), ("--retry", ""), ("--retry", " , ")],
+)
+def test_options_without_a_meaning_are_refused(photos, words):
+    """An empty --retry comes from a variable that is not set: without --retry all rows might be made again."""
+    ended = call("download", photos, *words)
+    assert (ended.exit_code, words[0] in ended.output) == (2, True)
+
+
+def test_show_refuses_a_limit_below_one(photos):
+    assert call("show", photos, "--status", "import=ok", "--limit", "0").exit_code == 2
+
+
+def test_a_published_recipe_is_printed_alone():
+    printed = call("recipes", "data/demo").output
+    assert printed == (FOLDER / "data" / "demo.yaml").read_text(encoding="utf-8")
+    assert refused("recipes", "demo") == "demo: several recipes have this name. Give data/demo or mixes/demo."
+
+
+def test_a_stopped_training_exits_with_130(monkeypatch):
+    monkeypatch.setattr("trainer.launch.train", lambda *_, **__: {"stage": "pretrain", "stopped": True})
+    ended = call("train", "demo-pretrain", "--json")
+    assert (ended.exit_code, json.loads(ended.output)["stopped"]) == (130, True)
+
+
+def test_a_demo_that_is_stopped_while_it_trains_is_interrupted(monkeypatch, tmp_path):
+    made = {"model": "base", "reused": True, "tower": {"loss": 1}, "language": {"loss": 1}}
+    monkeypatch.setattr("lavabeam.demo.training.make_base_model", lambda *_: made)
+    monkeypatch.setattr("lavabeam.demo.training.train", lambda *_, **__: {"stage": "pretrain", "stopped": True})
+    with pytest.raises(KeyboardInterrupt):
+        train_demo(tmp_path, say=list)
+
+
+def test_ctrl_c_while_packages_are_looked_up_is_one_line(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.catalog.refused", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err.count("\n")) == (130, 1)

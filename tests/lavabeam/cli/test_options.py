@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 from click.testing import CliRunner
 
-from lavabeam.cli.options import BeamCommand, ModelCommand, beam_arguments
+from lavabeam.cli.options import BeamCommand, ModelCommand, beam_arguments, parsed_setting
 from pipelines.engine.step import Config
 
 
@@ -89,3 +89,35 @@ def test_any_command_may_take_words_for_beam():
 
     assert CliRunner().invoke(command, ["n", "--", "--flag"]).output == "n ['--flag']\n"
     assert "unexpected extra argument (m)" in CliRunner().invoke(command, ["n", "m"]).output
+
+
+class Nested(Config):
+    """A section of a recipe."""
+
+    every: Every = Every()
+    several: tuple[Every, ...] = (Every(path="x"), Every(names=("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("every.path", "a #2", "a #2"),
+        ("every.path", "2024", "2024"),
+        ("every.path", "[a", "[a"),
+        ("every.images", "no", "no"),
+        ("every.images", "null", None),
+        ("every.limit", "7", 7),
+        ("every.names", "[a, b]", ["a", "b"]),
+        ("every.nothing", "7", 7),
+        ("nothing.at.all", "7", 7),
+    ],
+)
+def test_a_setting_is_read_as_its_key_wants_it(key, text, value):
+    assert parsed_setting(Nested, key, text) == value
+
+
+def test_help_shows_defaults_as_one_would_write_them():
+    shown = " ".join(CliRunner().invoke(ModelCommand("x", lambda: Nested, print, [], ""), ["--help"]).output.split())
+    assert "[default: [{path: x}, {names: [a, b]}]]" in shown
+    shown = " ".join(CliRunner().invoke(ModelCommand("x", lambda: Every, print, [], ""), ["--help"]).output.split())
+    assert "--share NUMBER [default: none]" in shown

@@ -160,7 +160,7 @@ def test_settings_that_make_no_sense_are_refused(config, message):
 
 
 def test_a_model_that_scores_nothing_is_refused(blip, tmp_path):
-    with pytest.raises(InputError, match="no model that scores words"):
+    with pytest.raises(InputError, match="not a model that scores text"):
         engine(blip, score_model=str(blip))
     with pytest.raises(InputError, match=r"score_model none: no such folder.*score_revision"):
         engine(blip, score_model="none")

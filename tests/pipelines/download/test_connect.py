@@ -16,7 +16,7 @@ from tests.pipelines.download.web import Request, Web
 
 def test_more_connections_than_the_process_may_open_files_are_refused(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
-    with pytest.raises(InputError, match=r"need 2256 open files, this process may have 1024.*ulimit -n"):
+    with pytest.raises(InputError, match=r"need 2256 open files, but this process is limited to 1024.*ulimit -n"):
         guarded_connector(Guard(), 2000, tls_context())
 
 

@@ -173,7 +173,9 @@ def test_pictures_that_came_with_an_import_are_not_hidden(tmp_path):
     rows = [{"key": "a", "url": None, "image": {"bytes": PICTURE, "path": "a.jpg"}}]
     table = pa.Table.from_pylist(rows, pa.schema([*BASE["images"], STORED_IMAGE[0]]))
     write_dataset(tmp_path / "photos", "images", [table])
-    with pytest.raises(InputError, match="its pictures came with the import, and download would hide them"):
+    with pytest.raises(
+        InputError, match="its pictures came with the import, and the columns of download would hide them"
+    ):
         run_step(step(), tmp_path / "photos", Runner("local", 1))
     assert Dataset.open(tmp_path / "photos")[0]["image"]["bytes"] == PICTURE
 

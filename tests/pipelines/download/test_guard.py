@@ -145,5 +145,5 @@ def test_an_allowed_port_admits_no_other():
 
 
 def test_a_broken_allow_list_says_what_is_wrong():
-    with pytest.raises(InputError, match="is no host name, address or network"):
+    with pytest.raises(InputError, match="is not a host name, address or network"):
         Guard(["http://intranet/"])

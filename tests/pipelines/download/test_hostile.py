@@ -178,7 +178,7 @@ EXPECTED = {
     "/to_metadata": ("private_address", "redirect: the host is a private or special address"),
     "/to_file": ("bad_scheme", "redirect: scheme 'file' is not http or https"),
     "/to_inside": ("private_address", "the host resolves to a private or special address"),
-    "/to_nowhere": ("bad_url", "redirect to something that is no URL"),
+    "/to_nowhere": ("bad_url", "redirect to something that is not a URL"),
     "/to_latin_1": ("ok", None),
     "/to_space": ("ok", None),
     "/no_location": ("bad_response", "HTTP 301 without a Location"),

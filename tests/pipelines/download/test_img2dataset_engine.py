@@ -73,7 +73,7 @@ def test_without_the_package_the_message_says_what_to_install(download, monkeypa
 
 
 def test_two_kinds_of_hash_are_refused(download):
-    with pytest.raises(InputError, match="wants them to be the same"):
+    with pytest.raises(InputError, match="requires both to be the same"):
         download([], engine="img2dataset", compute_hash="md5", verify_hash=("sha256_of_list", "sha256"))
 
 

@@ -37,7 +37,7 @@ def photos(tmp_path):
 def test_retry_goes_by_the_recorded_options_and_refuses_others_by_name(photos):
     run_step(Shout(ShoutConfig(word="?")), photos, LOCAL)
     assert recorded_options(Shout, {"healed": True}, photos, "shout")["word"] == "?"
-    with pytest.raises(InputError, match=r"word is '\?', given is '!'"):
+    with pytest.raises(InputError, match=r"word is '\?', but '!' was given"):
         recorded_options(Shout, {"word": "!"}, photos, "shout")
     with pytest.raises(InputError, match=r"twin has no such status. Known: transient, ok, odd, late"):
         run_step(Twin(Twin.Config()), photos, LOCAL, retry="nonsense")
@@ -221,8 +221,6 @@ def test_sources_that_mean_different_things_by_a_status_are_refused(lists):
 
 def test_a_key_that_two_sources_have_is_refused_and_nothing_is_committed(lists):
     lists.bring("a", ["cat,u1"], head="key,url")
-    with pytest.raises(
-        InputError, match=r"the key 'cat' of url_list \S+b.csv is there already, from url_list \S+a.csv"
-    ):
+    with pytest.raises(InputError, match=r"the key 'cat' of url_list \S+b.csv already exists, from url_list \S+a.csv"):
         lists.bring("b", ["dog,u2", "cat,u3"], "append", head="key,url")
     assert lists.column("key") == ["cat"]

@@ -129,6 +129,32 @@ def test_derived_rows_keep_every_source_row_and_follow_its_fragments(photos):
     assert run_derive(Talk(Talk.Config()), photos, talks, LOCAL).statuses == {"ok": 414}
 
 
+def test_a_retry_that_changes_no_row_keeps_what_was_made_from_it(photos):
+    run_step(shout(), photos, LOCAL)
+    run_step(Echo(Echo.Config()), photos, LOCAL)
+    before = files(photos)
+    again = run_step(shout(), photos, LOCAL, retry="odd")
+    assert (again.made, again.statuses) == (3, {"ok": 104, "odd": 103})
+    assert files(photos) == before
+    assert len(list(Path(photos).rglob("shout.*.arrow"))) == 3
+
+
+def test_rows_of_another_origin_are_not_replaced(photos):
+    run_step(shout(), photos, LOCAL)
+    talks, imported = photos.replace("photos", "talks"), photos.replace("photos", "imported")
+    run_derive(Talk(Talk.Config()), photos, talks, LOCAL)
+    row = {"key": ["x"], "image_keys": [[]], "messages": [[]], "status": ["ok"]}
+    write_dataset(imported, "conversations", [pa.Table.from_pydict(row)], {})
+    with pytest.raises(InputError, match=f"{imported}: its rows were imported, and talk of {photos} would replace"):
+        run_derive(Talk(Talk.Config()), photos, imported, LOCAL)
+    others = photos.replace("photos", "others")
+    write_dataset(others, "images", [pa.table({"key": ["k900"]})], {})
+    run_step(shout(), others, LOCAL)
+    with pytest.raises(InputError, match=f"{talks}: its rows were made by talk from {photos}, and talk of {others}"):
+        run_derive(Talk(Talk.Config()), others, talks, LOCAL)
+    assert Dataset.open(talks).rows == 311
+
+
 def test_a_step_over_all_rows_joins_fragments(photos):
     run_step(Twin(Twin.Config()), photos, LOCAL)
     dataset = Dataset.open(photos)

@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.engine.makers import StepMaker
 from pipelines.engine.making import Made
+from pipelines.engine.processes import _Line
 from pipelines.engine.runlog import read_records
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Context, Needs
@@ -105,6 +106,16 @@ def test_ctrl_c_is_a_keyboard_interrupt_wherever_it_comes(many, workers):
         _until(lambda: list(Path(many).rglob("shout.*.arrow")), 1)
         run.send_signal(signal.SIGINT)
         assert run.communicate(timeout=30)[1].splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_a_terminals_ctrl_c_does_not_reach_workers():
+    """It goes to a process group, and one that still imports would print a traceback."""
+    line = _Line()
+    try:
+        assert os.getpgid(line.process.pid) == line.process.pid
+    finally:
+        line.process.kill()
+        line.process.wait()
 
 
 def test_a_step_of_a_script_runs_in_worker_processes(many, tmp_path):

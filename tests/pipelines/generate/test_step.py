@@ -237,11 +237,14 @@ def test_two_prompts_of_one_kind_make_rows_with_keys_of_their_own(tmp_path):
         ({"kinds": ["detial"]}, "there is no prompt 'detial'. Did you mean 'detail'"),
         ({"kinds": []}, "kinds"),
         ({"kind": ["detail"]}, "unknown key 'kind'. Did you mean 'kinds'"),
-        ({"language": "xx"}, "answers can be checked to be in one of"),
+        ({"language": "xx"}, "answers can be checked for these languages:"),
         ({"base_url": "http://localhost/v1"}, "base_url is given without provider"),
         ({"max_cost": -1}, "max_cost"),
         ({"kinds": ["detail", {"kind": "detail", "prompt": "detail_image"}]}, "kind: detail_2, prompt: detail_image"),
-        ({"kinds": [{"kind": "detail", "sources": ["a", "b"]}, {"kind": "detail", "sources": ["b"]}]}, "asked twice"),
+        (
+            {"kinds": [{"kind": "detail", "sources": ["a", "b"]}, {"kind": "detail", "sources": ["b"]}]},
+            "given twice for the same rows",
+        ),
     ],
 )
 def test_bad_configuration_is_told(values, message):

@@ -81,10 +81,10 @@ def test_errors_say_what_was_found(dataset, tmp_path):
     dataset.save_to_disk(tmp_path / "saved")
     with pytest.raises(InputError, match=r"no column 'img' with pictures. Columns found: image, caption, id"):
         importer(tmp_path / "saved", image="img").slices()
-    with pytest.raises(InputError, match=r"no dataset of `save_to_disk` \(state.json is missing\)"):
+    with pytest.raises(InputError, match=r"not a `save_to_disk` dataset \(state.json is missing\)"):
         importer(tmp_path).slices()
     datasets.concatenate_datasets([dataset, dataset]).save_to_disk(tmp_path / "twice")
-    with pytest.raises(InputError, match=r"row 3: the key '7' stands in an earlier row too"):
+    with pytest.raises(InputError, match=r"row 3: the key '7' also appears in an earlier row"):
         importer(tmp_path / "twice").slices()
     (tmp_path / "cut.arrow").write_bytes(b"\xff\xff\xff\xff12")
     with pytest.raises(InputError, match="this is not an Arrow file"):

@@ -134,7 +134,7 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         importer(tmp_path / "nothing").slices()
     (tmp_path / "00000.tfrecord").write_bytes(b"")
-    with pytest.raises(InputError, match="tfrecord files, which are not read here"):
+    with pytest.raises(InputError, match="tfrecord files, which cannot be read"):
         importer(tmp_path).slices()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "00000.parquet")
     with pytest.raises(InputError, match="not written by img2dataset"):
@@ -142,5 +142,5 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "00000.tfrecord").unlink()
     (tmp_path / "00000.parquet").unlink()
     (tmp_path / "00000.tar").write_bytes(b"")
-    with pytest.raises(InputError, match=r"tar files alone: `lavabeam import webdataset --path '.*/\*.tar'"):
+    with pytest.raises(InputError, match=r"only tar files: `lavabeam import webdataset --path '.*/\*.tar'"):
         importer(tmp_path).slices()

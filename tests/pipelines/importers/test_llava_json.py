@@ -107,5 +107,5 @@ def test_changed_pictures_are_noticed(tmp_path, images):
 def test_folders_without_pictures(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         ImageFolder(ImageFolderConfig(path=str(tmp_path / "none"))).slices()
-    with pytest.raises(InputError, match=r"no picture in here \(files ending in \.jpg"):
+    with pytest.raises(InputError, match=r"no pictures here \(files ending in \.jpg"):
         ImageFolder(ImageFolderConfig(path=str(tmp_path))).slices()

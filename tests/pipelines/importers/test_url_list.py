@@ -129,7 +129,7 @@ def test_bad_rows_keep_their_place(tmp_path):
     ]
     found = all_rows(importer(write(tmp_path, "u.jsonl", rows)))
     assert [row["import_status"] for row in found] == ["bad_value", "no_url", "bad_value", "no_url"]
-    assert found[0]["import_detail"] == "captions: expected a text or a list of texts"
+    assert found[0]["import_detail"] == "captions: expected text or a list of texts"
     assert "fractions of width and height" in found[2]["import_detail"]
 
 
@@ -146,7 +146,7 @@ def test_errors_name_what_was_found(tmp_path):
     with pytest.raises(InputError, match="no file matches"):
         importer(str(tmp_path / "*.tsv")).slices()
     (tmp_path / "u.csv2").write_text("url\n")
-    with pytest.raises(InputError, match=r"the format 'csv2' is not read here. Did you mean 'csv'"):
+    with pytest.raises(InputError, match=r"the format 'csv2' is unknown. Did you mean 'csv'"):
         importer(str(tmp_path / "u.csv2")).slices()
 
 
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_parquet(tmp_path):
 @pytest.mark.parametrize("name", ["u.csv", "u.parquet"])
 def test_a_key_that_stands_twice_is_refused(tmp_path, name):
     rows = [{"key": "a", "url": "http://1"}, {"key": "b", "url": "http://2"}, {"key": "a", "url": "http://3"}]
-    with pytest.raises(InputError, match="the key 'a' stands in an earlier row too"):
+    with pytest.raises(InputError, match="the key 'a' also appears in an earlier row"):
         importer(write(tmp_path, name, rows)).slices()
 
 

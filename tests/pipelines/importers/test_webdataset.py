@@ -90,7 +90,7 @@ def test_keys_that_repeat_are_refused(tmp_path):
         (tmp_path / folder).mkdir()
         archive(tmp_path / folder / "000.tar", [("a.png", png("red"))])
     made = WebDataset(WebDatasetConfig(path=f"{tmp_path}/*/000.tar"))
-    with pytest.raises(InputError, match=r"val/000.tar: the key '000/a' stands in an earlier row"):
+    with pytest.raises(InputError, match=r"val/000.tar: the key '000/a' also appears in an earlier row"):
         made.slices()
 
 

@@ -71,7 +71,7 @@ def test_conversations_get_scores_beside_them(talks):
 
 def test_a_prompt_that_wants_the_picture_is_none_for_the_judge(talks):
     _, config = talks
-    with pytest.raises(ValueError, match="detail_image wants the picture"):
+    with pytest.raises(ValueError, match="detail_image asks for the picture"):
         JudgeConfig(**{**config, "prompt": "detail_image"})
 
 

@@ -59,7 +59,7 @@ def test_no_content_is_an_empty_text():
     ],
 )
 def test_what_is_no_completion_is_refused_with_what_was_found(raw):
-    with pytest.raises(MalformedResponse, match=r"the reply|content is no text"):
+    with pytest.raises(MalformedResponse, match=r"the reply|content is not text"):
         read_response(raw)
 
 

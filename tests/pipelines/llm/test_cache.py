@@ -87,7 +87,7 @@ def test_a_broken_export_imports_nothing_and_names_the_line(tmp_path):
     export_answers(tmp_path / "one", tmp_path / "answers.jsonl")
     with (tmp_path / "answers.jsonl").open("a") as file:
         file.write('{"key": "c"}\n')
-    with pytest.raises(InputError, match=r"answers.jsonl, line 3: this is no exported answer"):
+    with pytest.raises(InputError, match=r"answers.jsonl, line 3: not an exported answer"):
         import_answers(tmp_path / "two", tmp_path / "answers.jsonl")
     assert summary(tmp_path / "two")["answers"] == 0
 
@@ -172,7 +172,7 @@ def test_places_that_cannot_be_used_are_told(tmp_path):
     store.close()
     with pytest.raises(InputError, match="cannot be written"):
         export_answers(tmp_path, tmp_path / "nowhere" / "answers.jsonl")
-    with pytest.raises(InputError, match="no folder can be made here"):
+    with pytest.raises(InputError, match="the folder cannot be created"):
         CacheStore(tmp_path / FILE / "deeper")
 
 

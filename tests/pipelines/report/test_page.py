@@ -11,7 +11,6 @@ from pipelines.report import counts, write_report
 from pipelines.report.collect import spread
 from pipelines.report.page import curve_of, stages, tone
 from pipelines.report.pictures import thumbnail
-from schemas import Dataset
 from schemas.columnfile import column_path, write_column_file
 from schemas.commit import Change, commit
 from schemas.dataset import Dataset
