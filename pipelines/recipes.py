@@ -226,7 +226,7 @@ class StepLine:
 
     def run(self, runner: Runner, retry: str) -> RunSummary:
         step, own = self.step(retry), own_words(self.kind, retry)
-        if self.derives:
+        if isinstance(step, Derive):
             return run_derive(step, self.source, self.target, runner, own)
         return run_step(step, self.source, runner, own)
 
@@ -234,7 +234,7 @@ class StepLine:
         step, own = self.step(retry), own_words(self.kind, retry)
         return (
             preview_derive(step, self.source, self.target, own)
-            if self.derives
+            if isinstance(step, Derive)
             else preview_step(step, self.source, own)
         )
 

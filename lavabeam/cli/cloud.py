@@ -9,6 +9,7 @@ import click
 
 from lavabeam.cli.data import run
 from lavabeam.cli.options import LazyGroup
+from lavabeam.cli.output import say
 
 SAID_BY_DATAFLOW = frozenset({"project", "region", "temp_location"})
 """Options of `run` that Dataflow gives each launch of a template by itself."""
@@ -30,12 +31,12 @@ def template(out: str, image: str, name: str) -> None:
     """
     text = json.dumps(flex_template(image, name), indent=2)
     if out == "-":
-        return click.echo(text)
+        return say(text)
     import fsspec
 
     with fsspec.open(out, "w") as file:
         file.write(text + "\n")
-    return click.echo(out, err=True)
+    return say(out, err=True)
 
 
 def flex_template(image: str, name: str = "LavaBeam") -> dict[str, Any]:

@@ -224,7 +224,7 @@ def recipes(name: str | None, keys: bool) -> None:
     if keys:
         from lavabeam.recipes.keys import page
 
-        return click.echo(page(), nl=False)
+        return say(page(), nl=False)
     known = list(published())
     if name is None:
         return print_table(

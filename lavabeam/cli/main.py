@@ -65,7 +65,7 @@ def main() -> None:
         say(f"lavabeam: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.message = escaped(error.message)
+        error.message = escaped(error.message)  # type: ignore[misc]
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from lavabeam.cli.output import say
+
 DAGS = Path(__file__).parent.parent / "dags"
 SETTINGS = "lavabeam.yaml"
 """Its owner changes it: it is written once and never replaced."""
@@ -37,9 +39,9 @@ def dags(out: Path, replace: bool) -> None:
         (out / name).write_bytes(ours[name])
         if name.endswith(".sh"):
             (out / name).chmod(0o755)
-        click.echo(str(out / name))
+        say(str(out / name))
     if not missing and not differing:
-        click.echo(f"{out} holds these files already.")
+        say(f"{out} holds these files already.")
 
 
 def shipped() -> Iterator[str]:

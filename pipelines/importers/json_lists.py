@@ -203,7 +203,7 @@ def _skip(text: JsonText) -> Member:
         return Member("list", size, items)
     if text.next == "{":
         text.take("{", "")
-        return Member("dict", sum(1 for _ in _members(text) if _skip(text)))
+        return Member("dict", len([_skip(text) for _ in _members(text)]))
     return Member(type(text.value().value).__name__)
 
 

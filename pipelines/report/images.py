@@ -75,8 +75,9 @@ def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
 
     A manifest may come from elsewhere: it sends nobody to another server than the dataset's own.
     """
-    own, place = (_server(str(path)) for path in (dataset.path, parent.path))
-    for path in (*([parent.path] if place in ("", own) else []), Path(dataset.path).parent / Path(parent.path).name):
+    own, named = (_server(str(path)) for path in (dataset.path, parent.path))
+    beside: str | Path = Path(dataset.path).parent / Path(parent.path).name
+    for path in (parent.path, beside) if named in ("", own) else (beside,):
         try:
             if Dataset.exists(path) and (opened := Dataset.open(path)).schema_name == "images":
                 return opened

@@ -152,7 +152,13 @@ def check_adapter(folder: Path) -> None:
         )
     tensors, config = read_header(weights), read_json(folder / "adapter_config.json")
     check_code(folder / "adapter_config.json", config)
-    wanted = {"peft_type": "LORA", "megatron_config": None, "auto_mapping": None, "rank_pattern": {}, "bias": "none"}
+    wanted: dict[str, object] = {
+        "peft_type": "LORA",
+        "megatron_config": None,
+        "auto_mapping": None,
+        "rank_pattern": {},
+        "bias": "none",
+    }
     for name, value in wanted.items():
         if (found := config.get(name, value)) != value and not (found is None and not value):
             raise InputError(
@@ -177,7 +183,7 @@ def _adapter_folder(path: Path) -> Path:
 def _load(origin: ModelFolder) -> Any:
     import transformers
 
-    from trainer.models.loading import from_folder
+    from trainer.models.pretrained import from_folder
 
     transformers.utils.logging.disable_progress_bar()
     return from_folder(origin, dtype=torch.float32).eval()

@@ -155,7 +155,7 @@ def test_a_mix_of_no_rows_is_exit_code_3(tmp_path):
 
 
 def test_a_defect_of_ours_is_a_traceback_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
-    def explode(path, at=None):
+    def explode(*arguments, **options):
         raise ZeroDivisionError("a thing\nof two lines")
 
     monkeypatch.setattr("schemas.Dataset.open", explode)

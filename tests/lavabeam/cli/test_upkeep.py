@@ -34,7 +34,7 @@ def call(*arguments: str):
 def test_files_lists_the_current_files_of_a_version(photos):
     now, before = call("files", photos), call("files", photos, "--at", "1", "--step", "base", "--json")
     head, *lines = now.output.splitlines()
-    assert head.split("\t") == ["path", "step", "fragment", "rows", "bytes"]
+    assert head.split("\t") == ["path", "step", "fragment", "rows", "bytes", "sha256"]
     assert len(lines) == 1 and Path(lines[0].split("\t")[0]).stat().st_size == int(lines[0].split("\t")[4])
     listed = json.loads(before.output)
     assert [one["rows"] for one in listed] == [1, 1] and all(Path(one["path"]).is_file() for one in listed)
