@@ -91,7 +91,10 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
     try:
         result.wait_until_finish()
     except DataflowRuntimeException as error:
-        reported = _last_line(getattr(pipeline.runner, "last_error_msg", None) or "no message")
+        runner: Any = pipeline.runner
+        if getattr(runner, "last_error_msg", None) is None:  # it had ended before anybody asked how it does
+            runner.poll_for_job_completion(runner, result, None)
+        reported = _last_line(runner.last_error_msg or "no message")
         raise WorkerError(
             f"{step}: Dataflow job {result.job_id()} ended as {result.state}: {reported} Its log: {page} "
             "Finished fragments are kept: start the same command again to make the others."

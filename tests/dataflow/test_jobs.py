@@ -65,7 +65,7 @@ class Cloud:
     def lavabeam(self, *words: str) -> tuple[int, str]:
         """Exit code and all that was printed."""
         process = self.start(*words)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate(timeout=1800)
         return process.returncode, out + err
 
     @property
