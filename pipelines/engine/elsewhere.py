@@ -87,8 +87,8 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
             f"{config.project} and write to {config.temp_location}."
         ) from error
     page = job_page(config.project, config.region, result.job_id())
-    print(f"{step}: Dataflow job {result.job_id()}, {page}", file=sys.stderr, flush=True)
     try:
+        print(f"{step}: Dataflow job {result.job_id()}, {page}", file=sys.stderr, flush=True)
         result.wait_until_finish()
     except DataflowRuntimeException as error:
         runner: Any = pipeline.runner
