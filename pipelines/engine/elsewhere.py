@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.dataflow import job_page
@@ -100,8 +99,11 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
             "Finished fragments are kept: start the same command again to make the others."
         ) from error
     except BaseException:
-        with suppress(Exception):
+        try:
             result.cancel()
+        except Exception as error:
+            words = f"{step}: the job could not be cancelled ({_first_line(error)}); cancel it there: {page}"
+            print(words, file=sys.stderr, flush=True)
         raise
 
 
