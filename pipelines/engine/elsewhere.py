@@ -77,7 +77,7 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 
     try:
-        result = pipeline.run()
+        result: Any = pipeline.run()
     except Exception as error:
         if not _is_of(error, "google", "apitools", "apache_beam.runners.dataflow") and not isinstance(error, OSError):
             raise
