@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.dataflow import job_page
@@ -87,18 +86,24 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
             f"{config.project} and write to {config.temp_location}."
         ) from error
     page = job_page(config.project, config.region, result.job_id())
-    print(f"{step}: Dataflow job {result.job_id()}, {page}", file=sys.stderr, flush=True)
     try:
+        print(f"{step}: Dataflow job {result.job_id()}, {page}", file=sys.stderr, flush=True)
         result.wait_until_finish()
     except DataflowRuntimeException as error:
-        reported = _last_line(getattr(pipeline.runner, "last_error_msg", None) or "no message")
+        runner: Any = pipeline.runner
+        if getattr(runner, "last_error_msg", None) is None:  # it had ended before anybody asked how it does
+            runner.poll_for_job_completion(runner, result, None)
+        reported = _last_line(runner.last_error_msg or "no message")
         raise WorkerError(
             f"{step}: Dataflow job {result.job_id()} ended as {result.state}: {reported} Its log: {page} "
             "Finished fragments are kept: start the same command again to make the others."
         ) from error
     except BaseException:
-        with suppress(Exception):
+        try:
             result.cancel()
+        except Exception as error:
+            words = f"{step}: the job could not be cancelled ({_first_line(error)}); cancel it there: {page}"
+            print(words, file=sys.stderr, flush=True)
         raise
 
 

@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from google.cloud.dataflow_v1beta3 import JobState
 
 from tests.dataflow.buckets import Buckets
 
@@ -51,7 +52,7 @@ class Dataflow:
         return self.jobs[number]
 
     def update(self, number: str, wanted: dict[str, Any]) -> dict[str, Any]:
-        if wanted.get("requestedState") == "JOB_STATE_CANCELLED":
+        if wanted.get("requestedState") == JobState.JOB_STATE_CANCELLED:
             self.cancelled.append(number)
             self.jobs[number]["currentState"] = "JOB_STATE_CANCELLED"
         return self.jobs[number]

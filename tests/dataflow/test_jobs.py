@@ -65,7 +65,10 @@ class Cloud:
     def lavabeam(self, *words: str) -> tuple[int, str]:
         """Exit code and all that was printed."""
         process = self.start(*words)
-        out, err = process.communicate(timeout=600)
+        try:
+            out, err = process.communicate(timeout=1800)
+        finally:
+            process.kill()
         return process.returncode, out + err
 
     @property
@@ -229,10 +232,7 @@ def test_a_job_that_fails_or_is_interrupted(broken):
     )
     broken.outcome = lambda job: time.sleep(600)
     process = broken.start("download", "gs://b/photos", *broken.there)
-    while len(broken.dataflow.jobs) < 2:
-        assert process.poll() is None
-        time.sleep(0.2)
-    time.sleep(1)
+    assert any("Dataflow job 2026-11-28_00_00_00-2" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     assert "interrupted" in process.communicate(timeout=120)[1]
     assert (process.returncode, len(broken.dataflow.cancelled)) == (130, 1)
