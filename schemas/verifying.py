@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from schemas import manifest as manifests
 from schemas.chunks import Chunk
 from schemas.columnfile import check_sha256, current_columns, read_column_file
-from schemas.dataset import Dataset
 from schemas.errors import CorruptError, LavaBeamError
 from schemas.listing import Range
 from schemas.manifest import FileEntry
+
+if TYPE_CHECKING:
+    from schemas.dataset import Dataset
 
 KINDS = ("missing", "cut", "wrong bytes", "foreign", "unreadable")
 """Of damage: not there; shorter than written; other bytes; whole, but not what the manifest takes it for; not to be

@@ -75,8 +75,10 @@ def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
 
     A manifest may come from elsewhere: it sends nobody to another server than the dataset's own.
     """
-    own, place = (_server(str(path)) for path in (dataset.path, parent.path))
-    for path in (*([parent.path] if place in ("", own) else []), Path(dataset.path).parent / Path(parent.path).name):
+    paths = [str(Path(dataset.path).parent / Path(parent.path).name)]
+    if _server(parent.path) in ("", _server(dataset.path)):
+        paths.insert(0, parent.path)
+    for path in paths:
         try:
             if Dataset.exists(path) and (opened := Dataset.open(path)).schema_name == "images":
                 return opened
