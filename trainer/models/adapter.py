@@ -177,7 +177,7 @@ def _adapter_folder(path: Path) -> Path:
 def _load(origin: ModelFolder) -> Any:
     import transformers
 
-    from trainer.models.loading import from_folder
+    from trainer.models.opening import from_folder
 
     transformers.utils.logging.disable_progress_bar()
     return from_folder(origin, dtype=torch.float32).eval()
