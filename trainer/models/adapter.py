@@ -152,7 +152,13 @@ def check_adapter(folder: Path) -> None:
         )
     tensors, config = read_header(weights), read_json(folder / "adapter_config.json")
     check_code(folder / "adapter_config.json", config)
-    wanted = {"peft_type": "LORA", "megatron_config": None, "auto_mapping": None, "rank_pattern": {}, "bias": "none"}
+    wanted: dict[str, Any] = {
+        "peft_type": "LORA",
+        "megatron_config": None,
+        "auto_mapping": None,
+        "rank_pattern": {},
+        "bias": "none",
+    }
     for name, value in wanted.items():
         if (found := config.get(name, value)) != value and not (found is None and not value):
             raise InputError(
