@@ -99,7 +99,7 @@ def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[d
 
 def total_parameters(folder: ModelFolder) -> int:
     """All parameters of the model, trained or not (adapters aside)."""
-    from trainer.models.pretrained import empty_shell
+    from trainer.models.opening import empty_shell
 
     return sum(parameter.numel() for parameter in empty_shell(folder).parameters())
 

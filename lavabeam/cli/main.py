@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import click
 from lavabeam.cli import cloud, data, look, scheduling, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
-from lavabeam.cli.output import escaped, say
+from lavabeam.cli.output import say
 from pipelines import catalog
 
 
@@ -65,8 +66,9 @@ def main() -> None:
         say(f"lavabeam: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.message = escaped(error.message)  # type: ignore[misc]
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         say("lavabeam: interrupted. Start the same command again to continue.", err=True)

@@ -75,9 +75,10 @@ def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
 
     A manifest may come from elsewhere: it sends nobody to another server than the dataset's own.
     """
-    own, named = (_server(str(path)) for path in (dataset.path, parent.path))
-    beside: str | Path = Path(dataset.path).parent / Path(parent.path).name
-    for path in (parent.path, beside) if named in ("", own) else (beside,):
+    paths = [str(Path(dataset.path).parent / Path(parent.path).name)]
+    if _server(parent.path) in ("", _server(dataset.path)):
+        paths.insert(0, parent.path)
+    for path in paths:
         try:
             if Dataset.exists(path) and (opened := Dataset.open(path)).schema_name == "images":
                 return opened

@@ -16,7 +16,7 @@ from schemas.chat import encode, get_template
 from schemas.errors import InputError
 from trainer.inputs.pictures import Picture, prepare
 from trainer.models.folder import ModelFolder
-from trainer.models.pretrained import from_folder
+from trainer.models.opening import from_folder
 from trainer.preflight import model_path
 
 CHUNK = 1024

@@ -152,7 +152,7 @@ def check_adapter(folder: Path) -> None:
         )
     tensors, config = read_header(weights), read_json(folder / "adapter_config.json")
     check_code(folder / "adapter_config.json", config)
-    wanted: dict[str, object] = {
+    wanted: dict[str, Any] = {
         "peft_type": "LORA",
         "megatron_config": None,
         "auto_mapping": None,
@@ -183,7 +183,7 @@ def _adapter_folder(path: Path) -> Path:
 def _load(origin: ModelFolder) -> Any:
     import transformers
 
-    from trainer.models.pretrained import from_folder
+    from trainer.models.opening import from_folder
 
     transformers.utils.logging.disable_progress_bar()
     return from_folder(origin, dtype=torch.float32).eval()

@@ -12,7 +12,7 @@ from trainer.config import Recipe
 from trainer.models.adapter import add_lora, quantisation
 from trainer.models.folder import ModelFolder
 from trainer.models.kernels import compile_layers, use_liger
-from trainer.models.pretrained import empty_shell, from_folder
+from trainer.models.opening import empty_shell, from_folder
 from trainer.preflight import Job
 from trainer.stages import Stage, freeze, module_of, unreached_parameters
 

@@ -114,7 +114,7 @@ def _check_archive(path: Path) -> None:
     compressed entry, says itself how much memory it takes."""
     if not is_zipfile(path):
         raise InputError(
-            f"{path}: not a file that torch.save of 1.6 or newer wrote, which is the format of mm_projector.bin. Fetch "
+            f"{path}: cannot be read as weights: not a file that torch.save of 1.6 or newer wrote. Fetch "
             "the file again, or save it anew."
         )
     with ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""Open a model folder with transformers: nothing in it runs, and nothing is allocated that its files do not hold."""
+"""A checkpoint folder as a model of transformers: without storage, or loaded once its weights are known to fit."""
 
 from __future__ import annotations
 
