@@ -1,7 +1,7 @@
 """What decoding may cost: memory of all pictures that are decoded at once, and seconds for each.
 
 Memory: a picture whose decoding takes more than SMALL bytes waits until it fits into BUDGET beside the others; one that
-takes more than BUDGET is decoded alone. Worker processes of a run share one budget through locks on one file.
+takes more than BUDGET is refused. Worker processes of a run share one budget through locks on one file.
 
 Time: a decoder is C code that nothing can interrupt, so the worker process notes what it decodes in the same file, and
 its parent ends it when a picture takes more than SECONDS. The replacement refuses that picture. Outside of worker
