@@ -1,7 +1,7 @@
 """What decoding may cost: memory of all pictures that are decoded at once, and seconds for each.
 
 Memory: a picture whose decoding takes more than SMALL bytes waits until it fits into BUDGET beside the others; one that
-takes more than BUDGET is decoded alone. Worker processes of a run share one budget through locks on one file.
+takes more than BUDGET is refused. Worker processes of a run share one budget through locks on one file.
 
 Time: a decoder is C code that nothing can interrupt, so the worker process notes what it decodes in the same file, and
 its parent ends it when a picture takes more than SECONDS. The replacement refuses that picture. Outside of worker
@@ -17,7 +17,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 
@@ -26,14 +26,19 @@ from schemas.picturetypes import Defect, PictureError
 SMALL = 16 << 20
 BUDGET = 640 << 20
 SECONDS = 30.0
+"""CPU time of a worker process while it decodes one picture: the load of the machine does not change what is kept."""
+
+IDLE_FACTOR = 20
+"""A decoder that waits for ever uses no CPU time; it is ended after SECONDS times this on the clock."""
 
 _PART = 32 << 20
 _PARTS = BUDGET // _PART
 _WAIT_S = 0.02
 """How often memory that other processes held is looked at."""
 
-_SLOT = struct.Struct("<d32s")
-"""When a picture was begun (seconds of the machine's monotonic clock; 0: nothing is decoded), and its mark."""
+_SLOT = struct.Struct("<dd32s")
+"""When a picture was begun (seconds of the machine's monotonic clock; 0: nothing is decoded), the process's CPU time
+then, and the picture's mark."""
 _SLOTS = 64
 _ENDS = 4096
 """Bytes of a picture's start and end that its mark is made of, besides its length."""
@@ -135,14 +140,14 @@ class Notes:
             raise self.refused[mark]
         slot = self._free.get()
         try:
-            self._write(slot, time.monotonic(), mark)
+            self._write(slot, time.monotonic(), time.process_time(), mark)
             yield
         finally:
-            self._write(slot, 0.0, bytes(32))
+            self._write(slot, 0.0, 0.0, bytes(32))
             self._free.put(slot)
 
-    def _write(self, slot: int, begun: float, mark: bytes) -> None:
-        os.pwrite(self._file, _SLOT.pack(begun, mark), self._start + slot * _SLOT.size)
+    def _write(self, slot: int, begun: float, used: float, mark: bytes) -> None:
+        os.pwrite(self._file, _SLOT.pack(begun, used, mark), self._start + slot * _SLOT.size)
 
 
 class Board:
@@ -160,11 +165,26 @@ class Board:
         """The first byte of a new worker process's slots; the parts of the budget lie before all of them."""
         return next(self._regions) * 4096
 
-    def begun(self, region: int) -> dict[bytes, float]:
-        """Marks of the pictures that the process of `region` is decoding -> seconds since each was begun."""
-        now, slots = time.monotonic(), os.pread(self.descriptor, _SLOTS * _SLOT.size, region)
+    def begun(self, region: int, process: int) -> dict[bytes, float]:
+        """Marks of the pictures that the process of `region` is decoding, or was when it died -> seconds of CPU time
+        that each took, or of the clock by IDLE_FACTOR where those are more."""
+        now, cpu = time.monotonic(), _cpu_time(process)
+        slots = os.pread(self.descriptor, _SLOTS * _SLOT.size, region)
         whole = slots[: len(slots) // _SLOT.size * _SLOT.size]
-        return {mark: now - begun for begun, mark in _SLOT.iter_unpack(whole) if begun}
+        return {
+            mark: max(cpu - used, (now - begun) / IDLE_FACTOR)
+            for begun, used, mark in _SLOT.iter_unpack(whole)
+            if begun
+        }
+
+
+def _cpu_time(process: int) -> float:
+    """Seconds that a process has used; 0 where it is gone, or the system does not say."""
+    try:
+        # The clock of another process (clock_getcpuclockid(3)); Linux computes its number like this.
+        return time.clock_gettime((~process << 3) | 2)
+    except OSError:
+        return 0.0
 
 
 class _Limits:
@@ -203,13 +223,13 @@ def decoding(data: bytes, size: int) -> Iterator[None]:
 
 
 def too_slow() -> PictureError:
-    return PictureError(Defect.too_slow, f"not decoded after {SECONDS:g} s")
+    return PictureError(Defect.too_slow, f"not decoded in {SECONDS:g} s of CPU time")
 
 
 def crashed() -> PictureError:
     return PictureError(Defect.corrupt, "the decoder ended its process twice")
 
 
-def late(begun: Mapping[bytes, float]) -> Iterable[bytes]:
+def late(begun: Mapping[bytes, float]) -> list[bytes]:
     """The marks of pictures that take too long."""
     return [mark for mark, seconds in begun.items() if seconds > SECONDS]

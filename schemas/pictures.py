@@ -13,7 +13,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from schemas.decoding import decoding
+from schemas.decoding import BUDGET, decoding
 from schemas.jpegheader import without_metadata
 from schemas.otherformats import check_structure
 from schemas.pictureheader import Defect, Header, PictureError, read_header
@@ -40,8 +40,8 @@ PYTHON_DECODERS = frozenset({"bmp_rle", "ppm", "ppm_plain"})
 MAX_PYTHON_PIXELS = 2**21
 """Pillow decodes these pixel by pixel in Python: 16-bit and plain-text PPM, run-length BMP. About 2 s."""
 
-BYTES_PER_PIXEL = {"png": 9, "bmp": 9, "gif": 12, "webp": 20}
-MOST_BYTES_PER_PIXEL = 40
+BYTES_PER_PIXEL = {"png": 9, "bmp": 9, "gif": 12, "webp": 20, "jpeg2000": 28}
+MOST_BYTES_PER_PIXEL = 12
 """What decoding takes at most, with the 3 bytes of the result: libwebp holds a picture three times, OpenJPEG 4 bytes
 for each component. JPEG has a rule of its own."""
 
@@ -142,6 +142,9 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def _pixels(data: bytes, header: Header, fast: bool = True, shrink: int = 1, as_grey: bool = False) -> np.ndarray:
     if header.width * header.height > MAX_PIXELS:
         raise PictureError(Defect.too_many_pixels, f"{header.width}x{header.height}")
+    if (needed := decoding_bytes(header)) > BUDGET:
+        detail = f"{header.width}x{header.height}, {needed >> 20} MB to decode as {header.format}"
+        raise PictureError(Defect.too_many_pixels, detail)
     if header.shortage:
         raise PictureError(Defect.truncated, f"the {header.format} holds {header.shortage}")
     factor = _factor(shrink)

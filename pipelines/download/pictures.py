@@ -119,13 +119,12 @@ def _may_stay(data: bytes, header: Header, config: DownloadConfig) -> bool:
 def _encode(pixels: np.ndarray, config: DownloadConfig) -> tuple[bytes, str]:
     """RGB pixels as `encode_format`, and its MIME type."""
     import cv2
-    import numpy as np
 
     name, quality = {
         "jpg": ("jpeg", cv2.IMWRITE_JPEG_QUALITY),
         "png": ("png", cv2.IMWRITE_PNG_COMPRESSION),
         "webp": ("webp", cv2.IMWRITE_WEBP_QUALITY),
     }[config.encode_format]
-    pixels = np.ascontiguousarray(pixels[:, :, ::-1])  # OpenCV's order is BGR
+    pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(f".{config.encode_format}", pixels, [quality, config.encode_quality])
     return encoded.tobytes(), f"image/{name}"

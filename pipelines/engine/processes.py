@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -68,14 +68,13 @@ class Crew:
     def hire(self) -> Hired:
         return Hired(self)
 
-    def lost(self, begun: Mapping[bytes, float]) -> bool:
-        """A process is gone that was decoding these pictures; whether it was ended because one of them took too long.
+    def lost(self, begun: Collection[bytes], slow: Collection[bytes]) -> bool:
+        """A process is gone that was decoding the pictures `begun`; whether it was ended because of `slow` ones.
 
-        That one is not tried again, nor is one that two processes were decoding when they died.
+        Those are not tried again, nor is one that two processes were decoding when they died.
         """
-        slow = late(begun)
         self.refused |= dict.fromkeys(slow, too_slow())
-        self._lost_with.update(begun.keys())
+        self._lost_with.update(begun)
         self.refused |= {mark: crashed() for mark in begun if mark not in slow and self._lost_with[mark] >= 2}
         return bool(slow)
 
@@ -85,7 +84,7 @@ class Hired:
 
     def __init__(self, crew: Crew):
         self._crew, self._closed, self._lock = crew, False, threading.Lock()
-        self._looked = 0.0
+        self._looked, self._late = 0.0, list[bytes]()
         self._process = self._start()
 
     def make(self, task: Task) -> Made:
@@ -98,7 +97,8 @@ class Hired:
             if kind == "raised":
                 raise _defect(*values)
             how = self._end()
-            died += not self._crew.lost(self._line.begun())
+            died += not self._crew.lost(set(self._line.begun()), self._late)
+            self._late = []
             with self._lock:
                 if self._closed:
                     break
@@ -155,7 +155,8 @@ class Hired:
             heard = self._in.poll(_LOOK_S)
             if time.monotonic() - self._looked >= _LOOK_S:
                 self._looked = time.monotonic()
-                if late(self._line.begun()):
+                self._late = late(self._line.begun())
+                if self._late:
                     raise EOFError
             if heard:
                 return self._in.recv_bytes()
@@ -198,8 +199,8 @@ class _Line:
             self.out.send_bytes(pickle.dumps((sys.path, (self._board.descriptor, self._region))))
 
     def begun(self) -> dict[bytes, float]:
-        """The pictures that the process is decoding, or was when it died -> seconds since each was begun."""
-        return self._board.begun(self._region)
+        """The pictures that the process is decoding, or was when it died -> seconds that each took."""
+        return self._board.begun(self._region, self.process.pid)
 
     def close(self) -> None:
         self.process.kill()

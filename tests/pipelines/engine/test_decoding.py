@@ -38,7 +38,7 @@ def test_a_decoder_that_hangs_or_crashes_costs_one_row(photos, monkeypatch):
     assert summary.statuses == {"ok": 2, "undecodable": 3}
     rows = Dataset.open(photos).take(range(5), ["look", "look_detail"])
     assert [row["look"] for row in rows] == [4.0, None, None, 6.0, None]
-    assert rows[1]["look_detail"] == rows[4]["look_detail"] == "too_slow: not decoded after 1 s"
+    assert rows[1]["look_detail"] == rows[4]["look_detail"] == "too_slow: not decoded in 1 s of CPU time"
     assert rows[2]["look_detail"] == "corrupt: the decoder ended its process twice"
 
 
@@ -52,10 +52,10 @@ def test_a_refused_picture_is_not_decoded_again(tmp_path):
     region = board.region()
     notes = decoding.Notes(board.descriptor, region)
     with notes.decoding(b"one"), notes.decoding(b"two"):
-        begun = board.begun(region)
+        begun = board.begun(region, os.getpid())
         assert begun.keys() == {decoding.mark_of(b"one"), decoding.mark_of(b"two")}
         assert all(0 <= seconds < 60 for seconds in begun.values())
-    assert board.begun(region) == {}
+    assert board.begun(region, os.getpid()) == {}
     notes.refused[decoding.mark_of(b"one")] = decoding.too_slow()
     with pytest.raises(PictureError, match="too_slow"), notes.decoding(b"one"):
         pytest.fail("it was decoded")
