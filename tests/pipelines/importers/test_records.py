@@ -247,7 +247,7 @@ def test_json_shapes_that_people_publish(tmp_path, name, content, records):
             None,
             r"`records: NAME`: images \(1\), annotations \(2\)",
         ),
-        ({"id": 1, "image": "a"}, None, r"an object with id, image\. Put it into \[ \]"),
+        ({"id": 1, "image": "a"}, None, r"an object with id, image\. Put a single row into \[ \]"),
         ({"rows": ROWS}, "row", "there is no member 'row'. Members found: rows"),
         ({"rows": {}}, "rows", "'rows' is to be a list of rows"),
     ],
