@@ -14,4 +14,19 @@ export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="${AIRFLOW__DATABASE__SQL_ALCHEMY_CON
 airflow db migrate >/dev/null
 airflow pools import "$here/pools.json"
 echo "http://127.0.0.1:$AIRFLOW__API__PORT shows Airflow once it is up; DAGs come from $AIRFLOW__CORE__DAGS_FOLDER"
-exec airflow standalone
+
+# Each in a session of its own: Ctrl-C reaches this script alone, which then ends them in order.
+parts=()
+stop() {
+    trap - INT TERM EXIT
+    kill -TERM "${parts[@]}" 2>/dev/null || true
+    for _ in $(seq 20); do kill -0 "${parts[@]}" 2>/dev/null || break; sleep 0.5; done
+    for part in "${parts[@]}"; do kill -KILL -- "-$part" 2>/dev/null || true; done
+    wait
+}
+trap stop INT TERM EXIT
+for part in api-server scheduler dag-processor; do
+    setsid airflow "$part" &
+    parts+=($!)
+done
+wait -n || true
