@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from schemas.chunks import Chunk, ChunkRef
 from schemas.entries import Count, FileEntry, FragmentEntry
+from schemas.errors import CorruptError
 from schemas.filetables import FILES, IDS, column_names, groups_of, rows_with, statuses_of
 from schemas.store import Store
 
@@ -178,8 +179,14 @@ class Fragments(Sequence[FragmentEntry]):
 
     @property
     def row_counts(self) -> np.ndarray:
-        """Rows of every fragment, shape (fragments,), int64."""
+        """Rows of every fragment, shape (fragments,), int64. Raises CorruptError when the head counts others."""
         parts = [one.ids.table.column("rows").to_numpy() for one in self.ranges]
+        for one, counts in zip(self.ranges, parts, strict=True):
+            if (found := int(np.sum(counts))) != one.ref.rows:
+                raise CorruptError(
+                    f"{one.ref.path}: {found} rows, and the manifest that names it says {one.ref.rows}. The manifest "
+                    "was edited: restore it, or remove it to return to the one before."
+                )
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     @property

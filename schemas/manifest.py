@@ -34,6 +34,9 @@ WRITER_FLAGS: frozenset[str] = frozenset()
 LARGEST = 10**18 - 1
 """The largest number of a manifest: its name has 18 digits at most."""
 
+LARGEST_FILE = 1 << 29
+"""Bytes of a manifest: 100,000 fragments with 5 column files each take 0.2 MB in format 2 and 0.3 GB in format 1."""
+
 _NAME = re.compile(r"^manifest-(\d{6,18})\.json$")
 _CHUNK = re.compile(rf"^{FOLDER}/[^/\\\x00]+{re.escape(SUFFIX)}$")
 
@@ -170,6 +173,9 @@ def check_writable(manifest: Manifest, where: str) -> None:
 def _content(store: Store, name: str) -> dict[str, Any]:
     where = store.path(name)
     try:
+        size = store.size(name) if store.local else 0  # elsewhere it would be one more request for every opening
+        if size > LARGEST_FILE:
+            raise InputError(_broken(where, "the file", f"{size} bytes long", f"at most {LARGEST_FILE}"))
         raw = store.read(name)
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 
+from schemas.pictureheader import read_header
 from schemas.picturetypes import at_most, corrupt
 
 MAX_TAGS = 1_000
@@ -51,14 +52,16 @@ def _check_tiff(data: bytes) -> None:
 
 
 def _check_ico(data: bytes) -> None:
-    """Every entry holds a PNG or a BMP of the size that it says: Pillow would decode whatever size is inside."""
+    """Every entry holds a PNG or a BMP of the size that it says: Pillow would decode whatever size is inside, when it
+    opens the file. What bounds a PNG bounds one in here."""
     (icons,) = struct.unpack_from("<H", data, 4)
     at_most(icons, MAX_ICONS, "the ico: pictures")
     for number in range(icons):
         width, height = (side or 256 for side in data[6 + 16 * number : 8 + 16 * number])
-        (offset,) = struct.unpack_from("<I", data, 18 + 16 * number)
+        length, offset = struct.unpack_from("<II", data, 14 + 16 * number)
         if data[offset : offset + 8] == b"\x89PNG\r\n\x1a\n":
-            inside = struct.unpack_from(">II", data, offset + 16)
+            header = read_header(data[offset : offset + length])
+            inside = (header.width, header.height)
         else:
             wide, high = struct.unpack_from("<ii", data, offset + 4)
             inside = (wide, high // 2)  # the colours and, below them, the mask

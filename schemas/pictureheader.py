@@ -21,6 +21,9 @@ MAGIC_BYTES = 16
 MAX_CHUNKS = 50_000
 """Chunks of a PNG or WebP; decoders keep a record of each. Encoders write one per 8 KiB or more of pixels."""
 
+MAX_PROFILES = 10
+"""Colour profiles of a PNG; the specification allows one. Pillow unpacks each, to a megabyte."""
+
 MAX_BLOCKS = 1_000_000
 """Blocks of a GIF, of up to 255 bytes each."""
 
@@ -89,7 +92,7 @@ def _png(data: bytes) -> Header:
     """Chunks up to IEND (PNG specification, third edition, sections 5 and 11); APNG says acTL before the pixels."""
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
     traits = ["16-bit"] * (depth == 16) + ["palette"] * (colour == 3) + ["alpha"] * (colour in (4, 6))
-    position, orientation, pixel_bytes = 8, 1, 0
+    position, orientation, pixel_bytes, profiles = 8, 1, 0, 0
     for number in count():
         length, kind = struct.unpack_from(">I4s", data, position)
         if (kind == b"IHDR") != (number == 0):
@@ -97,6 +100,9 @@ def _png(data: bytes) -> Header:
         at_most(number, MAX_CHUNKS, "the png: chunks")
         if kind == b"IDAT":
             pixel_bytes += length
+        elif kind == b"iCCP":
+            profiles += 1
+            at_most(profiles, MAX_PROFILES, "the png: colour profiles")
         elif kind == b"acTL":
             traits.append("animated")
         elif kind == b"tRNS":

@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["MAX_PIXELS", "Defect", "Header", "PictureError"]
-__all__ += ["check", "decoding_bytes", "flatten", "grey", "open_rgb", "read", "rgb", "shrunk", "to_rgb", "upright"]
+__all__ += [
+    "check",
+    "check_cost",
+    "decoding_bytes",
+    "flatten",
+    "grey",
+    "open_rgb",
+    "read",
+    "rgb",
+    "shrunk",
+    "to_rgb",
+    "upright",
+]
 
 MAX_PIXELS = 2 * 89_478_485
 """Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself refuses to decode."""
@@ -106,6 +118,15 @@ def decoding_bytes(header: Header, shrink: int = 1) -> int:
     return made + whole + pixels * 7 * ("cmyk" in header.traits)
 
 
+def check_cost(header: Header) -> None:
+    """Raises PictureError for what no step decodes: more than MAX_PIXELS, or than BUDGET bytes of memory."""
+    if header.width * header.height > MAX_PIXELS:
+        raise PictureError(Defect.too_many_pixels, f"{header.width}x{header.height}")
+    if (needed := decoding_bytes(header)) > BUDGET:
+        detail = f"{header.width}x{header.height}, {needed >> 20} MB to decode as {header.format}"
+        raise PictureError(Defect.too_many_pixels, detail)
+
+
 def open_rgb(data: bytes) -> Image.Image:
     """The upright picture as a Pillow image in mode RGB; raises PictureError."""
     from PIL import Image
@@ -140,11 +161,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _pixels(data: bytes, header: Header, fast: bool = True, shrink: int = 1, as_grey: bool = False) -> np.ndarray:
-    if header.width * header.height > MAX_PIXELS:
-        raise PictureError(Defect.too_many_pixels, f"{header.width}x{header.height}")
-    if (needed := decoding_bytes(header)) > BUDGET:
-        detail = f"{header.width}x{header.height}, {needed >> 20} MB to decode as {header.format}"
-        raise PictureError(Defect.too_many_pixels, detail)
+    check_cost(header)
     if header.shortage:
         raise PictureError(Defect.truncated, f"the {header.format} holds {header.shortage}")
     factor = _factor(shrink)

@@ -86,5 +86,5 @@ def _check_files(store: Store, manifest: Manifest) -> None:
 def _size(store: Store, path: str) -> int | None:
     try:
         return store.size(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

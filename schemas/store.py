@@ -275,7 +275,7 @@ def _outside(root: str, what: str) -> str:
 
 @contextmanager
 def in_our_words(root: str) -> Iterator[None]:
-    """Turns the errors of a full disk, and of a file under `root` that must not be written, into StorageError."""
+    """Turns the errors of a full disk, and of a path under `root` that cannot be written, into StorageError."""
     try:
         yield
     except OSError as error:
@@ -284,4 +284,7 @@ def in_our_words(root: str) -> Iterator[None]:
             raise StorageError(f"{root}: {error.strerror}. Free some space, {again}") from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and str(error.filename).startswith(root):
             raise StorageError(f"{root}: {error.strerror}. Make it writable, {again}") from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR) and str(error.filename).startswith(root):
+            what = f"{error.filename}: {error.strerror}: a file where a folder belongs, or the reverse"
+            raise StorageError(f"{what}. Move it away, {again}") from error
         raise

@@ -73,6 +73,8 @@ def _chunk_error(chunk: Chunk) -> CorruptError | None:
 def _range_damages(dataset: Dataset, number: int, one: Range) -> Iterator[Damage]:
     named = _chunk_error(one.ids) is None
     files = {name: chunk for name, chunk in one.files.items() if _chunk_error(chunk) is None}
+    if not files:
+        return  # nothing says how many fragments there are but the head, which was written to match no chunk
     for row in range(one.ref.fragments):
         fragment = one.ids.ids[row] if named else f"{row} of range {number}"
         rows = one.row_counts[row] if named else None

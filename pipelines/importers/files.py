@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import fsspec
 
 from schemas.config import nearest
-from schemas.errors import InputError
+from schemas.errors import InputError, LavaBeamError
 
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 """Endings behind the one that names the format; whether a file is compressed is seen by its content."""
@@ -32,6 +33,26 @@ def expand(paths: str | Sequence[str]) -> list[str]:
         else:
             found.append(path)
     return found
+
+
+@contextmanager
+def reading(path: str, what: str, remedy: str = "Get it again.") -> Iterator[None]:
+    """Turns whatever a library raises about a foreign file into one InputError. `what`: as in "a tar archive"."""
+    try:
+        yield
+    except LavaBeamError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file. Check the path.") from error
+    except Exception as error:
+        # The border: parsers of others meet damage with OSError, struct.error, RecursionError, MemoryError, ...
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: this is not {what}, or it was cut or damaged ({words}). {remedy}") from error
+
+
+def is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    """Whether paths of `fs` are paths of this machine."""
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
 
 
 def format_of(path: str, given: str | None, known: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import fsspec
@@ -16,12 +17,13 @@ from pydantic import Field
 from pipelines.engine.step import Config, Runtime
 from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest
-from pipelines.importers.files import expand
+from pipelines.importers.files import expand, reading
 from pipelines.importers.mapping import check_key, image_row, match
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.stored import stored_row, stored_table
 from schemas.config import nearest
 from schemas.errors import InputError
+from schemas.store import leads_outside
 
 Target = Literal["key", "url", "alt_text", "captions", "boxes", "facts", "source", "license"]
 
@@ -95,13 +97,19 @@ class HuggingFace(Importer[HuggingFaceConfig]):
             return expand(self.config.path)
         folder = self.config.path.rstrip("/")
         if fs.exists(f"{root}/dataset_dict.json"):
-            splits = json.loads(fs.cat_file(f"{root}/dataset_dict.json"))["splits"]
+            with reading(f"{folder}/dataset_dict.json", "a list of splits"):
+                splits = [str(split) for split in json.loads(fs.cat_file(f"{root}/dataset_dict.json"))["splits"]]
             if self.config.split not in splits:
                 raise InputError(f"{folder}: no split {self.config.split!r}. {nearest(str(self.config.split), splits)}")
             folder, root = f"{folder}/{self.config.split}", f"{root}/{self.config.split}"
         if fs.exists(f"{root}/state.json"):
-            files = json.loads(fs.cat_file(f"{root}/state.json"))["_data_files"]
-            return [f"{folder}/{file['filename']}" for file in files]
+            with reading(f"{folder}/state.json", "the state of a saved dataset"):
+                files = json.loads(fs.cat_file(f"{root}/state.json"))["_data_files"]
+                names = [str(file["filename"]) for file in files]
+            outside = next((name for name in names if leads_outside(name)), None)
+            if outside is not None:
+                raise InputError(f"{folder}/state.json: {outside!r} is not in this folder. Do not use this dataset.")
+            return [f"{folder}/{name}" for name in names]
         raise InputError(
             f"{folder}: not a `save_to_disk` dataset (state.json is missing). "
             f"Give a pattern such as {folder}/*.parquet or {folder}/*.arrow."
@@ -126,7 +134,9 @@ def _bytes(image: object) -> tuple[bytes | None, str | None]:
     if not isinstance(image, dict):
         return (image, None) if isinstance(image, bytes) else (None, None)
     data, path = image.get("bytes"), image.get("path")
+    data, path = data if isinstance(data, bytes) else None, path if isinstance(path, str) else None
     if data is None and path and "://" not in path and "::" not in path:
         fs, name = fsspec.core.url_to_fs(path)
-        data = fs.cat_file(name) if fs.isfile(name) else None
+        with suppress(OSError):  # not allowed, or not to be read: no bytes
+            data = fs.cat_file(name) if fs.isfile(name) else None
     return data, path.rsplit("/", 1)[-1] if path else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -11,7 +12,9 @@ from pydantic import Field
 
 from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, storable
+from pipelines.importers.files import is_local
 from pipelines.importers.stored import stored_row, stored_table
+from schemas.decoding import BUDGET
 from schemas.errors import InputError
 
 ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -72,6 +75,12 @@ class ImageFolder(Importer[ImageFolderConfig]):
 def _stored(fs: fsspec.AbstractFileSystem, path: str, name: str) -> dict[str, Any]:
     """The row of one file; of one that cannot be read (a link to nowhere, no permission) the reason."""
     try:
+        if is_local(fs):
+            if not os.path.isfile(path):  # a pipe or a device, also behind a link: reading might never end
+                return {"import_status": ImportStatus.no_image, "import_detail": f"{name}: this is not a file"}
+            if (size := os.path.getsize(path)) > BUDGET:
+                detail = f"{name}: {size} bytes, more than the {BUDGET} that a picture may take decoded"
+                return {"import_status": ImportStatus.undecodable, "import_detail": detail}
         return stored_row(fs.cat_file(path), name)
     except OSError as error:
         return {"import_status": ImportStatus.no_image, "import_detail": f"{name}: {error.strerror or error}"}

@@ -4,46 +4,46 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import InputError
+from pipelines.importers.files import reading
 
 
 class ParquetSource:
-    """One file. Its footer is read on opening; rows only when asked for. Raises InputError for other files."""
+    """One file. Its footer is read on opening; rows only when asked for. All of it raises InputError for other files,
+    and for damaged ones."""
 
     def __init__(self, path: str):
         self.path = path
         self._fs, self._name = fsspec.core.url_to_fs(path)
-        try:
+        with self._reading():
             self._metadata = pq.ParquetFile(self._open()).metadata
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file. Check the path.") from error
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{path}: this is not a Parquet file, or it was cut ({error}).") from error
-        self.rows: int = self._metadata.num_rows
-        self.columns: list[str] = self._metadata.schema.to_arrow_schema().names
+            self.rows: int = self._metadata.num_rows
+            self.columns: list[str] = self._metadata.schema.to_arrow_schema().names
 
     def read(self, row: int, rows: int) -> list[dict[str, Any]]:
         """`rows` rows from number `row` on, as dictionaries; only their row groups are read."""
-        groups, first = self._groups_of(row, rows)
-        table = pq.ParquetFile(self._open()).read_row_groups(groups)
-        return table.slice(row - first, rows).to_pylist()
+        with self._reading():
+            groups, first = self._groups_of(row, rows)
+            table = pq.ParquetFile(self._open()).read_row_groups(groups)
+            return table.slice(row - first, rows).to_pylist()
 
     def values(self, column: str) -> Iterator[object]:
         """One column of the whole file."""
-        for batch in pq.ParquetFile(self._open()).iter_batches(columns=[column]):
-            yield from batch.column(0).to_pylist()
+        with self._reading():
+            for batch in pq.ParquetFile(self._open()).iter_batches(columns=[column]):
+                yield from batch.column(0).to_pylist()
 
     def digests(self, row: int, rows: int) -> list[bytes]:
         """What these rows were made from: the bytes of their row groups, and their place in them."""
-        groups, first = self._groups_of(row, rows)
-        return [*(self._group_digests[group] for group in groups), f"{row - first}+{rows}".encode()]
+        with self._reading():
+            groups, first = self._groups_of(row, rows)
+            return [*(self._group_digests[group] for group in groups), f"{row - first}+{rows}".encode()]
 
     def _groups_of(self, row: int, rows: int) -> tuple[list[int], int]:
         """The row groups that hold these rows, and the number of the first one's first row."""
@@ -71,6 +71,9 @@ class ParquetSource:
             file.seek(start)
             content.update(file.read(column.total_compressed_size))
         return content.digest()
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading(self.path, "a Parquet file")
 
     def _open(self) -> pq.ParquetFile:
         return self._fs.open(self._name, "rb")

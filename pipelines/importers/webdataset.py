@@ -17,12 +17,13 @@ from pydantic import Field
 
 from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, storable
-from pipelines.importers.files import expand
+from pipelines.importers.files import expand, reading
 from pipelines.importers.huggingface import Target
 from pipelines.importers.image_folder import ENDINGS
 from pipelines.importers.mapping import check_key, image_row, match
 from pipelines.importers.stored import stored_row, stored_table
-from schemas.errors import InputError
+
+ARCHIVE = ("a tar archive", "Unpack compressed archives first.")
 
 
 class WebDatasetConfig(Config):
@@ -67,8 +68,9 @@ class WebDataset(Importer[WebDatasetConfig]):
         with _open(path) as file:
             file.seek(slice.location["offset"])
             content = file.read(slice.location["length"])
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-            return stored_table([self._row(archive, sample, _key(path, sample)) for sample in _samples(archive)])
+        with reading(path, *ARCHIVE), tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            samples = list(_samples(archive))
+            return stored_table([self._row(archive, sample, _key(path, sample)) for sample in samples])
 
     def _row(self, archive: tarfile.TarFile, sample: list[tarfile.TarInfo], key: str) -> dict[str, Any]:
         contents = {_split(member.name)[1]: _read(archive, member) for member in sample}
@@ -92,13 +94,8 @@ class WebDataset(Importer[WebDatasetConfig]):
 
 def _samples_of(path: str) -> Iterator[list[tarfile.TarInfo]]:
     """The samples of one archive, read from its headers alone; raises InputError when it is none, or was cut."""
-    try:
-        with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            yield from _samples(archive)
-    except tarfile.TarError as error:
-        raise InputError(
-            f"{path}: this is not a tar archive, or it was cut ({error}). Unpack compressed archives first."
-        ) from error
+    with reading(path, *ARCHIVE), _open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        yield from _samples(archive)
 
 
 def _samples(archive: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
@@ -107,6 +104,9 @@ def _samples(archive: tarfile.TarFile) -> Iterator[list[tarfile.TarInfo]]:
     for member in archive:
         if not member.isfile():
             continue
+        if member.issparse():
+            # A header of 512 bytes may say that a terabyte of zeros follows.
+            raise tarfile.ReadError(f"{member.name!r} is a sparse file, which is not read here")
         if group and _split(member.name)[0] != _split(group[0].name)[0]:
             yield group
             group = []

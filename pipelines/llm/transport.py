@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -80,14 +80,14 @@ class ReplyTransport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError(str(error), request=request) from error
         except aiohttp.ClientResponseError as error:
             # aiohttp's parser found no HTTP, or more headers than a reply has.
-            raise MalformedResponse(f"the reply is not HTTP: {_on_one_line(error.message)}") from error
+            raise MalformedResponse(f"the reply is not HTTP: {self._words(error.message)}") from error
         except aiohttp.ClientError as error:
-            raise httpx2.ReadError(_on_one_line(str(error)), request=request) from error
+            raise httpx2.ReadError(self._words(str(error)), request=request) from error
         except (MalformedResponse, httpx2.HTTPError):
             raise
         except Exception as error:
             # The border: whatever a library raises about a hostile reply (RuntimeError, EOFError, ...) is this row's.
-            raise httpx2.TransportError(_on_one_line(str(error)), request=request) from error
+            raise httpx2.TransportError(self._words(str(error)), request=request) from error
 
     async def aclose(self) -> None:
         if self._session is not None:
@@ -109,9 +109,9 @@ class ReplyTransport(httpx2.AsyncBaseTransport):
         finally:
             # Not `release`, which waits until the server has read the whole request.
             response.release() if response.content.at_eof() else response.close()
-        kept = {name: value for name in _HEADERS if (value := response.headers.get(name))}
+        kept = {name: self._secrets.hide(value) for name in _HEADERS if (value := response.headers.get(name))}
         if _file_limit.get() is None:
-            body = self._secrets.hide(_decoded(body, response)).encode()
+            body = self._secrets.hide(_decoded(body, response, self._words)).encode()
             kept["content-type"] = "application/json"
         return httpx2.Response(response.status, headers=kept, content=body, request=request)
 
@@ -119,7 +119,7 @@ class ReplyTransport(httpx2.AsyncBaseTransport):
         """The unpacked body. A file gets more time with each MiB that comes."""
         file_limit = _file_limit.get()
         limit = file_limit or self._limits.reply_bytes
-        unpacked = _Unpacker.of(response)
+        unpacked = _Unpacker.of(response, self._words)
         parts, travelled, length = [], 0, 0
         if (response.content_length or 0) > limit:
             raise _too_long(limit)
@@ -136,6 +136,11 @@ class ReplyTransport(httpx2.AsyncBaseTransport):
                 raise _too_long(limit)
         unpacked.end()
         return b"".join(parts)
+
+    def _words(self, words: str) -> str:
+        """What a reply's head or a library says about it, on one line: either may repeat the key. Masked, then cut."""
+        words = " ".join(shown(self._secrets.hide(words)).split())
+        return words if len(words) <= 120 else words[:117] + "..."
 
     def _open(self, request: httpx2.Request) -> aiohttp.ClientSession:
         if self._session is None:
@@ -159,13 +164,11 @@ class _Unpacker:
         self._inner = None if encoding == "identity" else zlib.decompressobj(32 + zlib.MAX_WBITS)
 
     @classmethod
-    def of(cls, response: aiohttp.ClientResponse) -> _Unpacker:
+    def of(cls, response: aiohttp.ClientResponse, words: Callable[[str], str]) -> _Unpacker:
         said = ",".join(response.headers.getall("content-encoding", ())).lower().replace("x-gzip", "gzip")
         encodings = [name.strip() for name in said.split(",") if name.strip() not in ("", "identity")]
         if len(encodings) > 1 or (encodings and encodings[0] not in ("gzip", "deflate")):
-            raise MalformedResponse(
-                f"the reply is compressed as {_on_one_line(said)}: only gzip or deflate was asked for"
-            )
+            raise MalformedResponse(f"the reply is compressed as {words(said)}: only gzip or deflate was asked for")
         return cls(encodings[0] if encodings else "identity")
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
@@ -198,15 +201,13 @@ class _Unpacker:
             return self._inner.decompress(chunk, _PIECE)
 
 
-def _decoded(body: bytes, response: aiohttp.ClientResponse) -> str:
+def _decoded(body: bytes, response: aiohttp.ClientResponse, words: Callable[[str], str]) -> str:
     """The body as text. An error's words may be damaged; an answer that is no text raises MalformedResponse."""
     errors = "strict" if response.status == 200 else "replace"
     charset = (response.charset or "utf-8").strip("\"' ").lower().replace("_", "-").replace("shift-jis", "shift_jis")
     if charset not in _CHARSETS:
         if errors == "strict":
-            raise MalformedResponse(
-                f"the reply is in {_on_one_line(charset)!r}, which is no encoding of text known here"
-            )
+            raise MalformedResponse(f"the reply is in {words(charset)!r}, which is no encoding of text known here")
         charset = "utf-8"
     try:
         # RFC 8259 lets readers pass over a byte order mark.
@@ -225,9 +226,3 @@ def _body(request: httpx2.Request) -> bytes | httpx2.AsyncByteStream | None:
 
 def _too_long(limit: int) -> MalformedResponse:
     return MalformedResponse(f"the reply is longer than {limit} bytes (max_reply_bytes)")
-
-
-def _on_one_line(words: str) -> str:
-    """What a library says about a reply, which may repeat parts of it."""
-    words = " ".join(shown(words).split())
-    return words if len(words) <= 120 else words[:117] + "..."

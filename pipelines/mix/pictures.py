@@ -9,7 +9,7 @@ from tempfile import SpooledTemporaryFile
 from PIL import Image
 
 from pipelines.mix.recipe import Pictures
-from schemas.pictures import Defect, PictureError, check, open_rgb, read
+from schemas.pictures import Defect, Header, PictureError, check, check_cost, open_rgb, read
 
 Size = tuple[int, int]
 
@@ -24,7 +24,7 @@ def stored(content: bytes, pictures: Pictures) -> tuple[bytes, Size]:
     """The bytes to store and the (width, height) in pixels that training will see: `content` itself unless the recipe
     asks for a change.
 
-    Raises PictureError for bytes that training cannot decode.
+    Raises PictureError for bytes that training cannot decode, and where it could not decode what would be stored.
     """
     header = read(content)
     too_large = pictures.max_side is not None and max(header.size) > pictures.max_side
@@ -36,7 +36,10 @@ def stored(content: bytes, pictures: Pictures) -> tuple[bytes, Size]:
     file = io.BytesIO()
     if max(image.size) > LONGEST:
         raise PictureError(Defect.too_many_pixels, f"{image.width}x{image.height}, a side of more than {LONGEST}")
-    if pictures.format == "jpeg" or (pictures.format == "keep" and header.format == "jpeg"):
+    is_jpeg = pictures.format == "jpeg" or (pictures.format == "keep" and header.format == "jpeg")
+    # A JPEG of 100 megapixels is decoded in 300 MB, the same as a PNG in 900.
+    check_cost(Header("jpeg" if is_jpeg else "png", *image.size, plain=True))
+    if is_jpeg:
         image.save(file, "JPEG", quality=pictures.quality)
     else:
         image.save(file, "PNG")

@@ -105,7 +105,7 @@ class Rows:
         for number in looked_into(dataset):
             fragment = dataset.fragments[number]
             reasons = standing.of_fragment(fragment).to_pylist()
-            rows = fragment.read(names).to_pylist()
+            rows = fragment.read(names).to_pylist() if names else [{} for _ in reasons]
             found = [{**row, LEFT_OUT: reason} for row, reason in zip(rows, reasons, strict=True)]
             self.found += list(enumerate(found, int(starts[number])))
 

@@ -1,4 +1,5 @@
 import io
+import os
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pipelines.mix.select import copies, refused_by
 from schemas import Dataset
 from schemas.chat import ImageRule, load_tokenizer
 from schemas.errors import InputError
+from schemas.pictures import PictureError
 from schemas.records import BASE, SAMPLES, STORED_IMAGE
 from schemas.writing import write_dataset
 from tests.pictures import BROKEN, SIZE, USABLE
@@ -237,6 +239,31 @@ def samples_of(folder, name: str) -> list:
     tokenizer = load_tokenizer(str(folder / "tokenizer"))
     model = SimpleNamespace(template="chatml", tokenizer=tokenizer, rule=ANYRES, mean=(0.5,) * 3, std=(0.5,) * 3)
     return Samples(dataset, model, max_length=None).items(range(dataset.rows))
+
+
+def test_a_jpeg_is_not_stored_as_a_png_that_training_would_refuse(monkeypatch):
+    """A PNG takes three times the memory: one of 75 to 223 megapixels is refused, and a JPEG is not."""
+    monkeypatch.setattr("schemas.pictures.BUDGET", 200 * 100 * 4)
+    buffer = io.BytesIO()
+    Image.new("L", (200, 100), 9).save(buffer, "JPEG")
+    stored(buffer.getvalue(), Pictures())
+    with pytest.raises(PictureError, match=r"200x100, \d+ MB to decode as png"):
+        stored(buffer.getvalue(), Pictures(format="png"))
+
+
+def test_only_files_of_a_folder_are_read(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture(3, 2))
+    os.mkfifo(folder / "pipe.png")
+    (folder / "device.png").symlink_to("/dev/zero")
+    with (folder / "large.png").open("wb") as file:
+        file.truncate(1 << 40)
+    made = ImageFolder(ImageFolderConfig(path=str(folder)))
+    (part,) = made.slices()
+    rows = {row["key"]: row["import_status"] for row in made.rows(part).to_pylist()}
+    expected = {"a.png": "ok", "device.png": "no_image", "large.png": "undecodable", "pipe.png": "no_image"}
+    assert rows == expected
 
 
 def test_turned_photographs_keep_one_size_from_import_to_training(folder):

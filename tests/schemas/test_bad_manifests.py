@@ -196,3 +196,40 @@ def test_a_fragment_listed_twice_is_refused(tmp_path):
     commit(store, change(0, fragments=[*listed(1), *listed(1)]))
     with pytest.raises(CorruptError, match="lists fragment '0000-aa' twice"):
         commit(store, change(1, files={"0000-aa": {"look": entry("0000-aa", "look", "w")}}))
+
+
+def claimed(store: Store, name: str, value: int) -> None:
+    """Manifest 1 with `value` for one count of its first range, and totals that fit."""
+    head = json.loads(Path(store.path(manifest.file_name(1))).read_text())
+    head["totals"][name] += value - head["ranges"][0][name]
+    head["ranges"][0][name] = value
+    edit(store, 1, ranges=head["ranges"], totals=head["totals"])
+
+
+def test_a_head_that_counts_other_rows_than_its_list_is_not_walked(store):
+    claimed(store, "rows", 29)
+    with pytest.raises(CorruptError, match=r"30 rows, and the manifest that names it says 29"):
+        Dataset.open(store.root).take([78])
+
+
+def test_verify_ends_when_the_head_claims_a_trillion_fragments(store):
+    claimed(store, "fragments", 10**12)
+    assert "the manifest that names it says 1000000000000" in Dataset.open(store.root).verify()[0]
+
+
+def test_a_manifest_too_large_to_be_one_is_not_read(store):
+    with Path(store.path(manifest.file_name(2))).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"000002\.json.*1099511627776 bytes long; expected: at most"):
+        Dataset.open(store.root)
+
+
+@pytest.mark.parametrize("folder", ["fragments", "manifests", "leases"])
+def test_a_file_in_place_of_a_folder_is_one_clear_error(store, folder):
+    shutil.rmtree(store.path(folder), ignore_errors=True)
+    Path(store.path(folder)).write_text("")
+    for action in (lambda: collect(store, keep=1), lambda: commit(store, change(1, info={"a": 1}))):
+        try:
+            action()
+        except LavaBeamError as error:
+            assert store.root in str(error)

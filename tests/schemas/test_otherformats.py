@@ -41,6 +41,14 @@ def test_an_icon_of_another_size_than_it_says():
     assert refused(bytes(data)) == "corrupt: the ico has more than 100 pictures"
 
 
+def test_an_icon_whose_png_has_two_headers():
+    picture = encoded(colour(), "PNG")
+    twice = picture[:33] + picture[8:]
+    entry = struct.pack("<4BHHII", 30, 20, 0, 0, 1, 32, len(twice), 22)
+    detail = "corrupt: the png's header is not its first chunk, or not its only one"
+    assert refused(b"\0\0\1\0\1\0" + entry + twice) == detail
+
+
 needs_openjpeg = pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
 
 

@@ -33,8 +33,8 @@ def test_plain_pictures(kind, options):
     assert (header.format, header.width, header.height, header.plain) == (kind.lower(), 97, 61, True)
 
 
-def png_chunks(count: int) -> bytes:
-    data, chunk = encoded(scene(16, 16), "PNG"), b"\0\0\0\0abCd\x6d\x8b\x79\x0f"
+def png_chunks(count: int, chunk: bytes = b"\0\0\0\0abCd\x6d\x8b\x79\x0f") -> bytes:
+    data = encoded(scene(16, 16), "PNG")
     return data[:33] + chunk * count + data[33:]
 
 
@@ -167,12 +167,22 @@ def webp_chunks(count: int) -> bytes:
         (jpeg_segments(10_001), "the jpeg has more than 10000 segments before its first scan"),
         (jpeg_segments(1, b"\xff\xd8"), "the jpeg begins twice"),
         (png_chunks(50_001), "the png has more than 50000 chunks"),
+        (png_chunks(11, b"\0\0\0\4iCCPa\0\0a\x3c\xfe\xb1\x4b"), "the png has more than 10 colour profiles"),
         (webp_chunks(50_001), "the webp has more than 50000 chunks"),
         (gif_with(b"!\xfe" + (b"\xff" + bytes(255)) * 1100 + b"\0"), "the gif has more than 262144 bytes of comments"),
         (gif_with(b"!\xff" + b"\1\0" * 1_000_000 + b"\0"), "the gif has more than 1000000 blocks"),
         (b"GIF89a\x10\0\x10\0\0\0\0;", "the gif has no frame"),
     ],
-    ids=["jpeg segments", "jpeg starts", "png chunks", "webp chunks", "gif comments", "gif blocks", "gif frames"],
+    ids=[
+        "jpeg segments",
+        "jpeg starts",
+        "png chunks",
+        "png profiles",
+        "webp chunks",
+        "gif comments",
+        "gif blocks",
+        "gif frames",
+    ],
 )
 def test_structure_is_bounded_before_a_decoder_sees_it(data, detail):
     assert failure(data) == ("corrupt", detail)

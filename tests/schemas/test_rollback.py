@@ -59,6 +59,13 @@ def test_a_version_whose_files_are_gone_is_refused_and_they_are_named(photos):
     assert manifest.numbers(photos) == [1, 2]
 
 
+def test_a_file_in_place_of_the_folder_of_files_is_a_missing_file(photos):
+    shutil.rmtree(photos.path("fragments"))
+    Path(photos.path("fragments")).write_text("")
+    with pytest.raises(CorruptError, match="names 2 files that are gone"):
+        roll_back(photos, 1)
+
+
 def test_features_that_this_code_does_not_know_are_not_taken_back(photos):
     head = Path(photos.path(manifest.file_name(1)))
     head.write_text(json.dumps({**json.loads(head.read_text()), "writer_flags": ["indexes"]}))

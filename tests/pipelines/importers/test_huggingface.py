@@ -103,3 +103,43 @@ def test_an_address_in_place_of_a_path_is_not_fetched(tmp_path):
     pq.write_table(pa.table({"image": images, "id": [1, 2, 3, 4]}), tmp_path / "data.parquet")
     rows = all_rows(importer(tmp_path / "data.parquet"))
     assert [row["import_status"] for row in rows] == ["ok", "no_image", "no_image", "no_image"]
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
+@pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000, '{"splits": 5, "_data_files": [{"x": 1}]}'])
+def test_a_saved_dataset_whose_lists_are_nonsense_is_one_clear_error(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=name):
+        importer(tmp_path).slices()
+
+
+def test_a_saved_dataset_names_only_files_of_its_folder(tmp_path):
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "../other/a.arrow"}]}')
+    with pytest.raises(InputError, match=r"state.json: '../other/a.arrow' is not in this folder"):
+        importer(tmp_path).slices()
+
+
+def test_damaged_files_are_one_clear_error_and_never_end_the_process(tmp_path):
+    table = pa.table({"image": [png("red")] * 20, "id": [str(number) for number in range(20)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    for name in ("a.parquet", "a.arrow"):
+        whole, refused = (tmp_path / name).read_bytes(), 0
+        for place in range(6, len(whole), len(whole) // 25):
+            (tmp_path / name).write_bytes(whole[:place] + b"\xff\xff\xff\x7f" + whole[place + 4 :])
+            try:
+                all_rows(importer(tmp_path / name))
+            except InputError as error:
+                refused += name in str(error)
+        assert refused > 2
+
+
+def test_cells_that_name_what_cannot_be_read_have_no_picture(tmp_path):
+    paths = ["a\0b", str(tmp_path), "/dev/zero", "/proc/self/mem", "x" * 10_000]
+    images = pa.array([{"bytes": None, "path": path} for path in paths])
+    pq.write_table(pa.table({"image": images, "id": list(range(5))}), tmp_path / "data.parquet")
+    assert {row["import_status"] for row in all_rows(importer(tmp_path / "data.parquet"))} == {"no_image"}
+    number = pa.array([{"bytes": "text", "path": 3}])
+    pq.write_table(pa.table({"image": number, "id": [1]}), tmp_path / "data.parquet")
+    assert all_rows(importer(tmp_path / "data.parquet"))[0]["import_status"] == "no_image"

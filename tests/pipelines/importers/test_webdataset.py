@@ -85,6 +85,47 @@ def test_cut_and_foreign_files_are_refused(tmp_path):
         importer(tmp_path / "text.tar").slices()
 
 
+def pax(**values):
+    """An extended header in front of the next member."""
+    records = b""
+    for name, value in values.items():
+        line = f" {name.replace('__', '.')}={value}\n".encode()
+        records += str(len(line) + 2).encode() + line
+    entry = tarfile.TarInfo("pax")
+    entry.type, entry.size = tarfile.XHDTYPE, len(records)
+    return entry.tobuf() + records.ljust(512, b"\0")
+
+
+def member(size=None, kind=tarfile.REGTYPE):
+    entry = tarfile.TarInfo("a.png")
+    entry.size, entry.type = len(png("red")) if size is None else size, kind
+    return entry.tobuf(tarfile.GNU_FORMAT) + png("red").ljust(512, b"\0")
+
+
+def sparse(size):
+    """A member that says that its one block is followed by zeros up to `size` bytes (GNU's old format)."""
+    head = bytearray(member(512, tarfile.GNUTYPE_SPARSE))
+    head[386:410], head[483:495] = b"%011o\0%011o\0" % (0, 512), b"\x80\0\0\0" + size.to_bytes(8, "big")
+    head[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(head[:512]))[0]
+    return bytes(head)
+
+
+HOSTILE = {
+    "sparse": sparse(10 << 40),
+    "sparse map": pax(GNU__sparse__map="x,y", GNU__sparse__size="12") + member(),
+    "a size that no file has": pax(size="99999999999999") + member(),
+    "a size of 2**80": member(2**80),
+    "headers of headers": pax(a="b") * 2000 + member(),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_archive_is_one_clear_error(what, tmp_path):
+    (tmp_path / "a.tar").write_bytes(HOSTILE[what] + bytes(1024))
+    with pytest.raises(InputError, match=r"a\.tar: this is not a tar archive"):
+        all_rows(importer(tmp_path / "a.tar"))
+
+
 def test_keys_that_repeat_are_refused(tmp_path):
     for folder in ("train", "val"):
         (tmp_path / folder).mkdir()

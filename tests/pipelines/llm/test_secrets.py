@@ -72,6 +72,34 @@ def test_a_server_that_repeats_the_key_does_not_get_it_kept(place, tmp_path, mon
         assert "***" in f"{got.text}{got.request_id}{got.detail}"
 
 
+PLAIN = "plain-word-without-marks"
+"""A key of no known form: only its value gives it away."""
+HEADS = {
+    "location": f"HTTP/1.1 307 X\r\nLocation: http://other/{PLAIN}/x\r\nContent-Length: 0\r\n\r\n",
+    "status line": f"HTTP/1.1 {PLAIN}\r\n\r\n",
+    "header": f"HTTP/1.1 200 OK\r\n{PLAIN}\r\n\r\n",
+    "encoding": f"HTTP/1.1 200 OK\r\nContent-Encoding: {PLAIN}\r\nContent-Length: 2\r\n\r\n{{}}",
+    "charset": f"HTTP/1.1 200 OK\r\nContent-Type: a/b; charset={PLAIN}\r\nContent-Length: 2\r\n\r\n{{}}",
+    "length": f"HTTP/1.1 200 OK\r\nContent-Length: {PLAIN}\r\n\r\n{{}}",
+    "chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{PLAIN}\r\n",
+    "after the end": f"HTTP/1.1 304 X\r\nConnection: close\r\n\r\n{PLAIN}",
+}
+
+
+@pytest.mark.parametrize("place", HEADS)
+def test_the_head_of_a_reply_does_not_bring_the_key_into_a_detail(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", PLAIN)
+
+    async def serve(request):
+        await request.raw(HEADS[place].encode())
+        request.writer.close()
+
+    with Web({"*": serve}) as web:
+        got = ask(config(web, tmp_path))
+    assert PLAIN not in str(got)
+    assert "***" in got.detail
+
+
 def test_all_keys_of_the_environment_are_masked():
     environment = {
         "MY_KEY": "k" * 9,
