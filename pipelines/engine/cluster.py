@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -103,8 +104,7 @@ def is_on_this_machine(arguments: Sequence[str]) -> bool:
     if value_of(SCHEDULER_FILE, arguments) is not None:
         return False
     address = value_of(ADDRESS, arguments)
-    host = (address or "127.0.0.1").rpartition("://")[2].rpartition(":")[0] or address or ""
-    return host in ("127.0.0.1", "localhost", "[::1]")
+    return address is None or re.sub(r"^\w+://|:\d+$", "", address) in ("127.0.0.1", "localhost", "[::1]")
 
 
 def count_workers(arguments: Sequence[str]) -> int:
