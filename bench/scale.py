@@ -1,8 +1,8 @@
-"""Does a second core help? Import, download with re-encoding, hashing and mix on 1 and 2 workers.
+"""Does a second core help? Import, download with re-encoding, hashing and mix on 1 and 2 workers; cost of fragments.
 
-`python -m bench.scale [--rows 6000] [--jobs import,hash,download,mix] [--runners local,dask]`. Beside each stand two
-independent runs of one worker at once: what the machine's two cores give when nothing is shared. Goal: 2 workers reach
-0.9 of what those two reach together. Rows per second include the start of the workers; peak memory is the resident
+`python -m bench.scale [--rows 6000] [--jobs import,hash,download,mix,fragments] [--runners local,dask]`. Beside each
+stand two independent runs of one worker at once: what the machine's two cores give when nothing is shared. Goal: 2
+workers reach 0.9 of what those two reach together. Rows per second include the start of the workers; peak memory is the resident
 memory of all processes of a run, added up (pages that they share count once for each). `cpu` is of all processes.
 """
 
@@ -16,12 +16,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow as pa
 
+from bench import fragments
 from bench.downloading.materials import picture
 from pipelines.engine.imports import run_import
 from pipelines.engine.runners import Runner
@@ -32,7 +34,7 @@ from schemas.writing import write_dataset
 WORK = Path(__file__).parent / "output" / "scale"
 DISTINCT, FRAGMENT_ROWS = 200, 100
 TOKENIZER = Path("tests/schemas/chat/vectors/tokenizers/llama2.json")
-JOBS = ("import", "hash", "download", "mix")
+JOBS = ("import", "hash", "download", "mix", "fragments")
 TIMES = {"import": 5, "hash": 7, "download": 2, "mix": 16}
 """Rows of a job for each of --rows: so that one worker takes about half a minute."""
 
@@ -42,6 +44,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--runners", default="local,dask")
+    parser.add_argument(
+        "--fragments", default=fragments.SIZES, help="numbers of fragments, ascending (bench/fragments.py)"
+    )
     parser.add_argument("--one", nargs=4, metavar=("JOB", "FOLDER", "RUNNER", "WORKERS"), help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -51,7 +56,12 @@ def main() -> None:
     figures = []
     with _server() as port:
         for job in arguments.jobs.split(","):
-            figures += measure(job, arguments.rows, arguments.runners.split(","), port)
+            runners = arguments.runners.split(",")
+            if job == "fragments":
+                sizes = [int(size) for size in arguments.fragments.split(",")]
+                figures += fragments.measure(WORK / job, sizes, runners, partial(_alone, port=port))
+            else:
+                figures += measure(job, arguments.rows, runners, port)
     shutil.rmtree(WORK)
     print(json.dumps(figures))
     return None
@@ -142,7 +152,13 @@ def _forget(job: str, folder: Path) -> None:
         shutil.rmtree(data / "runs", ignore_errors=True)
 
 
-def _run(job: str, folder: Path, runner: Runner, port: int) -> RunSummary:
+def _alone(folder: Path, runner: str, workers: int, port: int) -> dict[str, float]:
+    return _side_by_side([("fragments", folder, runner, workers)], port)[0]
+
+
+def _run(job: str, folder: Path, runner: Runner, port: int) -> RunSummary | None:
+    if job == "fragments":
+        return fragments.run(folder, runner)
     if job == "import":
         from pipelines.importers.image_folder import ImageFolder, ImageFolderConfig
 

@@ -58,15 +58,26 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 def run_and_wait(pipeline: beam.Pipeline, runner: str) -> None:
     """Run a job of any runner but Dataflow to its end."""
+    client: Any = None
     try:
-        pipeline.run().wait_until_finish()
+        result: Any = pipeline.run()
+        client = getattr(result, "client", None)
+        result.wait_until_finish()
     except Exception as error:
+        if type(error).__name__ == "KilledWorker":  # of Dask
+            raise WorkerError(
+                f"runner {runner}: several worker processes in a row ended while they did the same work. If memory "
+                "ran out, use fewer --workers. Finished fragments are kept: start the same command again for the rest."
+            ) from error
         if _is_of(error, "grpc"):
             raise InputError(
                 f"runner {runner}: the job server cannot be reached, or broke off ({_first_line(error)}). "
                 "See that it runs, and that --job_endpoint names it."
             ) from error
         raise
+    finally:
+        if client is not None:  # Beam leaves its connection to a Dask scheduler open
+            client.close()
 
 
 def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) -> None:
@@ -105,6 +116,15 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
             words = f"{step}: the job could not be cancelled ({_first_line(error)}); cancel it there: {page}"
             print(words, file=sys.stderr, flush=True)
         raise
+
+
+def is_interruption(error: BaseException | None) -> bool:
+    """Whether Beam made this of a Ctrl-C: it raises a RuntimeError with the words of any exception in a step."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _of_beam() -> list[str]:

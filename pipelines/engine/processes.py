@@ -41,9 +41,9 @@ _BOOT = (
     "serve(inbox, *board)"
 )
 # A process per core: libraries that would start a thread per core in each of them are kept to one.
-_ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1", "RAYON_NUM_THREADS": "1"}
+ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1", "RAYON_NUM_THREADS": "1"}
 # Pictures are large: their memory goes back to the system when they are done. By itself glibc keeps ever larger blocks.
-_GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 << 20)}
 _SHOWN = 20_000
 """Characters of a traceback that are shown at most."""
 _END = b""
@@ -177,7 +177,7 @@ class _Line:
 
     def __init__(self) -> None:
         command = [sys.executable, "-P", "-c", _BOOT]
-        environment = {**_ONE_THREAD_EACH, **_GIVEN_BACK, **os.environ}
+        environment = {**ONE_THREAD_EACH, **GIVEN_BACK, **os.environ}
         self._board = _board()
         self._region = self._board.region()
         # A process group of its own: a terminal's Ctrl-C is the parent's affair, also while this one still imports.

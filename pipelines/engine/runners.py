@@ -6,13 +6,24 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pipelines.engine.cluster import (
+    ADDRESS,
+    Cluster,
+    check_installed,
+    count_workers,
+    is_given,
+    is_on_this_machine,
+    shuffled_as_tasks,
+)
 from pipelines.engine.dataflow import DataflowConfig
 from pipelines.engine.elsewhere import DATAFLOW, check_runner, is_spread, run_and_wait, run_on_dataflow
+from pipelines.engine.machine import fitting
+from pipelines.engine.processes import prestart
 from pipelines.engine.step import Needs
 from pipelines.engine.workers import Hands
 from schemas.errors import InputError
@@ -47,15 +58,24 @@ class Runner:
     """What `--runner dataflow` was told; the other runners do not look at it."""
     files: list[str] | None = None
     """Beam's flags for the files that workers on Dataflow install; None until `session` has made them."""
+    cluster: Cluster | None = None
+    """The processes of this machine that Dask uses; None until `session` has made it."""
+    most: int | None = None
+    """Workers at a time at most, where fewer than `workers` fit (`fitted`)."""
 
     @property
     def count(self) -> int:
-        return self.workers or os.cpu_count() or 1
+        count = self.workers or os.cpu_count() or 1
+        return min(count, self.most or count)
 
     @property
     def live(self) -> bool:
         """Whether this process hears of each row as it is written."""
         return self.name == "local"
+
+    @property
+    def on_dask(self) -> bool:
+        return self.name == "dask"
 
     @property
     def on_dataflow(self) -> bool:
@@ -72,7 +92,7 @@ class Runner:
 
     def admit(self, name: str, needs: Needs, places: Iterable[str]) -> None:
         """Raises InputError when the work of step `name` on the datasets `places` cannot be done by this runner."""
-        if not is_spread(self.name, self.arguments):
+        if not self.is_spread:
             return
         if needs.one_machine:
             raise InputError(f"{name}: runner {self.name} works on several machines. {needs.one_machine}")
@@ -85,6 +105,24 @@ class Runner:
                 f"{name}: a host's limit is divided among all worker processes, at most {needs.most_workers} of them. "
                 f"Say how many runner {self.name} has, with --workers; a higher --host-limit allows more."
             )
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether workers may be on several machines."""
+        if self.on_dask:
+            return not is_on_this_machine(self.arguments)
+        return is_spread(self.name, self.arguments)
+
+    def fitted(self, name: str, needs: Needs, shared: bool) -> Runner:
+        """This runner with as many workers as fit here, for the work of step `name`; `shared` as for `hands`.
+
+        Raises InputError for a GPU or a model's file that is not there. Other machines are not looked at.
+        """
+        if not (self.live or self.on_dask) or self.is_spread:
+            return self
+        apart = self.on_dask or (shared and not needs.threads)
+        fits = fitting(name, needs, min(self.count, needs.most_workers or self.count), apart)
+        return replace(self, most=fits) if fits < self.count else self
 
     def processes(self, needs: Needs, hands: Hands) -> int:
         """Worker processes that may share the work, on all machines."""
@@ -109,23 +147,37 @@ class Runner:
         """Tasks in the blocks in which the runner hands them out: one where this process shares them out itself."""
         if self.live:
             return [tasks] if tasks else []
-        parts = min(len(tasks), self.count * BLOCKS_PER_WORKER if self.name == "dask" else MOST_BLOCKS)
+        parts = min(len(tasks), self._partitions if self.on_dask else MOST_BLOCKS)
         return [tasks[number::parts] for number in range(parts)]
+
+    @property
+    def _partitions(self) -> int:
+        """Parts of a Dask job. Where only some of the workers may work at a time there are no more parts than that."""
+        return self.count if self.most else self.count * BLOCKS_PER_WORKER
+
+    def prestart(self, hands: Hands) -> None:
+        """Start what a job will need: it imports while this process imports Beam."""
+        if hands.kind == "processes":
+            prestart(hands.count)
+        if self.cluster is not None:
+            self.cluster.prestart()
 
     @contextmanager
     def session(self) -> Iterator[Runner]:
-        """A runner for several jobs in a row: with dask, one cluster of local processes serves them all; on Dataflow
-        they install the same files."""
+        """A runner for several jobs in a row: with dask, one cluster of local processes serves them all, started by the
+        first; on Dataflow they install the same files. Sessions may be nested: the outermost counts."""
         if self.on_dataflow and self.files is None:
             with tempfile.TemporaryDirectory() as folder:
                 yield replace(self, files=self._package(Path(folder)))
             return
-        given = any(argument.startswith("--dask_client_address") for argument in self.arguments)
-        if self.name != "dask" or given:
+        if not self.on_dask or self.cluster is not None:
             yield self
-            return
-        with _local_cluster(self.count) as address:
-            yield replace(self, arguments=[*self.arguments, f"--dask_client_address={address}"])
+        elif is_given(self.arguments):
+            found = count_workers(self.arguments)
+            yield replace(self, workers=self.workers or found)
+        else:
+            with closing(Cluster(self.count)) as cluster:
+                yield replace(self, cluster=cluster)
 
     @contextmanager
     def pipeline(self, step: str = "", run: str = "", needs: Needs = NO_NEEDS) -> Iterator[beam.Pipeline]:
@@ -140,14 +192,17 @@ class Runner:
             if self.on_dataflow:
                 run_on_dataflow(pipeline, step, self.dataflow)
             else:
-                run_and_wait(pipeline, self.name)
+                with shuffled_as_tasks() if self.on_dask else nullcontext():
+                    run_and_wait(pipeline, self.name)
 
     def _beam(self, step: str, run: str, needs: Needs) -> tuple[PipelineRunner | str, list[str]]:
         if self.name == "local":
             return _local_runner(), self.arguments
-        if self.name == "dask":
-            # Beam's default puts 128 elements, so all of a small job, on one worker; each partition costs 0.1 s.
-            return _dask_runner(), [*self.arguments, f"--dask_npartitions={8 * self.count}"]
+        if self.on_dask:
+            # Beam's default puts 128 elements, so all of a small job, on one worker.
+            partitions = f"--dask_npartitions={self._partitions}"
+            address = [f"{ADDRESS}={self.cluster.address}"] if self.cluster is not None else []
+            return _dask_runner(), [*self.arguments, *address, partitions]
         if self.on_dataflow:
             return "DataflowRunner", [*self.dataflow.arguments(step, run, needs, self.files or []), *self.arguments]
         return self.name, self.arguments
@@ -186,32 +241,7 @@ def _local_runner() -> PipelineRunner:
 
 
 def _dask_runner() -> PipelineRunner:
-    try:
-        from apache_beam.runners.dask.dask_runner import DaskRunner
-    except ImportError as error:
-        raise InputError("runner dask: dask is not installed. Install lavabeam[dask].") from error
+    check_installed()
+    from apache_beam.runners.dask.dask_runner import DaskRunner
+
     return DaskRunner()
-
-
-@contextmanager
-def _local_cluster(workers: int) -> Iterator[str]:
-    """The address of a scheduler with `workers` processes on this machine, ended with the block."""
-    _dask_runner()
-    from dask.distributed import LocalCluster, default_client
-
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address=None,
-            silence_logs=logging.ERROR,
-            local_directory=scratch,
-        ) as cluster,
-    ):
-        yield cluster.scheduler_address
-        # Beam leaves its clients open; without this each would try for 30 s to reach the ended scheduler.
-        with suppress(ValueError):
-            while True:
-                default_client().close()

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipelines.engine.elsewhere import is_interruption
 from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, bind, input_columns
 from pipelines.engine.output import Columns, Output, Rows
 from pipelines.engine.preview import Preview, stale_after
-from pipelines.engine.processes import prestart
 from pipelines.engine.progress import Progress
 from pipelines.engine.recorded import own_words, recorded_versions, retried_statuses
 from pipelines.engine.runners import Runner
@@ -54,9 +54,10 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     if isinstance(step, DatasetStep):
         _check_schema(step, Dataset.open(dataset))
         retried_statuses(step, retry)
-        run_step(step.keys(step.config), dataset, runner, own_words(step.keys, retry))
-        work = _verdict_work(step, dataset)
-        return work.run(runner, VerdictMaker(step, work.target, work.schema_name), _verdict_job(work))
+        with runner.session() as session:
+            run_step(step.keys(step.config), dataset, session, own_words(step.keys, retry))
+            work = _verdict_work(step, dataset)
+            return work.run(session, VerdictMaker(step, work.target, work.schema_name), _verdict_job(work))
     work = _column_work(step, dataset, retry)
     return work.run(runner, StepMaker(step, work.target, work.schema_name))
 
@@ -327,6 +328,10 @@ class Work:
 
     def _run_job(self, runner: Runner, maker: Maker, change: Change, build: Callable[..., None] | None) -> int:
         runner.admit(self.name, maker.needs, self.places)
+        with runner.session() as session:
+            return self._run_here(session.fitted(self.name, maker.needs, self.store.shared), maker, change, build)
+
+    def _run_here(self, runner: Runner, maker: Maker, change: Change, build: Callable[..., None] | None) -> int:
         hands = runner.hands(maker.needs, len(self.tasks), self.store.shared)
         context = Context(run=self.run_id, dataset=self.target, workers=runner.processes(maker.needs, hands))
         rows = sum(task.source_rows for task in self.tasks)
@@ -339,8 +344,7 @@ class Work:
             with self.store.write(f"runs/{self.run_id}/plan.json") as file:
                 file.write(json.dumps({"step": self.name, "fragments": len(self.tasks), "rows": rows}).encode())
             try:
-                if hands.kind == "processes":
-                    prestart(hands.count)
+                runner.prestart(hands)
                 # Here, because importing Beam takes a second, which worker processes and other commands do not need.
                 from pipelines.engine.job import fragment_job, read_outcome
 
@@ -353,7 +357,7 @@ class Work:
                     else:
                         build(pipeline, maker, context, hands, change)
             except Exception as error:
-                if _is_interruption(error):
+                if is_interruption(error):
                     raise KeyboardInterrupt from None
                 raise
             finally:
@@ -390,12 +394,3 @@ class Work:
             ok=sum(statuses.get(status, 0) for status in self.usable) if statuses else None,
             asked=asked if statuses else None,
         )
-
-
-def _is_interruption(error: BaseException | None) -> bool:
-    """Whether Beam made this of a Ctrl-C: it raises a RuntimeError with the words of any exception in a step."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt) or str(error).startswith("KeyboardInterrupt"):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -162,3 +162,27 @@ def look(row):
         if row["image"] == b"crash":
             os.kill(os.getpid(), signal.SIGSEGV)
     return len(row["image"])
+
+
+class FrailConfig(Config):
+    dies_at: Annotated[str, Runtime()] = ""
+    """The key that kills its process."""
+    once: Annotated[str, Runtime()] = ""
+    """A file that is made first; where it is there already, nothing dies."""
+
+
+class Frail(Step[FrailConfig]):
+    """Doubles the key, unless its process dies of it."""
+
+    name, version, Config = "frail", 1, FrailConfig
+    reads = ("key",)
+    adds = (pa.field("twice", pa.string()),)
+    statuses = Status
+
+    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        keys = batch.column("key").to_pylist()
+        if self.config.dies_at in keys and not (self.config.once and Path(self.config.once).exists()):
+            if self.config.once:
+                Path(self.config.once).touch()
+            os._exit(1)
+        return self.rows_to_batch([{"twice": key * 2, "status": "ok"} for key in keys])
