@@ -83,8 +83,8 @@ class Download(Step[DownloadConfig]):
         fetched = [fragment for fragment in dataset.fragments if fragment.owner.get("image") != "base"]
         if dataset.fragments and not fetched:
             raise InputError(
-                f"{dataset.path}: its pictures came with the import, and download would hide them. "
-                "To fetch them anew, import the list of their URLs into another dataset."
+                f"{dataset.path}: its pictures came with the import, and the columns of download would hide them. "
+                "To fetch them again, import the list of their URLs into another dataset."
             )
         return fetched
 

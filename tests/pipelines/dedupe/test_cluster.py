@@ -133,7 +133,7 @@ def test_the_order_of_rows_decides_only_among_equals(rows, random):
 
 @given(ROWS, st.randoms())
 def test_by_key_the_order_of_rows_decides_nothing(rows, random):
-    named = [(*row[:3], f"{random.random()}/{number}") for number, row in enumerate(rows)]
+    named = [(*row[:3], f"{random.random()}/{number}", row[4]) for number, row in enumerate(rows)]
     order = random.sample(range(len(named)), len(named))
     there = whole([named[row] for row in order], 6, by_key=True)
     assert {order[row]: verdict for row, verdict in there.items()} == whole(named, 6, by_key=True)
