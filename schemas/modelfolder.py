@@ -195,10 +195,13 @@ def read_header(file: Path) -> dict[str, Stored]:
 
 
 def _check_places(file: Path, places: list[tuple[int, int, str]], tensors: dict[str, Stored]) -> None:
-    """Raise InputError unless tensors follow each other without a gap, each as long as its shape says."""
+    """Raise InputError unless tensors have plain names and follow each other without a gap, each as long as its shape
+    says."""
     before = 0
     for start, end, name in places:
         tensor = tensors[name]
+        if not name.isprintable():  # libraries print names in their reports
+            raise InputError(f"{file}: the name {_short(name)} is not plain text. Fetch the checkpoint again.")
         if tensor.dtype not in BITS:
             raise InputError(f"{file}: {name} has the unknown type {_short(tensor.dtype)}. Fetch the checkpoint again.")
         expected = prod(tensor.shape) * BITS[tensor.dtype] // 8

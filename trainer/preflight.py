@@ -118,12 +118,7 @@ def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
             f"{folder.path}: its tokenizer ({found[:12]}) is not the one that {mix.path} was counted with "
             f"({counted[:12]}). Make the mix again with `tokenizer: {folder.path}`, or train the model it was made for."
         )
-    known = folder.tokenizer.token_id("<image>")
-    if known is None or known != folder.image_id:
-        raise InputError(
-            f"{folder.path}: config.json has image token {folder.image_id}, and the tokenizer's <image> is "
-            f"{'missing' if known is None else known}. Assemble the checkpoint again from its tower and llm."
-        )
+    folder.check_image_token()
     table = folder.text.get("vocab_size")
     if table is not None and folder.tokenizer.vocab_size > table:
         raise InputError(

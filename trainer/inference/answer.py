@@ -67,6 +67,7 @@ class Answerer:
         import transformers
 
         self.folder = ModelFolder.open(model_path(str(checkpoint)))
+        self.folder.check_image_token()
         name = template or self.folder.template
         if name is None:
             raise InputError(f"{self.folder.path}: does not name the template it was trained with. Give one, e.g. v1.")
@@ -75,6 +76,8 @@ class Answerer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.model = from_folder(self.folder, dtype=precision).to(self.device).eval()
+        # A checkpoint's generation_config.json may ask for 100,000 beams; answers here are greedy, whatever it says.
+        self.model.generation_config = transformers.GenerationConfig()
         self._seen: OrderedDict[Source, Picture] = OrderedDict()
         self._seen_bytes = 0
 

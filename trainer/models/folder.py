@@ -59,6 +59,7 @@ class ModelFolder:
             mean, std = (_triple(pictures.get(*one)) for one in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)))
             made = cls(path, config, rule, mean, std, sidecar.get("template"))
             _ = made.positions, made.image_id
+            _check_layer(path, config)
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{path}: its configuration is not that of a LLaVA ({type(error).__name__}: {str(error)[:200]}). Fetch "
@@ -82,6 +83,15 @@ class ModelFolder:
             raise InputError(f"{self.path}: config.json has no image_token_index, the id of the <image> token.")
         return int(found)
 
+    def check_image_token(self) -> None:
+        """Raises InputError unless config.json and the tokenizer mean the same token by <image>."""
+        known = self.tokenizer.token_id("<image>")
+        if known is None or known != self.image_id:
+            raise InputError(
+                f"{self.path}: config.json has image token {self.image_id}, and the tokenizer's <image> is "
+                f"{'missing' if known is None else known}. Assemble the checkpoint again from its tower and llm."
+            )
+
     @property
     def positions(self) -> int:
         """The longest sequence that the language model has positions for."""
@@ -98,6 +108,17 @@ class ModelFolder:
     def with_training(self, rule: ImageRule, template: str) -> ModelFolder:
         """The same folder, used with the rule and template of a mix."""
         return replace(self, rule=rule, template=template)
+
+
+def _check_layer(path: Path, config: dict[str, Any]) -> None:
+    """Raise InputError for a layer of the tower that it does not have: 0 is its embeddings, -1 its last layer."""
+    chosen, most = config.get("vision_feature_layer", -2), config["vision_config"].get("num_hidden_layers")
+    for layer in chosen if isinstance(chosen, list) else [chosen]:
+        if most is not None and not -int(most) - 1 <= int(layer) <= int(most):
+            raise InputError(
+                f"{path}: config.json takes vision_feature_layer {layer} of a tower with {most} layers; expected "
+                f"{-int(most) - 1} to {most}. Fetch config.json again."
+            )
 
 
 def known_positions(text: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from schemas.errors import InputError
-from trainer.inference.answer import Answerer
+from trainer.inference.answer import Answerer, question
 from trainer.models.adapter import check_adapter
 from trainer.models.assemble import configuration
 from trainer.models.folder import ModelFolder
@@ -71,6 +71,15 @@ HOSTILE = {
     "text_config is nan": lambda model: configured(model, lambda one: one.update(text_config=float("nan"))),
     "of shape .* takes 4611686018427387904 bytes": lambda model: header(
         model, lambda one: one["language_model.lm_head.weight"].update(shape=[2**40, 2**20])
+    ),
+    r"the name 'a.x1b\[2J' is not plain text": lambda model: header(
+        model, lambda one: one.update({"a\x1b[2J": one.pop("language_model.lm_head.weight")})
+    ),
+    "takes vision_feature_layer -100 of a tower with": lambda model: configured(
+        model, lambda one: one.update(vision_feature_layer=-100)
+    ),
+    "config.json has image token -1, and the tokenizer's <image> is": lambda model: configured(
+        model, lambda one: one.update(image_token_index=-1, image_token_id=-1)
     ),
     "header announces": lambda model: (model / "model.safetensors").write_bytes(
         (model / "model.safetensors").read_bytes()[:-100]
@@ -159,3 +168,12 @@ def test_a_projector_that_would_run_code_or_fill_memory_is_refused(tmp_path):
     with pytest.raises(InputError, match="bytes that announce 1048576"):
         list(read_projector(file, {}))
     assert not (tmp_path / "RAN").exists()
+
+
+def test_a_checkpoint_does_not_say_how_answers_are_generated(model):
+    before = Answerer(model, "mistral").answer([question("What is it?")], max_tokens=4)
+    settings = {"num_beams": 3, "suppress_tokens": list(range(4, 250)), "repetition_penalty": 9.0, "do_sample": True}
+    (model / "generation_config.json").write_text(json.dumps(settings))
+    hostile = Answerer(model, "mistral")
+    assert hostile.answer([question("What is it?")], max_tokens=4) == before
+    assert hostile.model.generation_config.num_beams in (None, 1)
