@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-dags test-dataflow bench fuzz lint airflow airflow-up clean
+.PHONY: demo test test-dags test-dataflow test-stores bench fuzz lint airflow airflow-up clean
 
 demo: .venv/demo.installed
 	$(BIN)/lavabeam demo
@@ -24,6 +24,10 @@ test-dags: .venv-airflow/installed .venv/dev.installed
 # Jobs for Dataflow, executed by local workers: apache-beam[gcp] has an environment of its own.
 test-dataflow: .venv-dataflow/installed
 	.venv-dataflow/bin/python -m pytest tests/dataflow
+
+# Writers at once on stand-ins of gs:// and s3://.
+test-stores: .venv-stores/installed
+	.venv-stores/bin/python -m pytest tests/stores --rounds 200
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check .
@@ -56,5 +60,10 @@ fuzz: .venv/dev.installed
 	.venv-dataflow/bin/pip install --quiet -c constraints.txt -e ".[gcp]" pytest hypothesis
 	touch $@
 
+.venv-stores/installed: pyproject.toml constraints.txt
+	test -x .venv-stores/bin/pip || $(PYTHON) -m venv .venv-stores
+	.venv-stores/bin/pip install --quiet -c constraints.txt -e ".[s3]" gcsfs "moto[server]" pytest hypothesis
+	touch $@
+
 clean:
-	rm -rf .venv .venv-airflow .venv-dataflow .airflow demo
+	rm -rf .venv .venv-airflow .venv-dataflow .venv-stores .airflow demo

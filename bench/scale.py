@@ -2,8 +2,9 @@
 
 `python -m bench.scale [--rows 6000] [--jobs import,hash,download,mix,fragments] [--runners local,dask]`. Beside each
 stand two independent runs of one worker at once: what the machine's two cores give when nothing is shared. Goal: 2
-workers reach 0.9 of what those two reach together. Rows per second include the start of the workers; peak memory is the resident
-memory of all processes of a run, added up (pages that they share count once for each). `cpu` is of all processes.
+workers reach 0.9 of what those two reach together. Rows per second include the start of the workers; peak memory is
+the resident memory of all processes of a run, added up (pages that they share count once for each). `cpu` is of all
+processes.
 """
 
 from __future__ import annotations

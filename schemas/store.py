@@ -21,6 +21,7 @@ import fsspec
 import pyarrow as pa
 
 from schemas.errors import CorruptError, StorageError
+from schemas.exclusive import check_exclusive, create
 
 TEMPORARY = ".tmp-"
 """Names with this part are unfinished: `<final name>.tmp-<token of the writer>-<random>`."""
@@ -179,17 +180,14 @@ class Store:
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write `content` unless `name` exists: True when we wrote it. Atomic among concurrent writers.
 
-        Local: a hard link to a finished file, which fails when the name is taken. Elsewhere: fsspec's
-        `mode="create"`, which object stores turn into a precondition (If-None-Match, ifGenerationMatch).
+        Local: a hard link to a finished file, which fails when the name is taken. Elsewhere: schemas/exclusive.py.
+        Raises StorageError for a place that cannot do that.
         """
         self.inside(name)
         if not self.local:
-            try:
-                self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
-                self.fs.pipe_file(self.path(name), content, mode="create")
-            except FileExistsError:
-                return False
-            return True
+            self.check_exclusive()
+            self.fs.makedirs(self.path(name).rsplit("/", 1)[0], exist_ok=True)
+            return create(self.fs, self.path(name), content)
         with in_our_words(self.root):
             temporary = self.temporary(name)
             try:
@@ -203,6 +201,11 @@ class Store:
             finally:
                 Path(temporary).unlink(missing_ok=True)
         return True
+
+    def check_exclusive(self) -> None:
+        """Raises StorageError for a place that has no `put_if_absent`. Local disks have it."""
+        if not self.local:
+            check_exclusive(self.root)
 
     def move(self, name: str, target: str) -> None:
         """Give a finished file its final name, which only its content decides."""

@@ -336,6 +336,7 @@ class Work:
         context = Context(run=self.run_id, dataset=self.target, workers=runner.processes(maker.needs, hands))
         rows = sum(task.source_rows for task in self.tasks)
         with ExitStack() as leases:
+            self.store.check_exclusive()
             # Also finds out, before any work is done, whether something can be written there at all.
             leases.enter_context(hold(self.store, run=self.run_id, manifest=change.base, makes=maker.name))
             for read in {one.path: one for one in self.reads if one.path != self.target}.values():
