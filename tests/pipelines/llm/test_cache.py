@@ -1,6 +1,7 @@
 import fcntl
 import json
 import multiprocessing
+from functools import partial
 
 import pytest
 
@@ -23,8 +24,7 @@ def fill(folder, answers, cost=0.5):
     for key, text in answers.items():
         answer = read_response(raw(text))
         answer = type(answer)(**{**answer.__dict__, "cost": cost})
-        with store.transaction() as connection:
-            cache.put(connection, key, ("p", "m", "detail/1"), raw(text), answer)
+        store.atomically(partial(cache.put, key=key, names=("p", "m", "detail/1"), raw=raw(text), answer=answer))
     return store, cache
 
 
@@ -39,8 +39,8 @@ def test_an_answer_comes_back_with_usage_cost_and_a_mark(tmp_path):
 
 def test_the_first_answer_stays(tmp_path):
     store, cache = fill(tmp_path, {"k": "first"})
-    with store.transaction() as connection:
-        cache.put(connection, "k", ("p", "m", ""), raw("second"), read_response(raw("second")))
+    second = {"raw": raw("second"), "answer": read_response(raw("second"))}
+    store.atomically(partial(cache.put, key="k", names=("p", "m", ""), **second))
     assert cache.get("k").text == "first"
     store.close()
 
@@ -114,9 +114,13 @@ def test_a_newer_layout_is_refused(tmp_path):
 
 def test_a_failed_transaction_leaves_nothing(tmp_path):
     store, cache = fill(tmp_path, {})
-    with pytest.raises(KeyError), store.transaction() as connection:
+
+    def fail(connection):
         cache.put(connection, "k", ("p", "m", ""), raw("x"), read_response(raw("x")))
         raise KeyError
+
+    with pytest.raises(KeyError):
+        store.atomically(fail)
     assert cache.get("k") is None
     store.close()
 
