@@ -53,6 +53,7 @@ class LlmClient:
         self.route = route_of(address_of(settings.base_url))
         """For people: the proxy on the way, if there is one."""
         self._asking: dict[str, asyncio.Task[Answer]] = {}
+        self._staying = None if self.store.of_this_machine else asyncio.ensure_future(self.store.stay())
         self._stopped: Failure | None = None
         self._given_up = 0
         self._understated = 1.0
@@ -84,6 +85,8 @@ class LlmClient:
         """Close connections and files; requests in flight are given up."""
         for task in list(self._asking.values()):
             task.cancel()
+        if self._staying is not None:
+            self._staying.cancel()
         self.cache.write_hits()
         await self.http.close()
         self.store.close()

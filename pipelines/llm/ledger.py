@@ -120,6 +120,8 @@ class Ledger:
 
     def _join_spellings(self) -> None:
         """Budgets that earlier releases kept under other spellings of the same place become one."""
+        if not self._store.of_this_machine:
+            return
         connection = self._store.connection
         rows = connection.execute("SELECT budget FROM spend UNION SELECT budget FROM claims").fetchall()
         others = [name for (name,) in rows if name != self._budget and budget_of(name) == self._budget]
@@ -202,7 +204,7 @@ class Ledger:
             "WHERE budget = ?",
             (self._budget,),
         ).fetchone()
-        return Spend(*row)
+        return Spend(*(row or (0, 0, 0.0)))
 
     def _lose(self, connection: Connection, key: str, owner: str) -> None:
         row = connection.execute(

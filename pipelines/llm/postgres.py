@@ -6,13 +6,14 @@ here: one for all transactions that write, and one per process that shows whethe
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from schemas.errors import InputError
@@ -41,6 +42,7 @@ CREATE TABLE lavabeam.claims (
     cost DOUBLE PRECISION NOT NULL, prompt TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE lavabeam.batches (name TEXT PRIMARY KEY, model TEXT NOT NULL, owner TEXT NOT NULL, batch TEXT);
+CREATE TABLE lavabeam.missing (owner TEXT PRIMARY KEY, since TIMESTAMPTZ NOT NULL);
 CREATE TABLE lavabeam.layout (version INTEGER NOT NULL);
 """
 # The lock that a transaction which writes holds to its end: settled and reserved amounts are then read and raised by
@@ -65,6 +67,11 @@ FIRST_WAITS_S = (0.2, 0.8, 2.0)
 """Waits between the tries to reach a database for the first time: a wrong address is told soon."""
 WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 7.0, 7.0, 7.0)
 """The same for one that was there: half a minute, enough for a restart or a failover."""
+HEARTBEAT_S = 3.0
+"""How often a process that only waits for answers looks whether its connection is still there."""
+GRACE_S = 20.0
+"""So long a process may be without a session, once another one has seen it, before its claims count as lost. After a
+failover all come back within a heartbeat and one wait."""
 _REMEDY = (
     "Give postgresql://HOST/DATABASE or postgresql://HOST:PORT/DATABASE; libpq's own variables and files hold the "
     "rest: PGUSER, PGPASSWORD, PGPASSFILE or ~/.pgpass, PGSERVICE, PGSSLMODE."
@@ -211,6 +218,8 @@ class DatabaseConnection:
 class DatabaseStore:
     """The open database, like `CacheStore`. One per process; use it from one thread at a time (the event loop's)."""
 
+    of_this_machine: ClassVar[Literal[False]] = False
+
     def __init__(self, cache: str):
         self.owner = DatabaseOwner(self)
         self.connection = DatabaseConnection(check_database(cache), self.owner.greet)
@@ -222,6 +231,13 @@ class DatabaseStore:
         After a lost connection it is done again, though it may have become true: so it must bear being done twice.
         """
         return self.connection.outliving(lambda: self.connection.transact(work))
+
+    async def stay(self) -> None:
+        """Find out about a lost connection between requests too, until cancelled or the database is given up."""
+        with contextlib.suppress(InputError):
+            while True:
+                await asyncio.sleep(HEARTBEAT_S)
+                self.connection.execute("SELECT 1")
 
     def close(self) -> None:
         self.connection.close()
@@ -242,18 +258,30 @@ class DatabaseOwner:
 
     def __init__(self, store: DatabaseStore):
         self._store, self.name = store, uuid.uuid4().hex
+        self._was_here = False
 
     def greet(self, session: psycopg.Connection) -> None:
         """What every session of this process begins with."""
         session.execute(f"SET idle_in_transaction_session_timeout TO {_IDLE_MS}")
         session.execute("SELECT pg_advisory_lock_shared(%s)", (_number(self.name),))
+        if self._was_here:
+            session.execute(
+                "DELETE FROM missing WHERE owner = %s OR since < now() - make_interval(days => 1)", (self.name,)
+            )
+        self._was_here = True
 
     def is_dead(self, name: str) -> bool:
-        """Whether the process that called itself `name` has ended."""
+        """Whether the process that called itself `name` has had no session for `GRACE_S`."""
         if name == self.name:
             return False
-        statement = "SELECT pg_try_advisory_xact_lock(?)"
-        return self._store.connection.execute(statement, (_number(name),)).fetchone()[0]  # type: ignore[index]
+        execute = self._store.connection.execute
+        if execute("SELECT pg_try_advisory_xact_lock(?)", (_number(name),)).fetchone() == (False,):
+            return False
+        statement = (
+            "INSERT INTO missing VALUES (?, now()) ON CONFLICT (owner) DO UPDATE SET since = missing.since "
+            "RETURNING since <= now() - make_interval(secs => ?)"
+        )
+        return execute(statement, (name, GRACE_S)).fetchone() == (True,)
 
 
 def open_for_reading(cache: str) -> DatabaseConnection:

@@ -15,7 +15,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from schemas.errors import InputError
 
@@ -48,6 +48,9 @@ _BUSY_S = 60.0
 
 class CacheStore:
     """The open file. One per process; use it from one thread at a time (the event loop's)."""
+
+    of_this_machine: ClassVar[Literal[True]] = True
+    """Whether the folders that its budgets are named after are this machine's."""
 
     def __init__(self, folder: str | Path):
         self.folder = check_folder(folder)

@@ -20,7 +20,7 @@ def database_server():
 @pytest.fixture
 def database(database_server):
     """The address of an empty database, whose user and password are in the environment."""
-    return database_server.new_database()
+    return database_server.emptied()
 
 
 @pytest.fixture(params=["folder", "database"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-USER, PASSWORD = "lavabeam", "a-password-of-tests"
+USER, PASSWORD, NAME = "lavabeam", "a-password-of-tests", "postgres"
 
 
 def server_programs() -> Path | None:
@@ -31,7 +31,7 @@ class DatabaseServer:
     """Started by `with`. Settings that make a server safe against a power cut are off: only processes die here."""
 
     def __init__(self, programs: Path):
-        self._programs, self._databases = programs, 0
+        self._programs = programs
         # A server refuses to run as root. Its folder is outside of pytest's, which only this user may enter.
         self._as = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
         if os.getuid():
@@ -52,7 +52,7 @@ class DatabaseServer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.stop()
+        self.stop(signal.SIGQUIT)  # what it holds is not needed any more
         shutil.rmtree(self.folder)
 
     def start(self) -> None:
@@ -69,23 +69,23 @@ class DatabaseServer:
                 time.sleep(0.05)
         raise AssertionError((self.folder / "log").read_text())
 
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Ends all sessions; SIGQUIT is a crash."""
+        self.process.send_signal(how)
         self.process.wait(timeout=30)
 
-    def new_database(self) -> str:
-        """The address of an empty database."""
-        self._databases += 1
-        name = f"cache{self._databases}"
-        self.ask(f"CREATE DATABASE {name}")
-        return f"postgresql://127.0.0.1:{self.port}/{name}"
+    def emptied(self) -> str:
+        """The address of the database, with nothing in it."""
+        self.end_sessions()
+        self.ask("DROP SCHEMA IF EXISTS lavabeam CASCADE")
+        return f"postgresql://127.0.0.1:{self.port}/{NAME}"
 
     def end_sessions(self) -> None:
         """What a failover, or a network that breaks off, does to all clients; returns when they are gone."""
         self.ask("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'lavabeam'")
 
     def ask(self, statement: str) -> Any:
-        place = {"host": "127.0.0.1", "port": self.port, "dbname": "postgres", "user": USER, "password": PASSWORD}
+        place = {"host": "127.0.0.1", "port": self.port, "dbname": NAME, "user": USER, "password": PASSWORD}
         with psycopg.connect(**place, autocommit=True) as connection:  # type: ignore[arg-type]
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else None
