@@ -51,7 +51,7 @@ class EndpointCaptionConfig(EndpointConfig):
 
     @property
     def needs(self) -> Needs:
-        return Needs(threads=True, one_machine=self.one_machine)
+        return Needs(threads=True, divides_rates=True, one_machine=self.one_machine)
 
 
 class Endpoint:

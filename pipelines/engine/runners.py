@@ -96,6 +96,11 @@ class Runner:
             return
         if needs.one_machine:
             raise InputError(f"{name}: runner {self.name} works on several machines. {needs.one_machine}")
+        if needs.divides_rates and not self.workers and not self.on_dataflow and self.name != "dask":
+            raise InputError(
+                f"{name}: its requests in flight, and in a minute, are divided among all worker processes. "
+                f"Say how many runner {self.name} has, with --workers."
+            )
         if self.on_dataflow:
             self.dataflow.check_needs(name, needs)
             for place in places:

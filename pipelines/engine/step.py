@@ -108,6 +108,8 @@ class Needs:
     model_files: tuple[str, ...] = ()
     """Local files and folders that every worker reads (weights, a tokenizer). Other machines have them in their image,
     at the same path."""
+    divides_rates: bool = False
+    """Whether what it may send at a time, or in a minute, is divided among all worker processes."""
     one_machine: str = ""
     """Why the work must not be spread over several machines, and what to do, as a sentence; empty where it may be."""
 

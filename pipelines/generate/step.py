@@ -69,7 +69,7 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     def needs(self) -> Needs:
         """In batch mode it waits, unless pictures go along: those of many fragments do not fit in memory."""
         waits = self.config.mode == "batch" and "image" not in self.optional
-        return Needs(threads=True, waits=waits, one_machine=self.config.one_machine)
+        return Needs(threads=True, waits=waits, divides_rates=True, one_machine=self.config.one_machine)
 
     def setup(self, context: Context) -> None:
         self._context = context

@@ -199,7 +199,11 @@ def _form(path: str, layout: Layout) -> str:
     raise InputError(
         f"{path}: expected a JSON list, found an object with {', '.join(list(members)[:10]) or 'no member'}"
         f"{', ...' if len(members) > 10 else ''}. "
-        + (f"Say which of its lists holds the rows with `records: NAME`: {which}." if lists else "Put a single row into [ ]; turn a map of rows into a list.")
+        + (
+            f"Say which of its lists holds the rows with `records: NAME`: {which}."
+            if lists
+            else "Put a single row into [ ]; turn a map of rows into a list."
+        )
     )
 
 
@@ -229,8 +233,8 @@ def _checked(names: list[str], path: str) -> list[str]:
     if any(name.startswith(("http://", "https://")) for name in names):
         url = next(number for number, name in enumerate(names) if name.startswith(("http://", "https://")))
         raise InputError(
-            f"{path}: the first line should name the columns, but holds a row ({names[url]!r}). Set `header: false` and "
-            f"say what the columns are, counted from 0: `columns: {{url: {url}}}`."
+            f"{path}: the first line should name the columns, but holds a row ({names[url]!r}). Set `header: false` "
+            f"and say what the columns are, counted from 0: `columns: {{url: {url}}}`."
         )
     other = next((mark for mark in ("\t", ";", "|", ",") if len(names) == 1 and mark in names[0]), None)
     if other is not None:

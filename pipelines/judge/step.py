@@ -135,7 +135,8 @@ class Judge(AsksLlm[JudgeConfig]):
 
     @property
     def needs(self) -> Needs:
-        return Needs(threads=True, waits=self.config.mode == "batch", one_machine=self.config.one_machine)
+        waits = self.config.mode == "batch"
+        return Needs(threads=True, waits=waits, divides_rates=True, one_machine=self.config.one_machine)
 
     def teardown(self) -> None:
         self._lease.close()

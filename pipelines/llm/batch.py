@@ -140,7 +140,7 @@ class BatchClient(LlmClient):
         except QueueFull as full:
             missing, results, smaller = full.failure, {}, self._makes_room(len(granted))
         for key, (line, _) in granted.items():
-            settled = self._settled(line.request, key, line.most, results.get(key, missing))
+            settled = self._settled(name, line.request, key, line.most, results.get(key, missing))
             line.outcome.set_result(None if smaller else settled)
         return self._forget(name)
 
@@ -208,14 +208,17 @@ class BatchClient(LlmClient):
             raise QueueFull(detail)
         return dict.fromkeys(self.ledger.claims_of(BATCH_OWNER + name), Failure(AnswerStatus.bad_request, detail))
 
-    def _settled(self, request: ChatRequest, key: str, most: Spend, outcome: str | Failure) -> Answer | Failure:
-        """End the claim of a line in the books; its answer or failure."""
+    def _settled(
+        self, name: str, request: ChatRequest, key: str, most: Spend, outcome: str | Failure
+    ) -> Answer | Failure:
+        """End the claim of a line of batch `name` in the books; its answer or failure."""
+        owner = BATCH_OWNER + name
         if isinstance(outcome, str):
             try:
-                return self.end_answered(key, request, *self.read(outcome), most)
+                return self.end_answered(key, request, *self.read(outcome), most, owner)
             except (MalformedResponse, ErrorResponse) as error:
                 outcome = explain(error)
-        self.end_failed(key, outcome)
+        self.end_failed(key, outcome, owner)
         return outcome
 
     async def _resume(self) -> None:
@@ -242,7 +245,7 @@ class BatchClient(LlmClient):
         missing = _NO_ANSWER if found else replace(_NO_ANSWER, may_be_billed=False)
         for key, claim in self.ledger.claims_of(BATCH_OWNER + name).items():
             asked = ChatRequest(self.settings.provider, self.settings.model, (), 0, prompt=claim.prompt)
-            self._settled(asked, key, claim.most, results.get(key, missing))
+            self._settled(name, asked, key, claim.most, results.get(key, missing))
         self._forget(name)
 
     async def _patiently(self, call: Callable[[], Awaitable[Result]]) -> Result:
@@ -277,7 +280,9 @@ class BatchClient(LlmClient):
 
     def _remember(self, name: str) -> None:
         row = (name, self._model, self.store.owner.name)
-        self.store.connection.execute("INSERT INTO batches (name, model, owner) VALUES (?, ?, ?)", row)
+        self.store.connection.execute(
+            "INSERT INTO batches (name, model, owner) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING", row
+        )
 
     def _forget(self, name: str) -> None:
         self.store.connection.execute("DELETE FROM batches WHERE name = ?", (name,))

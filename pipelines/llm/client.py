@@ -21,7 +21,7 @@ from pipelines.llm.pacing import TokenBucket, Window
 from pipelines.llm.prices import Price
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
-from pipelines.llm.store import CacheStore
+from pipelines.llm.stores import Connection, open_store
 from pipelines.llm.transport import Limits, ReplyTransport
 from schemas.errors import InputError
 
@@ -42,7 +42,7 @@ class LlmClient:
     def __init__(self, settings: EndpointConfig, budget: str, workers: int = 1):
         self.settings, self.counts = settings, Counter[str]()
         self._price = _price(settings)
-        self.store = CacheStore(settings.cache)
+        self.store = open_store(settings.cache)
         self.cache = AnswerCache(self.store)
         self.ledger = Ledger(self.store, budget, settings.caps)
         self._window = Window(max(1, settings.concurrency // workers))
@@ -53,6 +53,7 @@ class LlmClient:
         self.route = route_of(address_of(settings.base_url))
         """For people: the proxy on the way, if there is one."""
         self._asking: dict[str, asyncio.Task[Answer]] = {}
+        self._staying = None if self.store.of_this_machine else asyncio.ensure_future(self.store.stay())
         self._stopped: Failure | None = None
         self._given_up = 0
         self._understated = 1.0
@@ -84,6 +85,8 @@ class LlmClient:
         """Close connections and files; requests in flight are given up."""
         for task in list(self._asking.values()):
             task.cancel()
+        if self._staying is not None:
+            self._staying.cancel()
         self.cache.write_hits()
         await self.http.close()
         self.store.close()
@@ -157,8 +160,13 @@ class LlmClient:
         answer = replace(answer, text=hidden)
         return as_response(answer), answer
 
-    def end_answered(self, key: str, request: ChatRequest, raw: str, answer: Answer, most: Spend) -> Answer:
-        """Store the answer, what it cost, and the end of its claim, all at once."""
+    def end_answered(
+        self, key: str, request: ChatRequest, raw: str, answer: Answer, most: Spend, owner: str | None = None
+    ) -> Answer:
+        """Store the answer, what it cost, and the end of its claim, all at once.
+
+        `owner` is whose claim it is, where that is not this process.
+        """
         cost = self._price.cost(answer.usage) if self._price and answer.usage else None
         answer = replace(answer, cost=cost)
         paid = self.reserved(most)
@@ -170,20 +178,24 @@ class LlmClient:
             # A model whose pictures cost many tokens, or a server that ignores the output limit.
             self._understated = max(self._understated, *shares)
         names = (request.provider, request.model, request.prompt)
-        with self.store.transaction() as connection:
-            self.ledger.settle(connection, key, paid)
+
+        def keep(connection: Connection) -> None:
+            self.ledger.settle(connection, key, paid, owner)
             self.cache.put(connection, key, names, raw, answer)
+
+        self.store.atomically(keep)
         return answer
 
-    def end_failed(self, key: str, failure: Failure) -> None:
+    def end_failed(self, key: str, failure: Failure, owner: str | None = None) -> None:
+        """End the claim of a request that brought no answer, and stop the others if it says so."""
         if failure.usage is not None:
             used = failure.usage.input + failure.usage.output
             cost = self._price.cost(failure.usage) if self._price else 0.0
-            self.ledger.settle_unanswered(key, Spend(1, used, cost))
+            self.ledger.settle_unanswered(key, Spend(1, used, cost), owner)
         elif failure.may_be_billed:
-            self.ledger.lose(key)
+            self.ledger.lose(key, owner)
         else:
-            self.ledger.release(key)
+            self.ledger.release(key, owner)
         if failure.stops_run:
             self._stopped = failure
 

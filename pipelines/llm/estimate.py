@@ -9,7 +9,7 @@ from pipelines.llm.answer import Usage
 from pipelines.llm.cache import AnswerCache
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
-from pipelines.llm.store import FILE, CacheStore, check_folder
+from pipelines.llm.stores import AnswerStore, open_if_there
 
 # English text has about four characters per token with the tokenizers of current models (OpenAI, "What are tokens").
 _CHARACTERS_PER_TOKEN = 4
@@ -22,7 +22,7 @@ def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatReq
     and `tokens_per_image`, output by what the prompt file expects. `most` is the bound that a cap reserves: input by
     its bytes, every answer at the output limit. None without a price.
     """
-    store = CacheStore(settings.cache) if (check_folder(settings.cache) / FILE).is_file() else None
+    store = open_if_there(settings.cache)
     try:
         seen = _lengths_seen(store, settings) if store else {}
         cache = AnswerCache(store) if store else None
@@ -53,7 +53,7 @@ def _likely_input(request: ChatRequest, tokens_per_image: int) -> int:
     return characters // _CHARACTERS_PER_TOKEN + images * tokens_per_image
 
 
-def _lengths_seen(store: CacheStore, settings: EndpointConfig) -> dict[str, tuple[int, int]]:
+def _lengths_seen(store: AnswerStore, settings: EndpointConfig) -> dict[str, tuple[int, int]]:
     """Mean input and output tokens by prompt, of this model's answers in the cache."""
     rows = store.connection.execute(
         "SELECT prompt, AVG(input_tokens), AVG(output_tokens) FROM answers WHERE provider = ? AND model = ? "

@@ -1,18 +1,20 @@
 """Who may send: claims on requests, and the spend of each budget under its caps.
 
 A claim is taken before a request is sent and reserves the most that it can cost; it ends when the request does. So
-settled spend plus open claims never exceed a cap, whichever processes share the file. A claim whose process died
+settled spend plus open claims never exceed a cap, whichever processes share the store. A claim whose process died
 may have been paid for: it counts as spent at its full reservation ("lost").
+
+Every change bears being done twice, because a database whose connection is lost does not say whether it was done.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pipelines.llm.store import CacheStore
+from pipelines.llm.stores import AnswerStore, Connection
 
 # Sums of many float costs differ in their last digits from the same sums in another order.
 _COST_TOLERANCE = 1e-9
@@ -20,6 +22,7 @@ _COST_TOLERANCE = 1e-9
 _PURPOSES = ("#judge",)
 # fsspec's names for the same store.
 _SAME_PLACE = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "az": "abfs", "adl": "abfs", "abfss": "abfs"}
+_AMOUNTS = ("requests", "tokens", "cost", "lost_requests", "lost_tokens", "lost_cost")
 BATCH_OWNER = "batch:"
 """Claims of a submitted batch belong to the batch, which outlives the process that sent it."""
 
@@ -66,7 +69,7 @@ class Caps:
 class Ledger:
     """The claims and the spend of one budget; every method is one transaction."""
 
-    def __init__(self, store: CacheStore, budget: str, caps: Caps):
+    def __init__(self, store: AnswerStore, budget: str, caps: Caps):
         self._store, self._budget, self._caps = store, budget, caps
         self._join_spellings()
 
@@ -82,49 +85,33 @@ class Ledger:
         False when its answer has arrived meanwhile, when another process is asking it, or when what is left of a
         cap is reserved by open requests.
         """
-        with self._store.transaction() as connection:
-            if connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
-                return False
-            if self._held(connection, key) or not self._fits(connection, most):
-                return False
-            row = (key, self._budget, owner or self._store.owner.name, most.tokens, most.cost, prompt)
-            columns = "key, budget, owner, tokens, cost, prompt"
-            connection.execute(f"INSERT INTO claims ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
-            return True
+        return self._store.atomically(lambda connection: self._claim(connection, key, most, prompt, owner))
 
-    def settle(self, connection: sqlite3.Connection, key: str, paid: Spend) -> None:
-        """End the claim with what the server counted; part of the transaction that stores the answer.
+    def settle(self, connection: Connection, key: str, paid: Spend, owner: str | None = None) -> None:
+        """End the owner's claim with what the server counted; part of the transaction that stores the answer.
 
-        Nothing is counted without a claim: then another process has settled the same answer of a batch.
+        Nothing is counted without a claim. Then another process has settled the same answer of a batch; or it took
+        this one for dead, after a lost connection, and counted all that the claim reserved.
         """
-        budget = self._end(connection, key)
+        budget = self._end(connection, key, self._owner(owner))
         if budget is not None:
             self._add(connection, paid, budget)
 
-    def settle_unanswered(self, key: str, paid: Spend) -> None:
+    def settle_unanswered(self, key: str, paid: Spend, owner: str | None = None) -> None:
         """End the claim of a request that was paid for and brought nothing usable."""
-        with self._store.transaction() as connection:
-            self.settle(connection, key, paid)
+        self._store.atomically(lambda connection: self.settle(connection, key, paid, owner))
 
-    def release(self, key: str) -> None:
+    def release(self, key: str, owner: str | None = None) -> None:
         """End the claim of a request that cost nothing."""
-        with self._store.transaction() as connection:
-            self._end(connection, key)
+        self._store.atomically(lambda connection: self._end(connection, key, self._owner(owner)))
 
-    def lose(self, key: str) -> None:
+    def lose(self, key: str, owner: str | None = None) -> None:
         """End the claim of a request that may have been paid for: it counts with all it reserved."""
-        with self._store.transaction() as connection:
-            self._lose(connection, key)
+        self._store.atomically(lambda connection: self._lose(connection, key, self._owner(owner)))
 
     def report(self) -> dict[str, Any]:
         """Spend so far, for a summary: settled (lost included), lost, and reserved by open requests."""
-        with self._store.transaction() as connection:
-            self._bury_dead(connection)
-            row = connection.execute(
-                "SELECT lost_requests, lost_tokens, lost_cost FROM spend WHERE budget = ?", (self._budget,)
-            ).fetchone()
-            spent, lost = self._spent(connection), Spend(*(row or (0, 0, 0.0)))
-            return {"spent": spent, "lost": lost, "reserved": self._reserved(connection)}
+        return self._store.atomically(self._report)
 
     def claims_of(self, owner: str) -> dict[str, Claim]:
         """The open claims of an owner, by request key."""
@@ -133,29 +120,60 @@ class Ledger:
 
     def _join_spellings(self) -> None:
         """Budgets that earlier releases kept under other spellings of the same place become one."""
+        if not self._store.of_this_machine:
+            return
         connection = self._store.connection
         rows = connection.execute("SELECT budget FROM spend UNION SELECT budget FROM claims").fetchall()
         others = [name for (name,) in rows if name != self._budget and budget_of(name) == self._budget]
         for other in others:
-            with self._store.transaction():
-                row = connection.execute("DELETE FROM spend WHERE budget = ? RETURNING *", (other,)).fetchone()
-                if row is not None:
-                    lost = Spend(*row[4:])
-                    paid = Spend(row[1] - lost.requests, row[2] - lost.tokens, row[3] - lost.cost)
-                    self._add(connection, paid, self._budget)
-                    self._add(connection, lost, self._budget, lost=True)
-                connection.execute("UPDATE claims SET budget = ? WHERE budget = ?", (self._budget, other))
+            self._store.atomically(partial(self._take_over, other))
 
-    def _held(self, connection: sqlite3.Connection, key: str) -> bool:
-        row = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
-        if row is None:
+    def _take_over(self, other: str, connection: Connection) -> None:
+        row = connection.execute("DELETE FROM spend WHERE budget = ? RETURNING *", (other,)).fetchone()
+        if row is not None:
+            lost = Spend(*row[4:])
+            paid = Spend(row[1] - lost.requests, row[2] - lost.tokens, row[3] - lost.cost)
+            self._add(connection, paid, self._budget)
+            self._add(connection, lost, self._budget, lost=True)
+        connection.execute("UPDATE claims SET budget = ? WHERE budget = ?", (self._budget, other))
+
+    def _claim(self, connection: Connection, key: str, most: Spend, prompt: str, owner: str | None) -> bool:
+        if connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone():
             return False
-        if self._is_dead(row[0]):
-            self._lose(connection, key)
+        claimant = self._owner(owner)
+        holder = self._holder(connection, key)
+        if holder is not None:
+            # Its own: the connection was lost after this very claim was taken, before that was heard of.
+            return holder == claimant
+        if not self._fits(connection, most):
             return False
+        row = (key, self._budget, claimant, most.tokens, most.cost, prompt)
+        columns = "key, budget, owner, tokens, cost, prompt"
+        connection.execute(f"INSERT INTO claims ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
         return True
 
-    def _fits(self, connection: sqlite3.Connection, most: Spend) -> bool:
+    def _report(self, connection: Connection) -> dict[str, Any]:
+        self._bury_dead(connection)
+        row = connection.execute(
+            "SELECT lost_requests, lost_tokens, lost_cost FROM spend WHERE budget = ?", (self._budget,)
+        ).fetchone()
+        spent, lost = self._spent(connection), Spend(*(row or (0, 0, 0.0)))
+        return {"spent": spent, "lost": lost, "reserved": self._reserved(connection)}
+
+    def _owner(self, owner: str | None) -> str:
+        return owner or self._store.owner.name
+
+    def _holder(self, connection: Connection, key: str) -> str | None:
+        """The living owner of the claim on `key`."""
+        row = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        if self._is_dead(row[0]):
+            self._lose(connection, key, row[0])
+            return None
+        return row[0]
+
+    def _fits(self, connection: Connection, most: Spend) -> bool:
         if self._caps == Caps():
             return True
         if self._caps.reached(self._spent(connection) + self._reserved(connection) + most) is None:
@@ -167,51 +185,48 @@ class Ledger:
     def _is_dead(self, owner: str) -> bool:
         return not owner.startswith(BATCH_OWNER) and self._store.owner.is_dead(owner)
 
-    def _bury_dead(self, connection: sqlite3.Connection) -> None:
+    def _bury_dead(self, connection: Connection) -> None:
         """Count the claims of dead processes as lost."""
         owners = [row[0] for row in connection.execute("SELECT DISTINCT owner FROM claims").fetchall()]
-        dead = [owner for owner in owners if self._is_dead(owner)]
-        keys = [
-            row[0]
-            for owner in dead
-            for row in connection.execute("SELECT key FROM claims WHERE owner = ?", (owner,)).fetchall()
-        ]
-        for key in keys:
-            self._lose(connection, key)
+        for owner in filter(self._is_dead, owners):
+            for (key,) in connection.execute("SELECT key FROM claims WHERE owner = ?", (owner,)).fetchall():
+                self._lose(connection, key, owner)
 
-    def _spent(self, connection: sqlite3.Connection) -> Spend:
+    def _spent(self, connection: Connection) -> Spend:
         row = connection.execute(
             "SELECT requests, tokens, cost FROM spend WHERE budget = ?", (self._budget,)
         ).fetchone()
         return Spend(*(row or (0, 0, 0.0)))
 
-    def _reserved(self, connection: sqlite3.Connection) -> Spend:
+    def _reserved(self, connection: Connection) -> Spend:
         row = connection.execute(
-            "SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(cost), 0) FROM claims WHERE budget = ?",
+            "SELECT COUNT(*), CAST(COALESCE(SUM(tokens), 0) AS BIGINT), COALESCE(SUM(cost), 0.0) FROM claims "
+            "WHERE budget = ?",
             (self._budget,),
         ).fetchone()
-        return Spend(*row)
+        return Spend(*(row or (0, 0, 0.0)))
 
-    def _lose(self, connection: sqlite3.Connection, key: str) -> None:
-        row = connection.execute("SELECT budget, tokens, cost FROM claims WHERE key = ?", (key,)).fetchone()
+    def _lose(self, connection: Connection, key: str, owner: str) -> None:
+        row = connection.execute(
+            "DELETE FROM claims WHERE key = ? AND owner = ? RETURNING budget, tokens, cost", (key, owner)
+        ).fetchone()
         if row is not None:
-            self._end(connection, key)
             self._add(connection, Spend(1, row[1], row[2]), row[0], lost=True)
 
     @staticmethod
-    def _end(connection: sqlite3.Connection, key: str) -> str | None:
-        """Remove a claim; the budget that it belonged to, if there was one."""
-        row = connection.execute("DELETE FROM claims WHERE key = ? RETURNING budget", (key,)).fetchone()
+    def _end(connection: Connection, key: str, owner: str) -> str | None:
+        """Remove an owner's claim; the budget that it belonged to, if there was one."""
+        row = connection.execute(
+            "DELETE FROM claims WHERE key = ? AND owner = ? RETURNING budget", (key, owner)
+        ).fetchone()
         return row[0] if row else None
 
     @staticmethod
-    def _add(connection: sqlite3.Connection, paid: Spend, budget: str, lost: bool = False) -> None:
+    def _add(connection: Connection, paid: Spend, budget: str, lost: bool = False) -> None:
         gone = paid if lost else Spend()
         connection.execute(
             "INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (budget) DO UPDATE SET "
-            "requests = requests + excluded.requests, tokens = tokens + excluded.tokens, "
-            "cost = cost + excluded.cost, lost_requests = lost_requests + excluded.lost_requests, "
-            "lost_tokens = lost_tokens + excluded.lost_tokens, lost_cost = lost_cost + excluded.lost_cost",
+            + ", ".join(f"{column} = spend.{column} + excluded.{column}" for column in _AMOUNTS),
             (budget, paid.requests, paid.tokens, paid.cost, gone.requests, gone.tokens, gone.cost),
         )
 

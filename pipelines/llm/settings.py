@@ -12,6 +12,7 @@ from pipelines.engine.step import Config, Runtime
 from pipelines.llm.address import check_base_url
 from pipelines.llm.ledger import Caps
 from pipelines.llm.masking import looks_like_key
+from pipelines.llm.postgres import check_database, is_database
 from pipelines.llm.prices import Price, find_price
 from schemas.errors import InputError
 
@@ -81,7 +82,8 @@ class EndpointConfig(Config):
     for its small models (48,169 for gpt-4o-mini), and 2,000 for others."""
 
     cache: Annotated[str, Runtime()] = DEFAULT_CACHE
-    """The folder of the answer cache and the spend ledger, on a local disk."""
+    """Where the answers and the spend are kept: a folder on a local disk, or postgresql://HOST/DATABASE, which several
+    machines share (docs/generate.md)."""
     mode: Annotated[Literal["online", "batch"], Runtime()] = "online"
     """batch: OpenAI's Batch API, half the price, within a day."""
     batch_poll_s: Annotated[float, Runtime()] = Field(default=30.0, gt=0)
@@ -100,6 +102,11 @@ class EndpointConfig(Config):
     @classmethod
     def _has_no_secret(cls, value: str | None) -> str | None:
         return None if value is None else check_base_url(value)
+
+    @field_validator("cache")
+    @classmethod
+    def _holds_no_password(cls, value: str) -> str:
+        return check_database(value) if is_database(value) else value
 
     @field_validator("api_key_env")
     @classmethod
@@ -129,11 +136,14 @@ class EndpointConfig(Config):
 
     @property
     def one_machine(self) -> str:
-        """Why its requests must come from one machine (`Needs.one_machine`)."""
+        """Why its requests must come from one machine (`Needs.one_machine`); empty where machines share the cache."""
+        if is_database(self.cache):
+            return ""
         return (
             f"The answer cache and the spend ledger are a file on one machine's disk (cache: {self.cache}): each "
             "machine would pay again for what another has, and spend up to the cap by itself. Run this step with "
-            "--runner local, which reads and writes the same dataset: it waits for the server, not for cores."
+            "--runner local, which reads and writes the same dataset: it waits for the server, not for cores. Or give "
+            "a cache that machines share (--cache postgresql://HOST/DATABASE)."
         )
 
     @property

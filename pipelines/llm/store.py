@@ -1,5 +1,7 @@
 """The cache folder: one SQLite file with the answers and the spend ledger, shared by all processes of a machine.
 
+What several machines share is a database: postgres.py.
+
 SQLite in WAL mode, because an answer, its cost and the end of its claim become true in one transaction: a `kill -9`
 leaves either all or nothing of it. One file also holds a million answers without a million small files.
 """
@@ -11,11 +13,13 @@ import fcntl
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeVar
 
 from schemas.errors import InputError
+
+Result = TypeVar("Result")
 
 FILE = "answers.sqlite"
 _LAYOUT = 2
@@ -45,6 +49,9 @@ _BUSY_S = 60.0
 class CacheStore:
     """The open file. One per process; use it from one thread at a time (the event loop's)."""
 
+    of_this_machine: ClassVar[Literal[True]] = True
+    """Whether the folders that its budgets are named after are this machine's."""
+
     def __init__(self, folder: str | Path):
         self.folder = check_folder(folder)
         try:
@@ -60,16 +67,16 @@ class CacheStore:
             self._create_tables(path)
         self.owner = Owner(self.folder)
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything inside becomes true at once, or not at all."""
+    def atomically(self, work: Callable[[Connection], Result]) -> Result:
+        """`work` in one transaction: all of it becomes true at once, or nothing."""
         self.connection.execute("BEGIN IMMEDIATE")
         try:
-            yield self.connection
+            result = work(self.connection)
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
+        return result
 
     def close(self) -> None:
         with one_at_a_time(self.folder):
@@ -85,13 +92,15 @@ class CacheStore:
             )
         if layout == _LAYOUT:
             return
-        with self.transaction() as connection:
-            # Read again: another process may have done it meanwhile.
-            layout = self._layout()
-            statements = _TABLES.split(";") if layout == 0 else [_UPGRADES[old] for old in range(layout, _LAYOUT)]
-            for statement in statements:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={_LAYOUT}")
+        self.atomically(self._upgrade)
+
+    def _upgrade(self, connection: Connection) -> None:
+        # Read again: another process may have done it meanwhile.
+        layout = self._layout()
+        statements = _TABLES.split(";") if layout == 0 else [_UPGRADES[old] for old in range(layout, _LAYOUT)]
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={_LAYOUT}")
 
     def _layout(self) -> int:
         return self.connection.execute("PRAGMA user_version").fetchone()[0]
@@ -129,6 +138,15 @@ class Connection(sqlite3.Connection):
     def executemany(self, *arguments: Any) -> sqlite3.Cursor:
         with errors_naming(self.path):
             return super().executemany(*arguments)
+
+    def stream(self, statement: str) -> Iterator[Any]:
+        """The rows of a statement, one at a time."""
+        with errors_naming(self.path):
+            yield from super().execute(statement)
+
+    def stored_bytes(self) -> int:
+        """What the file and SQLite's own files beside it take on the disk."""
+        return sum(file.stat().st_size for file in self.path.parent.glob(self.path.name + "*"))
 
 
 def open_file(path: Path, read_only: bool = False) -> Connection:
@@ -203,6 +221,7 @@ def check_folder(folder: str | Path) -> Path:
     if "://" in str(folder):
         raise InputError(
             f"cache {str(folder)!r}: the answer cache must be on a local disk. "
-            "Give a local folder; `lavabeam cache export` moves its answers to other machines."
+            "Give a local folder, or postgresql://HOST/DATABASE for one that several machines share; "
+            "`lavabeam cache export` moves its answers to other machines."
         )
     return Path(folder).expanduser()

@@ -6,6 +6,7 @@ python -m tests.pipelines.llm.asker BASE_URL CACHE --first 0 --count 30
 import argparse
 import asyncio
 
+from pipelines.llm import postgres
 from pipelines.llm.client import LlmClient
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
@@ -28,5 +29,7 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--max-requests", type=int)
+    parser.add_argument("--grace", type=float, default=postgres.GRACE_S)
     asked = parser.parse_args()
+    postgres.GRACE_S = asked.grace
     asyncio.run(ask(asked.base_url, asked.cache, asked.first, asked.count, max_requests=asked.max_requests))

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pipelines.engine.retry import RetryPolicy
+from pipelines.llm import postgres
 from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.client import LlmClient
 from pipelines.llm.ledger import Caps, Ledger, Spend, budget_of
@@ -19,6 +21,7 @@ from pipelines.llm.prices import Price
 from pipelines.llm.request import ChatRequest, Message
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.store import CacheStore
+from pipelines.llm.stores import open_store
 from schemas.errors import InputError
 from tests.pipelines.llm.faulty import OK, FaultyServer
 
@@ -26,8 +29,8 @@ ROOT = Path(__file__).parents[3]
 PRICE = Price(input=1000.0, output=2000.0)
 
 
-def settings(server, tmp_path, **changes):
-    values = {"model": "m", "provider": "test", "base_url": server.base_url, "cache": str(tmp_path / "cache")}
+def settings(server, cache, **changes):
+    values = {"model": "m", "provider": "test", "base_url": server.base_url, "cache": cache}
     quick = RetryPolicy(attempts=4, base_s=0.01, cap_s=0.02)
     return EndpointConfig(**{**values, "patience": quick, "concurrency": 8, "price": PRICE, "timeout_s": 5, **changes})
 
@@ -55,16 +58,16 @@ COST = 0.027
 )
 def test_a_cap_is_a_hard_stop(cap, fits, tmp_path):
     with FaultyServer(latency_s=0.01) as server:
-        answers, report = ask(settings(server, tmp_path, **cap), QUESTIONS)
+        answers, report = ask(settings(server, str(tmp_path), **cap), QUESTIONS)
         statuses = [answer.status for answer in answers]
         assert set(statuses) <= {AnswerStatus.ok, AnswerStatus.budget_exhausted}
         assert statuses.count(AnswerStatus.ok) == server.answered.total() == report["spent"].requests <= fits
         assert server.billed_tokens == report["spent"].tokens <= cap.get("max_tokens", 10**9)
 
 
-def test_a_cost_cap_stops_at_most_one_reservation_early_and_goes_on_when_raised(tmp_path):
+def test_a_cost_cap_stops_at_most_one_reservation_early_and_goes_on_when_raised(cache_place):
     with FaultyServer(latency_s=0.01) as server:
-        answers, report = ask(settings(server, tmp_path, max_cost=0.5), QUESTIONS)
+        answers, report = ask(settings(server, cache_place, max_cost=0.5), QUESTIONS)
         paid = sum(answer.cost for answer in answers if answer.ok)
         assert report["spent"].cost == pytest.approx(paid)
         assert paid == pytest.approx(sum(answer.ok for answer in answers) * COST)
@@ -73,7 +76,7 @@ def test_a_cost_cap_stops_at_most_one_reservation_early_and_goes_on_when_raised(
         stopped = next(answer for answer in answers if not answer.ok)
         assert "max_cost 0.5 USD" in stopped.detail
 
-        more, report = ask(settings(server, tmp_path, max_cost=2.0), QUESTIONS)
+        more, report = ask(settings(server, cache_place, max_cost=2.0), QUESTIONS)
         assert all(answer.ok for answer in more)
         assert max(server.answered.values()) == 1
         assert report["spent"].cost == pytest.approx(40 * COST)
@@ -81,19 +84,19 @@ def test_a_cost_cap_stops_at_most_one_reservation_early_and_goes_on_when_raised(
 
 def test_lost_answers_count_as_spent(tmp_path):
     with FaultyServer(lambda question, arrival: "half") as server:
-        _, report = ask(settings(server, tmp_path, max_requests=100), QUESTIONS[:2])
+        _, report = ask(settings(server, str(tmp_path), max_requests=100), QUESTIONS[:2])
         assert report["spent"].requests == report["lost"].requests == server.arrivals.total() == 8
 
 
 def test_refused_requests_cost_nothing(tmp_path):
     with FaultyServer(lambda question, arrival: "busy" if arrival < 3 else OK) as server:
-        _, report = ask(settings(server, tmp_path, max_requests=2), QUESTIONS[:2])
+        _, report = ask(settings(server, str(tmp_path), max_requests=2), QUESTIONS[:2])
         assert (report["spent"].requests, report["lost"].requests) == (2, 0)
 
 
-def test_each_dataset_has_a_budget_of_its_own(tmp_path):
+def test_each_dataset_has_a_budget_of_its_own(cache_place):
     with FaultyServer() as server:
-        config = settings(server, tmp_path, max_requests=3)
+        config = settings(server, cache_place, max_requests=3)
         first, _ = ask(config, QUESTIONS[:5], budget="one")
         second, _ = ask(config, QUESTIONS[5:10], budget="two")
         assert [sum(answer.ok for answer in answers) for answers in (first, second)] == [3, 3]
@@ -101,7 +104,7 @@ def test_each_dataset_has_a_budget_of_its_own(tmp_path):
 
 def test_several_processes_share_the_cap(tmp_path):
     with FaultyServer(latency_s=0.01) as server:
-        command = [sys.executable, "-m", "tests.pipelines.llm.asker", server.base_url, str(tmp_path / "cache")]
+        command = [sys.executable, "-m", "tests.pipelines.llm.asker", server.base_url, str(tmp_path)]
         workers = [
             subprocess.Popen([*command, "--first", str(first), "--count", "30", "--max-requests", "20"], cwd=ROOT)
             for first in (0, 20)
@@ -113,7 +116,7 @@ def test_several_processes_share_the_cap(tmp_path):
 
 def test_a_cost_cap_needs_a_price(tmp_path):
     with FaultyServer() as server, pytest.raises(InputError, match=r"max_cost needs a price.*'m'.*price: \{input"):
-        ask(settings(server, tmp_path, price=None, max_cost=1.0), ["q"])
+        ask(settings(server, str(tmp_path), price=None, max_cost=1.0), ["q"])
 
 
 MOVES = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["claim", "settle", "release", "lose"])), max_size=60)
@@ -122,7 +125,16 @@ MOVES = st.lists(st.tuples(st.integers(0, 9), st.sampled_from(["claim", "settle"
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(moves=MOVES, cap=st.integers(0, 120))
 def test_settled_and_reserved_never_exceed_the_cap(moves, cap, tmp_path_factory):
-    store = CacheStore(tmp_path_factory.mktemp("cache"))
+    keeps_the_cap(tmp_path_factory.mktemp("cache"), moves, cap)
+
+
+def test_nor_in_a_database(database):
+    claims = [(number % 10, "claim") for number in range(10)]
+    keeps_the_cap(database, [*claims, (3, "settle"), (7, "lose"), *claims, (1, "release"), (3, "claim"), *claims], 90)
+
+
+def keeps_the_cap(place, moves, cap):
+    store = open_store(place)
     ledger, open_claims = Ledger(store, "b", Caps(max_tokens=cap)), set()
     for number, move in moves:
         key = str(number)
@@ -141,13 +153,16 @@ def test_settled_and_reserved_never_exceed_the_cap(moves, cap, tmp_path_factory)
     store.close()
 
 
-def test_a_claim_of_a_dead_process_is_taken_over_and_counts_as_lost(tmp_path):
-    dead = CacheStore(tmp_path)
+def test_a_claim_of_a_dead_process_is_taken_over_and_counts_as_lost(cache_place, monkeypatch):
+    monkeypatch.setattr(postgres, "GRACE_S", 0)
+    dead = open_store(cache_place)
     assert Ledger(dead, "b", Caps(max_tokens=100)).claim("key", Spend(1, 60, 0.5))
-    living = CacheStore(tmp_path)
+    living = open_store(cache_place)
     ledger = Ledger(living, "b", Caps(max_tokens=100))
     assert not ledger.claim("key", Spend(1, 40, 0.0))
     dead.close()
+    while not living.owner.is_dead(dead.owner.name):  # a server ends a session a moment after it was left
+        time.sleep(0.01)
     assert ledger.claim("key", Spend(1, 40, 0.0))
     assert ledger.report() == {"spent": Spend(1, 60, 0.5), "lost": Spend(1, 60, 0.5), "reserved": Spend(1, 40, 0.0)}
     living.close()
@@ -156,7 +171,7 @@ def test_a_claim_of_a_dead_process_is_taken_over_and_counts_as_lost(tmp_path):
 def test_a_server_that_counts_more_than_was_reserved_raises_what_is_reserved(tmp_path):
     """Large pictures, say. Without that the cap would be passed by one request after the other."""
     with FaultyServer(lambda question, arrival: "dear") as server:
-        answers, report = ask(settings(server, tmp_path, max_tokens=2500, concurrency=1), QUESTIONS)
+        answers, report = ask(settings(server, str(tmp_path), max_tokens=2500, concurrency=1), QUESTIONS)
         assert [answer.ok for answer in answers].count(True) == 2
         assert report["spent"].tokens == 2 * 1000
 

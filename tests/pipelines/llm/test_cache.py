@@ -1,6 +1,7 @@
 import fcntl
 import json
 import multiprocessing
+from functools import partial
 
 import pytest
 
@@ -8,6 +9,7 @@ from pipelines.llm.answer import read_response
 from pipelines.llm.cache import AnswerCache, export_answers, import_answers, summary
 from pipelines.llm.ledger import Caps, Ledger
 from pipelines.llm.store import FILE, CacheStore, open_file
+from pipelines.llm.stores import open_store
 from schemas.errors import InputError
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 4}
@@ -17,19 +19,18 @@ def raw(text, identity="r"):
     return json.dumps({"id": identity, "choices": [{"message": {"content": text}}], "usage": USAGE})
 
 
-def fill(folder, answers, cost=0.5):
-    store = CacheStore(folder)
+def fill(place, answers, cost=0.5):
+    store = open_store(place)
     cache = AnswerCache(store)
     for key, text in answers.items():
         answer = read_response(raw(text))
         answer = type(answer)(**{**answer.__dict__, "cost": cost})
-        with store.transaction() as connection:
-            cache.put(connection, key, ("p", "m", "detail/1"), raw(text), answer)
+        store.atomically(partial(cache.put, key=key, names=("p", "m", "detail/1"), raw=raw(text), answer=answer))
     return store, cache
 
 
-def test_an_answer_comes_back_with_usage_cost_and_a_mark(tmp_path):
-    store, cache = fill(tmp_path, {"k": "A house."})
+def test_an_answer_comes_back_with_usage_cost_and_a_mark(cache_place):
+    store, cache = fill(cache_place, {"k": "A house."})
     answer = cache.get("k")
     assert (answer.text, answer.usage.input, answer.usage.output, answer.cost) == ("A house.", 10, 4, 0.5)
     assert answer.cached
@@ -37,21 +38,21 @@ def test_an_answer_comes_back_with_usage_cost_and_a_mark(tmp_path):
     store.close()
 
 
-def test_the_first_answer_stays(tmp_path):
-    store, cache = fill(tmp_path, {"k": "first"})
-    with store.transaction() as connection:
-        cache.put(connection, "k", ("p", "m", ""), raw("second"), read_response(raw("second")))
+def test_the_first_answer_stays(cache_place):
+    store, cache = fill(cache_place, {"k": "first"})
+    second = {"raw": raw("second"), "answer": read_response(raw("second"))}
+    store.atomically(partial(cache.put, key="k", names=("p", "m", ""), **second))
     assert cache.get("k").text == "first"
     store.close()
 
 
-def test_the_summary_counts_hits_and_what_they_saved(tmp_path):
-    store, cache = fill(tmp_path, {"a": "1", "b": "2"})
+def test_the_summary_counts_hits_and_what_they_saved(cache_place):
+    store, cache = fill(cache_place, {"a": "1", "b": "2"})
     for _ in range(3):
         cache.get("a")
     cache.write_hits()
     store.close()
-    reported = summary(tmp_path)
+    reported = summary(cache_place)
     assert (reported["answers"], reported["hits"], reported["cost"], reported["saved"]) == (2, 3, 1.0, 1.5)
     assert (reported["input_tokens"], reported["output_tokens"]) == (20, 8)
     assert reported["by_prompt"][0]["prompt"] == "detail/1"
@@ -70,16 +71,28 @@ def test_a_cache_of_the_first_layout_is_taken_over(tmp_path):
     again.close()
 
 
-def test_answers_can_be_carried_to_another_folder(tmp_path):
-    fill(tmp_path / "one", {"a": "ä", "b": "2"})[0].close()
-    store, _ = fill(tmp_path / "two", {"b": "other"})
+def test_answers_can_be_carried_to_another_cache(cache_place, tmp_path):
+    exported, back = tmp_path / "answers.jsonl", tmp_path / "back.jsonl"
+    fill(tmp_path / "one", {"a": "ä", "b": "2", "C": "3"})[0].close()
+    store, _ = fill(cache_place, {"b": "other"})
     store.close()
-    assert export_answers(tmp_path / "one", tmp_path / "answers.jsonl") == 2
-    assert import_answers(tmp_path / "two", tmp_path / "answers.jsonl") == 1
-    store = CacheStore(tmp_path / "two")
+    assert export_answers(tmp_path / "one", exported) == 3
+    assert import_answers(cache_place, exported) == 2
+    store = open_store(cache_place)
     assert AnswerCache(store).get("a").text == "ä"
     assert AnswerCache(store).get("b").text == "other"
     store.close()
+    assert export_answers(cache_place, back) == 3
+    lines = [path.read_text().splitlines() for path in (exported, back)]
+    assert [line for line in lines[0] if '"b"' not in line] == [line for line in lines[1] if '"b"' not in line]
+
+
+def test_a_large_export_is_imported_in_portions(cache_place, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.llm.cache._ROWS_PER_WRITE", 7)
+    fill(tmp_path / "one", {f"key-{number:02}": "x" for number in range(30)})[0].close()
+    export_answers(tmp_path / "one", tmp_path / "answers.jsonl")
+    assert import_answers(cache_place, tmp_path / "answers.jsonl") == 30
+    assert import_answers(cache_place, tmp_path / "answers.jsonl") == 0
 
 
 def test_a_broken_export_imports_nothing_and_names_the_line(tmp_path):
@@ -112,32 +125,36 @@ def test_a_newer_layout_is_refused(tmp_path):
         CacheStore(tmp_path)
 
 
-def test_a_failed_transaction_leaves_nothing(tmp_path):
-    store, cache = fill(tmp_path, {})
-    with pytest.raises(KeyError), store.transaction() as connection:
+def test_a_failed_transaction_leaves_nothing(cache_place):
+    store, cache = fill(cache_place, {})
+
+    def fail(connection):
         cache.put(connection, "k", ("p", "m", ""), raw("x"), read_response(raw("x")))
         raise KeyError
+
+    with pytest.raises(KeyError):
+        store.atomically(fail)
     assert cache.get("k") is None
     store.close()
 
 
-def write_many(folder, name):
-    fill(folder, {f"{name}-{number}": "x" for number in range(100)})[0].close()
+def write_many(place, name):
+    fill(place, {f"{name}-{number}": "x" for number in range(100)})[0].close()
 
 
-def test_many_processes_write_at_once(tmp_path):
+def test_many_processes_write_at_once(cache_place):
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=write_many, args=(tmp_path, name)) for name in "abc"]
+    workers = [context.Process(target=write_many, args=(cache_place, name)) for name in "abc"]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert summary(tmp_path)["answers"] == 300
+    assert summary(cache_place)["answers"] == 300
 
 
-def test_an_answer_that_cannot_be_read_is_none_and_makes_room(tmp_path):
-    store, cache = fill(tmp_path, {"k": "A house."})
+def test_an_answer_that_cannot_be_read_is_none_and_makes_room(cache_place):
+    store, cache = fill(cache_place, {"k": "A house."})
     store.connection.execute("UPDATE answers SET response = 'oops'")
     assert cache.get("k") is None
     assert not cache.holds("k")
@@ -176,20 +193,20 @@ def test_places_that_cannot_be_used_are_told(tmp_path):
         CacheStore(tmp_path / FILE / "deeper")
 
 
-def _open_together(folder, barrier, results):
+def _open_together(place, barrier, results):
     barrier.wait()
     try:
-        CacheStore(folder).close()
+        open_store(place).close()
     except InputError as error:
         results.put(str(error))
     else:
         results.put("ok")
 
 
-def test_sixty_processes_that_start_together_on_a_new_cache_all_work(tmp_path):
+def test_sixty_processes_that_start_together_on_a_new_cache_all_work(cache_place):
     forked = multiprocessing.get_context("fork")
     barrier, results = forked.Barrier(60), forked.Queue()
-    workers = [forked.Process(target=_open_together, args=(tmp_path / "new", barrier, results)) for _ in range(60)]
+    workers = [forked.Process(target=_open_together, args=(cache_place, barrier, results)) for _ in range(60)]
     for worker in workers:
         worker.start()
     assert [results.get(timeout=60) for _ in workers] == ["ok"] * 60
