@@ -52,6 +52,8 @@ def load_yaml(path: str | Path, model: type[Model]) -> Model:
 
 
 _MOST_ENTRIES = 200_000
+_MOST_BYTES = 4 << 20
+"""Of a YAML file. It is read in Python, a megabyte in seconds; the longest published recipe has 2 KB."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -59,6 +61,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give the path of a YAML recipe.")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise InputError(f"{path}: {size} bytes, expected at most {_MOST_BYTES}: this is not a recipe.")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -23,6 +23,13 @@ _TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 """Bytes of a value of each type (TIFF 6.0 section 2; BigTIFF's 16 to 18)."""
 
 
+_TIFF_SIDES = (256, 257, 322, 323)
+"""Tags: width and height of the picture and of a tile (TIFF 6.0 sections 8 and 15)."""
+
+MAX_TILE = 2**22
+"""Pixels of a TIFF's tile, in a smaller picture; a decoder holds whole tiles."""
+
+
 def check_structure(data: bytes) -> None:
     """Raises PictureError (corrupt) or struct.error; other formats than TIFF, ICO and JPEG 2000 pass."""
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -43,10 +50,16 @@ def _check_tiff(data: bytes) -> None:
     at_most(tags, MAX_TAGS, "the tiff: tags")
     entry = struct.Struct(order + ("HHQ" if big else "HHI"))
     first, step = (start + 8, 20) if big else (start + 2, 12)
-    total = 0
+    total, sides = 0, {}
     for number in range(tags):
-        _, kind, values = entry.unpack_from(data, first + number * step)
+        tag, kind, values = entry.unpack_from(data, first + number * step)
         total += values * _TIFF_BYTES.get(kind, 1)
+        if tag in _TIFF_SIDES and kind in (3, 4):
+            place = first + number * step + entry.size
+            (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, place)
+    width, height, wide, high = (sides.get(tag, 0) for tag in _TIFF_SIDES)
+    if wide * high > max(MAX_TILE, (width + 16) * (height + 16)):
+        raise corrupt(f"the tiff is {width}x{height} in tiles of {wide}x{high}")
     if total > 2 * len(data) + 4096:
         raise corrupt(f"the tiff's tags take {total} bytes in a file of {len(data)}")
 

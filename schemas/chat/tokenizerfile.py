@@ -17,6 +17,9 @@ LONGEST_TEXT = 4096
 """Characters of a replacement, prefix or pattern in a file; only a SentencePiece character map is longer."""
 LONGEST_MAP = 4 << 20
 """Characters of such a map, in base 64."""
+MOST_TEMPLATE = 1 << 20
+"""Bytes of a chat template; long ones with tools take 20 KB."""
+
 MOST_GROWTH = 16
 """How many times longer a text may get by normalising it. One blank becomes one visible blank in known tokenizers."""
 STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
@@ -115,5 +118,14 @@ def settings_of(folder: Path) -> dict[str, Any]:
             found = read_json(folder / name, REMEDY)
             settings.update({key: value for key, value in found.items() if value is not None})
     if (folder / "chat_template.jinja").is_file():
-        settings["chat_template"] = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        settings["chat_template"] = _template(folder / "chat_template.jinja")
     return settings
+
+
+def _template(path: Path) -> str:
+    if (size := path.stat().st_size) > MOST_TEMPLATE:
+        raise InputError(f"{path}: {size} bytes, expected at most {MOST_TEMPLATE}: this is not a template. {REMEDY}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}). {REMEDY}") from error

@@ -79,3 +79,10 @@ def test_a_key_that_is_given_twice_is_refused(tmp_path, text):
 def test_merged_keys_are_not_repeated_ones(tmp_path):
     (tmp_path / "r.yaml").write_text("base: &b {x: 1, y: 2}\nown: {<<: *b, x: 3}\n")
     assert read_yaml(tmp_path / "r.yaml")["own"] == {"x": 3, "y": 2}
+
+
+def test_a_file_too_large_for_a_recipe_is_not_read(tmp_path):
+    with (tmp_path / "r.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"r\.yaml: 1099511627776 bytes, expected at most"):
+        read_yaml(tmp_path / "r.yaml")

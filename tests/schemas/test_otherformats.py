@@ -31,6 +31,13 @@ def test_tags_of_a_tiff_that_name_the_same_bytes_again_and_again(order):
     check_structure(encoded(colour(), "TIFF", compression="tiff_lzw"))
 
 
+def test_a_tile_that_is_much_larger_than_its_picture():
+    sides = ((256, 8), (257, 8), (322, 16384), (323, 16384))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, side) for tag, side in sides)
+    data = b"II*\0" + struct.pack("<IH", 8, len(sides)) + entries + bytes(4)
+    assert refused(data) == "corrupt: the tiff is 8x8 in tiles of 16384x16384"
+
+
 def test_an_icon_of_another_size_than_it_says():
     for options in ({}, {"bitmap_format": "bmp"}):
         data = bytearray(encoded(colour(), "ICO", sizes=[(30, 20)], **options))

@@ -90,6 +90,16 @@ def test_files_beside_it_are_read_as_carefully(tmp_path, content):
         load_tokenizer(tmp_path)
 
 
+def test_a_chat_template_that_is_no_text_is_one_clear_error(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"chat_template\.jinja: not UTF-8 text"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_bytes(bytes(2 << 20))
+    with pytest.raises(InputError, match=r"chat_template\.jinja: 2097152 bytes"):
+        load_tokenizer(tmp_path)
+
+
 def test_an_interruption_is_not_taken_for_a_bad_file(tmp_path, content, monkeypatch):
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
 
