@@ -50,7 +50,8 @@ def _check_tiff(data: bytes) -> None:
     at_most(tags, MAX_TAGS, "the tiff: tags")
     entry = struct.Struct(order + ("HHQ" if big else "HHI"))
     first, step = (start + 8, 20) if big else (start + 2, 12)
-    total, sides = 0, {}
+    total = 0
+    sides: dict[int, int] = {}
     for number in range(tags):
         tag, kind, values = entry.unpack_from(data, first + number * step)
         total += values * _TIFF_BYTES.get(kind, 1)
