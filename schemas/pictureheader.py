@@ -21,6 +21,9 @@ MAGIC_BYTES = 16
 MAX_CHUNKS = 50_000
 """Chunks of a PNG or WebP; decoders keep a record of each. Encoders write one per 8 KiB or more of pixels."""
 
+MAX_WEBP_SIDE = 16_384
+"""Pixels of a frame's side (RFC 9649 sections 2.5 and 2.6); a canvas may claim 2^24 around it, for nothing."""
+
 MAX_BLOCKS = 1_000_000
 """Blocks of a GIF, of up to 255 bytes each."""
 
@@ -180,6 +183,8 @@ def _webp(data: bytes) -> Header:
         flags = data[20]
         width = int.from_bytes(data[24:27], "little") + 1
         height = int.from_bytes(data[27:30], "little") + 1
+        if max(width, height) > MAX_WEBP_SIDE:
+            raise corrupt(f"the webp's canvas is {width}x{height}, and its frames are at most {MAX_WEBP_SIDE} a side")
         traits = ["animated"] * bool(flags & 2) + ["alpha"] * bool(flags & 16)
         return make_header("webp", width, height, traits, _webp_orientation(data))
     raise corrupt("the webp has no picture")
