@@ -24,6 +24,9 @@ MAX_CHUNKS = 50_000
 MAX_PROFILES = 10
 """Colour profiles of a PNG; the specification allows one. Pillow unpacks each, to a megabyte."""
 
+MAX_WEBP_SIDE = 16_384
+"""Pixels of a frame's side (RFC 9649 sections 2.5 and 2.6); a canvas may claim 2^24 around it, for nothing."""
+
 MAX_BLOCKS = 1_000_000
 """Blocks of a GIF, of up to 255 bytes each."""
 
@@ -186,6 +189,8 @@ def _webp(data: bytes) -> Header:
         flags = data[20]
         width = int.from_bytes(data[24:27], "little") + 1
         height = int.from_bytes(data[27:30], "little") + 1
+        if max(width, height) > MAX_WEBP_SIDE:
+            raise corrupt(f"the webp's canvas is {width}x{height}, and its frames are at most {MAX_WEBP_SIDE} a side")
         traits = ["animated"] * bool(flags & 2) + ["alpha"] * bool(flags & 16)
         return make_header("webp", width, height, traits, _webp_orientation(data))
     raise corrupt("the webp has no picture")

@@ -197,11 +197,13 @@ def test_what_cannot_hold_its_pixels_is_not_decoded(data, monkeypatch):
 
 
 def test_a_canvas_that_takes_more_memory_than_there_is_for_decoding_is_refused():
-    """5 KB of WebP, whose animation has a canvas of 4,194,333 x 29 pixels: 2.4 GB."""
+    """5 KB of WebP, whose animation has a canvas of 16,000 x 6,000 pixels: 1.8 GB."""
     data = bytearray(animation("WEBP"))
-    data[24:30] = (4_194_332).to_bytes(3, "little") + (28).to_bytes(3, "little")
-    with pytest.raises(PictureError, match="too_many_pixels: 4194333x29, 2320 MB to decode as webp"):
+    data[24:30] = (15_999).to_bytes(3, "little") + (5_999).to_bytes(3, "little")
+    with pytest.raises(PictureError, match="too_many_pixels: 16000x6000, 1831 MB to decode as webp"):
         check(bytes(data))
+    data[24:30] = (1_048_599).to_bytes(3, "little") + (25).to_bytes(3, "little")
+    assert failure(bytes(data))[1].startswith("the webp's canvas is 1048600x26, and its frames are at most 16384")
 
 
 def test_segments_that_say_nothing_of_pixels_are_left_out():
