@@ -114,7 +114,11 @@ def test_work_that_no_worker_survives_is_one_error_and_the_rest_is_kept(tmp_path
 
 
 def test_a_cluster_that_is_there_says_how_many_workers_it_has(tmp_path, dask):
+    from distributed import Client
+
     given = Runner("dask", 0, [f"--dask_client_address={dask.cluster.address}"])
+    with Client(dask.cluster.address) as client:
+        client.wait_for_workers(2, timeout=60)  # those that another test ended are replaced
     with given.session() as runner:
         assert runner.count == 2
         assert runner.cluster is None
