@@ -20,7 +20,7 @@ LEFT_OUT = frozenset({"runner", "workers", "dry_run"})
 @click.command()
 @click.argument("out", default="-")
 @click.option(
-    "--image", required=True, help="Our image in a registry: it starts the recipe, and its jobs' workers too."
+    "--image", required=True, help="Our image, as it was pushed: it starts the recipe and runs the workers of its jobs."
 )
 @click.option("--name", default="LavaBeam", help="What the console shows.", show_default=True)
 def template(out: str, image: str, name: str) -> None:
