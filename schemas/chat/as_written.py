@@ -16,7 +16,7 @@ from schemas.chat.templates import Message
 from schemas.errors import InputError
 
 TURNS = "conversations"
-"""In `extra`: what turns hold beside what `to_llava` writes, a list with an object per turn, null where there is nothing."""
+"""In `extra`: what turns hold beside what `to_llava` writes. A list with an object per turn, or null for nothing."""
 
 PICTURES = ("image", "images")
 SYSTEM = ("system", "system_prompt")
@@ -64,7 +64,7 @@ def left_over(row: Mapping[str, Any], messages: Sequence[Message], images: Seque
 def as_written(
     messages: Sequence[Message], images: Sequence[str], key: str, id: str | None = None, extra: str | None = None
 ) -> dict[str, Any]:
-    """The row of LLaVA's JSON, as its source had it where `extra` says so and these messages and pictures are unchanged.
+    """The row of LLaVA's JSON, as its source had it where `extra` says so and messages and pictures are unchanged.
 
     A mix may have changed messages since: then they are written as `to_llava` does, with the row's other keys. extra:
     None for a row that came from no JSON; its `id` is then `id`, else `key`. Raises InputError for an `extra` that is
