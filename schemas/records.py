@@ -1,7 +1,8 @@
 """The three record schemas, their versions, and how old rows become new ones.
 
 A released version is frozen: `tests/golden/schemas/` holds a copy of each, and a test compares them. To change a
-schema, raise its version in `CURRENT`, and register in `UPGRADES` a function from the version before.
+schema, raise its version in `CURRENT`; name the columns of a new minor version in `ADDED`, and register in `UPGRADES` a
+function from the major version before.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ CONVERSATIONS = pa.schema(
         ("generator", GENERATOR),
         pa.field("status", pa.string(), nullable=False),
         ("detail", pa.string()),
+        ("id", pa.string()),
+        ("extra", pa.string()),
     ]
 )
 
@@ -90,13 +93,18 @@ SAMPLES = pa.schema(
         pa.field("image_tokens", pa.int32(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("supervised_tokens", pa.int32(), nullable=False),
+        ("id", pa.string()),
+        ("extra", pa.string()),
     ]
 )
 
-CURRENT: dict[str, tuple[int, int]] = {"images": (1, 0), "conversations": (1, 0), "samples": (1, 0)}
+CURRENT: dict[str, tuple[int, int]] = {"images": (1, 0), "conversations": (1, 1), "samples": (1, 1)}
 """Schema name -> (major, minor). A minor version adds nullable columns; a major one may change meaning."""
 
 BASE: dict[str, pa.Schema] = {"images": IMAGES, "conversations": CONVERSATIONS, "samples": SAMPLES}
+
+ADDED: dict[str, tuple[str, ...]] = {"conversations": ("id", "extra"), "samples": ("id", "extra")}
+"""Schema name -> columns that a minor version added. In rows of a file that lacks them they are null."""
 
 Upgrade = Callable[[pa.RecordBatch], pa.RecordBatch]
 UPGRADES: dict[tuple[str, int], Upgrade] = {}

@@ -31,8 +31,9 @@ PICTURE_KEYS = ("img", "imgs", "image_path", "image_paths", "image_file", "img_p
 MEDIA_PLACEHOLDERS = ("<video>", "<audio>")
 
 _TURN_KEYS = ("conversations", "messages", "query", "response", "history", "texts", "instruction", "input", "output")
-KEPT_KEYS = frozenset(("id", *_TURN_KEYS, "question", "answer", "image", "images", "system", "system_prompt"))
-"""Keys whose values are read; all others of a row are left behind."""
+_OTHER_KEYS = ("id", "image", "images", "system", "system_prompt")
+KEPT_KEYS = frozenset((*_OTHER_KEYS, *_TURN_KEYS, "question", "answer"))
+"""Keys whose values are read in a row of one shape or another; what else a row has is kept and not trained on."""
 
 
 class Turn(NamedTuple):
@@ -67,8 +68,14 @@ def image_paths(row: Mapping[str, Any], where: str = "row") -> list[str]:
     return [_path(one, where) for one in found]
 
 
+def read_keys(row: Mapping[str, Any]) -> frozenset[str]:
+    """The keys of a row that its shape reads; all that any shape reads where it has none."""
+    shape = next((key for key in _SHAPES if row.get(key) is not None), None)
+    return KEPT_KEYS if shape is None else _READ[shape]
+
+
 def unread_keys(row: Mapping[str, Any]) -> set[str]:
-    """Keys with a value that is left behind."""
+    """Keys with a value that no shape reads: it is kept, and not trained on."""
     return {key for key, value in row.items() if key not in KEPT_KEYS and value not in (None, "", [], {})}
 
 
@@ -187,6 +194,11 @@ _SHAPES = {
     "instruction": _instruction,
     "question": _question,
 }
+
+_BESIDE = {"query": ("response", "history"), "instruction": ("input", "output", "history"), "question": ("answer",)}
+"""The keys that a shape reads beside the one that it is known by."""
+
+_READ = {shape: frozenset((*_OTHER_KEYS, shape, *_BESIDE.get(shape, ()))) for shape in _SHAPES}
 
 
 def parts_of(content: Sequence[Any], where: str) -> tuple[list[tuple[str, str]], list[str]]:
