@@ -55,6 +55,12 @@ IMPORTERS = {
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
     "vqav2": Entry(f"{_FAMILIES}.vqav2:Vqav2", "VQAv2: v2_OpenEnded_mscoco_*_questions.json and annotations"),
     "okvqa": Entry(f"{_FAMILIES}.okvqa:Okvqa", "OK-VQA: OpenEnded_mscoco_*_questions.json and annotations"),
+    "aokvqa": Entry(f"{_FAMILIES}.aokvqa:Aokvqa", "A-OKVQA: aokvqa_v1p0_*.json"),
+    "gqa": Entry(f"{_FAMILIES}.gqa:Gqa", "GQA: *_balanced_questions.json"),
+    "ocrvqa": Entry(f"{_FAMILIES}.ocrvqa:Ocrvqa", "OCR-VQA: dataset.json"),
+    "textvqa": Entry(f"{_FAMILIES}.textvqa:Textvqa", "TextVQA: TextVQA_0.5.1_*.json and its OCR tokens"),
+    "textcaps": Entry(f"{_FAMILIES}.textcaps:Textcaps", "TextCaps: TextCaps_0.1_*.json and TextVQA's OCR tokens"),
+    "scienceqa": Entry(f"{_FAMILIES}.scienceqa:Scienceqa", "ScienceQA: problems.json and pid_splits.json"),
 }
 
 COMMANDS = frozenset(

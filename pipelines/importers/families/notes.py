@@ -14,7 +14,10 @@ class Tally:
     """Questions in = questions in turns + questions left out, by status."""
 
     questions: int = 0
+    made: int = 0
+    """Turns that questions became."""
     turns: int = 0
+    """Turns in rows: where a picture has more than its rows take, those are not chosen."""
     rows: int = 0
     pictures: int = 0
     missing: int = 0
@@ -25,10 +28,14 @@ class Tally:
     extra: list[str] = field(default_factory=list)
     """What a set's own reader has to say."""
 
-    def used(self, turns: Sequence[tuple[str, str]]) -> None:
+    def read(self, turns: Sequence[tuple[str, str]]) -> None:
         self.questions += 1
-        self.turns += len(turns)
+        self.made += len(turns)
         self.replaced += any(REPLACEMENT in text for turn in turns for text in turn)
+
+    def wrote(self, turns: Sequence[tuple[str, str]]) -> None:
+        self.rows += 1
+        self.turns += len(turns)
 
     def left_out(self, status: str, id: str) -> None:
         self.questions += 1
@@ -42,6 +49,8 @@ class Tally:
 
     def notes(self) -> list[str]:
         words = [f"{self.questions} questions became {self.turns} turns in {self.rows} rows"]
+        if self.made > self.turns:
+            words.append(f"{self.made - self.turns} turns were not chosen")
         words += [f"{count} {status} (first: {self.firsts[status]})" for status, count in sorted(self.reasons.items())]
         lines = ["; ".join(words) + "."]
         if self.missing:
