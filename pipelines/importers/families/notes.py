@@ -48,15 +48,23 @@ class Tally:
         self.several = several
 
     def notes(self) -> list[str]:
-        words = [f"{self.questions} questions became {self.turns} turns in {self.rows} rows"]
-        if self.made > self.turns:
-            words.append(f"{self.made - self.turns} turns were not chosen")
+        made = (
+            f"{counted(self.questions, 'question')} became {counted(self.turns, 'turn')} in {counted(self.rows, 'row')}"
+        )
+        words = [made, *([f"{counted(self.made - self.turns, 'turn')} not chosen"] if self.made > self.turns else [])]
         words += [f"{count} {status} (first: {self.firsts[status]})" for status, count in sorted(self.reasons.items())]
         lines = ["; ".join(words) + "."]
         if self.missing:
-            lines.append(f"{self.missing} of {self.pictures} pictures are not in the image folder.")
+            lines.append(f"{self.missing} of {counted(self.pictures, 'picture')} not in the image folder.")
         if self.several:
-            lines.append(f"{self.several} pictures are in several places of the image folder; the topmost was taken.")
+            lines.append(
+                f"{counted(self.several, 'picture')} in several places of the image folder; the topmost is taken."
+            )
         if self.replaced:
-            lines.append(f"{self.replaced} questions hold U+FFFD, an unreadable character, as published.")
+            lines.append(f"{counted(self.replaced, 'question')} with U+FFFD, an unreadable character, as published.")
         return [*lines, *self.extra]
+
+
+def counted(number: int, what: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

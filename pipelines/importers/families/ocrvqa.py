@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pipelines.engine.step import Runtime
 from pipelines.importers.families.base import Family, FamilyConfig, Turn
-from pipelines.importers.families.notes import Tally
+from pipelines.importers.families.notes import Tally, counted
 from pipelines.importers.families.question import FamilyStatus, Question, Unusable
 from pipelines.importers.families.reading import Paths, Record, named
 
@@ -64,9 +64,9 @@ def read(path: Paths, split: str = "all", tally: Tally | None = None) -> Iterato
         surplus += max(len(answers) - len(questions), 0)
         yield from (_question(record, number, questions, answers) for number in range(len(questions)))
     if tally is not None and others:
-        tally.extra.append(f"{others} books of other splits were left out (--split {split}).")
+        tally.extra.append(f"{counted(others, 'book')} of other splits left out (split: {split}).")
     if tally is not None and surplus:
-        tally.extra.append(f"{surplus} answers belong to no question.")
+        tally.extra.append(f"{counted(surplus, 'answer')} without a question.")
 
 
 def _question(record: Record, number: int, questions: tuple[str, ...], answers: tuple[str, ...]) -> Question:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipelines.engine.step import Runtime
 from pipelines.importers.families.base import Family, FamilyConfig, Turn
-from pipelines.importers.families.notes import Tally
+from pipelines.importers.families.notes import Tally, counted
 from pipelines.importers.families.question import FamilyStatus, Question, Unusable
 from pipelines.importers.families.reading import Paths, Record, head, named
 from pipelines.importers.families.turns import LETTER, letter
@@ -110,9 +110,11 @@ def read(
             del wanted[record.name]
         yield _problem(record)
     if tally is not None and others:
-        tally.extra.append(f"{others} problems of other splits were left out (--split {split}).")
+        tally.extra.append(f"{counted(others, 'problem')} of other splits left out (split: {split}).")
     if tally is not None and wanted:
-        tally.extra.append(f"{len(wanted)} ids of the split have no problem (first: {next(iter(wanted))}).")
+        tally.extra.append(
+            f"{counted(len(wanted), 'id')} of the split without a problem (first: {next(iter(wanted))})."
+        )
 
 
 def _problem(record: Record) -> Question:

@@ -36,9 +36,11 @@ class WithOcr(Family[T]):
     def __init__(self, config: T):
         super().__init__(config)
         self._tokens: dict[str, str] = {}
+        self._without = 0
 
     def prepare(self) -> None:
         """Reads the OCR file: 22,000 pictures, about 10 MB of text."""
+        self._without = 0
         if self.config.ocr is not None:
             self._tokens = {image: ", ".join(tokens) for image, tokens in read_ocr(self.config.ocr)}
 
@@ -47,15 +49,16 @@ class WithOcr(Family[T]):
 
     def asked(self, question: str, group: str, number: int) -> str:
         tokens = self._tokens.get(group) if number == 0 else None
+        self._without += number == 0 and not tokens
         return super().asked(f"{question}\n{OCR_LINE}{tokens}" if tokens else question, group, number)
 
     def notes(self) -> list[str]:
+        lines = super().notes()
         if self.config.ocr is None:
-            return [
-                *super().notes(),
-                f'no file of OCR tokens was given (--ocr): no question has a line "{OCR_LINE}..."',
-            ]
-        return super().notes()
+            lines.append(f'no OCR file was given (--ocr): no question has a line "{OCR_LINE}...".')
+        elif self._without:
+            lines.append(f'{self._without} rows have no line "{OCR_LINE}...": the OCR file has no tokens for them.')
+        return lines
 
 
 class TextvqaConfig(OcrConfig):
@@ -67,7 +70,7 @@ class TextvqaConfig(OcrConfig):
 
 
 class Textvqa(WithOcr[TextvqaConfig]):
-    """A row per picture with all its questions; of ten answers the most common one, of several the first in the file."""
+    """A row per picture with all its questions; the answer given most often, of several the first in the file."""
 
     name = "textvqa"
     version = 1
