@@ -10,9 +10,9 @@ from pydantic import Field
 from pipelines.engine.step import Runtime
 from pipelines.importers.families.base import Family, FamilyConfig, Turn, stem
 from pipelines.importers.families.pictures import coco_places
-from pipelines.importers.families.question import Answer, FamilyStatus, Question, Unusable
+from pipelines.importers.families.question import Answer, Question
 from pipelines.importers.families.reading import Paths, Record, listed
-from pipelines.importers.families.turns import LETTER, letter, lettered
+from pipelines.importers.families.turns import LETTER, choice_turns
 
 
 class AokvqaConfig(FamilyConfig):
@@ -51,24 +51,6 @@ class Aokvqa(Family[AokvqaConfig]):
 
     def group(self, question: Question) -> str:
         return stem(str(question.picture))
-
-
-def choice_turns(question: Question, rotations: int = 1) -> list[Turn]:
-    """The question with lettered choices, once per rotation of them, and the letter of the right one.
-
-    Raises Unusable without choices, and for a right one that is not among them.
-    """
-    count = len(question.choices)
-    if not count:
-        raise Unusable(FamilyStatus.bad_question, "no choices")
-    if question.correct is None:
-        raise Unusable(FamilyStatus.no_answer, "no answer")
-    if not 0 <= question.correct < count:
-        raise Unusable(FamilyStatus.bad_question, f"choice {question.correct} of {count} is said to be right")
-    return [
-        (f"{question.text}\n{lettered(question.choices, by)}", letter((question.correct - by) % count))
-        for by in range(rotations)
-    ]
 
 
 def read(path: Paths) -> Iterator[Question]:

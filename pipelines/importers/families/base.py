@@ -100,6 +100,10 @@ class Family(Importer[F]):
         """What a row's key says behind the set's name; questions with the same one share a row."""
         return stem(question.picture) if question.picture else question.id
 
+    def shown(self, question: Question) -> str | None:
+        """The picture that is shown; None for a question without one."""
+        return question.picture
+
     def conversations(self, group: str, turns: list[list[Turn]]) -> list[list[Turn]]:
         """The rows of a picture, from the turns of its questions: row n has the n-th turn of each question."""
         return [[turn for turn in row if turn is not None] for row in zip_longest(*turns)]
@@ -144,7 +148,7 @@ class Family(Importer[F]):
         for question in self.questions():
             group = self.group(question)
             if group not in groups:
-                groups[group] = bytearray(f"{encode(question.picture)}\n".encode())
+                groups[group] = bytearray(f"{encode(self.shown(question))}\n".encode())
             groups[group] += f"{encode(self._gathered(question))}\n".encode()
         return groups
 
