@@ -57,7 +57,8 @@ class WithOcr(Family[T]):
         if self.config.ocr is None:
             lines.append(f'no OCR file was given (--ocr): no question has a line "{OCR_LINE}...".')
         elif self._without:
-            lines.append(f'{self._without} rows have no line "{OCR_LINE}...": the OCR file has no tokens for them.')
+            lacking = "1 row has" if self._without == 1 else f"{self._without} rows have"
+            lines.append(f'{lacking} no line "{OCR_LINE}...": the OCR file has no tokens for their pictures.')
         return lines
 
 
