@@ -48,9 +48,8 @@ class Images:
         return reasons[offset].as_py()
 
     def _refused(self, number: int) -> str | None:
-        """The filter of the recipe that refuses a picture, with its value."""
+        """Why a filter of the recipe refuses a picture."""
         if not self.filters:
             return None
         (picture,) = self.dataset.take([number], list(self.filters))
-        column = refused_by(picture, self.filters)
-        return None if column is None else f"{column}={picture[column]}"
+        return refused_by(picture, self.filters)

@@ -112,7 +112,7 @@ class MixMaker(Maker[MixFragment]):
             return row[LEFT_OUT], []
         refused = refused_by(row, source.where)
         if refused is not None:
-            return f"{refused}={row[refused]}", []
+            return refused, []
         if source.kinds is not None and row["kind"] not in source.kinds:
             return "kind", []
         if not row["image_keys"]:
