@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.dataset import Dataset, Fragment
+from schemas.picturenames import meant_by, plain_name, stem
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 """An odd number: it has an inverse modulo 2**64. This one is 2**64 over the golden ratio (Knuth, TAOCP 3, 6.4)."""
@@ -84,6 +85,46 @@ class RowsByKey:
         if len(self._open) > self.FRAGMENTS:
             self._open.popitem(last=False)
         return keys
+
+
+class PicturesByName(RowsByKey):
+    """Finds pictures by the names that rows give them: as written, else as schemas/picturenames.py says.
+
+    Only a name that is no key needs a second index, of another 16 bytes a row; it is made when the first one comes.
+    """
+
+    def find_all(self, keys: Sequence[str] | pa.Array) -> np.ndarray:
+        """The row of each name's picture, -1 for a name that means none, or several: int64, shape (keys,)."""
+        rows = super().find_all(keys)
+        lost = np.flatnonzero(rows < 0)
+        if len(lost):
+            names = [keys[int(number)] for number in lost]
+            written = [name.as_py() if isinstance(name, pa.Scalar) else name for name in names]
+            rows[lost] = [-1 if name is None else self._near(name) for name in written]
+        return rows
+
+    def _near(self, name: str) -> int:
+        row = int(super().find_all([plain_name(name)])[0])
+        if row >= 0:
+            return row
+        known, order = self._stems
+        wanted = hashes(pa.array([stem(name)], pa.string()))[0]
+        first, end = np.searchsorted(known, wanted), np.searchsorted(known, wanted, side="right")
+        candidates = {self._key_of(int(row)): int(row) for row in order[first:end][::-1]}
+        meant = meant_by(name, candidates)
+        return candidates[meant[0]] if len(meant) == 1 else -1
+
+    @cached_property
+    def _stems(self) -> tuple[np.ndarray, np.ndarray]:
+        """The hash of every key's stem, sorted, and the rows in that order."""
+        parts = [hashes(pa.array(map(stem, _keys(part).to_pylist()), pa.string())) for part in self.dataset.fragments]
+        found = np.concatenate(parts) if parts else np.empty(0, np.uint64)
+        order = np.argsort(found, kind="stable")
+        return found[order], order
+
+    def _key_of(self, row: int) -> str:
+        number = int(np.searchsorted(self._ends, row, side="right"))
+        return self._keys_of(number)[row - (int(self._ends[number - 1]) if number else 0)].as_py()
 
 
 def hashes(keys: pa.Array) -> np.ndarray:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import fsspec
 import pyarrow as pa
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from pipelines.engine.step import Config, Runtime
-from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, storable
+from pipelines.engine.step import Config, Later, Runtime
+from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, image_table, storable
+from pipelines.importers.extra import Extra, ExtraColumns, check_names, converters, fields, mark
 from pipelines.importers.files import is_local
-from pipelines.importers.stored import stored_row, stored_table
+from pipelines.importers.folders import files_below
+from pipelines.importers.mapping import image_row
+from pipelines.importers.metadata import NAMES, Metadata
+from pipelines.importers.stored import stored_row
 from schemas.decoding import BUDGET
 from schemas.errors import InputError
+from schemas.picturenames import ENDINGS, plain_name
+from schemas.records import STORED_IMAGE
 
-ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+Target = Literal["url", "alt_text", "captions", "boxes", "facts", "source", "license"]
 
 
 class ImageFolderConfig(Config):
@@ -25,6 +33,17 @@ class ImageFolderConfig(Config):
 
     path: Annotated[str, Runtime()] = Field(description="the folder; folders inside it are searched too")
     endings: tuple[str, ...] = Field(ENDINGS, description="files with these endings are pictures")
+    metadata: Annotated[bool, Later()] = Field(
+        True, description="whether metadata.csv and metadata.jsonl beside the pictures are read"
+    )
+    columns: Annotated[dict[Target, str | None], Later()] = Field(
+        {}, description="our column: the metadata's column, where the names differ; null leaves a column out"
+    )
+    extra: Annotated[Extra, Later(), AfterValidator(check_names)] = Field(
+        {},
+        description="further columns of the metadata to keep, with their types: name: column, or name: {column: NAME, "
+        "type: float} to say the type",
+    )
     source: str | None = Field(None, description="written into `source`")
     license: str | None = Field(None, description="written into `license`")
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
@@ -42,34 +61,102 @@ class ImageFolder(Importer[ImageFolderConfig]):
     makes = "images"
     Config = ImageFolderConfig
 
+    def __init__(self, config: ImageFolderConfig):
+        super().__init__(config)
+        self._metadata = Metadata(config.columns, ExtraColumns(config.extra))
+        self._notes: list[str] = []
+
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
+        self._notes, self._metadata = [], Metadata(self.config.columns, ExtraColumns(self.config.extra))
+        files, others = self._files()
+        keys = keys_of([name for name, _ in files])
+        self._metadata.read(self.config.path.rstrip("/"), others, keys)
+        types = self._metadata.extra.types()
         made: list[Slice] = []
-        for files in cut(self._files(), known, self.config.rows_per_slice):
+        for group in cut(files, known, self.config.rows_per_slice):
             start = made[-1].start + made[-1].rows if made else 0
-            content = (storable(f"{name}\0{stamp}").encode() for name, stamp in files)
-            made.append(Slice(start, len(files), digest(0, *content), {"names": [name for name, _ in files]}))
+            names = [name for name, _ in group]
+            said = [self._metadata.of(keys[name]) for name in names]
+            location = {"names": names, "keys": [keys[name] for name in names], "said": said, "types": types}
+            content = [storable(f"{name}\0{stamp}").encode() for name, stamp in group]
+            content += _marks(location)
+            made.append(Slice(start, len(group), digest(0, *content), location))
         return made
+
+    def notes(self) -> list[str]:
+        return [*self._notes, *self._metadata.notes()]
 
     def rows(self, slice: Slice) -> pa.Table:
         fs, root = fsspec.core.url_to_fs(self.config.path)
+        names, keys, said, types = (slice.location[name] for name in ("names", "keys", "said", "types"))
+        read = converters(types)
         rows = []
-        for name in slice.location["names"]:
-            row = _stored(fs, f"{root}/{name}", name)
-            rows.append({"key": name, "source": self.config.source, "license": self.config.license, **row})
-        return stored_table(rows)
+        for name, key, cells in zip(names, keys, said, strict=True):
+            row = self._described(json.loads(cells), read) if cells else {}
+            stored = _stored(fs, f"{root}/{name}", name)
+            if stored["import_status"] == ImportStatus.ok and row:
+                stored["import_status"] = row["import_status"]
+            rows.append({"source": self.config.source, "license": self.config.license, **row, "key": key, **stored})
+        return image_table(rows, [*STORED_IMAGE, *fields(types)])
 
-    def _files(self) -> list[tuple[str, str]]:
-        """(path in the folder, size and time of change) of every picture, sorted by path."""
+    def _described(self, cells: dict[str, Any], read: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+        """The columns that the metadata gives a picture, where there is something in them."""
+        row = image_row(cells, self._metadata.columns(cells), needs_url=False, extra=read)
+        return {name: value for name, value in row.items() if value is not None}
+
+    def _files(self) -> tuple[list[tuple[str, str]], list[str]]:
+        """(path in the folder, size and time of change) of every picture, sorted by path; and metadata files."""
         fs, root = fsspec.core.url_to_fs(self.config.path)
         if not fs.isdir(root):
             raise InputError(f"{self.config.path}: no such folder. Check the path.")
-        found = fs.find(root, detail=True)
         endings = tuple(f".{ending.lower().lstrip('.')}" for ending in self.config.endings)
-        start = len(root.rstrip("/")) + 1
-        files = [(name[start:], _identity_of(entry)) for name, entry in found.items() if name.lower().endswith(endings)]
+        files, others, left, loops = [], [], Counter[str](), list[str]()
+        for name, stamp in files_below(fs, root, loops):
+            if name.lower().endswith(endings):
+                files.append((name, stamp))
+            elif self.config.metadata and name.rpartition("/")[2] in NAMES:
+                others.append(name)
+            else:
+                left[_ending_of(name)] += 1
         if not files:
-            raise InputError(f"{self.config.path}: no pictures here (files ending in {', '.join(endings)}).")
-        return sorted(files)
+            found = f"; found: {_counted(left)}" if left else ""
+            raise InputError(f"{self.config.path}: no pictures here (files ending in {', '.join(endings)}{found}).")
+        if left:
+            self._notes.append(f"files that are no pictures by their ending were left alone: {_counted(left)}.")
+        if loops:
+            self._notes.append(
+                f"{len(loops)} links lead back to a folder around them and are not followed (first: {min(loops)})."
+            )
+        return sorted(files), others
+
+
+def keys_of(names: Sequence[str]) -> dict[str, str]:
+    """The key of each file: its plain name (schemas/picturenames.py), unless another file has that one too."""
+    plain = {name: plain_name(name) for name in names}
+    if all(name == key for name, key in plain.items()):
+        return plain
+    times = Counter(plain.values())
+    return {name: name if times[key] > 1 else key for name, key in plain.items()}
+
+
+def _marks(location: Mapping[str, Any]) -> Iterable[bytes]:
+    """What decides the rows besides the files: nothing for pictures that were all there was before."""
+    if location["keys"] != location["names"]:
+        yield b"keys of plain names"
+    if any(location["said"]):
+        yield json.dumps(location["said"]).encode()
+    yield from mark(location["types"])
+
+
+def _ending_of(name: str) -> str:
+    base = name.rpartition("/")[2].lower()
+    return "." + base.rpartition(".")[2] if "." in base.lstrip(".") else "none"
+
+
+def _counted(endings: Counter[str]) -> str:
+    most = sorted(endings.items(), key=lambda item: (-item[1], item[0]))[:8]
+    shown = ", ".join(f"{ending} ({count})" for ending, count in most)
+    return f"{shown}, ..." if len(endings) > 8 else shown
 
 
 def _stored(fs: fsspec.AbstractFileSystem, path: str, name: str) -> dict[str, Any]:
@@ -84,9 +171,3 @@ def _stored(fs: fsspec.AbstractFileSystem, path: str, name: str) -> dict[str, An
         return stored_row(fs.cat_file(path), name)
     except OSError as error:
         return {"import_status": ImportStatus.no_image, "import_detail": f"{name}: {error.strerror or error}"}
-
-
-def _identity_of(entry: dict[str, Any]) -> str:
-    """Size and time of change, or the tag that an object store keeps."""
-    changed = next((entry[name] for name in ("etag", "ETag", "mtime", "LastModified", "created") if name in entry), "")
-    return f"{entry['size']} {changed}"

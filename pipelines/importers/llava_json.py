@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import fsspec
 import pyarrow as pa
 from pydantic import Field
 
@@ -22,6 +22,8 @@ from schemas.chat.as_written import id_and_extra
 from schemas.chat.llava_json import from_llava
 from schemas.chat.shapes import image_paths, unread_keys
 from schemas.errors import InputError
+from schemas.picturefolder import FolderTrial, Found, PictureFolder
+from schemas.picturenames import plain_name
 
 
 class LlavaJsonConfig(Config):
@@ -33,6 +35,9 @@ class LlavaJsonConfig(Config):
         None, description="of a JSON object: the member that holds the list of rows"
     )
     images: str | None = Field(None, description="the image folder, to tell rows whose picture is missing")
+    other_endings: Annotated[bool, Later()] = Field(
+        False, description="take a.png for a.jpg where the folder of `images` has no a.jpg (OCR-VQA's pictures)"
+    )
     kind: str = Field("conversation", description="written into `kind`")
     source: str | None = Field(None, description="written into `source`; by default the image path's first folder")
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
@@ -57,15 +62,22 @@ class LlavaJson(Importer[LlavaJsonConfig]):
         remaining = [rows for rows in known if rows > 0]
         made: list[Slice] = []
         self._unread = Counter[str]()
-        for path in expand(self.config.path):
+        paths = expand(self.config.path)
+        trial = FolderTrial(self._folder, ", ".join(paths[:3])) if self._folder else None
+        for path in paths:
             format = format_of(path, self.config.format, ("json", "jsonl"))
             source = TextSource(path, Layout(format, records=self.config.records))
             for records in cut(source.records(), remaining[len(made) :], self.config.rows_per_slice):
                 for raw in records:  # a broken line stops the import before anything is written
-                    self._unread.update(unread_keys(source.parse(raw)))
+                    values = source.parse(raw)
+                    self._unread.update(unread_keys(values))
+                    if trial is not None:
+                        trial.see(_paths(values))
                 start = made[-1].start + made[-1].rows if made else 0
                 content = digest(start, *source.content(records))
                 made.append(Slice(start, len(records), content, source.location(records)))
+        if trial is not None:
+            trial.end()
         return made
 
     def notes(self) -> list[str]:
@@ -88,25 +100,32 @@ class LlavaJson(Importer[LlavaJsonConfig]):
             messages, images = from_llava(values, f"row {number}")
         except InputError as error:
             row["id"], row["extra"] = id_and_extra(values, None, ())
-            return {**row, "image_keys": _paths(values), "status": ImportStatus.bad_conversation, "detail": str(error)}
-        row["id"], row["extra"] = id_and_extra(values, messages, images)
-        row |= {"messages": messages, "image_keys": images}
-        if images and not row["source"]:
-            row["source"] = _first_folder(images[0])
-        missing = [image for image in images if not self._exists(image)]
-        if missing:
-            row |= {"status": ImportStatus.no_image, "detail": f"{missing[0]} is not in the image folder"}
+            return {
+                **row,
+                "image_keys": [*map(plain_name, _paths(values))],
+                "status": ImportStatus.bad_conversation,
+                "detail": str(error),
+            }
+        found = [self._folder.find(image) if self._folder else Found(plain_name(image)) for image in images]
+        keys = [one.key for one in found]
+        row["id"], row["extra"] = id_and_extra(values, messages, keys)
+        row |= {"messages": messages, "image_keys": keys}
+        if keys and not row["source"]:
+            row["source"] = _first_folder(keys[0])
+        problem = next((one.problem for one in found if one.problem), None)
+        if problem is not None:
+            row |= {"status": ImportStatus.no_image, "detail": problem}
         return row
 
-    def _exists(self, image: str) -> bool:
+    @cached_property
+    def _folder(self) -> PictureFolder | None:
         if self.config.images is None:
-            return True
-        fs, root = fsspec.core.url_to_fs(self.config.images)
-        return bool(fs.isfile(f"{root}/{image}"))
+            return None
+        return PictureFolder(self.config.images, self.config.other_endings)
 
 
 def _first_folder(path: str) -> str | None:
-    folders = [part for part in path.split("/")[:-1] if part not in ("", ".")]
+    folders = [part for part in path.split("/")[:-1] if part != ".."]
     return folders[0] if folders else None
 
 

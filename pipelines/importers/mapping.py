@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pipelines.importers.base import ImportStatus
+from pipelines.importers.extra import text
 from schemas.errors import InputError
 from schemas.records import BASE
 
 TARGETS = tuple(BASE["images"].names)
+
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+LONGEST_URL = 16_384
+"""Characters. RFC 9110 (4.1) asks recipients for 8,000 octets at least; servers and proxies refuse what is much longer.
+What a list has beyond that is a picture inside the list, or a cell that swallowed its neighbours."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "url": ("url", "image_url", "URL", "link", "src"),
@@ -67,33 +75,53 @@ def check_key(key: object, where: str, seen: set[str]) -> None:
     seen.add(str(key))
 
 
-def image_row(values: Mapping[str, Any], columns: Mapping[str, str], needs_url: bool = True) -> dict[str, Any]:
-    """One row of the `images` schema with its import status. A cell of the wrong type is left empty and named."""
+def image_row(
+    values: Mapping[str, Any],
+    columns: Mapping[str, str],
+    needs_url: bool = True,
+    extra: Mapping[str, Callable[[Any], Any]] = NONE,
+) -> dict[str, Any]:
+    """One row of the `images` schema with its import status. A cell of the wrong type is left empty and named.
+
+    extra: how the cells of further columns are read.
+    """
     row: dict[str, Any] = {"import_status": ImportStatus.ok, "import_detail": None}
-    problems = []
+    problems: dict[str, str] = {}
     for target, name in columns.items():
         try:
-            row[target] = CONVERT.get(target, _text)(values.get(name))
+            row[target] = (CONVERT.get(target) or extra.get(target, _text))(values.get(name))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             row[target] = None
-            problems.append(f"{name}: {' '.join(str(error).split()) or type(error).__name__}")
+            problems[target] = f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
     if problems:
-        row.update(import_status=ImportStatus.bad_value, import_detail="; ".join(problems))
+        row["import_status"] = ImportStatus.bad_value
     if needs_url and not row.get("url"):
-        row.update(url=None, import_status=ImportStatus.no_url, import_detail="the row has no URL")
+        row.update(url=None, import_status=ImportStatus.no_url)
+        problems.setdefault("url", "the row has no URL")
+    row["import_detail"] = "; ".join(problems.values()) or None
     return row
 
 
 def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value.strip() or None if value else None
+    if isinstance(value, bytes):
+        return text(value)
     if isinstance(value, (bool, int, float)):
         return str(value)
     raise ValueError(f"expected text, found {type(value).__name__}")
 
 
+def _url(value: object) -> str | None:
+    url = _text(value)
+    if url is not None and len(url) > LONGEST_URL:
+        raise ValueError(f"a URL of {len(url)} characters; at most {LONGEST_URL} are taken")
+    return url
+
+
 def _parsed(value: Any) -> Any:
-    """Cells of csv files hold lists and objects as JSON text."""
+    """Cells of csv files hold lists and objects as JSON text, some parquet files text as bytes."""
+    value = text(value) if isinstance(value, bytes) else value
     return json.loads(value) if isinstance(value, str) and value.strip()[:1] in ("[", "{") else value
 
 
@@ -103,6 +131,7 @@ def _captions(value: Any) -> list[str] | None:
         value = [value]
     if value is None or value == []:
         return None
+    value = [text(item) if isinstance(item, bytes) else item for item in value] if isinstance(value, list) else value
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("expected text or a list of texts")
     return [item.strip() for item in value if item.strip()] or None
@@ -132,4 +161,4 @@ def _boxes(value: Any) -> list[dict[str, Any]] | None:
     return boxes
 
 
-CONVERT = dict.fromkeys(TARGETS, _text) | {"captions": _captions, "facts": _facts, "boxes": _boxes}
+CONVERT = dict.fromkeys(TARGETS, _text) | {"url": _url, "captions": _captions, "facts": _facts, "boxes": _boxes}

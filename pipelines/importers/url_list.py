@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, image_table
+from pipelines.importers.extra import (
+    Extra,
+    ExtraColumns,
+    check_names,
+    converters,
+    fields,
+    is_binary,
+    mark,
+    schema_of,
+    text,
+)
 from pipelines.importers.files import expand, format_of
 from pipelines.importers.mapping import check_key, image_row, match, resolve
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.records import TEXT_FORMATS, Layout, TextSource
-from schemas.records import BASE, STORED_IMAGE
 
-TAKEN = frozenset((*BASE["images"].names, *(field.name for field in STORED_IMAGE)))
 Target = Literal["key", "url", "alt_text", "captions", "boxes", "facts", "source", "license"]
 
 
@@ -44,8 +54,10 @@ class UrlListConfig(Config):
     columns: dict[Target, str | None] = Field(
         {}, description="our column: the list's column, where the names differ; null leaves a column out"
     )
-    extra: Annotated[dict[str, str], Later()] = Field(
-        {}, description="further columns of the list to keep, as text (scores, hashes for --verify-hash): name: column"
+    extra: Annotated[Extra, Later(), AfterValidator(check_names)] = Field(
+        {},
+        description="further columns of the list to keep, with their types (scores, hashes for --verify-hash): name: "
+        "column, or name: {column: NAME, type: float} to say the type",
     )
     source: str | None = Field(None, description="written into `source` where the list has no such column")
     license: str | None = Field(None, description="written into `license` where the list has no such column")
@@ -53,16 +65,6 @@ class UrlListConfig(Config):
         "", description="put before every key, such as 2026-11-28/: lists of several days may then number their rows"
     )
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
-
-    @field_validator("extra")
-    @classmethod
-    def _own_names(cls, extra: dict[str, str]) -> dict[str, str]:
-        for name in extra:
-            if name in TAKEN or name.endswith(("_status", "_detail")):
-                raise ValueError(
-                    f"{name!r} is one of LavaBeam's own columns; choose another name, such as {name}_of_list"
-                )
-        return extra
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -90,36 +92,54 @@ class UrlList(Importer[UrlListConfig]):
 
     def __init__(self, config: UrlListConfig):
         super().__init__(config)
-        self._columns: dict[Any, str | None] = {**config.columns, **config.extra}
+        self._extra = ExtraColumns(config.extra)
+        self._columns: dict[Any, str | None] = {**config.columns, **self._extra.columns}
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
         made: list[Slice] = []
         seen: set[str] = set()
+        self._extra = ExtraColumns(self.config.extra)
         for path in expand(self.config.path):
             format = format_of(path, self.config.format, (*TEXT_FORMATS, "parquet"))
             start = made[-1].start + made[-1].rows if made else 0
             cuts = self._parquet_slices if format == "parquet" else self._text_slices
             made += cuts(path, format, start, remaining[len(made) :], seen)
-        return made
+        return self._typed(made)
+
+    def notes(self) -> list[str]:
+        return self._extra.notes()
 
     def rows(self, slice: Slice) -> pa.Table:
-        path, format = slice.location["path"], slice.location["format"]
+        path, format, types = (slice.location[name] for name in ("path", "format", "types"))
         if format == "parquet":
             values = ParquetSource(path).read(slice.location["row"], slice.rows)
         else:
             values = list(TextSource.at(slice.location, self.config.layout(format)))
         first = slice.start if self.config.key_prefix else slice.first
-        extra = [pa.field(name, pa.string()) for name in self.config.extra]
-        return image_table([self._row(value, first + index) for index, value in enumerate(values)], extra)
+        read = converters(types)
+        return image_table([self._row(value, first + index, read) for index, value in enumerate(values)], fields(types))
 
-    def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
+    def _row(self, values: dict[str, Any], number: int, read: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
         # Objects of a JSON list need not all have the same names, so names are matched row by row.
-        row = image_row(values, match(self._columns, values))
+        row = image_row(values, match(self._columns, values), extra=read)
         row["key"] = self.config.key_prefix + (row.get("key") or f"{number:09d}")
         row["source"] = row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license
         return row
+
+    def _typed(self, slices: list[Slice]) -> list[Slice]:
+        """The slices with the types that the whole source gives their extra columns."""
+        types = self._extra.types()
+        marked = mark(types)
+        return [
+            replace(
+                one,
+                digest=digest(one.start, one.digest.encode(), *marked) if marked else one.digest,
+                location={**one.location, "types": types},
+            )
+            for one in slices
+        ]
 
     def _text_slices(self, path: str, format: str, start: int, known: Sequence[int], seen: set[str]) -> Iterator[Slice]:
         """Reads the file once: every record is parsed, so that a broken one stops the import before it begins."""
@@ -130,6 +150,7 @@ class UrlList(Importer[UrlListConfig]):
                 values = source.parse(raw)
                 columns = columns or resolve(self._columns, values, path)
                 check_key(values.get(columns.get("key", "")), f"{path}:{raw.line}", seen)
+                self._extra.see(values)
             yield Slice(start, len(records), digest(start, *source.content(records)), source.location(records))
             start += len(records)
 
@@ -138,10 +159,14 @@ class UrlList(Importer[UrlListConfig]):
     ) -> Iterator[Slice]:
         source = ParquetSource(path)
         columns = resolve(self._columns, source.columns, path)
+        types = schema_of(path)
+        self._extra.see_types(types)
+        # Columns of bytes had no text before: their rows are made again.
+        binary = [name.encode() for name in sorted(columns.values()) if is_binary(types[name])]
         for number, key in enumerate(source.values(columns["key"]) if "key" in columns else ()):
-            check_key(key, f"{path}, row {number}", seen)
+            check_key(text(key) if isinstance(key, bytes) else key, f"{path}, row {number}", seen)
         row = 0
         for group in cut(range(source.rows), known, self.config.rows_per_slice):
-            content = source.digests(row, len(group))
+            content = [*source.digests(row, len(group)), *binary]
             yield Slice(start, len(group), digest(start, *content), {"path": path, "format": format, "row": row})
             start, row = start + len(group), row + len(group)

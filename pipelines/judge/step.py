@@ -26,7 +26,7 @@ from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import Structured, ask_for
 from pipelines.llm.tally import Tally, usage_fields, usage_of
 from schemas import Dataset
-from schemas.lookup import RowsByKey
+from schemas.lookup import PicturesByName
 from schemas.standing import LEFT_OUT, Use
 
 AXES = ("relevance", "accuracy", "completeness", "language")
@@ -203,7 +203,7 @@ class Images:
     def __init__(self, path: str | Path, manifest: int):
         self._dataset = Dataset.open(path, at=manifest)
         self._columns = [name for name in _CONTEXT_COLUMNS if name in self._dataset.columns]
-        self._rows = RowsByKey(self._dataset)
+        self._rows = PicturesByName(self._dataset)
 
     def known(self, key: str) -> Known:
         """What is known about a picture; nothing for a key that the dataset does not have."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipelines.mix.recipe import MixSource
 from pipelines.mix.select import refused_by
-from schemas.lookup import RowsByKey
+from schemas.lookup import PicturesByName
 from schemas.standing import IMAGE_MISSING, Standing
 
 
@@ -19,7 +19,7 @@ class Images:
     FRAGMENTS = 64
     """Fragments whose reasons are kept: conversations mostly come in the order of their pictures."""
 
-    def __init__(self, rows: RowsByKey, source: MixSource):
+    def __init__(self, rows: PicturesByName, source: MixSource):
         self.rows, self.dataset, self.filters = rows, rows.dataset, source.image_where
         self.standing = Standing.of(self.dataset, source.image_use)
         self._reasons: OrderedDict[str, pa.Array] = OrderedDict()
@@ -48,9 +48,8 @@ class Images:
         return reasons[offset].as_py()
 
     def _refused(self, number: int) -> str | None:
-        """The filter of the recipe that refuses a picture, with its value."""
+        """Why a filter of the recipe refuses a picture."""
         if not self.filters:
             return None
         (picture,) = self.dataset.take([number], list(self.filters))
-        column = refused_by(picture, self.filters)
-        return None if column is None else f"{column}={picture[column]}"
+        return refused_by(picture, self.filters)

@@ -25,7 +25,7 @@ from schemas.chat import Encoded, ImageRule, encode, get_template, load_tokenize
 from schemas.chat.shapes import loose
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError, LavaBeamError
-from schemas.lookup import RowsByKey
+from schemas.lookup import PicturesByName
 from schemas.manifest import FragmentEntry
 from schemas.pictures import PictureError
 from schemas.records import SAMPLES
@@ -71,13 +71,13 @@ class MixMaker(Maker[MixFragment]):
         self.template = get_template(self.recipe.template)
         self.tokenizer = load_tokenizer(self.recipe.tokenizer)
         self.rule = ImageRule.from_dict(self.recipe.image) if self.recipe.image else None
-        indexes: dict[str, RowsByKey] = {}
+        indexes: dict[str, PicturesByName] = {}
         for name, source in self.recipe.sources.items():
             self._standing[name] = Standing.of(Dataset.open(source.rows, self.versions[source.rows]), source.row_use)
             if source.images is None:
                 continue
             if source.images not in indexes:
-                indexes[source.images] = RowsByKey(Dataset.open(source.images, self.versions[source.images]))
+                indexes[source.images] = PicturesByName(Dataset.open(source.images, self.versions[source.images]))
             self._images[name] = Images(indexes[source.images], source)
 
     def open(self, task: Task[MixFragment]) -> tuple[dict[str, int], Iterator[pa.RecordBatch]]:
@@ -112,7 +112,7 @@ class MixMaker(Maker[MixFragment]):
             return row[LEFT_OUT], []
         refused = refused_by(row, source.where)
         if refused is not None:
-            return f"{refused}={row[refused]}", []
+            return refused, []
         if source.kinds is not None and row["kind"] not in source.kinds:
             return "kind", []
         if not row["image_keys"]:

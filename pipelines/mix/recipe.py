@@ -38,6 +38,8 @@ class MixSource(StrictModel):
             raise ValueError("a source names either `conversations` or `captions`")
         if self.captions is not None and self.images is None:
             raise ValueError("a source of `captions` needs `images`")
+        if self.captions is not None and self.where:
+            raise ValueError("a source of `captions` has no conversations for `where`; its pictures: `image_where`")
         return self
 
     @property

@@ -21,7 +21,7 @@ from schemas.chat import ImageRule, encode, get_template, load_tokenizer
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
-from schemas.lookup import RowsByKey
+from schemas.lookup import PicturesByName
 from schemas.manifest import FragmentEntry, StepEntry
 from schemas.standing import Standing
 
@@ -131,7 +131,7 @@ class _Pictures:
 
     def __init__(self, source: MixSource, images: Dataset | None):
         self.source, self.images = source, images
-        self.index = RowsByKey(images) if images is not None and source.conversations is not None else None
+        self.index = PicturesByName(images) if images is not None and source.conversations is not None else None
         self.standing = Standing.of(images, source.image_use) if images is not None else None
 
     def of(self, fragment: Fragment) -> Any:

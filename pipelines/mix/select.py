@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,18 +22,29 @@ def copies(key: str, weight: float, seed: int) -> int:
 
 
 def refused_by(row: Mapping[str, Any], filters: Mapping[str, Any]) -> str | None:
-    """The first column of `row` that a filter refuses; None when all pass."""
+    """Why the first filter that refuses the row does so; None when all pass.
+
+    `<column>=<value>` where values are listed, and one of a few reasons for a range: `<column> below <min>`.
+    """
     for column, accepted in filters.items():
         value = row[column]
         if isinstance(accepted, list):
-            passes = value in accepted
+            reason = None if value in accepted else f"{column}={value}"
         elif isinstance(value, str | list | dict):
             raise InputError(f"mix: `min` and `max` are for numbers, but {column!r} has {value!r}. List what passes.")
         else:
-            passes = value is not None and accepted.get("min", value) <= value <= accepted.get("max", value)
-        if not passes:
-            return column
+            reason = _outside(column, value, accepted)
+        if reason is not None:
+            return reason
     return None
+
+
+def _outside(column: str, value: Any, accepted: Mapping[str, float]) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return f"{column} missing"
+    if value < accepted.get("min", value):
+        return f"{column} below {accepted['min']:g}"
+    return f"{column} above {accepted['max']:g}" if value > accepted.get("max", value) else None
 
 
 def caption_rows(batch_rows: list[dict[str, Any]], source: MixSource, name: str) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from schemas.chat.llava_json import SPEAKERS, from_llava, to_llava
 from schemas.chat.shapes import read_keys
 from schemas.chat.templates import Message
 from schemas.errors import InputError
+from schemas.picturenames import meant_by
 
 TURNS = "conversations"
 """In `extra`: what turns hold beside what `to_llava` writes. A list with an object per turn, or null for nothing."""
@@ -122,12 +123,14 @@ def _restored(plain: dict[str, Any], beside: dict[str, Any]) -> dict[str, Any]:
 
 
 def _means(row: dict[str, Any], messages: Sequence[Message], images: Sequence[str]) -> bool:
-    """Whether an import of `row` gives these messages and pictures."""
+    """Whether an import of `row` gives these messages, and its names mean these pictures (schemas/picturenames.py)."""
     try:
-        read, paths = from_llava(row, strict=False)
+        read, names = from_llava(row, strict=False)
     except InputError:
         return False
-    return paths == list(images) and [_plain(one) for one in read] == [_plain(one) for one in messages]
+    if len(names) != len(images) or [_plain(one) for one in read] != [_plain(one) for one in messages]:
+        return False
+    return all(meant_by(name, [image], other_endings=True) for name, image in zip(names, images, strict=True))
 
 
 def _plain(message: Message) -> tuple[str, list[tuple[str, str | None]]]:

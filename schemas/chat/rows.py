@@ -13,6 +13,7 @@ from schemas.chat.shapes import loose
 from schemas.chat.templates import Message
 from schemas.errors import InputError
 from schemas.jsonfile import json_values
+from schemas.picturefolder import PictureFolder
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,13 @@ def _dataset_row(values: dict[str, Any]) -> Row | InputError:
 
 
 def _llava_rows(path: Path, images: str | None, any_speaker: bool) -> Iterator[Row | InputError]:
+    folder = None if images is None else PictureFolder(images)
     for number, content in enumerate(json_values(path)):
         try:
             if isinstance(content, InputError):
                 raise InputError(f"row {number}: {content}")
             messages, paths = from_llava(content, f"row {number}", strict=False, any_speaker=any_speaker)
-            sizes = None if images is None else [_size(Path(images) / name) for name in paths]
+            sizes = None if folder is None else [_size(folder, name) for name in paths]
             yield Row(_key(content, number), messages, sizes, bool(paths), _warning(messages, paths))
         except InputError as error:
             yield error
@@ -104,10 +106,13 @@ def _warning(messages: list[Message], paths: list[str]) -> str | None:
     return loose(messages) or mismatch(messages, paths)
 
 
-def _size(path: Path) -> Size:
+def _size(folder: PictureFolder, name: str) -> Size:
     from schemas.pictures import PictureError, read
 
+    found = folder.find(name)
+    if found.problem:
+        raise InputError(f"{folder.path}: {found.problem}.")
     try:
-        return read(path.read_bytes()).size
+        return read(folder.content(found)).size
     except (OSError, PictureError) as error:
-        raise InputError(f"{path}: not a readable image ({error}).") from error
+        raise InputError(f"{found.path}: not a readable image ({error}).") from error

@@ -229,8 +229,10 @@ def test_a_filter_on_the_status_column_replaces_its_rule(folder):
 
 def test_filters_tell_the_first_column_that_refuses():
     assert refused_by({"a": 3, "b": None}, {"a": {"min": 1, "max": 3}, "b": [None]}) is None
-    assert refused_by({"a": 4, "b": 1}, {"b": [1], "a": {"max": 3}}) == "a"
-    assert refused_by({"a": None}, {"a": {"min": 0}}) == "a"
+    assert refused_by({"a": 4, "b": 1}, {"b": [1], "a": {"max": 3}}) == "a above 3"
+    assert refused_by({"a": 3.25}, {"a": {"min": 3.5, "max": 4}}) == "a below 3.5"
+    assert refused_by({"a": None}, {"a": {"min": 0}}) == refused_by({"a": float("nan")}, {"a": {}}) == "a missing"
+    assert refused_by({"a": 4}, {"a": [1, 2]}) == "a=4"
     with pytest.raises(InputError, match=r"'a' has 'red'"):
         refused_by({"a": "red"}, {"a": {"min": 0}})
 

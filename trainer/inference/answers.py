@@ -9,7 +9,9 @@ from typing import Any
 
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
+from schemas.picturefolder import PictureFolder
 from trainer.inference.answer import Answerer, Prompt, progress, question
+from trainer.inference.asked import picture_file
 from trainer.runfolder import weights_digest
 
 
@@ -32,7 +34,8 @@ def answer_file(
     """
     path = Path(questions)
     asked = read_questions(path)
-    prompts = [_prompt(row, number, path, images) for number, row in asked]
+    folder = PictureFolder(str(images or path.parent))
+    prompts = [_prompt(row, f"{path}, line {number}", folder) for number, row in asked]
     answerer = Answerer(checkpoint, template)
     weights = weights_digest(answerer.folder.path)
     mark = fingerprint(weights, answerer.template.name, [row for _, row in asked], str(images), max_tokens)
@@ -71,14 +74,10 @@ def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def _prompt(row: dict[str, Any], number: int, path: Path, images: str | Path | None) -> Prompt:
-    where = f"{path}, line {number}"
+def _prompt(row: dict[str, Any], where: str, images: PictureFolder) -> Prompt:
     if not row.get("image"):
         return question(row["text"], name=where)
-    file = Path(images or path.parent) / str(row["image"])
-    if not file.is_file():
-        raise InputError(f"{where}: no such image file: {file}. Give the folder of the pictures with --images.")
-    return question(row["text"], (file,), where)
+    return question(row["text"], (picture_file(images, str(row["image"]), where),), where)
 
 
 def _whole_lines(draft: Path) -> int:

@@ -12,6 +12,7 @@ from schemas.chat.llava_json import from_llava
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.jsonfile import json_values
+from schemas.picturefolder import PictureFolder
 
 PARTS = (("user", "text"), ("assistant", "answer"))
 """Who says what in a row with `text` and `answer`."""
@@ -38,7 +39,7 @@ def questions_of(path: str | Path, images: str | Path | None = None) -> Iterator
     """
     path = Path(path)
     if path.suffix in (".json", ".jsonl"):
-        yield from _of_file(path, Path(images or path.parent))
+        yield from _of_file(path, PictureFolder(str(images or path.parent)))
     else:
         yield from _of_dataset(path)
 
@@ -55,7 +56,7 @@ def _of_dataset(path: Path) -> Iterator[Asked]:
             yield from _turns(row["messages"], image, row["kind"] or "all")
 
 
-def _of_file(path: Path, images: Path) -> Iterator[Asked]:
+def _of_file(path: Path, images: PictureFolder) -> Iterator[Asked]:
     for where, row in _rows(path):
         kind = str(row.get("kind") or row.get("category") or "all")
         if "conversations" in row:
@@ -67,7 +68,7 @@ def _of_file(path: Path, images: Path) -> Iterator[Asked]:
             raise InputError(f"{where}: found keys {sorted(row)}; expected `conversations`, or `text` and `answer`.")
         if len(names) > 1:
             raise InputError(f"{where}: {_MANY.format(len(names))}")
-        yield from _turns(messages, _file(images / names[0], where) if names else None, kind)
+        yield from _turns(messages, picture_file(images, names[0], where) if names else None, kind)
 
 
 def _turns(messages: list[dict[str, Any]], image: Path | bytes | None, kind: str) -> Iterator[Asked]:
@@ -89,7 +90,12 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}, question {number}", row
 
 
-def _file(path: Path, where: str) -> Path:
-    if not path.is_file():
-        raise InputError(f"{where}: no such image file: {path}. Give the folder of the pictures with --images.")
-    return path
+def picture_file(images: PictureFolder, name: str, where: str) -> Path:
+    """The file of a question's picture; raises InputError, starting with `where`, when there is none."""
+    found = images.find(name)
+    if found.problem:
+        raise InputError(
+            f"{where}: no such image file in {images.path}: {found.problem}. Give the folder of the pictures with "
+            "--images."
+        )
+    return Path(found.path)

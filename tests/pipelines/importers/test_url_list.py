@@ -180,10 +180,10 @@ def test_cutting_keeps_every_row_once_and_the_known_cuts(count, known, rows):
     assert all(0 < len(group) <= rows for group in groups[len(sizes) :])
 
 
-def test_further_columns_are_kept_as_text(tmp_path):
+def test_further_columns_are_kept(tmp_path):
     path = write(tmp_path, "u.jsonl", [{"url": "http://a/1", "md5": "00ff", "score": 0.5}, {"url": "http://a/2"}])
     made = importer(path, extra={"md5_of_list": "md5", "score": "score"})
-    assert [(row["md5_of_list"], row["score"]) for row in all_rows(made)] == [("00ff", "0.5"), (None, None)]
+    assert [(row["md5_of_list"], row["score"]) for row in all_rows(made)] == [("00ff", 0.5), (None, None)]
     assert "extra" not in importer(path).config.identity()
     with pytest.raises(InputError, match=r"no column 'md', which is to become 'md5_of_list'. Columns found: url, md5"):
         importer(path, extra={"md5_of_list": "md"}).slices()
