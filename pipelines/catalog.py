@@ -49,8 +49,14 @@ IMPORTERS = {
     "url_list": Entry("pipelines.importers.url_list:UrlList", "txt, csv, tsv, json, jsonl or parquet with URLs"),
     "llava_json": Entry("pipelines.importers.llava_json:LlavaJson", "LLaVA's JSON lists of conversations"),
     "image_folder": Entry("pipelines.importers.image_folder:ImageFolder", "a folder of pictures"),
-    "huggingface": Entry("pipelines.importers.huggingface:HuggingFace", "a saved Hugging Face dataset"),
-    "webdataset": Entry("pipelines.importers.webdataset:WebDataset", "webdataset tar files"),
+    "huggingface": Entry("pipelines.importers.huggingface:HuggingFace", "pictures in parquet and arrow files"),
+    "huggingface_chat": Entry(
+        "pipelines.importers.huggingface_chat:HuggingFaceChat", "conversations in parquet and arrow files"
+    ),
+    "webdataset": Entry("pipelines.importers.webdataset:WebDataset", "pictures in webdataset tar files"),
+    "webdataset_chat": Entry(
+        "pipelines.importers.webdataset_chat:WebDatasetChat", "conversations in webdataset tar files"
+    ),
     "img2dataset": Entry("pipelines.importers.img2dataset:Img2dataset", "img2dataset's output as it is"),
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
     "vqav2": Entry(f"{_FAMILIES}.vqav2:Vqav2", "VQAv2: v2_OpenEnded_mscoco_*_questions.json"),
