@@ -44,6 +44,7 @@ STEPS = {
     "judge": Entry("pipelines.judge:Judge", "Have an LLM score the conversations of DATASET from 1 to 5."),
 }
 
+_FAMILIES = "pipelines.importers.families"
 IMPORTERS = {
     "url_list": Entry("pipelines.importers.url_list:UrlList", "txt, csv, tsv, json, jsonl or parquet with URLs"),
     "llava_json": Entry("pipelines.importers.llava_json:LlavaJson", "LLaVA's JSON lists of conversations"),
@@ -52,6 +53,8 @@ IMPORTERS = {
     "webdataset": Entry("pipelines.importers.webdataset:WebDataset", "webdataset tar files"),
     "img2dataset": Entry("pipelines.importers.img2dataset:Img2dataset", "img2dataset's output as it is"),
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
+    "vqav2": Entry(f"{_FAMILIES}.vqav2:Vqav2", "VQAv2: v2_OpenEnded_mscoco_*_questions.json and annotations"),
+    "okvqa": Entry(f"{_FAMILIES}.okvqa:Okvqa", "OK-VQA: OpenEnded_mscoco_*_questions.json and annotations"),
 }
 
 COMMANDS = frozenset(

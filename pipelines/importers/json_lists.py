@@ -151,6 +151,26 @@ def span_values(file: BinaryIO, path: str, offset: int, line: int) -> Iterator[R
             text.take(",", "between two values")
 
 
+def object_values(file: BinaryIO, path: str) -> Iterator[tuple[str, Raw]]:
+    """The members of the object that the file holds, one at a time; raises InputError as `list_values` does."""
+    text = JsonText(file, path)
+    text.take("{", "first")
+    for name in _members(text):
+        yield name, text.value()
+    text.end("the object")
+
+
+def member_value(file: BinaryIO, path: str, name: str) -> Any:
+    """The value of one member of the object that the file holds, None without it. What follows it is not read."""
+    text = JsonText(file, path)
+    text.take("{", "first")
+    for found in _members(text):
+        if found == name:
+            return text.value().value
+        _skip(text)
+    return None
+
+
 @dataclass(frozen=True)
 class Member:
     """A member of an object: `list`, `dict` or another type's name, how many items, and the first one's type."""
