@@ -55,6 +55,9 @@ IMPORTERS = {
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
     "vqav2": Entry(f"{_FAMILIES}.vqav2:Vqav2", "VQAv2: v2_OpenEnded_mscoco_*_questions.json and annotations"),
     "okvqa": Entry(f"{_FAMILIES}.okvqa:Okvqa", "OK-VQA: OpenEnded_mscoco_*_questions.json and annotations"),
+    "refcoco": Entry(f"{_FAMILIES}.refcoco:Refcoco", "RefCOCO's regions: refs(unc).p, instances.json beside it"),
+    "refcoco_plus": Entry(f"{_FAMILIES}.refcoco:RefcocoPlus", "RefCOCO+'s regions: refs(unc).p, instances.json"),
+    "refcocog": Entry(f"{_FAMILIES}.refcoco:Refcocog", "RefCOCOg's regions: refs(umd).p, instances.json beside it"),
 }
 
 COMMANDS = frozenset(
