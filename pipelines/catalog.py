@@ -58,6 +58,8 @@ IMPORTERS = {
     "refcoco": Entry(f"{_FAMILIES}.refcoco:Refcoco", "RefCOCO's regions: refs(unc).p, instances.json beside it"),
     "refcoco_plus": Entry(f"{_FAMILIES}.refcoco:RefcocoPlus", "RefCOCO+'s regions: refs(unc).p, instances.json"),
     "refcocog": Entry(f"{_FAMILIES}.refcoco:Refcocog", "RefCOCOg's regions: refs(umd).p, instances.json beside it"),
+    "vg_regions": Entry(f"{_FAMILIES}.visual_genome:VgRegions", "Visual Genome's regions: region_descriptions.json"),
+    "vg_qa": Entry(f"{_FAMILIES}.visual_genome:VgQa", "Visual Genome's questions: question_answers.json"),
 }
 
 COMMANDS = frozenset(
