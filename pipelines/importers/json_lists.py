@@ -142,17 +142,19 @@ def list_values(file: BinaryIO, path: str, member: str | None = None) -> Iterato
         raise InputError(f"{path}: there is no member {member!r}. Members found: {', '.join(names) or 'none'}.")
 
 
-def lists_of(file: BinaryIO, path: str, members: Collection[str]) -> Iterator[tuple[str, Raw]]:
+def lists_of(
+    file: BinaryIO, path: str, members: Collection[str], optional: Collection[str] = ()
+) -> Iterator[tuple[str, Raw]]:
     """The values of several lists of the object that the file holds, each with its list's name, in one pass.
 
-    Raises InputError as `list_values` does, at the end of the file for a list that it lacks.
+    Raises InputError as `list_values` does, at the end of the file for one of `members` that it lacks.
     """
     text = JsonText(file, path)
     text.take("{", "first")
     names: list[str] = []
     for name in _members(text):
         names.append(name)
-        if name not in members:
+        if name not in members and name not in optional:
             _skip(text)
         elif text.next == "[":
             yield from ((name, raw) for raw in _values(text))

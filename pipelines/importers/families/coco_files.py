@@ -12,16 +12,14 @@ from pipelines.importers.families.reading import Record, record_of
 from pipelines.importers.json_lists import lists_of
 from pipelines.importers.streams import open_text
 
-MEMBERS = ("images", "annotations", "categories")
 
-
-def coco_records(path: str, members: Collection[str] = MEMBERS) -> Iterator[tuple[str, Record]]:
-    """The records of `members` as they come in the file, each with its member's name.
+def coco_records(path: str, members: Collection[str], optional: Collection[str] = ()) -> Iterator[tuple[str, Record]]:
+    """The records of `members` and of `optional` as they come in the file, each with its member's name.
 
     Raises InputError for a file that is not such an object, and for one that lacks one of `members`.
     """
     with open_text(path) as file:
-        for name, raw in lists_of(file, path, members):
+        for name, raw in lists_of(file, path, members, optional):
             yield name, record_of(raw.value, path, raw.line)
 
 
