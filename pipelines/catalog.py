@@ -59,6 +59,7 @@ IMPORTERS = {
     "refcoco_plus": Entry(f"{_FAMILIES}.refcoco:RefcocoPlus", "RefCOCO+'s regions: refs(unc).p, instances.json"),
     "refcocog": Entry(f"{_FAMILIES}.refcoco:Refcocog", "RefCOCOg's regions: refs(umd).p, instances.json beside it"),
     "vg_regions": Entry(f"{_FAMILIES}.visual_genome:VgRegions", "Visual Genome's regions: region_descriptions.json"),
+    "sharegpt": Entry(f"{_FAMILIES}.sharegpt:ShareGpt", "ShareGPT's conversations, filtered as Vicuna does"),
     "coco": Entry(f"{_FAMILIES}.coco:Coco", "COCO's pictures: captions_*.json, boxes of instances_*.json"),
     "vg_qa": Entry(f"{_FAMILIES}.visual_genome:VgQa", "Visual Genome's questions: question_answers.json"),
 }
