@@ -67,8 +67,8 @@ class Family(Importer[F]):
     statuses = FamilyStatus
     leaves_out = frozenset(FamilyStatus) - {FamilyStatus.ok}
     kind: ClassVar[str] = "vqa"
-    several: ClassVar[bool] = False
-    """Whether a picture may have more than one row: then a row's number is the last part of its key."""
+    has_text: ClassVar[bool] = True
+    """Whether the official file says what is asked, as files of captions do not."""
     image_first: ClassVar[bool] = True
     """Whether the picture stands before the first question, or behind it."""
 
@@ -91,9 +91,18 @@ class Family(Importer[F]):
     def places(self, picture: str) -> list[str]:
         """Where a picture may be, below the image folder or a folder in it; the first is its path in LLaVA's layout."""
 
+    @property
+    def several(self) -> bool:
+        """Whether a picture may have more than one row: then a row's number is the last part of its key."""
+        return False
+
     def group(self, question: Question) -> str:
         """What a row's key says behind the set's name; questions with the same one share a row."""
-        return (question.picture or question.id).rpartition(".")[0] or question.picture or question.id
+        return stem(question.picture) if question.picture else question.id
+
+    def shown(self, question: Question) -> str | None:
+        """The picture that is shown; None for a question without one."""
+        return question.picture
 
     def conversations(self, group: str, turns: list[list[Turn]]) -> list[list[Turn]]:
         """The rows of a picture, from the turns of its questions: row n has the n-th turn of each question."""
@@ -139,27 +148,22 @@ class Family(Importer[F]):
         for question in self.questions():
             group = self.group(question)
             if group not in groups:
-                groups[group] = bytearray(f"{encode(question.picture)}\n".encode())
+                groups[group] = bytearray(f"{encode(self.shown(question))}\n".encode())
             groups[group] += f"{encode(self._gathered(question))}\n".encode()
         return groups
 
     def _gathered(self, question: Question) -> Gathered:
         try:
-            self._check_text(question.text)
+            if self.has_text:
+                _check_text(question.text)
             turns = self.turns(question)
         except Unusable as problem:
             self.tally.left_out(problem.status, question.id)
             return Gathered(question.id, [], problem.status, problem.reason)
         if self.config.capitalize:
             turns = [(asked, answer[:1].upper() + answer[1:]) for asked, answer in turns]
-        self.tally.used(turns)
+        self.tally.read(turns)
         return Gathered(question.id, turns)
-
-    def _check_text(self, text: str) -> None:
-        if not text.strip():
-            raise Unusable(FamilyStatus.bad_question, "its text is empty")
-        if "<" in text and (found := next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in text), None)):
-            raise Unusable(FamilyStatus.bad_question, f"{found} stands in its text")
 
     def _of_group(
         self, group: str, picture: str | None, gathered: list[Gathered], folder: PictureFolder | None
@@ -177,7 +181,7 @@ class Family(Importer[F]):
             if missing and status == FamilyStatus.ok:
                 status, detail = FamilyStatus.no_image.value, missing
         for number, turns in enumerate(rows):
-            self.tally.rows += 1
+            self.tally.wrote(turns)
             yield json.dumps([group, number, key, status, detail, self._asked(turns, group)])
 
     def _asked(self, turns: list[Turn], group: str) -> list[Turn]:
@@ -209,6 +213,19 @@ class Family(Importer[F]):
                 f"{self.config.images}: not one of the {self.tally.pictures} pictures that {self.config.path} names is "
                 "here. Check `images`: it is the folder that `import image_folder` takes. Nothing was written."
             )
+
+
+def stem(picture: str) -> str:
+    """The name of a picture's file without folder and ending."""
+    file = picture.rpartition("/")[2]
+    return file.rpartition(".")[0] or file
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise Unusable(FamilyStatus.bad_question, "its text is empty")
+    if "<" in text and (found := next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in text), None)):
+        raise Unusable(FamilyStatus.bad_question, f"{found} stands in its text")
 
 
 def _left_out(problems: Sequence[Gathered], questions: int) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.importers.families.coco_files import coco_records, picture_of
+from pipelines.importers.families.notes import counted
 from pipelines.importers.families.question import Unusable
 from pipelines.importers.families.reading import Record
 from pipelines.importers.families.regions import box_in
@@ -39,7 +40,7 @@ class CocoIndex:
         self._said: dict[int, bytearray] = {}
         self._categories: dict[int, str] = {}
         self._licenses: dict[int, str] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
 
     def read(self, path: str, lists: bool) -> None:
         """Take in a file's captions and boxes; `lists`: and its pictures, which become rows.
@@ -63,7 +64,7 @@ class CocoIndex:
                 f"{path}: its {strangers} annotations are about none of the {len(self._listed)} pictures. Give the "
                 "files of one split."
             )
-        self._counts["annotations are about pictures that are not listed"] += strangers
+        self._counts["annotation", "about pictures that are not listed"] += strangers
 
     def pictures(self) -> Iterator[Listed]:
         """Every picture, in the order of the files; each is forgotten as it is given."""
@@ -72,12 +73,12 @@ class CocoIndex:
             one = Listed(number, _place(name, url), url, self._licenses.get(license) or None)
             for line in self._said.pop(number, b"").decode().split("\n")[:-1]:
                 self._add(one, json.loads(line), width, height)
-            self._counts["pictures have no caption"] += not one.captions
+            self._counts["picture", "without a caption"] += not one.captions
             yield one
 
     def notes(self) -> list[str]:
         """What a user should know about the files as a whole."""
-        return [f"{count} {what}." for what, count in self._counts.items() if count]
+        return [f"{counted(count, what)} {why}." for (what, why), count in self._counts.items() if count]
 
     def _list(self, record: Record) -> None:
         picture, number = picture_of(record), record.number("id")
@@ -117,7 +118,7 @@ class CocoIndex:
             return
         category, crowd = rest
         if crowd and not self.crowd:
-            self._counts["boxes around crowds are left out"] += 1
+            self._counts["crowd", "whose box is left out"] += 1
             return
         try:
             box = box_in(value if isinstance(value, list) else [], width, height)

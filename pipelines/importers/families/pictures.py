@@ -43,19 +43,23 @@ class PictureFolder:
             raise InputError(f"{path}: no pictures here (files ending in {', '.join(ENDINGS)}). Check `images`.")
 
     def find(self, places: Sequence[str]) -> Found:
-        """The first of `places` (paths below any folder of this one) that exists.
+        """The first of `places` that exists: paths below any folder of this one, or, with a slash in front, below it.
 
         Where several files fit one place, the one nearest to the top is taken, then the first by name; `several`
         counts them. A picture that is nowhere, or empty, has a problem, and the key of its first place.
         """
         for place in places:
-            fits = [one for one in self._places.get(place.rpartition("/")[2], ()) if f"/{one}".endswith(f"/{place}")]
+            fits = [one for one in self._places.get(place.rpartition("/")[2], ()) if _fits(one, place)]
             if fits:
                 self.several += len(fits) > 1
                 found = min(fits, key=lambda one: (one.count("/"), one))
                 return Found(found, f"{found} is an empty file" if found in self._empty else None)
         names = sorted({place.rpartition("/")[2] for place in places})
         return Found(places[0], f"{' or '.join(names)} is not in the image folder")
+
+
+def _fits(path: str, place: str) -> bool:
+    return path == place[1:] if place.startswith("/") else path == place or path.endswith(f"/{place}")
 
 
 def coco_places(name: str) -> list[str]:

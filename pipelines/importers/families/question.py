@@ -15,6 +15,7 @@ class FamilyStatus(StrEnum):
     no_image = "no_image"  # the picture is not in the image folder, or an empty file
     no_answer = "no_answer"  # no question of the row has one: a test split, or an id that the answers lack
     bad_question = "bad_question"  # no text, a placeholder of a picture in it, an answer that is not among the choices
+    not_shown = "not_shown"  # it asks about something that the published picture does not show (AI2D's letters)
 
 
 class Answer(NamedTuple):

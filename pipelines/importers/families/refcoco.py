@@ -15,7 +15,7 @@ from pydantic import Field
 from pipelines.engine.step import Runtime
 from pipelines.importers.families.base import Family, Turn
 from pipelines.importers.families.coco_files import Picture, coco_records, picture_of
-from pipelines.importers.families.notes import Tally
+from pipelines.importers.families.notes import Tally, counted
 from pipelines.importers.families.pictures import coco_places
 from pipelines.importers.families.plain_pickle import load_plain
 from pipelines.importers.families.question import Question
@@ -54,7 +54,6 @@ class Refcoco(Family[RefcocoConfig]):
     Config = RefcocoConfig
     located_by = ("path", "instances", "split")
     kind = "region"
-    several = True
 
     def questions(self) -> Iterator[Question]:
         yield from self._chosen(read(self.config.path, self.config.instances, self.config.split, self.tally))
@@ -65,6 +64,10 @@ class Refcoco(Family[RefcocoConfig]):
     def conversations(self, group: str, turns: list[list[Turn]]) -> list[list[Turn]]:
         every, most = list(chain.from_iterable(turns)), self.config.turns
         return [every[start : start + most] for start in range(0, len(every), most)]
+
+    @property
+    def several(self) -> bool:
+        return True
 
     def places(self, picture: str) -> list[str]:
         return coco_places(picture)
@@ -86,7 +89,7 @@ class Refcoco(Family[RefcocoConfig]):
                 phrases = []
             if question is not None:
                 phrases.append(question)
-        self.tally.extra.append(f"{left} further phrases of the same regions are left out (phrases: all takes them).")
+        self.tally.extra.append(f"{counted(left, 'further phrase')} of the same regions left out (`phrases`).")
 
     def _place(self, phrases: list[Question]) -> int:
         if self.config.phrases == "first":
@@ -194,7 +197,7 @@ def _of_split(path: str, split: str, tally: Tally | None) -> list[Ref]:
         raise InputError(f"{path}: no ref of the split {split!r}. Splits found: {known}.")
     if tally is not None and (others := {name: count for name, count in splits.items() if name != split}):
         named = ", ".join(f"{name} ({count})" for name, count in others.items())
-        tally.extra.append(f"refs of other splits are left out: {named}.")
+        tally.extra.append(f"refs of other splits left out: {named}.")
     return refs
 
 

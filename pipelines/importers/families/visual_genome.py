@@ -16,6 +16,7 @@ from pydantic import Field
 from pipelines.engine.step import Runtime
 from pipelines.importers.families.base import Family, FamilyConfig, Gathered, Turn
 from pipelines.importers.families.coco_files import Picture
+from pipelines.importers.families.notes import counted
 from pipelines.importers.families.pictures import PictureFolder
 from pipelines.importers.families.question import FamilyStatus, Question, Unusable
 from pipelines.importers.families.reading import Record, listed
@@ -92,7 +93,7 @@ class VisualGenome(Family[G]):
             name = entry.picture.name if entry.picture else None
             yield from self._of_group(str(entry.id), name, gathered, folder)
         if passed:
-            self.tally.extra.append(f"{passed} further {self.member} of the same pictures were not drawn (`most`).")
+            self.tally.extra.append(f"{counted(passed, 'further annotation')} of the same pictures not drawn (`most`).")
 
     def _drawn(self, entry: Entry) -> list[Gathered]:
         """The first `most` usable annotations in the order of their hashes, and the unusable ones met on the way."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pipelines.engine.step import Runtime
 from pipelines.importers.families.base import Family, FamilyConfig, Turn
-from pipelines.importers.families.notes import Tally
+from pipelines.importers.families.notes import Tally, counted
 from pipelines.importers.families.pictures import coco_places
 from pipelines.importers.families.question import Answer, FamilyStatus, Question, Unusable
 from pipelines.importers.families.reading import ById, Paths, Record, by_id, head, listed
@@ -103,7 +103,7 @@ def read(path: Paths, annotations: Paths | None = None, tally: Tally | None = No
         yield _question(record, subtypes[record.path], answers.pop(record.id("question_id")) or {})
     left = answers.left()
     if left and tally is not None:
-        tally.extra.append(f"{len(left)} answers belong to no question (first: {left[0]}).")
+        tally.extra.append(f"{counted(len(left), 'answer')} without a question (first: {left[0]}).")
 
 
 def _question(record: Record, subtype: str, annotation: dict[str, Any]) -> Question:

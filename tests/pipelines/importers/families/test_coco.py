@@ -67,7 +67,7 @@ def test_captions_and_boxes_of_a_picture(tmp_path):
     assert [round(box[side], 6) for side in ("x0", "y0", "x1", "y1")] == [0.1, 0.1, 0.6, 0.605]
     assert (first["license"], first["source"], first["import_status"]) == (BY, "coco", "ok")
     assert (second["captions"], second["boxes"], second["license"]) == (["A giraffe."], None, None)
-    assert made.notes() == ["1 boxes around crowds are left out."]
+    assert made.notes() == ["1 crowd whose box is left out."]
 
 
 def test_crowds_may_be_kept(tmp_path):
@@ -108,8 +108,8 @@ def test_what_cannot_be_used_is_named(tmp_path):
     )
     assert (third["key"], third["import_status"]) == ("x.jpg", "no_url")
     assert made.notes() == [
-        "1 annotations are about pictures that are not listed.",
-        "1 pictures have no caption.",
+        "1 annotation about pictures that are not listed.",
+        "1 picture without a caption.",
     ]
 
 
@@ -148,4 +148,4 @@ def test_a_file_without_captions_gives_its_pictures(tmp_path):
     path = written(tmp_path, "image_info_test2017.json", {"info": {}, "images": PICTURES, "categories": CATEGORIES})
     made = Coco(CocoConfig(path=path))
     assert [row["captions"] for row in imported(made)] == [None, None]
-    assert made.notes() == ["2 pictures have no caption."]
+    assert made.notes() == ["2 pictures without a caption."]

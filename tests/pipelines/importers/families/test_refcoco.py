@@ -105,9 +105,7 @@ def test_phrases_of_a_region(tmp_path, phrases, turns):
     if phrases == "first":
         assert answers[0] == "A."
     left = [note for note in made.notes() if "further phrases" in note]
-    assert left == (
-        [] if phrases == "all" else ["2 further phrases of the same regions are left out (phrases: all takes them)."]
-    )
+    assert left == ([] if phrases == "all" else ["2 further phrases of the same regions left out (`phrases`)."])
 
 
 def test_what_has_no_box_or_no_words_is_named_and_counted(tmp_path):
@@ -135,7 +133,7 @@ def test_what_has_no_box_or_no_words_is_named_and_counted(tmp_path):
     )
     assert (third["status"], third["image_keys"]) == ("bad_question", [])
     assert "instances.json has no picture 11 (50)" in third["detail"]
-    assert made.notes() == ["8 questions became 1 turns in 3 rows; 7 bad_question (first: 11)."]
+    assert made.notes() == ["8 questions became 1 turn in 3 rows; 7 bad_question (first: 11)."]
 
 
 def test_the_three_sets_differ_in_keys_and_source(tmp_path):
@@ -147,7 +145,7 @@ def test_splits(tmp_path):
     made = refcoco(tmp_path, split="val", direction="describe")
     (row,) = imported(made)
     assert talk(row)[1] == "Lady."
-    assert "refs of other splits are left out: train (2)." in made.notes()
+    assert "refs of other splits left out: train (2)." in made.notes()
     with pytest.raises(InputError, match=r"no ref of the split 'trian'. Splits found: train \(2\), val \(1\)"):
         refcoco(tmp_path, split="trian").slices()
 

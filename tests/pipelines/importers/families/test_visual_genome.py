@@ -53,7 +53,7 @@ def test_ten_are_drawn_by_key_and_seed_and_keep_their_order(tmp_path):
     (row,) = imported(made)
     answers = talk(row)[1::2]
     assert (len(answers), answers) == (10, sorted(answers))
-    assert made.notes()[-1] == "20 further regions of the same pictures were not drawn (`most`)."
+    assert made.notes()[-1] == "20 further annotations of the same pictures not drawn (`most`)."
     assert talk(imported(regions(tmp_path, entries, direction="describe", seed=1))[0])[1::2] != answers
     assert len(talk(imported(regions(tmp_path, entries, most=100))[0])) == 60
     # Further regions displace some of those drawn, and change nothing else.
@@ -69,7 +69,7 @@ def test_unusable_regions_take_no_place_among_the_ten(tmp_path):
     assert (row["status"], len(row["messages"])) == ("ok", 20)
     assert "has no area in a picture of 800 x 600" in row["detail"]
     (counted,) = [note for note in made.notes() if "became" in note]
-    assert "became 10 turns in 1 rows" in counted
+    assert "became 10 turns in 1 row" in counted
 
 
 def test_pictures_without_annotations_and_unknown_ones_keep_their_row(tmp_path):

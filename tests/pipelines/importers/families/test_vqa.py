@@ -87,8 +87,8 @@ def test_questions_without_answer_are_named_and_counted(tmp_path):
     assert first["detail"] == "1 of 2 questions left out: no answer (262144000)"
     assert (second["status"], second["messages"]) == ("no_answer", None)
     assert made.notes() == [
-        "3 questions became 1 turns in 2 rows; 2 no_answer (first: 262144000).",
-        "1 answers belong to no question (first: 7000).",
+        "3 questions became 1 turn in 2 rows; 2 no_answer (first: 262144000).",
+        "1 answer without a question (first: 7000).",
     ]
 
 
