@@ -210,8 +210,8 @@ def _ref(found: Any, where: str) -> Ref:
         if not isinstance(sentence, dict):
             raise InputError(f"{where}: a sentence is {type(sentence).__name__}, expected a dict. Get the file again.")
         phrases.append((_field(sentence, "sent_id", (int,), where), _field(sentence, "sent", (str, bytes), where)))
-    ids = (_field(found, name, (int,), where) for name in ("ref_id", "ann_id", "image_id"))
-    return Ref(*ids, _field(found, "split", (str,), where), tuple(phrases))
+    ref_id, ann_id, image_id = (_field(found, name, (int,), where) for name in ("ref_id", "ann_id", "image_id"))
+    return Ref(ref_id, ann_id, image_id, _field(found, "split", (str,), where), tuple(phrases))
 
 
 def _field(values: dict[str, Any], name: str, kinds: tuple[type, ...], where: str) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.importers.families import plain_pickle
+from pipelines.importers.families import pickle_machine
 from pipelines.importers.families.plain_pickle import load_plain
 from schemas.errors import InputError
 
@@ -202,7 +202,7 @@ def test_changed_bytes_are_read_or_refused(tmp_path_factory, protocol, changes):
     ],
 )
 def test_memory_is_bounded(load, content, monkeypatch):
-    monkeypatch.setattr(plain_pickle, "BUDGET", 4 << 20)
+    monkeypatch.setattr(pickle_machine, "BUDGET", 4 << 20)
     tracemalloc.start()
     with pytest.raises(InputError, match="take more than 4 MB of memory"):
         load(content)
