@@ -71,6 +71,13 @@ IMPORTERS = {
     "infographicvqa": Entry(f"{_FAMILIES}.infographicvqa:Infographicvqa", "InfographicVQA: infographicVQA_*_v1.0.json"),
     "chartqa": Entry(f"{_FAMILIES}.chartqa:Chartqa", "ChartQA: *_human.json and *_augmented.json"),
     "ai2d": Entry(f"{_FAMILIES}.ai2d:Ai2d", "AI2D: the folder questions and ai2d_test_ids.csv"),
+    "refcoco": Entry(f"{_FAMILIES}.refcoco:Refcoco", "RefCOCO: refs(unc).p, instances.json beside it"),
+    "refcoco_plus": Entry(f"{_FAMILIES}.refcoco:RefcocoPlus", "RefCOCO+: refs(unc).p, instances.json beside it"),
+    "refcocog": Entry(f"{_FAMILIES}.refcoco:Refcocog", "RefCOCOg: refs(umd).p, instances.json beside it"),
+    "vg_regions": Entry(f"{_FAMILIES}.visual_genome:VgRegions", "Visual Genome: region_descriptions.json"),
+    "vg_qa": Entry(f"{_FAMILIES}.visual_genome:VgQa", "Visual Genome: question_answers.json"),
+    "coco": Entry(f"{_FAMILIES}.coco:Coco", "COCO's pictures: captions_*.json, boxes of instances_*.json"),
+    "sharegpt": Entry(f"{_FAMILIES}.sharegpt:ShareGpt", "ShareGPT's conversations, filtered as Vicuna does"),
 }
 
 COMMANDS = frozenset(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -140,6 +140,29 @@ def list_values(file: BinaryIO, path: str, member: str | None = None) -> Iterato
     text.end("the object")
     if member not in names:
         raise InputError(f"{path}: there is no member {member!r}. Members found: {', '.join(names) or 'none'}.")
+
+
+def lists_of(
+    file: BinaryIO, path: str, members: Collection[str], optional: Collection[str] = ()
+) -> Iterator[tuple[str, Raw]]:
+    """The values of several lists of the object that the file holds, each with its list's name, in one pass.
+
+    Raises InputError as `list_values` does, at the end of the file for one of `members` that it lacks.
+    """
+    text = JsonText(file, path)
+    text.take("{", "first")
+    names: list[str] = []
+    for name in _members(text):
+        names.append(name)
+        if name not in members and name not in optional:
+            _skip(text)
+        elif text.next == "[":
+            yield from ((name, raw) for raw in _values(text))
+        else:
+            raise text.error(f"{name!r} is to be a list of rows, found {text._found()}")
+    text.end("the object")
+    if missing := [name for name in members if name not in names]:
+        raise InputError(f"{path}: there is no list {missing[0]!r}. Members found: {', '.join(names) or 'none'}.")
 
 
 def span_values(file: BinaryIO, path: str, offset: int, line: int) -> Iterator[Raw]:

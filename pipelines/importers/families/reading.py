@@ -75,7 +75,7 @@ def listed(paths: Paths, member: str | None = None) -> Iterator[Record]:
     for path in expand(paths if isinstance(paths, str) else list(paths)):
         with open_text(path) as file:
             for raw in list_values(file, path, member):
-                yield _record(raw.value, path, raw.line)
+                yield record_of(raw.value, path, raw.line)
 
 
 def named(paths: Paths) -> Iterator[Record]:
@@ -83,7 +83,7 @@ def named(paths: Paths) -> Iterator[Record]:
     for path in expand(paths if isinstance(paths, str) else list(paths)):
         with open_text(path) as file:
             for name, raw in object_values(file, path):
-                yield _record(raw.value, path, raw.line, name)
+                yield record_of(raw.value, path, raw.line, name)
 
 
 def head(path: str, member: str) -> Any:
@@ -131,7 +131,8 @@ def by_id(records: Iterable[Record], field: str, value: Callable[[Record], V], s
     return ById(((one.id(field), value(one)) for one in records), source)
 
 
-def _record(value: Any, path: str, line: int, name: str = "") -> Record:
+def record_of(value: Any, path: str, line: int, name: str = "") -> Record:
+    """One record; raises InputError for another value than an object."""
     if not isinstance(value, dict):
         found = "null" if value is None else f"{type(value).__name__} {value!r:.40}"
         raise InputError(f"{path}:{line}: expected a JSON object, found {found}. Give the official file.")
