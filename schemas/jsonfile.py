@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from itertools import chain
@@ -9,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import InputError
+from schemas.streams import open_text, plain_suffix
 
 
 def json_values(path: Path) -> Iterator[Any]:
     """Values of a JSON list or of JSON lines, regardless of the suffix: writers confuse the two.
 
-    Lines are read one by one; a bad line becomes an InputError among the values. Raises InputError for a file that is
-    empty, not UTF-8 text, or not JSON at all.
+    The file may be compressed (schemas/streams.py). Lines are read one by one; a bad line becomes an InputError among
+    the values. Raises InputError for a file that is empty, cut, not Unicode text, or not JSON at all.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_text(str(path)) as content, io.TextIOWrapper(content, encoding="utf-8") as file:
             first = next((line for line in file if line.strip()), "")
             if _is_object(first):
                 yield from _json_lines(chain([first], file))
@@ -31,7 +33,7 @@ def json_values(path: Path) -> Iterator[Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if path.suffix == ".json" or text.lstrip()[0] == "[":
+        if plain_suffix(path.name) == ".json" or text.lstrip()[0] == "[":
             raise InputError(f"{path}: not valid JSON ({error}).") from error
         yield from _json_lines(iter(text.split("\n")))
         return

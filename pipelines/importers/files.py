@@ -9,9 +9,7 @@ import fsspec
 
 from schemas.config import nearest
 from schemas.errors import InputError, LavaBeamError
-
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
-"""Endings behind the one that names the format; whether a file is compressed is seen by its content."""
+from schemas.streams import plain_suffix
 
 
 def expand(paths: str | Sequence[str]) -> list[str]:
@@ -57,10 +55,7 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 
 def format_of(path: str, given: str | None, known: Sequence[str]) -> str:
     """`given`, or the format that the file's ending names; raises InputError when neither is in `known`."""
-    name = path.rsplit("/", 1)[-1].lower()
-    for ending in _COMPRESSED:
-        name = name.removesuffix(ending)
-    format = given or name.rpartition(".")[2].replace("ndjson", "jsonl")
+    format = given or plain_suffix(path).removeprefix(".").replace("ndjson", "jsonl")
     if format not in known:
         raise InputError(
             f"{path}: the format {format!r} is unknown. {nearest(format, list(known))} "

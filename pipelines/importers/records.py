@@ -1,7 +1,7 @@
 """Text sources as a stream of records with their byte ranges: txt, csv, tsv, json and jsonl.
 
 A file is read once to find where its slices begin; a worker then reads the bytes of its slice alone. Both use the
-same code: streams.py for bytes, delimited.py for lines and cells, json_lists.py for JSON lists.
+same code: schemas/streams.py for bytes, delimited.py for lines and cells, json_lists.py for JSON lists.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 from pipelines.importers import delimited, json_lists
 from pipelines.importers.delimited import Raw, decoded
-from pipelines.importers.streams import open_text, read_text
 from schemas.errors import InputError
+from schemas.streams import open_text, read_text
 
 TEXT_FORMATS = ("txt", "csv", "tsv", "json", "jsonl")
 SEPARATORS = {"csv": ",", "tsv": "\t"}

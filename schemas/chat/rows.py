@@ -14,6 +14,7 @@ from schemas.chat.templates import Message
 from schemas.errors import InputError
 from schemas.jsonfile import json_values
 from schemas.picturefolder import PictureFolder
+from schemas.streams import plain_suffix
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ def open_rows(
     rule: replaces the dataset's own, or LLaVA-1.5's. images: the folder with the pictures of LLaVA's rows, to read
     their sizes. any_speaker: see `from_llava`. Raises InputError for a file that cannot be read.
     """
-    if path.suffix in (".json", ".jsonl") and path.is_file():
+    if plain_suffix(path.name) in (".json", ".jsonl") and path.is_file():
         return rule or ImageRule(), _llava_rows(path, images, any_speaker)
     if path.is_dir():
         return _open_dataset(path, rule)
     found = "no such file" if not path.exists() else "unknown kind of file"
     raise InputError(
-        f"{path}: {found}; expected a .json or .jsonl file of LLaVA rows, or the folder of a samples dataset."
+        f"{path}: {found}; expected a .json or .jsonl file of LLaVA rows (also compressed, as .json.gz), or the folder "
+        "of a samples dataset."
     )
 
 
@@ -74,12 +76,15 @@ def _dataset_rows(dataset: Any) -> Iterator[Row | InputError]:
 
 def _dataset_row(values: dict[str, Any]) -> Row | InputError:
     messages, status = values["messages"], values.get("status") or "ok"
+    detail = f" ({values['detail']})" if values.get("detail") else ""
     if not messages:
-        detail = f" ({values['detail']})" if values.get("detail") else ""
         return InputError(f"row {values['key']!r}: no messages, status {status}{detail}.")
     sizes = list(zip(values["widths"], values["heights"], strict=True)) if "widths" in values else None
     shows = any(part["type"] == "image" for message in messages for part in message["content"])
-    return Row(values["key"], messages, sizes, shows, None if shows else loose(messages))
+    warning = None if shows else loose(messages)
+    if status != "ok":
+        warning = f"status {status}{detail}; no mix takes it"
+    return Row(values["key"], messages, sizes, shows, warning)
 
 
 def _llava_rows(path: Path, images: str | None, any_speaker: bool) -> Iterator[Row | InputError]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.picturefolder import PictureFolder
+from schemas.streams import open_text
 from trainer.inference.answer import Answerer, Prompt, progress, question
 from trainer.inference.asked import picture_file
 from trainer.runfolder import weights_digest
@@ -27,10 +29,11 @@ def answer_file(
 ) -> int:
     """Answer every question greedily, in batches; returns the number of answers.
 
-    questions: JSON lines with `question_id`, `text`, and for pictures `image`, a file in the folder `images`, as
-    LLaVA's model_vqa.py reads them. output: JSON lines with question_id, prompt, text, answer_id, model_id, metadata,
-    as it writes them. Answers are collected beside it in a .part file until they are complete; after a kill or an
-    error the same command continues from there. Raises InputError naming the line of a question that cannot be asked.
+    questions: JSON lines, compressed or not, with `question_id`, `text`, and for pictures `image`, a file in the
+    folder `images`, as LLaVA's model_vqa.py reads them. output: JSON lines with question_id, prompt, text, answer_id,
+    model_id, metadata, as it writes them. Answers are collected beside it in a .part file until they are complete;
+    after a kill or an error the same command continues from there. Raises InputError naming the line of a question
+    that cannot be asked.
     """
     path = Path(questions)
     asked = read_questions(path)
@@ -55,13 +58,12 @@ def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give a JSON lines file of questions.")
     rows = []
-    # Not splitlines: it also splits at characters that JSON allows inside a string.
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except ValueError as error:  # also of bytes that are no UTF-8
             raise InputError(f"{path}, line {number}: not valid JSON: {error}") from error
         missing = [key for key in ("question_id", "text") if not isinstance(row, dict) or key not in row]
         if missing:
@@ -72,6 +74,12 @@ def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
     if not rows:
         raise InputError(f"{path}: contains no questions.")
     return rows
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines that end with LF; a text that is split at them alone keeps what JSON allows inside a string."""
+    with open_text(str(path)) as file:
+        yield from file
 
 
 def _prompt(row: dict[str, Any], where: str, images: PictureFolder) -> Prompt:

@@ -13,6 +13,7 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.jsonfile import json_values
 from schemas.picturefolder import PictureFolder
+from schemas.streams import plain_suffix
 
 PARTS = (("user", "text"), ("assistant", "answer"))
 """Who says what in a row with `text` and `answer`."""
@@ -33,12 +34,13 @@ class Asked:
 def questions_of(path: str | Path, images: str | Path | None = None) -> Iterator[Asked]:
     """Every answered turn at `path` as a separate question.
 
-    path: a samples dataset; or a .json list or .jsonl file whose rows are LLaVA's (`id`, `image`, `conversations`, as
-    in its ScienceQA test file) or have `text` and `answer`. There `image` names a file in the folder `images` (default:
-    the folder of the questions), and results are split by `kind` or `category`. Raises InputError for anything else.
+    path: a samples dataset; or a .json list or .jsonl file, compressed or not, whose rows are LLaVA's (`id`, `image`,
+    `conversations`, as in its ScienceQA test file) or have `text` and `answer`. There `image` names a file in the
+    folder `images` (default: the folder of the questions), and results are split by `kind` or `category`. Raises
+    InputError for anything else.
     """
     path = Path(path)
-    if path.suffix in (".json", ".jsonl"):
+    if plain_suffix(path.name) in (".json", ".jsonl"):
         yield from _of_file(path, PictureFolder(str(images or path.parent)))
     else:
         yield from _of_dataset(path)

@@ -1,6 +1,9 @@
 """`lavabeam tokens`: rows of any origin, shown as the model gets them."""
 
+import bz2
+import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -135,20 +138,57 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, folder: Path) -> No
     (tmp_path / "rows.json").write_text('{"a": 1}')
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "none.json").write_text("[]")
-    (tmp_path / "wide.json").write_text(json.dumps([TEXT]), encoding="utf-16")
+    (tmp_path / "latin.json").write_bytes('["caf\u00e9"]'.encode("latin-1"))
+    (tmp_path / "cut.json.gz").write_bytes(gzip.compress(json.dumps([TEXT] * 99).encode())[:-20])
     (tmp_path / "broken.json").write_text("[")
     (tmp_path / "broken.jsonl").write_text(json.dumps(TEXT) + "\n{\n")
     for name, message in (
         ("rows.json", r"rows.json, row 0: no list `conversations` \(keys \['a'\]\)"),
         ("empty.jsonl", "the file is empty"),
         ("none.json", "contains no rows"),
-        ("wide.json", "not UTF-8 text"),
+        ("latin.json", "not UTF-8 text"),
+        ("cut.json.gz", "the gzip data is cut or damaged"),
         ("broken.json", "broken.json: not valid JSON"),
         ("broken.jsonl", "broken.jsonl, row 1: not valid JSON"),
         ("missing.json", "no such file; expected a .json or .jsonl file"),
     ):
         with pytest.raises(InputError, match=message):
             list(tokens_command(str(tmp_path / name), "v1", str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("rows.json.gz", gzip.compress), ("rows.jsonl", bz2.compress), ("rows.json.xz", lzma.compress)]
+)
+def test_compressed_and_wide_files_are_the_same_rows(tmp_path: Path, folder: Path, name: str, form: Any) -> None:
+    plain = list(tokens_command(write(tmp_path / "rows.json", [GOOD, TEXT]), "v1", str(folder), as_json=True))
+    text = json.dumps([GOOD, TEXT]) if "jsonl" not in name else f"{json.dumps(GOOD)}\n{json.dumps(TEXT)}\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / name).write_bytes(form(text.encode(encoding)))
+        assert list(tokens_command(str(tmp_path / name), "v1", str(folder), as_json=True)) == plain
+
+
+def test_a_dataset_with_failed_rows_is_shown_to_its_end(tmp_path: Path, folder: Path) -> None:
+    import pyarrow as pa
+
+    from schemas.records import CONVERSATIONS
+    from schemas.writing import write_dataset
+
+    said = [{"role": role, "content": [{"type": "text", "text": "Two"}]} for role in ("user", "assistant")]
+    rows = [
+        {"key": "a", "status": "bad_conversation", "detail": "no turns"},
+        {"key": "b", "status": "no_image", "detail": "b.jpg is not in the image folder", "messages": said},
+        {"key": "c", "status": "ok", "messages": said, "image_keys": []},
+    ]
+    write_dataset(str(tmp_path / "talks"), "conversations", [pa.Table.from_pylist(rows, CONVERSATIONS)], {})
+    shown = tokens_command(str(tmp_path / "talks"), "v1", str(folder), as_json=True)
+    lines = [json.loads(next(shown)) for _ in rows]
+    with pytest.raises(InputError, match=r"row 'a': no messages, status bad_conversation \(no turns\)"):
+        next(shown)
+    assert [line.get("error") or line["warning"] for line in lines] == [
+        "row 'a': no messages, status bad_conversation (no turns).",
+        "status no_image (b.jpg is not in the image folder); no mix takes it",
+        None,
+    ]
 
 
 @pytest.mark.parametrize("compat", [None, "llava"])

@@ -1,6 +1,8 @@
 """Asking a checkpoint: batches do not change answers, files of questions, accuracy beside the best constant."""
 
+import gzip
 import json
+import lzma
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from schemas.errors import InputError
 from tests.trainer.conftest import picture, sample_row, write_mix
 from trainer.inference import answer, answers
 from trainer.inference.answer import Answerer, Prompt, question
-from trainer.inference.answers import answer_file
+from trainer.inference.answers import answer_file, read_questions
 from trainer.inference.asked import Asked, questions_of
 from trainer.inference.chat import Conversation
 from trainer.inference.evaluate import choice, evaluate, plain, score
@@ -260,3 +262,16 @@ def test_bad_evaluation_files_are_reported(tiny, tmp_path, text, words):
     (tmp_path / "q.json").write_text(text)
     with pytest.raises(InputError, match=words):
         evaluate(tiny / "model", tmp_path / "q.json")
+
+
+@pytest.mark.parametrize("form", [gzip.compress, lzma.compress])
+def test_compressed_questions_are_the_same_and_a_cut_file_is_one_error(tmp_path, form):
+    lines = b"".join(b'{"question_id": %d, "text": "q", "answer": "a\xe2\x80\xa8b"}\n' % number for number in range(99))
+    (tmp_path / "q.jsonl").write_bytes(lines)
+    (tmp_path / "z.jsonl.gz").write_bytes(form(lines))
+    (tmp_path / "cut.jsonl").write_bytes(form(lines)[:-12])
+    assert read_questions(tmp_path / "z.jsonl.gz") == read_questions(tmp_path / "q.jsonl")
+    assert list(questions_of(tmp_path / "z.jsonl.gz")) == list(questions_of(tmp_path / "q.jsonl"))
+    for read in (read_questions, questions_of):
+        with pytest.raises(InputError, match="data is cut or damaged"):
+            list(read(tmp_path / "cut.jsonl"))

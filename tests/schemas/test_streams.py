@@ -10,8 +10,8 @@ import zipfile
 import pyarrow as pa
 import pytest
 
-from pipelines.importers.streams import open_text, read_text
 from schemas.errors import InputError
+from schemas.streams import open_text, read_text
 
 TEXT = ("".join(f"line {number} é\n" for number in range(5000))).encode()
 
@@ -60,7 +60,7 @@ def test_every_form_is_the_same_text(tmp_path, form):
 def test_slices_in_order_cost_one_pass(tmp_path, form, monkeypatch):
     path = tmp_path / "list"
     path.write_bytes(FORMS[form])
-    from pipelines.importers import streams
+    from schemas import streams
 
     opened = []
     real = streams._Decoded.__init__

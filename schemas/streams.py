@@ -38,6 +38,18 @@ _MARKS = {
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException)
 
 
+_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".zip")
+"""Behind the ending that names the format."""
+
+
+def plain_suffix(path: str) -> str:
+    """The ending that says how the text of a file is written, in lower case: `.json` of `rows.JSON.gz`."""
+    name = path.rsplit("/", 1)[-1].lower()
+    for ending in _ENDINGS:
+        name = name.removesuffix(ending)
+    return "." + name.rpartition(".")[2] if "." in name else ""
+
+
 @contextmanager
 def open_text(path: str) -> Iterator[BinaryIO]:
     """The file's text from its start, without a byte order mark.
