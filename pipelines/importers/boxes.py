@@ -56,7 +56,9 @@ def _rows(columns: Mapping[str, Any], unit: BoxUnit | None) -> tuple[list[Any], 
     if name is None or (columns[name] and all(isinstance(side, int | float) for side in columns[name])):
         return [columns], unit  # one box that is an object
     boxes = columns[name]
-    labels = next((columns[label] for label in (*_LABELS, "ref") if isinstance(columns.get(label), list)), None)
+    labels = next(
+        (columns[label] for label in (*_LABELS, "ref") if isinstance(columns.get(label), list) and columns[label]), None
+    )
     if labels is not None and len(labels) != len(boxes):
         raise ValueError(f"{len(boxes)} boxes and {len(labels)} labels")
     if "ref" in columns or "bbox_type" in columns:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.importers.base import ImportStatus
 from schemas.chat.llava_json import from_llava
+from schemas.chat.shapes import ABOUT_PICTURES
 from schemas.errors import InputError
 
 SOURCES = ("source", "data_source", "dataset")
@@ -28,3 +29,14 @@ def conversation_row(
     except InputError as error:
         return {**row, "status": ImportStatus.bad_conversation, "detail": str(error)}
     return {**row, "image_keys": shown}
+
+
+def without_picture(row: dict[str, Any], shape: str | None) -> dict[str, Any]:
+    """The row of a conversation whose place for pictures is empty.
+
+    That is a conversation of text, unless its shape is one of questions about pictures: those are about a lost one.
+    """
+    if row["status"] != ImportStatus.ok or row["image_keys"] or shape not in ABOUT_PICTURES:
+        return row
+    detail = f"a row with `{shape}` is about a picture, and the row has none"
+    return {**row, "messages": None, "status": ImportStatus.no_image, "detail": detail}

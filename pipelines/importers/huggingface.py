@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.engine.step import Later, Runtime
+from pipelines.engine.step import Later
 from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import Slice
 from pipelines.importers.boxes import BoxUnit
@@ -38,7 +38,7 @@ class HuggingFaceConfig(HuggingFaceFilesConfig):
 
     columns: dict[Target, str] = Field({}, description="our column: the dataset's column, where the names differ")
     boxes: Annotated[BoxUnit | None, Later()] = Field(None, description="what the four numbers of a box are")
-    folder: Annotated[str | None, Runtime()] = Field(
+    folder: Annotated[str | None, Later()] = Field(
         None, description="what paths in cells are relative to; by default the folder of the file that names them"
     )
     source: str | None = Field(None, description="written into `source` where the dataset has no such column")

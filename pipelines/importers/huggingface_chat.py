@@ -15,7 +15,7 @@ from pipelines.engine.step import Later
 from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import Slice, conversation_table
 from pipelines.importers.cells import is_address, is_list, key_of, without_bytes
-from pipelines.importers.conversation_rows import SOURCES, conversation_row
+from pipelines.importers.conversation_rows import SOURCES, conversation_row, without_picture
 from pipelines.importers.huggingface_files import (
     PICTURES,
     DataFile,
@@ -94,27 +94,29 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         source = opened(where["path"])
         column = self.picture_column(source.columns)
         found = source.table(where["row"], where["rows"], self._read(source.columns), [column] if column else [])
+        cells: list[list[Any] | None] = [None] * found.num_rows
         several = column is not None and is_list(source.schema.field(column).type)
-        cells: list[Any] = [None] * found.num_rows
         if column is not None:
-            cells = [cell for part in found.column(column).chunks for cell in without_bytes(part)]
+            values = [cell for part in found.column(column).chunks for cell in without_bytes(part)]
+            cells = [(cell or []) if several else [] if cell in (None, "") else [cell] for cell in values]
             found = found.drop_columns([column])
-        rows = zip(found.to_pylist(), cells, strict=True)
-        named = (self._row(*row, several, where["name"], number) for number, row in enumerate(rows, where["row"]))
-        return conversation_table(list(named))
+        numbered = enumerate(zip(found.to_pylist(), cells, strict=True), where["row"])
+        return conversation_table([self._row(*row, several, where["name"], number) for number, row in numbered])
 
-    def _row(self, values: dict[str, Any], cell: Any, several: bool, file: str, number: int) -> dict[str, Any]:
+    def _row(
+        self, values: dict[str, Any], cells: list[Any] | None, several: bool, file: str, number: int
+    ) -> dict[str, Any]:
+        """`cells` are the row's pictures without their bytes; None in a file without a column for them."""
         given = key_text(values.get(self.config.columns.get("key", "")))
         key = self.key(file, number, given)
         renamed = self._renamed()
         named = {renamed.get(name, name): value for name, value in values.items()}
-        pictures = [(one, key) for one in ([cell] if cell is not None and cell != "" else [])]
-        if several:
-            pictures = list(zip(cell or [], picture_keys(key, len(cell or [])), strict=True))
-        keys = [self._picture_key(*picture) for picture in pictures]
+        keys = picture_keys(key, len(cells or [])) if several else [key]
+        keys = [self._picture_key(*picture) for picture in zip(cells or [], keys, strict=False)]
         told = named.get("id")
         name = key if given or told in (None, "") else f"{key}/{told}"
-        return conversation_row(named, keys, name, self.config.kind, self.config.source)
+        row = conversation_row(named, keys, name, self.config.kind, self.config.source)
+        return row if cells is None else without_picture(row, shape_of(named))
 
     def _picture_key(self, cell: Any, key: str) -> str:
         path = key_of(cell)

@@ -231,8 +231,11 @@ def pictures_in(text: str) -> tuple[str, list[str]]:
 
 
 _QWEN_PICTURE = re.compile(r"<img>([^<>]{1,4096})</img>")
-_COMPANIONS = {"prompt": "completion"}
-"""Keys that say nothing of a row's shape alone."""
+_COMPANIONS = {"prompt": "completion", "query": "response", "instruction": "output", "question": "answer"}
+"""Keys that say nothing of a row's shape alone, and those that must be there too."""
+
+ABOUT_PICTURES = ("texts", "question")
+"""Shapes of questions about pictures that say nowhere where they are shown: without pictures such a row is not text."""
 
 _SHAPES = {
     "conversations": _conversations,
