@@ -144,11 +144,14 @@ class Family(Importer[F]):
     def _gather(self) -> dict[str, bytearray]:
         """Group -> the picture's name and its questions, a line of JSON each, groups in the order of appearance."""
         groups: dict[str, bytearray] = {}
+        pictures: dict[str, str | None] = {}
         encode = json.JSONEncoder(separators=(",", ":")).encode
         for question in self.questions():
-            group = self.group(question)
+            group, picture = self.group(question), self.shown(question)
+            if pictures.setdefault(group, picture) != picture:
+                group = str(picture)  # 7.png beside 7.jpeg: the second one's key is its whole name
             if group not in groups:
-                groups[group] = bytearray(f"{encode(self.shown(question))}\n".encode())
+                groups[group] = bytearray(f"{encode(picture)}\n".encode())
             groups[group] += f"{encode(self._gathered(question))}\n".encode()
         return groups
 

@@ -61,9 +61,11 @@ class Record:
 
     def refuse(self, field: str, expected: str) -> NoReturn:
         """Raises InputError about one field."""
+        whose = f"{self.name!r}: " if self.name else ""
         found = f"is {self.values[field]!r:.80}" if field in self.values else f"is missing ({_keys(self.values)})"
         raise InputError(
-            f"{self.path}:{self.line}: {field!r} {found}; expected {expected}. Give the official file, or correct it."
+            f"{self.path}:{self.line}: {whose}{field!r} {found}; expected {expected}. Give the official file, "
+            "or correct it."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
+from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
@@ -118,7 +119,7 @@ def _question(record: Record, subtype: str, annotation: dict[str, Any]) -> Quest
         picture=f"COCO_{subtype}_{image:012d}.jpg",
         text=record.text("question"),
         answer=annotation.get("main"),
-        answers=tuple(Answer(*answer) for answer in annotation.get("answers", ())),
+        answers=tuple(map(Answer._make, annotation.get("answers", ()))),
         facts=facts,
     )
 
@@ -131,7 +132,7 @@ def _annotation(record: Record) -> dict[str, Any]:
         raw = [one["raw_answer"] for one in given if "raw_answer" in one]
     except (TypeError, KeyError, AttributeError):
         record.refuse("answers", "a list of {answer, answer_confidence, answer_id}")
-    if not all(isinstance(text, str) for answer in answers for text in answer):
+    if not set(map(type, chain.from_iterable(answers))) <= {str}:
         record.refuse("answers", "answers of text")
     facts = {name: record.values[name] for name in ("question_type", "answer_type") if name in record.values}
     if raw:

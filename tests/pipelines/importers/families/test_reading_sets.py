@@ -173,6 +173,19 @@ def test_docvqa_and_infographicvqa_share_an_envelope(tmp_path):
     assert (row["key"], row["image_keys"]) == ("infographicvqa/37313", ["infographicvqa/images/37313.jpeg"])
 
 
+def test_pictures_that_differ_in_their_ending_have_rows_of_their_own(tmp_path):
+    asked = [
+        {"questionId": n, "question": f"q{n}", "image_local_name": f"7.{end}", "answers": ["a"]}
+        for n, end in enumerate(("jpeg", "png", "jpeg", "png"))
+    ]
+    rows = imported(Infographicvqa(InfographicvqaConfig(path=written(tmp_path, "i.json", {"data": asked}))))
+    assert [(row["key"], row["image_keys"]) for row in rows] == [
+        ("infographicvqa/7", ["infographicvqa/images/7.jpeg"]),
+        ("infographicvqa/7.png", ["infographicvqa/images/7.png"]),
+    ]
+    assert [talk(row)[2] for row in rows] == ["q2", "q3"]
+
+
 def test_chartqa_joins_both_files_of_a_split_and_keeps_unreadable_characters(tmp_path):
     human = [{"imgname": "1392.png", "query": "highest\ufffd aid?", "label": "0.57"}]
     augmented = [
