@@ -1,7 +1,7 @@
 """COCO (https://cocodataset.org, arXiv 1405.0312): pictures with their captions and the boxes of what is in them.
 
 Rows of `images`, which `download` fetches by COCO's own addresses and `generate` makes conversations of. Captions and
-boxes stand anywhere in their files, so everything about a picture is held as JSON text (measured in docs/families.md),
+boxes stand anywhere in their files, so everything about a picture is held as JSON text (measured in docs/regions.md),
 and slices carry their finished rows, compressed.
 """
 

@@ -53,6 +53,8 @@ class CocoIndex:
                 self._list(record)
             elif member == "annotations":
                 about[record.number("image_id")] += 1
+                if not lists and "bbox" not in record.values:
+                    record.refuse("bbox", "a box, as instances_*.json has them")
                 self._annotate(record)
             elif member == "categories":
                 self._named(record, "name", self._categories)

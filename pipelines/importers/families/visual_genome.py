@@ -1,26 +1,32 @@
 """Visual Genome (https://visualgenome.org, arXiv 1602.07332): regions described in words, questions with answers.
 
 Both files are lists of pictures, each with all its annotations (5.4 and 1.7 million), so that a row is made of one
-entry at a time. Where a picture is, is said by its address in image_data.json alone.
+entry, and no more than one slice of them is held. In which folder a
+picture is, only its address in image_data.json says.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
+import pyarrow as pa
 from pydantic import Field
 
 from pipelines.engine.step import Runtime
+from pipelines.importers.base import Slice, conversation_table, cut, digest
 from pipelines.importers.families.base import Family, FamilyConfig, Gathered, Turn
 from pipelines.importers.families.coco_files import Picture
-from pipelines.importers.families.notes import counted
+from pipelines.importers.families.notes import Tally, counted
 from pipelines.importers.families.pictures import PictureFolder
 from pipelines.importers.families.question import FamilyStatus, Question, Unusable
-from pipelines.importers.families.reading import Record, listed
+from pipelines.importers.families.reading import Record, listed, record_of
 from pipelines.importers.families.regions import RegionConfig, fraction_of, region_turn
+from pipelines.importers.records import Layout, TextSource
 from schemas.errors import InputError
 
 _ADDRESS = re.compile(r"/(VG_100K(?:_2)?/[^/?#]+)$")
@@ -76,24 +82,67 @@ class VisualGenome(Family[G]):
     def question(self, entry: Entry, id: str, values: Mapping[str, Any]) -> Question:
         """One annotation; what is wrong with it is found when it becomes a turn."""
 
+    def __init__(self, config: G):
+        super().__init__(config)
+        self._passed = 0
+
     def questions(self) -> Iterator[Question]:
-        for entry in entries(self.config.path, self.config.image_data, self.member):
+        _pictures.cache_clear()
+        seen: set[int] = set()
+        for record in listed(self.config.path):
+            entry = self._entry(record, seen)
             yield from (self._question(entry, place) for place in range(len(entry.annotations)))
 
     def places(self, picture: str) -> list[str]:
         return [f"vg/{picture}", picture]
 
-    def _rows(self) -> Iterator[str]:
-        """As the base makes them, but a picture at a time, and of no more annotations than are taken."""
-        folder = None if self.config.images is None else PictureFolder(self.config.images)
-        passed = 0
-        for entry in entries(self.config.path, self.config.image_data, self.member):
-            gathered = self._drawn(entry) if entry.annotations else [self._nothing(entry)]
-            passed += max(len(entry.annotations) - len(gathered), 0)
-            name = entry.picture.name if entry.picture else None
-            yield from self._of_group(str(entry.id), name, gathered, folder)
-        if passed:
-            self.tally.extra.append(f"{counted(passed, 'further annotation')} of the same pictures not drawn (`most`).")
+    def slices(self, known: Sequence[int] = ()) -> list[Slice]:
+        """Reads the file once and keeps where the slices stand in it; workers read their own part again."""
+        self.tally = Tally()
+        self._passed = 0
+        _pictures.cache_clear()
+        _folder.cache_clear()
+        source = TextSource(self.config.path, Layout("json"))
+        made: list[Slice] = []
+        seen: set[int] = set()
+        for raws in cut(source.records(), known, self.config.rows_per_slice):
+            start = made[-1].start + made[-1].rows if made else 0
+            entries = [self._entry(record_of(source.parse(raw), source.path, raw.line), seen) for raw in raws]
+            content = "\n".join(map(self._line, entries)).encode()
+            made.append(Slice(start, len(raws), digest(0, content), source.location(raws)))
+        if self._passed:
+            self.tally.extra.append(
+                f"{counted(self._passed, 'further annotation')} of the same pictures not drawn (`most`)."
+            )
+        self._check_pictures()
+        return made
+
+    def rows(self, slice: Slice) -> pa.Table:
+        again = type(self)(self.config)  # with counts of its own: these rows were counted when the source was cut
+        records = (Record(values, self.config.path, 0) for values in TextSource.at(slice.location, Layout("json")))
+        lines = (again._line(again._entry(record, set())) for record in records)
+        return conversation_table([self._row(*json.loads(line)) for line in lines])
+
+    def _entry(self, record: Record, seen: set[int]) -> Entry:
+        """An entry of the file, of a picture that is not among those `seen`."""
+        image_data = self.config.image_data or "".join(self.config.path.rpartition("/")[:2]) + "image_data.json"
+        number = _picture_number(record)
+        if number in seen:
+            raise InputError(
+                f"{record.path}:{record.line}: picture {number} comes twice. Remove one of the two entries."
+            )
+        seen.add(number)
+        annotations = record.optional(self.member, list)
+        if annotations is None:
+            record.refuse(self.member, "a list")
+        return Entry(number, _pictures(image_data).get(number), annotations)
+
+    def _line(self, entry: Entry) -> str:
+        """The row of a picture, as the base makes it."""
+        gathered = self._drawn(entry) if entry.annotations else [self._nothing(entry)]
+        self._passed += max(len(entry.annotations) - len(gathered), 0)
+        folder = None if self.config.images is None else _folder(self.config.images)
+        return next(self._of_group(str(entry.id), entry.picture.name if entry.picture else None, gathered, folder))
 
     def _drawn(self, entry: Entry) -> list[Gathered]:
         """The first `most` usable annotations in the order of their hashes, and the unusable ones met on the way."""
@@ -169,24 +218,6 @@ class VgQa(VisualGenome[VgQaConfig]):
         return [(question.text, question.answer)]
 
 
-def entries(path: str, image_data: str | None, member: str) -> Iterator[Entry]:
-    """The pictures of an annotation file, with what image_data.json says of them.
-
-    Raises InputError for files of another layout, and for a picture that comes twice.
-    """
-    pictures = read_pictures(image_data or "".join(path.rpartition("/")[:2]) + "image_data.json")
-    seen: set[int] = set()
-    for record in listed(path):
-        number = _picture_number(record)
-        if number in seen:
-            raise InputError(f"{path}:{record.line}: picture {number} comes twice. Remove one of the two entries.")
-        seen.add(number)
-        annotations = record.optional(member, list)
-        yield Entry(
-            number, pictures.get(number), record.refuse(member, "a list") if annotations is None else annotations
-        )
-
-
 def read_pictures(path: str) -> dict[int, Picture]:
     """The pictures of image_data.json by number, named by folder and file: VG_100K/61512.jpg, VG_100K_2/1.jpg.
 
@@ -199,6 +230,12 @@ def read_pictures(path: str) -> dict[int, Picture]:
             record.refuse("url", "an address that ends with VG_100K/NAME or VG_100K_2/NAME")
         pictures[_picture_number(record)] = Picture(found[1], record.number("width"), record.number("height"))
     return pictures
+
+
+_pictures = lru_cache(maxsize=1)(read_pictures)
+"""Once per process: a worker makes the rows of many slices."""
+
+_folder = lru_cache(maxsize=1)(PictureFolder)
 
 
 def _picture_number(record: Record) -> int:

@@ -149,3 +149,9 @@ def test_a_file_without_captions_gives_its_pictures(tmp_path):
     made = Coco(CocoConfig(path=path))
     assert [row["captions"] for row in imported(made)] == [None, None]
     assert made.notes() == ["2 pictures without a caption."]
+
+
+def test_captions_are_not_counted_twice(tmp_path):
+    made = coco(tmp_path, instances=CAPTIONS)
+    with pytest.raises(InputError, match=r"'bbox' is missing .*; expected a box, as instances_"):
+        made.slices()

@@ -21,6 +21,8 @@ CLOCK = {
     "phrase": "the clock is green.",
 }
 
+ONE = [{"id": 1, "regions": [CLOCK]}]
+
 
 def region(number, phrase=None, **values):
     return {**CLOCK, "region_id": number, "phrase": phrase or f"phrase {number}", **values}
@@ -119,9 +121,11 @@ def test_pictures_are_looked_up(tmp_path):
         ([{"id": 1, "qas": []}], IMAGES, "'regions' is missing"),
         ([{"id": "1", "regions": []}], IMAGES, "expected a whole number"),
         ([{"id": 1, "regions": []}] * 2, IMAGES, "picture 1 comes twice"),
-        ([[1]], IMAGES, "expected a JSON object"),
-        ([], [{**IMAGES[0], "url": f"{SITE}/other/1.jpg"}], "VG_100K/NAME or VG_100K_2/NAME"),
-        ([], [{**IMAGES[0], "width": "800"}], "'width' is '800'; expected a whole number"),
+        ([[1]], IMAGES, "'id' is missing"),
+        ([None], IMAGES, "expected a JSON object, found null"),
+        ({"id": 1}, IMAGES, "expected a JSON list, found an object"),
+        (ONE, [{**IMAGES[0], "url": f"{SITE}/other/1.jpg"}], "VG_100K/NAME or VG_100K_2/NAME"),
+        (ONE, [{**IMAGES[0], "width": "800"}], "'width' is '800'; expected a whole number"),
     ],
 )
 def test_other_layouts_stop_the_import(tmp_path, entries, images, found):
@@ -134,3 +138,14 @@ def test_every_annotation_for_evaluation(tmp_path):
     found = list(regions(tmp_path, entries).questions())
     assert [question.id for question in found] == [str(number) for number in range(30)]
     assert found[0].facts == {"image_id": 1, "box": [421, 57, 82, 139], "width": 800, "height": 600}
+
+
+def test_slices_are_read_apart_from_one_another(tmp_path):
+    entries = [{"id": 1, "regions": [CLOCK]}, {"id": 61512, "regions": [region(1), region(2)]}]
+    made = regions(tmp_path, entries, rows_per_slice=1)
+    first, second = made.slices()
+    notes = made.notes()
+    (later,) = regions(tmp_path, entries, rows_per_slice=1).rows(second).to_pylist()
+    assert [later] == made.rows(second).to_pylist()
+    assert (later["key"], made.notes()) == ("vg_regions/61512", notes)
+    assert [part.digest for part in made.slices([1])] == [first.digest, second.digest]
