@@ -7,6 +7,8 @@ from messages, pictures, `id` and `extra`. What is left over is never trained on
 from __future__ import annotations
 
 import json
+import posixpath
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -127,7 +129,15 @@ def _means(row: dict[str, Any], messages: Sequence[Message], images: Sequence[st
         read, paths = from_llava(row, strict=False)
     except InputError:
         return False
-    return paths == list(images) and [_plain(one) for one in read] == [_plain(one) for one in messages]
+    named = len(paths) == len(images) and all(map(same_picture, paths, images))
+    return named and [_plain(one) for one in read] == [_plain(one) for one in messages]
+
+
+def same_picture(written: str, key: str) -> bool:
+    """Whether a path as a row has it can be the picture with that key, which an import may have cleaned of `./` and the
+    like, or cut at the image folder."""
+    plain, name = (posixpath.normpath(unicodedata.normalize("NFC", one.replace("\\", "/"))) for one in (written, key))
+    return plain == name or plain.endswith(f"/{name.lstrip('/')}")
 
 
 def _plain(message: Message) -> tuple[str, list[tuple[str, str | None]]]:
