@@ -11,13 +11,15 @@ import numpy as np
 
 from pipelines.exporters.config import ExportConfig
 from schemas.chat.shapes import loose
+from schemas.columnfile import BATCH_ROWS
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError
 from schemas.lookup import RowsByKey
 from schemas.standing import EVERY_CHOICE, IMAGE_MISSING, LEFT_OUT, Standing, Use
 
 PICTURE_COLUMNS = ("image", "license")
-DUPLICATE = "duplicate"
+CONVERSATIONS = 512
+"""Rows of conversations that are read, and their pictures looked up, at a time."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +85,24 @@ class Source:
     def _fragment(self, fragment: Fragment, skip: int) -> Iterator[Row]:
         wanted = list(dict.fromkeys([*self.columns, *self.standing.columns_in(fragment.owner)]))
         surplus = set(wanted) - set(self.columns)
-        for batch in fragment.batches(wanted):
+        for batch in fragment.batches(wanted, BATCH_ROWS if self.kind != "conversations" else CONVERSATIONS):
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue
             rest = batch.slice(skip)
             skip = 0
-            for values, reason in zip(rest.to_pylist(), self.standing.reasons(rest).to_pylist(), strict=True):
+            rows, reasons = rest.to_pylist(), self.standing.reasons(rest).to_pylist()
+            names = [name for row in rows for name in row["image_keys"] or ()] if self.images else []
+            numbers = self.images.numbers(names) if self.images else []
+            for values, reason in zip(rows, reasons, strict=True):
                 for name in surplus:
                     del values[name]
-                yield self._row(values, reason)
+                shown = len(values["image_keys"] or ()) if self.images else 0
+                yield self._row(values, reason, numbers[:shown])
+                del numbers[:shown]
 
-    def _row(self, values: dict[str, Any], reason: str | None) -> Row:
+    def _row(self, values: dict[str, Any], reason: str | None, numbers: list[int]) -> Row:
+        """numbers: of the rows of its pictures, of conversations that come with them."""
         if self.kind == "images":
             image = values.pop("image", None)
             content = (image or {}).get("bytes")
@@ -108,7 +116,7 @@ class Source:
         if reason is None:
             reason = _unshown(values["messages"], len(names))
         if reason is None and self.images is not None:
-            found, pictures = self.images.find(names)
+            found, pictures = self.images.pictures(names, numbers)
             return Row(values, pictures, found)
         return Row(values, [Picture(name, b"") for name in names], reason)
 
@@ -146,9 +154,12 @@ class _Images:
         self.columns = [name for name in PICTURE_COLUMNS if name in self.dataset.columns]
         self._reasons: dict[str, list[str | None]] = {}
 
-    def find(self, names: Sequence[str]) -> tuple[str | None, list[Picture]]:
+    def numbers(self, names: Sequence[str]) -> list[int]:
+        """The row of each picture, -1 where there is none."""
+        return self.rows.find_all(names).tolist() if names else []
+
+    def pictures(self, names: Sequence[str], numbers: Sequence[int]) -> tuple[str | None, list[Picture]]:
         """Why the pictures cannot be shown (None: they can), and the pictures."""
-        numbers = self.rows.find_all(names).tolist()
         for number in numbers:
             reason = IMAGE_MISSING if number < 0 else self._reason(number)
             if reason is not None:
