@@ -81,8 +81,22 @@ IMPORTERS = {
 }
 
 COMMANDS = frozenset(
-    {"run", "import", "mix", "report", "demo", "plan", "tokens", "train", "merge", "chat", "answer", "evaluate"}
-    | {"show", "log", "files", "verify", "rollback", "gc", "cache", "recipes", "dags", "dataflow"}
+    {
+        "run",
+        "import",
+        "mix",
+        "report",
+        "export",
+        "demo",
+        "plan",
+        "tokens",
+        "train",
+        "merge",
+        "chat",
+        "answer",
+        "evaluate",
+    }
+    | {"show", "log", "files", "verify", "rollback", "gc", "cache", "recipes", "dags", "dataflow", "export"}
 )
 """The other commands: no step may have such a name, nor that of the file of a dataset's rows (`base`)."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -153,10 +153,14 @@ def upgrade(batch: pa.RecordBatch, name: str, major: int) -> pa.RecordBatch:
 
 def file_schema(schema: pa.Schema, name: str) -> pa.Schema:
     """`schema` with our version, and for `samples` with the features that Hugging Face `datasets` reads."""
-    metadata = {"lavabeam": version_text(name)}
-    if name == "samples":
-        metadata["huggingface"] = json.dumps({"info": {"features": {f.name: _feature(f) for f in schema}}})
-    return schema.remove_metadata().with_metadata(metadata)
+    plain = with_features(schema) if name == "samples" else schema.remove_metadata()
+    return plain.with_metadata({"lavabeam": version_text(name), **(plain.metadata or {})})
+
+
+def with_features(schema: pa.Schema) -> pa.Schema:
+    """`schema` with the features that Hugging Face `datasets` reads as its only metadata."""
+    features = {"info": {"features": {field.name: _feature(field) for field in schema}}}
+    return schema.with_metadata({"huggingface": json.dumps(features)})
 
 
 def _feature(field: pa.Field | pa.DataType) -> dict:

@@ -14,7 +14,7 @@ from schemas.chat.llava_json import SPEAKERS, from_llava, to_llava
 from schemas.chat.shapes import read_keys
 from schemas.chat.templates import Message
 from schemas.errors import InputError
-from schemas.picturenames import meant_by
+from schemas.picturenames import meant_by, plain_name
 
 TURNS = "conversations"
 """In `extra`: what turns hold beside what `to_llava` writes. A list with an object per turn, or null for nothing."""
@@ -130,7 +130,13 @@ def _means(row: dict[str, Any], messages: Sequence[Message], images: Sequence[st
         return False
     if len(names) != len(images) or [_plain(one) for one in read] != [_plain(one) for one in messages]:
         return False
-    return all(meant_by(name, [image], other_endings=True) for name, image in zip(names, images, strict=True))
+    return all(map(same_picture, names, images))
+
+
+def same_picture(written: str, key: str) -> bool:
+    """Whether a name as a row has it can be the picture with that key: names may differ (schemas/picturenames.py), and
+    an import cuts absolute ones at the image folder."""
+    return bool(meant_by(written, [key], other_endings=True)) or plain_name(written).endswith(f"/{plain_name(key)}")
 
 
 def _plain(message: Message) -> tuple[str, list[tuple[str, str | None]]]:

@@ -89,6 +89,15 @@ def test_changed_messages_are_written_and_other_keys_stay():
     }
 
 
+@pytest.mark.parametrize("written", ["./coco//a.jpg", "coco\\a.jpg", "/data/coco/a.jpg", "x/../coco/a.jpg"])
+def test_a_name_that_an_import_cleaned_is_written_as_it_was(written):
+    row = {"image": written, "conversations": ASKED}
+    messages, _ = from_llava(row)
+    id, extra = id_and_extra(row, messages, ["coco/a.jpg"])
+    assert as_written(messages, ["coco/a.jpg"], "k", id, extra) == row
+    assert as_written(messages, ["b.jpg"], "k", id, extra) == {"image": "b.jpg", "conversations": ASKED}
+
+
 def test_a_row_that_no_json_brought_has_its_key_as_id():
     messages, _ = from_llava({"conversations": SAID})
     assert as_written(messages, [], "photos/3/detail") == {"id": "photos/3/detail", "conversations": SAID}
