@@ -16,8 +16,8 @@ from pipelines.importers.families.reading import Paths, Record
 from pipelines.importers.families.turns import LETTER, choice_turns
 from pipelines.importers.files import expand
 from pipelines.importers.json_lists import object_values
-from pipelines.importers.streams import open_text
 from schemas.errors import InputError
+from schemas.streams import open_text
 
 
 class Ai2dConfig(FamilyConfig):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pipelines.importers.families.reading import Record, record_of
 from pipelines.importers.json_lists import lists_of
-from pipelines.importers.streams import open_text
+from schemas.streams import open_text
 
 
 def coco_records(path: str, members: Collection[str], optional: Collection[str] = ()) -> Iterator[tuple[str, Record]]:

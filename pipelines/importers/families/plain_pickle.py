@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pipelines.importers.families.pickle_machine import DICT, LIST, NUMBER, TEXT, Machine
-from pipelines.importers.streams import open_text
 from schemas.errors import InputError
+from schemas.streams import open_text
 
 _HIGHEST_PROTOCOL = 5
 _STOP = ord(".")

@@ -9,8 +9,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from pipelines.importers.files import expand
 from pipelines.importers.json_lists import list_values, member_value, object_values
-from pipelines.importers.streams import open_text
 from schemas.errors import InputError
+from schemas.streams import open_text
 
 V = TypeVar("V")
 Paths = str | Sequence[str]
