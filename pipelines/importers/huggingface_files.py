@@ -203,7 +203,7 @@ def _below(fs: Any, folder: str, root: str, split: str | None) -> list[str]:
     if not names:
         raise InputError(
             f"{folder}: not a `save_to_disk` dataset (state.json is missing), and no parquet file is below it. "
-            f"Give a pattern such as {folder}/*.parquet or {folder}/*.arrow."
+            f"Give a pattern such as {folder}/*.parquet or {folder}/*.arrow.{_other_importer(inside)}"
         )
     splits = {name: _split_of(name) for name in names}
     known = sorted({one for one in splits.values() if one})
@@ -216,6 +216,13 @@ def _below(fs: Any, folder: str, root: str, split: str | None) -> list[str]:
             f"{folder}: it has the splits {', '.join(known)}. Say which one with `split`, or give a pattern."
         )
     return [f"{folder}/{name}" for name in names]
+
+
+def _other_importer(names: Sequence[str]) -> str:
+    """Which importer reads the files that are there."""
+    readers = {".tar": "webdataset", ".jsonl": "llava_json", ".json": "llava_json", ".csv": "url_list"}
+    ending = next((ending for ending in readers if any(name.endswith(ending) for name in names)), None)
+    return f" It holds {ending} files: `lavabeam import {readers[ending]}`." if ending else ""
 
 
 def _split_of(name: str) -> str:

@@ -93,7 +93,7 @@ class ParquetSource:
         """The batches of some stored columns, from a row group on."""
         with self._reading(), self._open() as file:
             groups = range(group, self._metadata.num_row_groups)
-            opened = pq.ParquetFile(file, buffer_size=_BUFFER)
+            opened = pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)  # else the file stays in memory
             yield from opened.iter_batches(_BATCH, row_groups=list(groups), columns=list(leaves), use_threads=False)
 
     @cached_property

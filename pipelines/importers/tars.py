@@ -54,7 +54,7 @@ class Sample:
 def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The regular files of an archive, one header in memory at a time. Raises tarfile.ReadError for a sparse one."""
     while (member := archive.next()) is not None:
-        archive.members = []  # tarfile would keep every header
+        archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         if not member.isfile():
             continue
         if member.issparse():

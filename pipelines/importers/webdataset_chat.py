@@ -79,7 +79,7 @@ class WebDatasetChat(SampleImporter[WebDatasetChatConfig]):
 
 def _in_order(named: list[str], pictures: dict[str, str], sample: Sample) -> list[str]:
     """The keys of the pictures, in the order of their names in the json where those are the files' names."""
-    by_name = {}
+    by_name: dict[str, str] = {}
     for ending, key in pictures.items():
         file = sample.files[ending].name.removeprefix("./")
         by_name |= {file: key, file.rsplit("/", 1)[-1]: key, ending: key}

@@ -150,6 +150,15 @@ def test_a_folder_with_several_splits(tmp_path):
     assert brief(talks(str(tmp_path), split="train"))[0][0] == "train-00000-of-00001/000000000"
 
 
+def test_a_folder_of_other_files_names_their_importer(tmp_path):
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "train.jsonl").write_text("{}")
+    with pytest.raises(
+        InputError, match=r"no parquet file is below it.*It holds \.jsonl files: `lavabeam import llava"
+    ):
+        talks(str(tmp_path))
+
+
 def test_columns_that_are_not_what_they_should_be(tmp_path):
     path = write(tmp_path / "t.parquet", image=[[[[0, 1]]]], label=[1])
     with pytest.raises(InputError, match=r"no column with conversations. Columns found: image, label"):

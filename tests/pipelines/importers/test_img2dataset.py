@@ -144,3 +144,21 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "00000.tar").write_bytes(b"")
     with pytest.raises(InputError, match=r"only tar files: `lavabeam import webdataset --path '.*/\*.tar'"):
         importer(tmp_path).slices()
+
+
+def test_an_archive_without_its_table_is_not_skipped(tmp_path):
+    for shard in (0, 1):
+        write_shard(tmp_path, shard, "webdataset")
+    (tmp_path / "00001.parquet").unlink()
+    with pytest.raises(InputError, match=r"00001\.tar has no table 00001\.parquet beside it \(1 such archives\)"):
+        Img2dataset(Img2datasetConfig(path=str(tmp_path))).slices()
+
+
+def test_an_archive_that_was_cut_between_two_pictures_is_one_error(tmp_path):
+    write_shard(tmp_path, 0, "webdataset")
+    with tarfile.open(tmp_path / "00000.tar") as archive:
+        offset = archive.getmembers()[-1].offset
+    (tmp_path / "00000.tar").write_bytes((tmp_path / "00000.tar").read_bytes()[:offset])
+    made = Img2dataset(Img2datasetConfig(path=str(tmp_path)))
+    with pytest.raises(InputError, match=r"00000\.tar: the archive ends at byte \d+ without the block of zeros"):
+        made.rows(made.slices()[0])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.generate.checks import check_pairs
-from pipelines.llm.context import Box, Known
+from pipelines.llm.context import Box, Known, known_from
 from pipelines.llm.prompts import load_prompt
 from pipelines.llm.prompts.prompt import FOLDER
 from pipelines.llm.reading.parsers import parse_text, parse_turns
@@ -158,3 +158,9 @@ def test_a_prompt_runs_no_code_and_ends(user, message, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=message):
         load_prompt(str(path)).messages(KNOWN.values())
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.yaml"]
+
+
+def test_a_box_without_a_label_says_nothing():
+    sides = {"x0": 0.1, "y0": 0.2, "x1": 0.3, "y1": 0.45}
+    row = {"key": "k", "boxes": [{"label": None, **sides}, {"label": "dog", **sides}]}
+    assert known_from(row, ()).objects == (Box("dog", 0.1, 0.2, 0.3, 0.45),)
