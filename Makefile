@@ -62,7 +62,7 @@ fuzz: .venv/dev.installed
 
 .venv-stores/installed: pyproject.toml constraints.txt
 	test -x .venv-stores/bin/pip || $(PYTHON) -m venv .venv-stores
-	.venv-stores/bin/pip install --quiet -c constraints.txt -e ".[s3]" gcsfs "moto[server]" pytest hypothesis
+	.venv-stores/bin/pip install --quiet -c constraints.txt -e ".[s3]" gcsfs "moto[s3]" flask flask-cors pytest hypothesis
 	touch $@
 
 clean:

@@ -178,7 +178,8 @@ def outcome(code: int) -> str:
     """What becomes of a task whose command ended with `code`: ok, fail (again would end the same), or retry.
 
     0 is done. 2 is bad input and 3 too few usable rows: the same command gives the same code. All else may pass: 1
-    (worker processes died), 130 (interrupted), a signal (negative, or 128 and more behind a shell).
+    (worker processes died), 4 (another run was in the way), 130 (interrupted), a signal (negative, or 128 and more
+    behind a shell).
     """
     if code == 0:
         return "ok"

@@ -44,19 +44,59 @@ STEPS = {
     "judge": Entry("pipelines.judge:Judge", "Have an LLM score the conversations of DATASET from 1 to 5."),
 }
 
+_FAMILIES = "pipelines.importers.families"
 IMPORTERS = {
     "url_list": Entry("pipelines.importers.url_list:UrlList", "txt, csv, tsv, json, jsonl or parquet with URLs"),
     "llava_json": Entry("pipelines.importers.llava_json:LlavaJson", "LLaVA's JSON lists of conversations"),
     "image_folder": Entry("pipelines.importers.image_folder:ImageFolder", "a folder of pictures"),
-    "huggingface": Entry("pipelines.importers.huggingface:HuggingFace", "a saved Hugging Face dataset"),
-    "webdataset": Entry("pipelines.importers.webdataset:WebDataset", "webdataset tar files"),
+    "huggingface": Entry("pipelines.importers.huggingface:HuggingFace", "pictures in parquet and arrow files"),
+    "huggingface_chat": Entry(
+        "pipelines.importers.huggingface_chat:HuggingFaceChat", "conversations in parquet and arrow files"
+    ),
+    "webdataset": Entry("pipelines.importers.webdataset:WebDataset", "pictures in webdataset tar files"),
+    "webdataset_chat": Entry(
+        "pipelines.importers.webdataset_chat:WebDatasetChat", "conversations in webdataset tar files"
+    ),
     "img2dataset": Entry("pipelines.importers.img2dataset:Img2dataset", "img2dataset's output as it is"),
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
+    "vqav2": Entry(f"{_FAMILIES}.vqav2:Vqav2", "VQAv2: v2_OpenEnded_mscoco_*_questions.json"),
+    "okvqa": Entry(f"{_FAMILIES}.okvqa:Okvqa", "OK-VQA: OpenEnded_mscoco_*_questions.json"),
+    "aokvqa": Entry(f"{_FAMILIES}.aokvqa:Aokvqa", "A-OKVQA: aokvqa_v1p0_*.json"),
+    "gqa": Entry(f"{_FAMILIES}.gqa:Gqa", "GQA: *_balanced_questions.json"),
+    "ocrvqa": Entry(f"{_FAMILIES}.ocrvqa:Ocrvqa", "OCR-VQA: dataset.json"),
+    "textvqa": Entry(f"{_FAMILIES}.textvqa:Textvqa", "TextVQA: TextVQA_0.5.1_*.json"),
+    "textcaps": Entry(f"{_FAMILIES}.textcaps:Textcaps", "TextCaps: TextCaps_0.1_*.json"),
+    "scienceqa": Entry(f"{_FAMILIES}.scienceqa:Scienceqa", "ScienceQA: problems.json and pid_splits.json"),
+    "docvqa": Entry(f"{_FAMILIES}.docvqa:Docvqa", "DocVQA: *_v1.0.json or *_v1.0_withQT.json"),
+    "infographicvqa": Entry(f"{_FAMILIES}.infographicvqa:Infographicvqa", "InfographicVQA: infographicVQA_*_v1.0.json"),
+    "chartqa": Entry(f"{_FAMILIES}.chartqa:Chartqa", "ChartQA: *_human.json and *_augmented.json"),
+    "ai2d": Entry(f"{_FAMILIES}.ai2d:Ai2d", "AI2D: the folder questions and ai2d_test_ids.csv"),
+    "refcoco": Entry(f"{_FAMILIES}.refcoco:Refcoco", "RefCOCO: refs(unc).p, instances.json beside it"),
+    "refcoco_plus": Entry(f"{_FAMILIES}.refcoco:RefcocoPlus", "RefCOCO+: refs(unc).p, instances.json beside it"),
+    "refcocog": Entry(f"{_FAMILIES}.refcoco:Refcocog", "RefCOCOg: refs(umd).p, instances.json beside it"),
+    "vg_regions": Entry(f"{_FAMILIES}.visual_genome:VgRegions", "Visual Genome: region_descriptions.json"),
+    "vg_qa": Entry(f"{_FAMILIES}.visual_genome:VgQa", "Visual Genome: question_answers.json"),
+    "coco": Entry(f"{_FAMILIES}.coco:Coco", "COCO's pictures: captions_*.json, boxes of instances_*.json"),
+    "sharegpt": Entry(f"{_FAMILIES}.sharegpt:ShareGpt", "ShareGPT's conversations, filtered as Vicuna does"),
 }
 
 COMMANDS = frozenset(
-    {"run", "import", "mix", "report", "demo", "plan", "tokens", "train", "merge", "chat", "answer", "evaluate"}
-    | {"show", "log", "files", "verify", "rollback", "gc", "cache", "recipes", "dags", "dataflow"}
+    {
+        "run",
+        "import",
+        "mix",
+        "report",
+        "export",
+        "demo",
+        "plan",
+        "tokens",
+        "train",
+        "merge",
+        "chat",
+        "answer",
+        "evaluate",
+    }
+    | {"show", "log", "files", "verify", "rollback", "gc", "cache", "recipes", "dags", "dataflow", "export"}
 )
 """The other commands: no step may have such a name, nor that of the file of a dataset's rows (`base`)."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -18,7 +18,7 @@ from schemas.config import nearest
 from schemas.errors import InputError, SchemaError
 from schemas.listing import Files
 from schemas.manifest import FragmentEntry, Manifest, Parent
-from schemas.records import is_current, parse_version
+from schemas.records import ADDED, BASE, is_current, parse_version
 from schemas.store import Store
 
 
@@ -35,11 +35,14 @@ class Fragment:
         return {column: name for name in self.entry.files for column in self._columns_of(name)}
 
     def _columns_of(self, name: str) -> Sequence[str]:
+        """The file's columns by their names of today, those of later minor versions included."""
         files = self.entry.files
         version, columns = (
             files.layout(name) if isinstance(files, Files) else (files[name].version, files[name].columns)
         )
-        return columns if is_current(version, self.store.path(self.id)) else current_columns(self.store, files[name])
+        if not is_current(version, self.store.path(self.id)):
+            columns = current_columns(self.store, files[name])
+        return with_added(version.partition("/")[0], columns) if "key" in columns else columns
 
     @property
     def columns(self) -> list[str]:
@@ -50,10 +53,22 @@ class Fragment:
         names = list(dict.fromkeys(self.columns if columns is None else columns))
         owners = {name: self._owner_of(name) for name in names}
         tables = {
-            file: read_column_file(self.store, self.entry.files[file], [name for name in names if owners[name] == file])
+            file: self._read_file(file, [name for name in names if owners[name] == file])
             for file in dict.fromkeys(owners.values())
         }
         return pa.table({name: tables[owners[name]].column(name) for name in names})
+
+    def _read_file(self, file: str, names: list[str]) -> pa.Table:
+        """Columns of one file; null where a later minor version added them."""
+        entry = self.entry.files[file]
+        schema = entry.version.partition("/")[0]
+        added = [name for name in ADDED.get(schema, ()) if name in names]
+        absent = set(added) - set(current_columns(self.store, entry)) if added else set()
+        there = [name for name in names if name not in absent]
+        table = read_column_file(self.store, entry, there or ["key"])
+        for name in absent:
+            table = table.append_column(name, pa.nulls(self.rows, BASE[schema].field(name).type))
+        return table
 
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """`read`, cut into batches of `batch_rows` rows (the last one may be shorter)."""
@@ -78,6 +93,11 @@ class Fragment:
                 f"{self.store.root}, fragment {self.id}: no column {column!r}. "
                 f"{nearest(column, self.columns)} Run the step that adds it first."
             ) from None
+
+
+def with_added(schema: str, columns: Sequence[str]) -> list[str]:
+    """`columns` of a base file, and those that minor versions added to the schema since."""
+    return [*columns, *(name for name in ADDED.get(schema, ()) if name not in columns)]
 
 
 class DatasetFragments(Sequence[Fragment]):
@@ -158,7 +178,8 @@ class Dataset:
     def columns(self) -> list[str]:
         """Columns that every fragment has, by their names of today."""
         if all(is_current(version, self.path) for version in self.manifest.totals.file_versions):
-            return list(self.manifest.totals.columns)
+            columns = self.manifest.totals.columns
+            return with_added(self.schema_name, columns) if "key" in columns else list(columns)
         common = set.intersection(*(set(fragment.columns) for fragment in self.fragments))
         return [name for name in self.fragments[0].columns if name in common]
 

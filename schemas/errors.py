@@ -34,7 +34,9 @@ class CorruptError(LavaBeamError):
 
 
 class ConflictError(LavaBeamError):
-    """Another writer committed the same column files, or other inputs, first."""
+    """Another writer committed the same column files, or other inputs, first: the same command may do better."""
+
+    exit_code = 4
 
 
 class StorageError(LavaBeamError):

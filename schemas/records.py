@@ -1,7 +1,8 @@
 """The three record schemas, their versions, and how old rows become new ones.
 
 A released version is frozen: `tests/golden/schemas/` holds a copy of each, and a test compares them. To change a
-schema, raise its version in `CURRENT`, and register in `UPGRADES` a function from the version before.
+schema, raise its version in `CURRENT`; name the columns of a new minor version in `ADDED`, and register in `UPGRADES` a
+function from the major version before.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ CONVERSATIONS = pa.schema(
         ("generator", GENERATOR),
         pa.field("status", pa.string(), nullable=False),
         ("detail", pa.string()),
+        ("id", pa.string()),
+        ("extra", pa.string()),
     ]
 )
 
@@ -90,13 +93,18 @@ SAMPLES = pa.schema(
         pa.field("image_tokens", pa.int32(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("supervised_tokens", pa.int32(), nullable=False),
+        ("id", pa.string()),
+        ("extra", pa.string()),
     ]
 )
 
-CURRENT: dict[str, tuple[int, int]] = {"images": (1, 0), "conversations": (1, 0), "samples": (1, 0)}
+CURRENT: dict[str, tuple[int, int]] = {"images": (1, 0), "conversations": (1, 1), "samples": (1, 1)}
 """Schema name -> (major, minor). A minor version adds nullable columns; a major one may change meaning."""
 
 BASE: dict[str, pa.Schema] = {"images": IMAGES, "conversations": CONVERSATIONS, "samples": SAMPLES}
+
+ADDED: dict[str, tuple[str, ...]] = {"conversations": ("id", "extra"), "samples": ("id", "extra")}
+"""Schema name -> columns that a minor version added. In rows of a file that lacks them they are null."""
 
 Upgrade = Callable[[pa.RecordBatch], pa.RecordBatch]
 UPGRADES: dict[tuple[str, int], Upgrade] = {}
@@ -145,10 +153,14 @@ def upgrade(batch: pa.RecordBatch, name: str, major: int) -> pa.RecordBatch:
 
 def file_schema(schema: pa.Schema, name: str) -> pa.Schema:
     """`schema` with our version, and for `samples` with the features that Hugging Face `datasets` reads."""
-    metadata = {"lavabeam": version_text(name)}
-    if name == "samples":
-        metadata["huggingface"] = json.dumps({"info": {"features": {f.name: _feature(f) for f in schema}}})
-    return schema.remove_metadata().with_metadata(metadata)
+    plain = with_features(schema) if name == "samples" else schema.remove_metadata()
+    return plain.with_metadata({"lavabeam": version_text(name), **(plain.metadata or {})})
+
+
+def with_features(schema: pa.Schema) -> pa.Schema:
+    """`schema` with the features that Hugging Face `datasets` reads as its only metadata."""
+    features = {"info": {"features": {field.name: _feature(field) for field in schema}}}
+    return schema.with_metadata({"huggingface": json.dumps(features)})
 
 
 def _feature(field: pa.Field | pa.DataType) -> dict:

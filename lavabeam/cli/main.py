@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import cloud, data, look, scheduling, talking, training, upkeep
+from lavabeam.cli import cloud, data, exporting, look, scheduling, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import say
@@ -22,7 +22,7 @@ class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
     training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
-    looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "cache", "recipes")
+    looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes")
     elsewhere: ClassVar = ("dags", "dataflow")
 
     def more(self) -> dict[str, Callable[[], click.Command]]:
@@ -41,7 +41,17 @@ def app() -> None:
     """
 
 
-for command in (data.run, data.mix, data.report, look.show, look.log, look.files, look.verify, look.cache):
+for command in (
+    data.run,
+    data.mix,
+    data.report,
+    exporting.export,
+    look.show,
+    look.log,
+    look.files,
+    look.verify,
+    look.cache,
+):
     app.add_command(command)
 for command in (look.recipes, scheduling.dags, upkeep.rollback, upkeep.gc):
     app.add_command(command)

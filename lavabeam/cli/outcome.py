@@ -12,7 +12,7 @@ UNUSABLE = 3
 INTERRUPTED = 130
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 a defect, or workers that died again and again; 2 bad input; "
-    "3 done, but no row of the result is usable, or fewer than --min-ok; 130 interrupted."
+    "3 done, but no row of the result is usable, or fewer than --min-ok; 4 another run was in the way; 130 interrupted."
 )
 MIN_OK = click.Option(
     ["--min-ok"],

@@ -221,6 +221,26 @@ def cut(items: Iterable[Item], known: Sequence[int], rows: int) -> Iterator[list
         yield group
 
 
+def cut_weighted(
+    items: Iterable[tuple[Item, int]], known: Sequence[int], rows: int
+) -> Iterator[tuple[list[Item], int]]:
+    """`cut` for (item, number of rows that it becomes): lists of items, and how many rows each list has.
+
+    A list ends with the item that fills it, so that it may have more rows than asked for; cut again with the sizes that
+    came out as `known`, the same items give the same lists.
+    """
+    sizes = chain((size for size in known if size > 0), repeat(rows))
+    group, made, size = list[Item](), 0, next(sizes)
+    for item, weight in items:
+        group.append(item)
+        made += weight
+        if made >= size:
+            yield group, made
+            group, made, size = [], 0, next(sizes)
+    if group:
+        yield group, made
+
+
 def digest(start: int, *parts: bytes) -> str:
     """sha256 over the position of a slice and its source bytes."""
     content = hashlib.sha256(str(start).encode())

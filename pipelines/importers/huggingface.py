@@ -1,142 +1,131 @@
-"""Import pictures out of Hugging Face datasets: a `save_to_disk` folder, or Arrow and Parquet files.
+"""Import pictures out of Hugging Face datasets: Parquet and Arrow files, and folders of them.
 
-Only the storage is read (a picture is a struct of bytes and path), so neither the library nor the hub is needed.
+The conversations that such files hold beside their pictures are imported by huggingface_chat.py.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-import fsspec
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Later
 from pipelines.importers.arrow import ArrowSource
-from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest
-from pipelines.importers.files import expand, reading
-from pipelines.importers.mapping import check_key, image_row, match
+from pipelines.importers.base import Slice
+from pipelines.importers.boxes import BoxUnit
+from pipelines.importers.cells import is_list, picture_in
+from pipelines.importers.huggingface_files import (
+    DataFile,
+    HuggingFaceFilesConfig,
+    HuggingFaceImporter,
+    opened,
+    picture_keys,
+    rows_per_row,
+)
+from pipelines.importers.mapping import SIZES, image_row, key_text, match
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.stored import stored_row, stored_table
-from schemas.config import nearest
+from schemas.chat.shapes import TURN_KEYS, shape_of
 from schemas.errors import InputError
-from schemas.store import leads_outside
 
 Target = Literal["key", "url", "alt_text", "captions", "boxes", "facts", "source", "license"]
 
 
-class HuggingFaceConfig(Config):
+class HuggingFaceConfig(HuggingFaceFilesConfig):
     """Where the dataset is and what its columns mean."""
 
-    path: Annotated[str, Runtime()] = Field(description="a save_to_disk folder, an arrow or parquet file, or a pattern")
-    split: str | None = Field(None, description="of a folder with several")
-    image: str = Field("image", description="the column with the picture")
     columns: dict[Target, str] = Field({}, description="our column: the dataset's column, where the names differ")
+    boxes: Annotated[BoxUnit | None, Later()] = Field(None, description="what the four numbers of a box are")
+    folder: Annotated[str | None, Later()] = Field(
+        None, description="what paths in cells are relative to; by default the folder of the file that names them"
+    )
     source: str | None = Field(None, description="written into `source` where the dataset has no such column")
     license: str | None = Field(None, description="written into `license` where the dataset has no such column")
-    rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
-class HuggingFace(Importer[HuggingFaceConfig]):
-    """Rows of the dataset with their pictures. Without a `key` column a row's key is its number.
+class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
+    """One row per picture. Pictures of a column of lists are called `FILE/NUMBER/0`, `FILE/NUMBER/1`, ...
 
     Whether a file changed is decided by its name, size and time of change, as for `image_folder`.
     """
 
     name = "huggingface"
-    version = 2
+    version = 3
     makes = "images"
     Config = HuggingFaceConfig
-    located_by = ("path", "split")
 
-    def slices(self, known: Sequence[int] = ()) -> list[Slice]:
-        remaining = [rows for rows in known if rows > 0]
-        made: list[Slice] = []
-        seen: set[str] = set()
-        for path in self._files():
-            source = _opened(path)
-            if self.config.image not in source.columns:
-                raise InputError(
-                    f"{path}: no column {self.config.image!r} with pictures. "
-                    f"Columns found: {', '.join(source.columns)}. Say which one it is with `image`."
-                )
-            keys = match(self.config.columns, source.columns).get("key")
-            for number, key in enumerate(source.values(keys) if keys else ()):
-                check_key(key, f"{path}, row {number}", seen)
-            row = 0
-            for numbers in cut(range(source.rows), remaining[len(made) :], self.config.rows_per_slice):
-                start = made[-1].start + made[-1].rows if made else 0
-                content = digest(start, _identity_of(path), f"{row}+{len(numbers)}".encode())
-                made.append(Slice(start, len(numbers), content, {"path": path, "row": row}))
-                row += len(numbers)
-        return made
+    def __init__(self, config: HuggingFaceConfig):
+        super().__init__(config)
+        self._talks, self._others = "", list[str]()
+
+    def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
+        if self.picture_column(source.columns) is None:
+            raise InputError(
+                f"{file.path}: no column {self.config.image or 'image'!r} with pictures. "
+                f"Columns found: {', '.join(source.columns)}. Say which one it is with `image`."
+            )
+        self.check_pictures(source, file)
+        self._talks = self._talks or shape_of(dict.fromkeys(source.columns, True)) or ""
+        read = {self.picture_column(source.columns), *match(self.config.columns, source.columns).values()}
+        self._others += [name for name in source.columns if name not in {*read, *self._others, *TURN_KEYS}]
+
+    def key_column(self, columns: Iterable[str]) -> str | None:
+        return match(self.config.columns, columns).get("key")
+
+    def sizes(self, source: ParquetSource | ArrowSource) -> Iterable[int]:
+        return rows_per_row(source, self.picture_column(source.columns))
+
+    def notes(self) -> list[str]:
+        notes = [f"columns that are not kept: {', '.join(self._others)}."] if self._others else []
+        if self._talks:
+            how = "`lavabeam import huggingface_chat` with the same --path makes a dataset of them"
+            notes.append(f"conversations (column `{self._talks}`) are not kept here: {how}.")
+        return notes
 
     def rows(self, slice: Slice) -> pa.Table:
-        found = _opened(slice.location["path"]).read(slice.location["row"], slice.rows)
-        return stored_table([self._row(values, slice.first + index) for index, values in enumerate(found)])
+        where = slice.location
+        source = opened(where["path"])
+        column = str(self.picture_column(source.columns))
+        names = [column, *dict.fromkeys(match(self.config.columns, source.columns).values())]
+        found = source.table(where["row"], where["rows"], [*dict.fromkeys([*names, *_sizes(source.columns)])])
+        several = is_list(source.schema.field(column).type)
+        file = DataFile(where["path"], where["name"])
+        each = (values for batch in found.to_batches(max_chunksize=64) for values in batch.to_pylist())
+        numbered = enumerate(each, where["row"])
+        return stored_table(
+            [row for number, values in numbered for row in self._rows(values, column, several, file, number)]
+        )
 
-    def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
-        image = values.pop(self.config.image)
-        row = image_row(values, match(self.config.columns, values), needs_url=False)
-        data, name = _bytes(image)
-        picture = stored_row(data, name)
+    def _rows(
+        self, values: dict[str, Any], column: str, several: bool, file: DataFile, number: int
+    ) -> list[dict[str, Any]]:
+        image = values.pop(column)
+        columns = match(self.config.columns, values)
+        key = self.key(file.name, number, key_text(values.get(columns.get("key", ""))))
+        pictures = (image or [None]) if several else [image]
+        keys = picture_keys(key, len(pictures)) if several and image else [key]
+        return [self._row(values, columns, *pair, file) for pair in zip(pictures, keys, strict=True)]
+
+    def _row(
+        self, values: dict[str, Any], columns: dict[str, str], image: Any, key: str, file: DataFile
+    ) -> dict[str, Any]:
+        cell = picture_in(image, self.config.folder if self.config.folder is not None else file.folder)
+        picture = stored_row(cell.data, cell.name)
+        if cell.data is None or not cell.data:
+            picture["import_detail"] = cell.problem
+        size = (picture.get("width"), picture.get("height"))
+        row = image_row(values, columns, needs_url=False, boxes=self.config.boxes, size=size)
         if row["import_status"] != "ok" and picture["import_status"] == "ok":
             picture.pop("import_status")
         row |= picture
-        row["key"] = row.get("key") or f"{number:09d}"
+        row["key"] = key
         row["source"] = row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license
         return row
 
-    def _files(self) -> list[str]:
-        fs, root = fsspec.core.url_to_fs(self.config.path)
-        if not fs.isdir(root):
-            return expand(self.config.path)
-        folder = self.config.path.rstrip("/")
-        if fs.exists(f"{root}/dataset_dict.json"):
-            with reading(f"{folder}/dataset_dict.json", "a list of splits"):
-                splits = [str(split) for split in json.loads(fs.cat_file(f"{root}/dataset_dict.json"))["splits"]]
-            if self.config.split not in splits:
-                raise InputError(f"{folder}: no split {self.config.split!r}. {nearest(str(self.config.split), splits)}")
-            folder, root = f"{folder}/{self.config.split}", f"{root}/{self.config.split}"
-        if fs.exists(f"{root}/state.json"):
-            with reading(f"{folder}/state.json", "the state of a saved dataset"):
-                files = json.loads(fs.cat_file(f"{root}/state.json"))["_data_files"]
-                names = [str(file["filename"]) for file in files]
-            outside = next((name for name in names if leads_outside(name)), None)
-            if outside is not None:
-                raise InputError(f"{folder}/state.json: {outside!r} is not in this folder. Do not use this dataset.")
-            return [f"{folder}/{name}" for name in names]
-        raise InputError(
-            f"{folder}: not a `save_to_disk` dataset (state.json is missing). "
-            f"Give a pattern such as {folder}/*.parquet or {folder}/*.arrow."
-        )
 
-
-def _opened(path: str) -> ParquetSource | ArrowSource:
-    return ParquetSource(path) if path.endswith(".parquet") else ArrowSource(path)
-
-
-def _identity_of(path: str) -> bytes:
-    fs, name = fsspec.core.url_to_fs(path)
-    entry = fs.info(name)
-    return f"{name.rsplit('/', 1)[-1]} {entry['size']} {entry.get('etag') or entry.get('mtime')}".encode()
-
-
-def _bytes(image: object) -> tuple[bytes | None, str | None]:
-    """The bytes and name of an image cell: raw bytes, or a struct with bytes, or with the path of a file here.
-
-    An address instead of a path is not read: what fetches URLs, behind its guard, is `download`.
-    """
-    if not isinstance(image, dict):
-        return (image, None) if isinstance(image, bytes) else (None, None)
-    data, path = image.get("bytes"), image.get("path")
-    data, path = data if isinstance(data, bytes) else None, path if isinstance(path, str) else None
-    if data is None and path and "://" not in path and "::" not in path:
-        fs, name = fsspec.core.url_to_fs(path)
-        with suppress(OSError):  # not allowed, or not to be read: no bytes
-            data = fs.cat_file(name) if fs.isfile(name) else None
-    return data, path.rsplit("/", 1)[-1] if path else None
+def _sizes(columns: Sequence[str]) -> list[str]:
+    """Columns with the size of the picture that boxes speak of."""
+    return [name for pair in SIZES for name in pair if name in columns]

@@ -6,7 +6,6 @@ folder `00012/`, or in a column of the same file. `00012.arrow` is such a file w
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Any
@@ -15,13 +14,15 @@ import fsspec
 import pyarrow as pa
 from pydantic import Field
 
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, digest
+from pipelines.importers.boxes import BoxUnit
 from pipelines.importers.huggingface import Target
 from pipelines.importers.mapping import image_row, match
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.stored import stored_row, stored_table
+from pipelines.importers.tars import whole_members
 from schemas.errors import InputError
 
 FORMATS = ("jpg", "png", "webp")
@@ -35,6 +36,9 @@ class Img2datasetConfig(Config):
 
     path: Annotated[str, Runtime()] = Field(description="the output_folder of img2dataset; any place fsspec reaches")
     columns: dict[Target, str] = Field({}, description="our column: img2dataset's column, where the names differ")
+    boxes: Annotated[BoxUnit | None, Later()] = Field(
+        None, description="what the four numbers of a box are; pixels are those of the picture before it was resized"
+    )
     source: str | None = Field(None, description="written into `source` where a row has none")
     license: str | None = Field(None, description="written into `license` where a row has none")
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment, at most")
@@ -75,7 +79,7 @@ class Img2dataset(Importer[Img2datasetConfig]):
 
     def _row(self, values: dict[str, Any], picture: GetPicture) -> dict[str, Any]:
         hashed = values.pop("sha256", None)
-        row = image_row(values, match(self.config.columns, values), needs_url=False)
+        row = image_row(values, match(self.config.columns, values), False, boxes=self.config.boxes)
         row["key"], row["source"] = str(values["key"]), row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license
         if values.get("status") != "success":
@@ -104,6 +108,14 @@ def _shards(folder: str) -> list[str]:
         raise InputError(
             f"{folder}: no img2dataset shard (00000.parquet or 00000.arrow) here. "
             f"Its outputs webdataset, parquet, files and arrow are read.{other}"
+        )
+    stems = {name.rpartition(".")[0] for name in tables}
+    lone = sorted(name for name in names if name.endswith(".tar") and name.removesuffix(".tar") not in stems)
+    if lone:
+        raise InputError(
+            f"{folder}: {lone[0]} has no table {lone[0].removesuffix('.tar')}.parquet beside it ({len(lone)} such "
+            "archives): img2dataset is still writing it, or was stopped. Run it again with the same options, which "
+            "fetches what is missing, or remove the archive."
         )
     return [f"{folder.rstrip('/')}/{name}" for name in tables]
 
@@ -166,12 +178,8 @@ def _member(path: str, key: str) -> bytes | None:
 @lru_cache(maxsize=4)
 def _members(path: str) -> dict[str, tuple[int, int]]:
     """Key -> (offset, bytes) of every picture of an archive, from its headers alone."""
-    try:
-        with fsspec.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            members = ((member.name.rpartition("."), member) for member in archive)
-            return {stem: (member.offset_data, member.size) for (stem, _, end), member in members if end in FORMATS}
-    except tarfile.TarError as error:
-        raise InputError(f"{path}: this is not a tar archive, or it was cut ({error}).") from error
+    named = ((member.name.rpartition("."), member) for member in whole_members(path))
+    return {stem: (member.offset_data, member.size) for (stem, _, end), member in named if end in FORMATS}
 
 
 def _stem_path(path: str) -> str:

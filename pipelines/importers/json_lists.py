@@ -10,7 +10,7 @@ import codecs
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -146,6 +146,29 @@ def list_values(file: BinaryIO, path: str, member: str | None = None) -> Iterato
         raise InputError(f"{path}: there is no member {member!r}. Members found: {', '.join(names) or 'none'}.")
 
 
+def lists_of(
+    file: BinaryIO, path: str, members: Collection[str], optional: Collection[str] = ()
+) -> Iterator[tuple[str, Raw]]:
+    """The values of several lists of the object that the file holds, each with its list's name, in one pass.
+
+    Raises InputError as `list_values` does, at the end of the file for one of `members` that it lacks.
+    """
+    text = JsonText(file, path)
+    text.take("{", "first")
+    names: list[str] = []
+    for name in _members(text):
+        names.append(name)
+        if name not in members and name not in optional:
+            _skip(text)
+        elif text.next == "[":
+            yield from ((name, raw) for raw in _values(text))
+        else:
+            raise text.error(f"{name!r} is to be a list of rows, found {text._found()}")
+    text.end("the object")
+    if missing := [name for name in members if name not in names]:
+        raise InputError(f"{path}: there is no list {missing[0]!r}. Members found: {', '.join(names) or 'none'}.")
+
+
 def span_values(file: BinaryIO, path: str, offset: int, line: int) -> Iterator[Raw]:
     """The values of a part of a list that begins and ends with a value."""
     text = JsonText(file, path, offset, line)
@@ -168,6 +191,26 @@ def plain_values(data: bytes, path: str, offset: int, line: int) -> Iterator[Any
         for _ in span_values(io.BytesIO(data), path, offset, line):
             pass
         raise InputError(f"{path}: changed while it was read ({error}). Import it again.") from error
+
+
+def object_values(file: BinaryIO, path: str) -> Iterator[tuple[str, Raw]]:
+    """The members of the object that the file holds, one at a time; raises InputError as `list_values` does."""
+    text = JsonText(file, path)
+    text.take("{", "first")
+    for name in _members(text):
+        yield name, text.value()
+    text.end("the object")
+
+
+def member_value(file: BinaryIO, path: str, name: str) -> Any:
+    """The value of one member of the object that the file holds, None without it. What follows it is not read."""
+    text = JsonText(file, path)
+    text.take("{", "first")
+    for found in _members(text):
+        if found == name:
+            return text.value().value
+        _skip(text)
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Import LLaVA's instruction JSON: a list of `{id, image, conversations: [{from, value}]}`, or one per line.
 
-The pictures are imported apart (`image_folder`), under the paths that `image` names.
+The pictures are imported apart (`image_folder`), under the paths that `image` names. Ids and keys that nothing else
+holds are kept (`id`, `extra`), so that `lavabeam export` writes the rows as they were.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Sli
 from pipelines.importers.delimited import Raw
 from pipelines.importers.files import expand, format_of
 from pipelines.importers.records import Layout, TextSource
+from schemas.chat.as_written import id_and_extra
 from schemas.chat.llava_json import from_llava
 from schemas.chat.shapes import KEPT_KEYS, image_paths, unread_keys
 from schemas.errors import InputError
@@ -51,7 +53,7 @@ class LlavaJson(Importer[LlavaJsonConfig]):
     """
 
     name = "llava_json"
-    version = 2
+    version = 3
     makes = "conversations"
     Config = LlavaJsonConfig
 
@@ -91,7 +93,7 @@ class LlavaJson(Importer[LlavaJsonConfig]):
             return []
         named = ", ".join(f"{name} ({count} rows)" for name, count in self._unread.most_common(10))
         more = f" and {len(self._unread) - 10} more" if len(self._unread) > 10 else ""
-        return [f"keys of the source that are not kept: {named}{more}."]
+        return [f"keys of the source that are kept in `extra`, and not trained on: {named}{more}."]
 
     def rows(self, slice: Slice) -> pa.Table:
         layout = Layout(slice.location["format"], records=self.config.records)
@@ -105,6 +107,7 @@ class LlavaJson(Importer[LlavaJsonConfig]):
         try:
             row["messages"], images = from_llava(values, f"row {number}")
         except InputError as error:
+            row["id"], row["extra"] = id_and_extra(values, None, ())
             keys = [*map(plain_name, _paths(values))]
             return {**row, "image_keys": keys, "status": ImportStatus.bad_conversation, "detail": str(error)}
         if self._folder is not None:
@@ -115,6 +118,7 @@ class LlavaJson(Importer[LlavaJsonConfig]):
         elif images:
             images = [*map(plain_name, images)]
         row["image_keys"] = images
+        row["id"], row["extra"] = id_and_extra(values, row["messages"], images)
         if images and not config.source:
             row["source"] = _first_folder(images[0])
         return row

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipelines.importers.base import ImportStatus
+from pipelines.importers.boxes import BoxUnit, Size, boxes_of
 from pipelines.importers.extra import text
 from schemas.errors import InputError
 from schemas.records import BASE
@@ -25,6 +26,15 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "alt_text": ("alt_text", "caption", "text", "alt", "TEXT", "description"),
 }
 """Names that well-known url lists (LAION, CC3M, COYO, DataComp) use for these columns; the first one found counts."""
+
+
+SIZES = (
+    ("original_width", "original_height"),
+    ("width", "height"),
+    ("WIDTH", "HEIGHT"),
+    ("image_width", "image_height"),
+)
+"""Columns with the size of a picture before anybody resized it, in the order in which they count."""
 
 
 def match(columns: Mapping[Any, str | None], found: Iterable[str]) -> dict[str, str]:
@@ -79,17 +89,24 @@ def image_row(
     values: Mapping[str, Any],
     columns: Mapping[str, str],
     needs_url: bool = True,
+    *,
     extra: Mapping[str, Callable[[Any], Any]] = NONE,
+    boxes: BoxUnit | None = None,
+    size: Size = (None, None),
 ) -> dict[str, Any]:
     """One row of the `images` schema with its import status. A cell of the wrong type is left empty and named.
 
-    extra: how the cells of further columns are read.
+    extra: how the cells of further columns are read. Boxes in pixels are of the picture that the row's own width and
+    height describe, else of one of `size`.
     """
     row: dict[str, Any] = {"import_status": ImportStatus.ok, "import_detail": None}
     problems: dict[str, str] = {}
     for target, name in columns.items():
         try:
-            row[target] = (CONVERT.get(target) or extra.get(target, _text))(values.get(name))
+            if target == "boxes":
+                row[target] = boxes_of(_parsed(values.get(name)), boxes, _size(values, size))
+            else:
+                row[target] = (CONVERT.get(target) or extra.get(target, _text))(values.get(name))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             row[target] = None
             problems[target] = f"{name}: {' '.join(str(error).split()) or type(error).__name__}"
@@ -100,6 +117,23 @@ def image_row(
         problems.setdefault("url", "the row has no URL")
     row["import_detail"] = "; ".join(problems.values()) or None
     return row
+
+
+def _size(values: Mapping[str, Any], size: Size) -> Size:
+    """Width and height of the picture that a row's boxes speak of, in pixels."""
+    for names in SIZES:
+        if all(values.get(name) not in (None, "") for name in names):
+            width, height = (float(values[name]) for name in names)
+            return width, height
+    return size
+
+
+def key_text(value: object) -> str | None:
+    """What a cell of a key column says; None where it says nothing that can be a key."""
+    try:
+        return _text(value)
+    except ValueError:
+        return None
 
 
 def _text(value: object) -> str | None:
@@ -147,18 +181,4 @@ def _facts(value: Any) -> list[dict[str, str]] | None:
     return [{"name": str(fact["name"]), "value": str(fact["value"])} for fact in value]
 
 
-def _boxes(value: Any) -> list[dict[str, Any]] | None:
-    """`[{"label": "cat", "x0": .1, "y0": .2, "x1": .9, "y1": .8}]`, in fractions of width and height."""
-    value = _parsed(value)
-    if not value:
-        return None
-    boxes = []
-    for box in value:
-        sides = {side: float(box[side]) for side in ("x0", "y0", "x1", "y1")}
-        if not (0 <= sides["x0"] < sides["x1"] <= 1 and 0 <= sides["y0"] < sides["y1"] <= 1):
-            raise ValueError(f"box {list(sides.values())} is not x0, y0, x1, y1 in fractions of width and height")
-        boxes.append({"label": str(box["label"]), **sides})
-    return boxes
-
-
-CONVERT = dict.fromkeys(TARGETS, _text) | {"url": _url, "captions": _captions, "facts": _facts, "boxes": _boxes}
+CONVERT = dict.fromkeys(TARGETS, _text) | {"url": _url, "captions": _captions, "facts": _facts}

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut, digest, image_table
+from pipelines.importers.boxes import BoxUnit
 from pipelines.importers.extra import (
     Extra,
     ExtraColumns,
@@ -58,6 +59,9 @@ class UrlListConfig(Config):
         {},
         description="further columns of the list to keep, with their types (scores, hashes for --verify-hash): name: "
         "column, or name: {column: NAME, type: float} to say the type",
+    )
+    boxes: Annotated[BoxUnit | None, Later()] = Field(
+        None, description="what the four numbers of a box are; pixels need the columns width and height"
     )
     source: str | None = Field(None, description="written into `source` where the list has no such column")
     license: str | None = Field(None, description="written into `license` where the list has no such column")
@@ -122,7 +126,7 @@ class UrlList(Importer[UrlListConfig]):
 
     def _row(self, values: dict[str, Any], number: int, read: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
         # Objects of a JSON list need not all have the same names, so names are matched row by row.
-        row = image_row(values, match(self._columns, values), extra=read)
+        row = image_row(values, match(self._columns, values), extra=read, boxes=self.config.boxes)
         row["key"] = self.config.key_prefix + (row.get("key") or f"{number:09d}")
         row["source"] = row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license

@@ -47,6 +47,6 @@ def known_from(row: Mapping[str, Any], caption_columns: Sequence[str]) -> Known:
             words = " ".join((caption or "").split())
             if words:
                 captions[words] = None
-    objects = tuple(Box(**box) for box in row.get("boxes") or ())
+    objects = tuple(Box(**box) for box in row.get("boxes") or () if box["label"])  # what has no name says nothing
     facts = {fact["name"]: fact["value"] for fact in row.get("facts") or ()}
     return Known(row["key"], tuple(captions), objects, facts)

@@ -40,7 +40,7 @@ PICTURE_UNREADABLE = "picture_unreadable"
 
 _REPORTED_ROWS = 64
 
-CONVERSATION_COLUMNS = ["key", "image_keys", "messages", "kind", "source"]
+CONVERSATION_COLUMNS = ["key", "image_keys", "messages", "kind", "source", "id", "extra"]
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,9 @@ def _sample(row: dict[str, Any], name: str, images: Images | None, spool: Spool)
     contents = [spool.get(one.spooled) if one.spooled else images.content(one.row) for one in pictures if images]
     return {
         "key": f"{name}/{row['key']}",
-        "images": [{"bytes": content, "path": None} for content in contents],
+        "images": [
+            {"bytes": content, "path": name} for content, name in zip(contents, row["image_keys"] or [], strict=True)
+        ],
         "widths": [one.size[0] for one in pictures],
         "heights": [one.size[1] for one in pictures],
         "messages": row["messages"],
@@ -197,6 +199,8 @@ def _sample(row: dict[str, Any], name: str, images: Images | None, spool: Spool)
         "image_tokens": encoded.image_tokens,
         "tokens": encoded.tokens,
         "supervised_tokens": encoded.supervised,
+        "id": row.get("id"),
+        "extra": row.get("extra"),
     }
 
 

@@ -25,7 +25,7 @@ from schemas.lookup import PicturesByName
 from schemas.manifest import FragmentEntry, StepEntry
 from schemas.standing import Standing
 
-VERSION = 3
+VERSION = 4
 UNFIT = {CANNOT_ENCODE: "cannot be encoded", PICTURE_UNREADABLE: "have a picture that cannot be read"}
 """Reasons that the run's log explains row by row, and what they say about rows."""
 

@@ -44,7 +44,7 @@ def chat_template(template: Template, tokenizer: Tokenizer, generation: bool = T
     """`template` for a tokenizer_config.json, as Hugging Face's `apply_chat_template` reads it.
 
     Rendered and tokenised without further special tokens, it gives the ids of `encode`. generation: mark answers with
-    `{% generation %}`, which yields assistant masks but is unknown to some other readers.
+    `{% generation %}`, which yields transformers' assistant masks and is what TRL's assistant_only_loss goes by.
     """
     opens = tokenizer.bos_id is not None and (tokenizer.adds_bos or template.opens)
     return _text(template, opens, tokenizer.prefix == "first", generation)
@@ -123,7 +123,8 @@ def _content(template: Template) -> str:
 
 
 def _marked(text: str, generation: bool) -> str:
-    return "{%- generation -%}" + text + "{%- endgeneration -%}" if generation else text
+    # Spelled like this: TRL looks for this text, and readers without the tag (TGI, mistral.rs) take it out.
+    return "{% generation %}" + text + "{% endgeneration %}" if generation else text
 
 
 def _say(text: str) -> str:

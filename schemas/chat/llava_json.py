@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.chat.shapes import MEDIA_KEYS, PICTURE_KEYS, PLACEHOLDER, Turn, image_paths, loose, parts_of, turns_of
+from schemas.chat.shapes import (
+    MEDIA_KEYS,
+    PICTURE_KEYS,
+    PLACEHOLDER,
+    Turn,
+    image_paths,
+    loose,
+    parts_of,
+    pictures_in,
+    turns_of,
+)
 from schemas.chat.templates import Message, content_parts
 from schemas.errors import InputError
 
@@ -57,6 +67,8 @@ def _plain(row: dict[str, Any]) -> tuple[list[Message], list[str]] | None:
         if "<" not in value:
             messages.append({"role": role, "content": [{"type": "text", "text": value}]})
             continue
+        if "<img>" in value:
+            return None
         messages.append({"role": role, "content": _parts(value, has_image)})
         shown += value.count(PLACEHOLDER) if has_image else 0
     if shown != has_image or not messages or (image and image.startswith("data:")) or loose(messages):
@@ -68,7 +80,12 @@ def _message(turn: Turn, where: str, number: int, any_speaker: bool, has_image: 
     """A turn as a message; paths of pictures that its own parts name are added to `named`."""
     role = _role(turn, where, number, any_speaker)
     if isinstance(turn.content, str):
-        return {"role": role, "content": _parts(turn.content, has_image)}
+        text = turn.content
+        if role == "user" and not has_image and "<img>" in text:
+            text, paths = pictures_in(text)
+            named += paths
+            has_image = bool(paths)
+        return {"role": role, "content": _parts(text, has_image)}
     parts, paths = parts_of(turn.content, where)
     named += paths
     content: list[Message] = [{"type": kind, "text": text if kind == "text" else None} for kind, text in parts]

@@ -4,17 +4,21 @@
 |---|---|---|
 | LLaVA | `conversations` of `{from, value}`, or of `{role, content}` | LLaVA, Cambrian, ALLaVA, OneVision |
 | messages | `messages` of `{role, content}`, content a text or a list of parts | OpenAI, TRL, LLaMA-Factory |
+| conversation | `conversation` of `{human, assistant}` pairs | ms-swift |
+| prompt | `prompt`, `completion`: texts, or messages | TRL |
 | query | `query`, `response`, `history` of pairs | ms-swift |
 | texts | `texts` of `{user, assistant}` | the_cauldron |
 | instruction | `instruction`, `input`, `output`, `history` | Alpaca, LLaMA-Factory |
 | question | `question`, `answer` | plain VQA lists |
 
 Pictures are in `image` or `images`: a path, a list of paths, or objects with a `path`; a system text in `system` or
-`system_prompt`.
+`system_prompt`. Where no text says where they are shown, they stand in front of the first question; LLaVA's own shape
+is refused then, and so is a row that shows some of them. Qwen-VL's `<img>PATH</img>` in a question is a picture too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,9 +34,13 @@ PICTURE_KEYS = ("img", "imgs", "image_path", "image_paths", "image_file", "img_p
 
 MEDIA_PLACEHOLDERS = ("<video>", "<audio>")
 
-_TURN_KEYS = ("conversations", "messages", "query", "response", "history", "texts", "instruction", "input", "output")
-KEPT_KEYS = frozenset(("id", *_TURN_KEYS, "question", "answer", "image", "images", "system", "system_prompt"))
-"""Keys whose values are read; all others of a row are left behind."""
+_LIST_KEYS = ("conversations", "messages", "conversation", "prompt", "completion", "texts")
+_PAIR_KEYS = ("query", "response", "history", "instruction", "input", "output", "question", "answer")
+TURN_KEYS = (*_LIST_KEYS, *_PAIR_KEYS)
+"""Keys of what is said."""
+_OTHER_KEYS = ("id", "image", "images", "system", "system_prompt")
+KEPT_KEYS = frozenset((*_OTHER_KEYS, *TURN_KEYS))
+"""Keys whose values are read in a row of one shape or another; what else a row has is kept and not trained on."""
 
 
 class Turn(NamedTuple):
@@ -44,18 +52,23 @@ class Turn(NamedTuple):
 
 def turns_of(row: Mapping[str, Any], where: str) -> list[Turn]:
     """The turns of a row of any known shape, its system text first. Raises InputError for a row of another shape."""
-    read = next((read for key, read in _SHAPES.items() if row.get(key) is not None), None)
-    if read is None:
+    shape = shape_of(row)
+    if shape is None:
         raise InputError(
             f"{where}: no list `conversations` (keys {sorted(map(str, row))}), nor {', '.join(list(_SHAPES)[1:])}. "
             "Expected a row of LLaVA's JSON format."
         )
     _check_media(row, where)
-    turns = read(row, where)
+    turns = _SHAPES[shape](row, where)
     system = next((row[key] for key in ("system", "system_prompt") if row.get(key)), None)
     if isinstance(system, str) and not (turns and turns[0].speaker == "system"):
         turns.insert(0, Turn("system", system))
     return turns
+
+
+def shape_of(row: Mapping[str, Any]) -> str | None:
+    """The key that says which shape a row has; None for a row of no known one."""
+    return next((key for key in _SHAPES if row.get(key) is not None and _COMPANIONS.get(key, key) in row), None)
 
 
 def image_paths(row: Mapping[str, Any], where: str = "row") -> list[str]:
@@ -67,8 +80,14 @@ def image_paths(row: Mapping[str, Any], where: str = "row") -> list[str]:
     return [_path(one, where) for one in found]
 
 
+def read_keys(row: Mapping[str, Any]) -> frozenset[str]:
+    """The keys of a row that its shape reads; all that any shape reads where it has none."""
+    shape = shape_of(row)
+    return KEPT_KEYS if shape is None else _READ[shape]
+
+
 def unread_keys(row: Mapping[str, Any]) -> set[str]:
-    """Keys with a value that is left behind."""
+    """Keys with a value that no shape reads: it is kept, and not trained on."""
     return {key for key, value in row.items() if key not in KEPT_KEYS and value not in (None, "", [], {})}
 
 
@@ -125,7 +144,20 @@ def _conversations(row: Mapping[str, Any], where: str) -> list[Turn]:
 
 
 def _messages(row: Mapping[str, Any], where: str) -> list[Turn]:
-    return [_turn(turn, where, number) for number, turn in enumerate(_listed(row, "messages", where))]
+    return _with_pictures(row, [_turn(turn, where, n) for n, turn in enumerate(_listed(row, "messages", where))])
+
+
+def _conversation(row: Mapping[str, Any], where: str) -> list[Turn]:
+    """ms-swift's pairs."""
+    return _with_pictures(row, _named_pairs(row, "conversation", ("human", "assistant"), where))
+
+
+def _prompt(row: Mapping[str, Any], where: str) -> list[Turn]:
+    """TRL's prompt and completion: both texts, or both messages."""
+    if isinstance(row["prompt"], str):
+        return _with_pictures(row, [Turn("user", row["prompt"]), Turn("assistant", row["completion"])])
+    turns = [*_listed(row, "prompt", where), *_listed(row, "completion", where)]
+    return _with_pictures(row, [_turn(turn, where, number) for number, turn in enumerate(turns)])
 
 
 def _turn(turn: Any, where: str, number: int) -> Turn:
@@ -139,12 +171,16 @@ def _turn(turn: Any, where: str, number: int) -> Turn:
 
 def _texts(row: Mapping[str, Any], where: str) -> list[Turn]:
     """the_cauldron's pairs: the pictures stand before the first question, without a placeholder."""
+    return _with_pictures(row, _named_pairs(row, "texts", ("user", "assistant"), where))
+
+
+def _named_pairs(row: Mapping[str, Any], key: str, speakers: tuple[str, str], where: str) -> list[Turn]:
     turns: list[Turn] = []
-    for number, pair in enumerate(_listed(row, "texts", where)):
-        if not isinstance(pair, dict) or "user" not in pair or "assistant" not in pair:
-            raise InputError(f"{where}: texts {number} is {pair!r:.80}; expected user and assistant.")
-        turns += [Turn("user", pair["user"]), Turn("assistant", pair["assistant"])]
-    return _with_pictures(row, turns)
+    for number, pair in enumerate(_listed(row, key, where)):
+        if not isinstance(pair, dict) or not all(speaker in pair for speaker in speakers):
+            raise InputError(f"{where}: {key} {number} is {pair!r:.80}; expected {' and '.join(speakers)}.")
+        turns += [Turn("user", pair[speakers[0]]), Turn("assistant", pair[speakers[1]])]
+    return turns
 
 
 def _pairs(row: Mapping[str, Any], where: str, last: tuple[Any, Any]) -> list[Turn]:
@@ -156,14 +192,14 @@ def _pairs(row: Mapping[str, Any], where: str, last: tuple[Any, Any]) -> list[Tu
 
 
 def _query(row: Mapping[str, Any], where: str) -> list[Turn]:
-    return _pairs(row, where, (row["query"], row.get("response")))
+    return _with_pictures(row, _pairs(row, where, (row["query"], row.get("response"))))
 
 
 def _instruction(row: Mapping[str, Any], where: str) -> list[Turn]:
     asked = row["instruction"]
     if isinstance(asked, str) and isinstance(row.get("input"), str) and row["input"]:
         asked = f"{asked}\n{row['input']}"
-    return _pairs(row, where, (asked, row.get("output")))
+    return _with_pictures(row, _pairs(row, where, (asked, row.get("output"))))
 
 
 def _question(row: Mapping[str, Any], where: str) -> list[Turn]:
@@ -171,38 +207,84 @@ def _question(row: Mapping[str, Any], where: str) -> list[Turn]:
 
 
 def _with_pictures(row: Mapping[str, Any], turns: list[Turn]) -> list[Turn]:
-    """The first question with its pictures in front, where these shapes leave them out."""
+    """The first question with the row's pictures in front, where no text and no part says where they are shown."""
     missing = len(image_paths(row))
-    first = turns[0].content if turns else None
-    if missing and isinstance(first, str) and not any(PLACEHOLDER in str(turn.content) for turn in turns):
-        turns[0] = Turn("user", f"{PLACEHOLDER}\n" * missing + first)
+    if not missing or any(_shows(turn.content) for turn in turns):
+        return turns
+    first = next((number for number, turn in enumerate(turns) if turn.speaker in ("user", "human")), None)
+    if first is not None and isinstance(turns[first].content, str):
+        turns[first] = Turn(turns[first].speaker, f"{PLACEHOLDER}\n" * missing + turns[first].content)
     return turns
 
+
+def _shows(content: Any) -> bool:
+    """Whether a turn says itself that it shows pictures."""
+    if isinstance(content, str):
+        return PLACEHOLDER in content or _QWEN_PICTURE.search(content) is not None
+    return isinstance(content, list)
+
+
+def pictures_in(text: str) -> tuple[str, list[str]]:
+    """A question with a placeholder for every `<img>PATH</img>` in it, and those paths."""
+    paths = [found.strip() for found in _QWEN_PICTURE.findall(text)]
+    return (_QWEN_PICTURE.sub(PLACEHOLDER, text), paths) if paths else (text, [])
+
+
+_QWEN_PICTURE = re.compile(r"<img>([^<>]{1,4096})</img>")
+_COMPANIONS = {"prompt": "completion", "query": "response", "instruction": "output", "question": "answer"}
+"""Keys that say nothing of a row's shape alone, and those that must be there too."""
+
+ABOUT_PICTURES = ("texts", "question")
+"""Shapes of questions about pictures that say nowhere where they are shown: without pictures such a row is not text."""
 
 _SHAPES = {
     "conversations": _conversations,
     "messages": _messages,
+    "conversation": _conversation,
+    "prompt": _prompt,
     "query": _query,
     "texts": _texts,
     "instruction": _instruction,
     "question": _question,
 }
 
+_BESIDE = {
+    "prompt": ("completion",),
+    "query": ("response", "history"),
+    "instruction": ("input", "output", "history"),
+    "question": ("answer",),
+}
+"""The keys that a shape reads beside the one that it is known by."""
+
+_READ = {shape: frozenset((*_OTHER_KEYS, shape, *_BESIDE.get(shape, ()))) for shape in _SHAPES}
+
 
 def parts_of(content: Sequence[Any], where: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Parts of a message as ("text", text) and ("image", ""), and the paths of pictures that parts name themselves."""
+    """Parts of a message as ("text", text) and ("image", ""), and the paths of pictures that parts name themselves.
+
+    Parts are OpenAI's (both of its interfaces), TRL's, and LLaMA-Factory's, which have a `value`.
+    """
     parts: list[tuple[str, str]] = []
     paths: list[str] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            parts.append(("text", part["text"]))
-        elif kind in ("image", "image_url"):
+        text = _first(part, "text", "value") if kind in _TEXT_PARTS else None
+        if isinstance(text, str):
+            parts.append(("text", text))
+        elif kind in _IMAGE_PARTS:
             parts.append(("image", ""))
-            named = part.get("image_url", part.get("image"))
-            named = named.get("url") if isinstance(named, Mapping) and "url" in named else named
+            named = _first(part, "image_url", "image", "url", "path", "value")
+            named = named["url"] if isinstance(named, Mapping) and named.get("url") else named
             if named is not None:
                 paths.append(_path(named, where))
         else:
             raise InputError(f"{where}: a part of a message is {part!r:.80}; expected text or image.")
     return parts, paths
+
+
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_IMAGE_PARTS = ("image", "image_url", "input_image")
+
+
+def _first(part: Mapping[str, Any], *names: str) -> Any:
+    return next((part[name] for name in names if part.get(name) is not None), None)

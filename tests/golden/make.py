@@ -65,6 +65,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "source": "golden",
             "generator": GENERATOR,
             "status": "ok",
+            "id": "5",
+            "extra": '{"model":"","id":5}',
         },
         {"key": "b/detail", "image_keys": ["b"], "messages": [], "status": "no_answer", "detail": "empty choices"},
     ],
@@ -81,6 +83,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "image_tokens": 16,
             "tokens": 29,
             "supervised_tokens": 5,
+            "id": "5",
+            "extra": '{"model":"","id":5}',
         },
         {
             "key": "talks/text",

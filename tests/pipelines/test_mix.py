@@ -115,6 +115,15 @@ def test_what_was_left_out_is_counted_with_its_reason(folder):
     assert sum(made.statuses.values()) == 9
 
 
+def test_ids_other_keys_and_names_of_pictures_are_copied(folder):
+    talks = [{**talk("t0", "p0"), "id": "7", "extra": '{"id":7,"model":""}'}, talk("t1", None)]
+    write_dataset(folder / "imported", "conversations", [pa.Table.from_pylist(talks, BASE["conversations"])])
+    run_mix(recipe(folder, source={"conversations": str(folder / "imported")}), folder / "mix", LOCAL)
+    first, second = Dataset.open(folder / "mix").take([0, 1], ["id", "extra", "images"])
+    assert (first["id"], first["extra"], first["images"][0]["path"]) == ("7", '{"id":7,"model":""}', "p0")
+    assert second == {"id": None, "extra": None, "images": []}
+
+
 def test_a_row_that_no_template_can_show_is_counted_and_named(folder):
     talks = [talk("good", None), {**talk("bad", "p0"), "image_keys": ["p0", "p3"]}]
     write_dataset(folder / "broken", "conversations", [pa.Table.from_pylist(talks, BASE["conversations"])])

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from schemas import Dataset, records
+from schemas.commit import Change, commit
 from schemas.errors import VersionError
 from schemas.records import BASE, CURRENT, STORED_IMAGE, version_text
 from schemas.writing import write_dataset
@@ -53,6 +54,34 @@ def test_samples_open_in_hugging_face_datasets_and_images_decode():
     assert opened[1]["images"] == []
 
 
+def test_columns_of_a_later_minor_version_are_null_in_older_rows():
+    old, new = Dataset.open(GOLDEN / "conversations-1.0"), Dataset.open(GOLDEN / "conversations-1.1")
+    assert old.columns == new.columns
+    assert [(row["key"], row["id"], row["extra"]) for row in old.take([0, 1])] == [
+        ("a/detail", None, None),
+        ("b/detail", None, None),
+    ]
+    assert (new[0]["id"], new[0]["extra"]) == ("5", '{"model":"","id":5}')
+    assert old.fragments[0].read(["extra"]).to_pylist() == [{"extra": None}] * 2
+    assert [batch.to_pylist() for batch in old.fragments[0].batches(["id", "status"])] == [
+        [{"id": None, "status": "ok"}, {"id": None, "status": "no_answer"}]
+    ]
+    assert old.fragments[0].inputs(["id"]) == old.fragments[0].inputs(["key"])
+
+
+def test_old_and_new_fragments_share_a_dataset(tmp_path):
+    shutil.copytree(GOLDEN / "conversations-1.0", tmp_path / "talks")
+    old, new = Dataset.open(tmp_path / "talks"), Dataset.open(GOLDEN / "conversations-1.1")
+    added = new.manifest.fragments[0]
+    shutil.copytree(GOLDEN / "conversations-1.1" / "fragments" / added.id, tmp_path / "talks" / "fragments" / added.id)
+    change = Change(1, new.schema_version, fragments=[old.manifest.fragments[0], added])
+    both = Dataset(old.store, commit(old.store, change))
+    assert both.schema_version == "conversations/1.1"
+    assert both.columns == new.columns
+    assert [row["id"] for row in both.take(range(4), ["id"])] == [None, None, "5", None]
+    assert both.verify() == []
+
+
 @pytest.fixture
 def next_major(monkeypatch):
     """A made-up images/2.0 in which `url` became `address`."""
@@ -94,4 +123,4 @@ def test_a_newer_major_is_refused_naming_both_versions(tmp_path):
 
 
 def test_version_text_names_schema_and_version():
-    assert version_text("samples") == "samples/1.0"
+    assert version_text("samples") == "samples/1.1"

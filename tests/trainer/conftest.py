@@ -3,9 +3,11 @@
 import gc
 import io
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
+import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
@@ -197,6 +199,19 @@ def rank_main(folder, rank, count, port, kill_at, stop_at, observe):
     run._leave(run.main(folder))
 
 
+def first_failure(ranks):
+    """Wait for all ranks: (rank, exit code) of the first in order that failed, None when all ended well. Once one has
+    failed the others have ten seconds to end by themselves: some would wait for it for half an hour."""
+    last = time.monotonic() + 600
+    while (running := [rank.sentinel for rank in ranks if rank.is_alive()]) and time.monotonic() < last:
+        multiprocessing.connection.wait(running, max(last - time.monotonic(), 0))
+        if any(rank.exitcode for rank in ranks):
+            last = min(last, time.monotonic() + 10)
+    failed = [(number, rank.exitcode) for number, rank in enumerate(ranks) if rank.exitcode]
+    assert failed or not running, "the ranks are still running after ten minutes"
+    return failed[0] if failed else None
+
+
 @pytest.fixture
 def forked(monkeypatch):
     """Replace the start of ranks by forks of this process; `forked["kill_at"]` ends them at a step,
@@ -221,11 +236,14 @@ def forked(monkeypatch):
         ranks = [context.Process(target=rank_main, args=one) for one in arguments]
         for rank in ranks:
             rank.start()
-        for rank in ranks:
-            rank.join(120)
-        failed = [(number, rank.exitcode) for number, rank in enumerate(ranks) if rank.exitcode]
+        try:
+            failed = first_failure(ranks)
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.join()
         if failed:
-            raise launch._failure(folder, *failed[0])
+            raise launch._failure(folder, *failed)
 
     monkeypatch.setattr(launch, "start_ranks", start_ranks)
     return settings

@@ -51,8 +51,7 @@ def write_processor(
     stops = {tokenizer.eos_id}
     if template is not None:
         chat = get_template(template)
-        # Without `generation` marks, which readers other than transformers do not know.
-        (folder / "chat_template.jinja").write_text(chat_template(chat, tokenizer, generation=False), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(chat_template(chat, tokenizer), encoding="utf-8")
         stops |= {tokenizer.token_id(text) for text in chat.stop}
     ends = sorted(token for token in stops if token is not None)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_id}

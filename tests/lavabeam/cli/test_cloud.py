@@ -90,7 +90,10 @@ def test_an_option_of_a_step_comes_before_one_of_dataflow():
     """Nothing else that we have hides an option; what another package has may."""
     classes = [*map(catalog.step, catalog.STEPS), *map(catalog.importer, catalog.IMPORTERS)]
     hidden = {kind.name: DataflowConfig.model_fields.keys() & kind.Config.model_fields.keys() for kind in classes}
-    assert {name: names for name, names in hidden.items() if names} == {"huggingface": {"image"}}
+    assert {name: names for name, names in hidden.items() if names} == {
+        "huggingface": {"image"},
+        "huggingface_chat": {"image"},
+    }
     shown = call("import", "huggingface", "--help").output
     assert len(re.findall(r"^ +--image ", shown, re.M)) == 1
     assert shown.index("--image ") < shown.index("Options of --runner dataflow") < shown.index("--machine-type")

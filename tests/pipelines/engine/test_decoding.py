@@ -91,7 +91,7 @@ def test_threads_keep_to_the_budget(shared):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=120)
     assert not any(thread.is_alive() for thread in threads)
     assert decoding.BUDGET // 2 < peak.most <= decoding.BUDGET
 
@@ -119,5 +119,5 @@ def test_processes_share_the_budget_and_one_that_dies_gives_its_part_back():
         assert not held.wait(0.2)
         other.stdin.write(b"x")
         other.stdin.flush()
-        thread.join(timeout=30)
+        thread.join(timeout=120)
         assert held.is_set()

@@ -74,7 +74,7 @@ def test_a_picture_stored_as_a_path_is_read(tmp_path):
     (tmp_path / "red.png").write_bytes(png("red"))
     pq.write_table(pa.table({"image": [{"bytes": None, "path": str(tmp_path / "red.png")}]}), tmp_path / "a.parquet")
     row = all_rows(HuggingFace(HuggingFaceConfig(path=str(tmp_path / "a.parquet"))))[0]
-    assert (row["image"]["path"], row["key"], row["width"]) == ("red.png", "000000000", 6)
+    assert (row["image"]["path"], row["key"], row["width"]) == ("red.png", "a/000000000", 6)
 
 
 def test_errors_say_what_was_found(dataset, tmp_path):

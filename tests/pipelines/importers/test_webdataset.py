@@ -5,25 +5,10 @@ import json
 import tarfile
 
 import pytest
-from PIL import Image
 
 from pipelines.importers.webdataset import WebDataset, WebDatasetConfig
 from schemas.errors import InputError
-
-
-def png(color):
-    buffer = io.BytesIO()
-    Image.new("RGB", (6, 3), color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def archive(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-
+from tests.pipelines.importers.archives import all_rows, archive, png
 
 LONG = "a-very-long-folder-name/" * 6
 
@@ -41,10 +26,6 @@ MEMBERS = [
 
 def importer(path, **config):
     return WebDataset(WebDatasetConfig(path=str(path), **config))
-
-
-def all_rows(made):
-    return [row for part in made.slices() for row in made.rows(part).to_pylist()]
 
 
 @pytest.mark.parametrize("rows_per_slice", [1, 2, 10])

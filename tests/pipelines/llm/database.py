@@ -72,7 +72,7 @@ class DatabaseServer:
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Ends all sessions; SIGQUIT is a crash."""
         self.process.send_signal(how)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
     def emptied(self) -> str:
         """The address of the database, with nothing in it."""

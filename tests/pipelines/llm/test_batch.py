@@ -141,7 +141,7 @@ def ask(config, texts):
     async def run():
         client = BatchClient(config, "b")
         try:
-            answers = await asyncio.wait_for(asyncio.gather(*map(client.ask, requests(texts))), timeout=20)
+            answers = await asyncio.wait_for(asyncio.gather(*map(client.ask, requests(texts))), timeout=120)
             return answers, client.ledger.report()
         finally:
             await client.close()

@@ -50,7 +50,7 @@ def ask(tmp_path, **nonsense):
     async def run():
         client = BatchClient(config, "b")
         try:
-            return await asyncio.wait_for(client.ask(REQUEST), timeout=20)
+            return await asyncio.wait_for(client.ask(REQUEST), timeout=120)
         finally:
             await client.close()
 

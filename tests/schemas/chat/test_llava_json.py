@@ -83,7 +83,9 @@ def test_other_shapes_are_refused_by_row(source: Any, message: str) -> None:
 
 
 ODD = st.sampled_from(["human", "gpt", "user", "dog", "system", None, 3, ["gpt"]])
-TEXTS = st.lists(st.sampled_from(["<image>", "\n", "a", "<video>", "é", "\ud83d", "<"]), max_size=3).map("".join)
+TEXTS = st.lists(
+    st.sampled_from(["<image>", "\n", "a", "<video>", "<img>b.jpg</img>", "é", "\ud83d", "<"]), max_size=3
+).map("".join)
 TURN = st.fixed_dictionaries({"from": ODD, "value": TEXTS | st.none()}) | st.just({"from": "gpt"}) | st.just("text")
 ROWS = st.fixed_dictionaries(
     {"conversations": st.lists(TURN, max_size=4) | st.none()},

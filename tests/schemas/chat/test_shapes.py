@@ -106,6 +106,101 @@ ONE_LINE = said([IMAGE, text("What?")], "It.")
         ),
         ({"instruction": "Sort", "input": "b a", "output": "a b"}, said("Sort\nb a", "a b"), []),
         ({"instruction": "Hi", "input": "", "output": "Yo"}, said("Hi", "Yo"), []),
+        ({"instruction": "What?", "output": "It.", "image": "a"}, SHOWN, ["a"]),
+        ({"query": "What?", "response": "It.", "images": ["a"]}, SHOWN, ["a"]),
+        (
+            {"query": "And?", "response": "So.", "history": [["What?", "It."]], "images": ["a"]},
+            said([IMAGE, text("\nWhat?")], "It.", "And?", "So."),
+            ["a"],
+        ),
+        (
+            {"query": "<img>a.jpg</img><img>b.jpg</img>Same?", "response": "No."},
+            said([IMAGE, IMAGE, text("Same?")], "No."),
+            ["a.jpg", "b.jpg"],
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "user", "value": "Picture 1: <img>a.jpg</img>\nWhat?"},
+                    {"from": "assistant", "value": "<img>b</img>"},
+                ]
+            },
+            said([text("Picture 1: "), IMAGE, text("\nWhat?")], "<img>b</img>"),
+            ["a.jpg"],
+        ),
+        (
+            {"system": "Be brief.", "conversation": [{"human": "Hi", "assistant": "Yo"}]},
+            [{"role": "system", "content": [text("Be brief.")]}, *said("Hi", "Yo")],
+            [],
+        ),
+        ({"prompt": "What?", "completion": "It.", "image": "a"}, SHOWN, ["a"]),
+        (
+            {
+                "prompt": [{"role": "user", "content": "What?"}],
+                "completion": [{"role": "assistant", "content": "It."}],
+                "images": ["a"],
+            },
+            SHOWN,
+            ["a"],
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "What?"},
+                    {"role": "assistant", "content": "It."},
+                ],
+                "images": [{"path": "a", "bytes": None}],
+            },
+            [{"role": "system", "content": [text("Be brief.")]}, *SHOWN],
+            ["a"],
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image_url", "value": "a"}, {"type": "text", "value": "What?"}],
+                    },
+                    {"role": "assistant", "content": [{"type": "text", "value": "It."}]},
+                ]
+            },
+            ONE_LINE,
+            ["a"],
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "input_image", "image_url": "a"},
+                            {"type": "input_text", "text": "What?"},
+                        ],
+                    },
+                    {"role": "assistant", "content": [{"type": "output_text", "text": "It."}]},
+                ]
+            },
+            ONE_LINE,
+            ["a"],
+        ),
+        (
+            {
+                "images": ["a"],
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "image", "text": None, "image_url": None},
+                            {"type": "text", "text": "What?", "image_url": None},
+                        ],
+                    },
+                    {"role": "assistant", "content": [{"type": "text", "text": "It.", "image_url": None}]},
+                ],
+            },
+            ONE_LINE,
+            ["a"],
+        ),
         ({"image": None, "conversations": [{"from": "human", "value": "Hi"}, ASKED[1]]}, said("Hi", "It."), []),
         ({"image": "", "conversations": [{"from": "human", "value": "Hi"}, ASKED[1]]}, said("Hi", "It."), []),
         (
@@ -147,6 +242,12 @@ def test_shapes_that_are_read(row, messages, images):
         ({"query": "Hi", "response": None}, "turn 1 is None"),
         ({"query": "Hi", "response": "Yo", "history": ["Hi"]}, "history is"),
         ({"texts": [{"user": "Hi"}]}, "texts 0 is"),
+        ({"conversation": [{"human": "Hi"}]}, "conversation 0 is"),
+        ({"prompt": "Hi"}, "no list `conversations` "),
+        (
+            {"images": ["a", "b"], "query": "<image>What?", "response": "It."},
+            "2 images and 1 <image> in its conversations",
+        ),
     ],
 )
 def test_rows_that_would_be_trained_on_without_what_they_show_are_refused(row, message):

@@ -110,6 +110,11 @@ CONVERSATIONS: list[list[dict[str, Any]]] = [
         ("llama3", "llama_3"),
         ("qwen2", "qwen"),
         ("mpt", "mpt"),
+        ("llama2_slow_legacyF", "plain"),
+        ("llama2_slow_legacyF", "llava_v1"),
+        ("llama2_slow_legacyF", "llava_llama_2"),
+        ("qwen2", "chatml"),
+        ("llama2_slow_legacyF_chatml", "mistral_direct"),
     ],
 )
 def test_transformers_gives_the_same_ids_and_masks_from_the_jinja_template(
@@ -133,6 +138,19 @@ def test_transformers_gives_the_same_ids_and_masks_from_the_jinja_template(
         opening = encode(messages[:-1], sizes, form, tokenizer, ONE_TOKEN, generate=True)
         asked = peer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=True)
         assert asked["input_ids"] == opening.ids.tolist()
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_marks_of_answers_change_nothing_of_the_text(name: str) -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    tokenizer = load("llama2_slow_legacyF")
+    marked, plain = (chat_template(TEMPLATES[name], tokenizer, generation=marks) for marks in (True, False))
+    assert "{% generation %}" in marked  # TRL looks for this text
+    assert marked.replace("{% generation %}", "").replace("{% endgeneration %}", "") == plain  # as other readers do
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    texts = [render_jinja_template(CONVERSATIONS, chat_template=one, **tokens)[0] for one in (marked, plain)]
+    assert texts[0] == texts[1]
 
 
 def test_every_name_has_a_template_that_ends_its_answers() -> None:

@@ -1,0 +1,134 @@
+"""Import conversations out of Hugging Face datasets that hold pictures too: OneVision, LLaVA-NeXT-Data, the_cauldron.
+
+`huggingface` imports the pictures of the same files. Both call a row by its file and number, so a mix joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from pipelines.engine.step import Later
+from pipelines.importers.arrow import ArrowSource
+from pipelines.importers.base import Slice, conversation_table
+from pipelines.importers.cells import is_address, is_list, key_of, without_bytes
+from pipelines.importers.conversation_rows import SOURCES, conversation_row, without_picture
+from pipelines.importers.huggingface_files import (
+    PICTURES,
+    DataFile,
+    HuggingFaceFilesConfig,
+    HuggingFaceImporter,
+    opened,
+    picture_keys,
+)
+from pipelines.importers.mapping import key_text
+from pipelines.importers.parquet import ParquetSource
+from schemas.chat.shapes import KEPT_KEYS, MEDIA_KEYS, PICTURE_KEYS, shape_of
+from schemas.errors import InputError
+
+Turns = Literal[
+    "key", "conversations", "messages", "conversation", "prompt", "completion", "texts", "query", "response", "history",
+    "instruction", "input", "output", "question", "answer", "system", "source",
+]  # fmt: skip
+
+
+class HuggingFaceChatConfig(HuggingFaceFilesConfig):
+    """Where the dataset is and what its columns mean."""
+
+    columns: dict[Turns, str] = Field(
+        {},
+        description="the name that a column would have (conversations, system, ...): the dataset's column; key names "
+        "rows and pictures as `huggingface` does when it is given the same column",
+    )
+    keys: Literal["row", "path"] = Field(
+        "row",
+        description="the pictures' keys: the row's, as `huggingface` makes them, or the paths that cells name, as "
+        "`image_folder` makes them; addresses are always keys themselves, as `url_list` makes them of `key: COLUMN`",
+    )
+    kind: str = Field("conversation", description="written into `kind`")
+    source: Annotated[str | None, Later()] = Field(
+        None, description="written into `source`; by default what the column source or data_source says"
+    )
+
+
+class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
+    """One conversation per row. Ids repeat in published files: without a `key` column a row is called by its number."""
+
+    name = "huggingface_chat"
+    version = 1
+    makes = "conversations"
+    Config = HuggingFaceChatConfig
+
+    def __init__(self, config: HuggingFaceChatConfig):
+        super().__init__(config)
+        self._others: list[str] = []
+
+    def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
+        names = {self._renamed().get(name, name) for name in source.columns}
+        given = (*self.config.columns.values(), *([self.config.image] if self.config.image else []))
+        missing = next((name for name in given if name not in source.columns), None)
+        if missing is not None:
+            raise InputError(f"{file.path}: no column {missing!r}. Columns found: {', '.join(source.columns)}.")
+        if shape_of(dict.fromkeys(names, True)) is None:
+            raise InputError(
+                f"{file.path}: no column with conversations. Columns found: {', '.join(source.columns)}. Say which one "
+                "it is with `columns`, such as `{conversations: NAME}`."
+            )
+        self.check_pictures(source, file)
+        self._others += [name for name in source.columns if name not in {*self._read(source.columns), *self._others}]
+
+    def key_column(self, columns: Iterable[str]) -> str | None:
+        return self.config.columns.get("key")
+
+    def sizes(self, source: ParquetSource | ArrowSource) -> Iterable[int]:
+        return (1 for _ in range(source.rows))
+
+    def notes(self) -> list[str]:
+        return [f"columns that are not kept: {', '.join(self._others)}."] if self._others else []
+
+    def rows(self, slice: Slice) -> pa.Table:
+        where = slice.location
+        source = opened(where["path"])
+        column = self.picture_column(source.columns)
+        found = source.table(where["row"], where["rows"], self._read(source.columns), [column] if column else [])
+        cells: list[list[Any] | None] = [None] * found.num_rows
+        several = column is not None and is_list(source.schema.field(column).type)
+        if column is not None:
+            values = [cell for part in found.column(column).chunks for cell in without_bytes(part)]
+            cells = [(cell or []) if several else [] if cell in (None, "") else [cell] for cell in values]
+            found = found.drop_columns([column])
+        numbered = enumerate(zip(found.to_pylist(), cells, strict=True), where["row"])
+        return conversation_table([self._row(*row, several, where["name"], number) for number, row in numbered])
+
+    def _row(
+        self, values: dict[str, Any], cells: list[Any] | None, several: bool, file: str, number: int
+    ) -> dict[str, Any]:
+        """`cells` are the row's pictures without their bytes; None in a file without a column for them."""
+        given = key_text(values.get(self.config.columns.get("key", "")))
+        key = self.key(file, number, given)
+        renamed = self._renamed()
+        named = {renamed.get(name, name): value for name, value in values.items()}
+        keys = picture_keys(key, len(cells or [])) if several else [key]
+        keys = [self._picture_key(*picture) for picture in zip(cells or [], keys, strict=False)]
+        told = named.get("id")
+        name = key if given or told in (None, "") else f"{key}/{told}"
+        row = conversation_row(named, keys, name, self.config.kind, self.config.source)
+        return row if cells is None else without_picture(row, shape_of(named))
+
+    def _picture_key(self, cell: Any, key: str) -> str:
+        path = key_of(cell)
+        if path is not None and (self.config.keys == "path" or is_address(path)):
+            return path
+        return key
+
+    def _renamed(self) -> dict[str, str]:
+        """The dataset's column: what it is called here."""
+        return {column: name for name, column in self.config.columns.items() if name != "key"}
+
+    def _read(self, columns: Iterable[str]) -> list[str]:
+        """The columns that conversations are made of."""
+        wanted = {*self.config.columns.values(), *SOURCES, *KEPT_KEYS, *MEDIA_KEYS, *PICTURE_KEYS} - {*PICTURES}
+        return [name for name in columns if name in wanted or name == self.picture_column(columns)]
