@@ -48,15 +48,15 @@ class PictureFolder:
     def find(self, name: str) -> Found:
         """The file that `name` means, in step with the keys of `image_folder`."""
         inside = self._below(name)
-        plain = plain_name(inside)
+        plain, shown = plain_name(inside), _shown(name)
         if "://" in plain:
-            return Found(plain, problem=f"{name} is an address; pictures of addresses are fetched by `download`")
+            return Found(plain, problem=f"{shown} is an address; pictures of addresses are fetched by `download`")
         if plain == ".." or plain.startswith("../"):
-            return Found(plain, problem=f"{name} is outside of the image folder")
+            return Found(plain, problem=f"{shown} is outside of the image folder")
         size = self._size(plain)
         if inside != plain and not {"", ".", ".."} & {*inside.split("/")} and (own := self._size(inside)) is not None:
             return self._found(plain if size is None else inside, inside, own)
-        return self._near(name, plain) if size is None else self._found(plain, plain, size)
+        return self._near(shown, plain) if size is None else self._found(plain, plain, size)
 
     def content(self, found: Found) -> bytes:
         """The bytes of a file that `find` gave. Raises OSError when it cannot be read."""
@@ -68,7 +68,7 @@ class PictureFolder:
         which = f"the picture {first!r}" if len(tried) == 1 else f"any of {len(tried)} pictures (first: {first!r})"
         return InputError(f"{self.path}: does not hold {which}, named in {named_by}. {self._remedy(first)}")
 
-    def _near(self, name: str, plain: str) -> Found:
+    def _near(self, shown: str, plain: str) -> Found:
         """What is found by looking through the folder: another ending, another form of Unicode."""
         folder, _, base = plain.rpartition("/")
         actual = self._folder(folder)
@@ -79,11 +79,11 @@ class PictureFolder:
             written = _joined(actual, chosen[0])
             return self._found(plain_name(written), written, self._size(written) or 0)
         if chosen:
-            return Found(plain, problem=f"{name} may be {' or '.join(sorted(chosen))}: the image folder has both")
+            return Found(plain, problem=f"{shown} may be {' or '.join(sorted(chosen))}: the image folder has both")
         if files:
             other = f"; {sorted(files)[0]} is: `other_endings` takes it"
-            return Found(plain, problem=f"{name} is not in the image folder{other}")
-        return Found(plain, problem=f"{name} is not in the image folder")
+            return Found(plain, problem=f"{shown} is not in the image folder{other}")
+        return Found(plain, problem=f"{shown} is not in the image folder")
 
     def _found(self, key: str, written: str, size: int) -> Found:
         path = f"{self._root}/{written}"
@@ -146,6 +146,11 @@ class FolderTrial:
         self.folder, self.named_by = folder, named_by
         self._tried: dict[str, None] | None = {}
 
+    @property
+    def passed(self) -> bool:
+        """Whether one was found; `see` has nothing to do then."""
+        return self._tried is None
+
     def see(self, names: Iterable[str]) -> None:
         """Raises InputError when these names are the last of TRIED without a picture."""
         for name in names if self._tried is not None else ():
@@ -162,6 +167,12 @@ class FolderTrial:
         """There are no more names. Raises InputError when there were some, and none was found."""
         if self._tried:
             raise self.folder.wrong(self._tried, self.named_by)
+
+
+def _shown(name: str) -> str:
+    """A name for a message: quoted where blanks or control characters would hide what it is."""
+    short = name if len(name) <= 200 else f"{name[:200]}..."
+    return short if name.isprintable() and name.strip() == name != "" else repr(short)
 
 
 def _joined(folder: str | None, name: str) -> str:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from pipelines.engine.step import C
 from schemas.entries import StatusRule
-from schemas.records import BASE
+from schemas.records import BASE, MESSAGE
 from schemas.standing import NOT_OK, OK
 
 Item = TypeVar("Item")
@@ -134,9 +134,23 @@ def image_table(rows: Sequence[Mapping[str, Any]], extra: Sequence[pa.Field] = (
     return _table(rows, pa.schema([*BASE["images"], *extra, *STATUS_FIELDS]))
 
 
-def conversation_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows of the `conversations` schema; absent names are null."""
-    return _table(rows, BASE["conversations"])
+def conversation_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of the `conversations` schema; absent names are null.
+
+    Each row is taken apart as it comes: pyarrow reads nested dictionaries at a fifth of the speed, and a thousand rows
+    of them keep the garbage collector busy.
+    """
+    schema = BASE["conversations"]
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names if name != "messages"}
+    messages = _Messages()
+    for row in rows:
+        for name, values in columns.items():
+            values.append(row.get(name))
+        messages.add(row.get("messages"))
+    arrays = {name: _array(values, schema.field(name).type) for name, values in columns.items()}
+    return pa.Table.from_arrays(
+        [arrays[name] if name in arrays else pa.array(messages) for name in schema.names], schema=schema
+    )
 
 
 def storable(value: Any) -> Any:
@@ -156,6 +170,45 @@ def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
         return pa.Table.from_pylist(list(rows), schema)
     except UnicodeEncodeError:
         return pa.Table.from_pylist([storable(row) for row in rows], schema)
+
+
+def _array(values: list[Any], type: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, type)
+    except UnicodeEncodeError:
+        return pa.array(storable(values), type)
+
+
+class _Messages:
+    """Lists of messages, collected column by column."""
+
+    def __init__(self) -> None:
+        self._ends, self._part_ends = [0], [0]
+        self._missing: list[bool] = []
+        self._roles: list[str] = []
+        self._kinds: list[str] = []
+        self._texts: list[str | None] = []
+
+    def add(self, messages: Sequence[Mapping[str, Any]] | None) -> None:
+        roles, kinds, texts, part_ends = self._roles, self._kinds, self._texts, self._part_ends
+        for message in messages or ():
+            roles.append(message["role"])
+            for part in message["content"]:
+                kinds.append(part["type"])
+                texts.append(part.get("text"))
+            part_ends.append(len(kinds))
+        self._missing.append(messages is None)
+        self._ends.append(len(roles))
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
+        message = MESSAGE.field("content").type
+        parts = pa.StructArray.from_arrays(
+            [_array(self._kinds, pa.string()), _array(self._texts, pa.string())], fields=list(message.value_type)
+        )
+        contents = pa.ListArray.from_arrays(pa.array(self._part_ends, pa.int32()), parts, type=message)
+        flat = pa.StructArray.from_arrays([_array(self._roles, pa.string()), contents], fields=list(MESSAGE))
+        missing = pa.array(self._missing, pa.bool_())
+        return pa.ListArray.from_arrays(pa.array(self._ends, pa.int32()), flat, type=pa.list_(MESSAGE), mask=missing)
 
 
 def cut(items: Iterable[Item], known: Sequence[int], rows: int) -> Iterator[list[Item]]:

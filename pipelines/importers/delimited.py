@@ -9,8 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from schemas.errors import InputError
 
@@ -20,8 +19,7 @@ LONGEST_CELL = 1 << 30
 """Characters of a cell; the csv module's own limit of 131,072 is less than some alt texts."""
 
 
-@dataclass(frozen=True)
-class Raw:
+class Raw(NamedTuple):
     """One record: its first line (from 1), its first byte in the text, its bytes, and, where it is known, its value."""
 
     line: int
@@ -32,6 +30,10 @@ class Raw:
     @property
     def end(self) -> int:
         return self.offset + len(self.data)
+
+    def without_value(self) -> Raw:
+        """The record as it is kept until its slice is cut: thousands of values make the garbage collector slow."""
+        return self if self.value is None else Raw(self.line, self.offset, self.data)
 
 
 def lines(file: BinaryIO, offset: int = 0, line: int = 1) -> Iterator[Raw]:

@@ -79,7 +79,7 @@ class Img2dataset(Importer[Img2datasetConfig]):
 
     def _row(self, values: dict[str, Any], picture: GetPicture) -> dict[str, Any]:
         hashed = values.pop("sha256", None)
-        row = image_row(values, match(self.config.columns, values), False, self.config.boxes)
+        row = image_row(values, match(self.config.columns, values), False, boxes=self.config.boxes)
         row["key"], row["source"] = str(values["key"]), row.get("source") or self.config.source
         row["license"] = row.get("license") or self.config.license
         if values.get("status") != "success":

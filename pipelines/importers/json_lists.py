@@ -7,6 +7,7 @@ is read to its end: what follows the list, a comma that is missing or one too ma
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -19,6 +20,7 @@ from schemas.errors import InputError
 _CHUNK = 1 << 20
 _BLANKS = " \t\r\n"
 _SEPARATOR = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
+_COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _LONGEST_TOKEN = 16
 """Characters of what the window's end can cut without being a string: `Infinity`, an escaped pair of surrogates."""
 
@@ -55,7 +57,7 @@ class JsonText:
 
     def value(self) -> Raw:
         """Step over the next value; it comes with its bytes and where they stand."""
-        if not self.next:
+        if self._text[self._at : self._at + 1] in _BLANKS and not self.next:
             raise self.error("a value is expected here, found the end of the file")
         while True:
             try:
@@ -79,8 +81,10 @@ class JsonText:
     def separated(self) -> bool:
         """Step over a comma; False at the closing bracket, which is stepped over too. Raises InputError for others."""
         found = _SEPARATOR.match(self._text, self._at)
-        if found and found.end() < len(self._text):  # else blanks may go on behind the window
-            self._advance(found.end() - self._at)
+        if found and (end := found.end()) < len(self._text):  # else blanks may go on behind the window
+            self.offset += end - self._at  # all of it is ASCII
+            self.line += self._text.count("\n", self._at, end)
+            self._at = end
             return found[1] == ","
         return self.take(",]", "after a value") == ","
 
@@ -172,6 +176,21 @@ def span_values(file: BinaryIO, path: str, offset: int, line: int) -> Iterator[R
         yield text.value()
         if text.next:
             text.take(",", "between two values")
+
+
+def plain_values(data: bytes, path: str, offset: int, line: int) -> Iterator[Any]:
+    """What `span_values` gives as values alone, at half the cost. Raises InputError as that does."""
+    text, at, scan = data.decode(), 0, json.JSONDecoder().raw_decode
+    try:
+        while at < len(text):
+            value, at = scan(text, at)
+            yield value
+            if at < len(text):
+                at = _COMMA.match(text, at).end()  # type: ignore[union-attr]
+    except (ValueError, RecursionError, AttributeError) as error:
+        for _ in span_values(io.BytesIO(data), path, offset, line):
+            pass
+        raise InputError(f"{path}: changed while it was read ({error}). Import it again.") from error
 
 
 def object_values(file: BinaryIO, path: str) -> Iterator[tuple[str, Raw]]:

@@ -7,7 +7,7 @@ holds are kept (`id`, `extra`), so that `lavabeam export` writes the rows as the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -16,14 +16,17 @@ from pydantic import Field
 
 from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, conversation_table, cut, digest
+from pipelines.importers.delimited import Raw
 from pipelines.importers.files import expand, format_of
 from pipelines.importers.records import Layout, TextSource
 from schemas.chat.as_written import id_and_extra
 from schemas.chat.llava_json import from_llava
-from schemas.chat.shapes import image_paths, unread_keys
+from schemas.chat.shapes import KEPT_KEYS, image_paths, unread_keys
 from schemas.errors import InputError
-from schemas.picturefolder import FolderTrial, Found, PictureFolder
+from schemas.picturefolder import FolderTrial, PictureFolder
 from schemas.picturenames import plain_name
+
+_OK = ImportStatus.ok.value
 
 
 class LlavaJsonConfig(Config):
@@ -67,18 +70,23 @@ class LlavaJson(Importer[LlavaJsonConfig]):
         for path in paths:
             format = format_of(path, self.config.format, ("json", "jsonl"))
             source = TextSource(path, Layout(format, records=self.config.records))
-            for records in cut(source.records(), remaining[len(made) :], self.config.rows_per_slice):
-                for raw in records:  # a broken line stops the import before anything is written
-                    values = source.parse(raw)
-                    self._unread.update(unread_keys(values))
-                    if trial is not None:
-                        trial.see(_paths(values))
+            for records in cut(self._checked(source, trial), remaining[len(made) :], self.config.rows_per_slice):
                 start = made[-1].start + made[-1].rows if made else 0
                 content = digest(start, *source.content(records))
                 made.append(Slice(start, len(records), content, source.location(records)))
         if trial is not None:
             trial.end()
         return made
+
+    def _checked(self, source: TextSource, trial: FolderTrial | None) -> Iterator[Raw]:
+        """The records of a file, each parsed: a broken one stops the import before anything is written."""
+        for raw in source.records():
+            values = source.parse(raw)
+            if not KEPT_KEYS.issuperset(values):
+                self._unread.update(unread_keys(values))
+            if trial is not None and not trial.passed:
+                trial.see(_paths(values))
+            yield raw.without_value()
 
     def notes(self) -> list[str]:
         if not self._unread:
@@ -90,31 +98,29 @@ class LlavaJson(Importer[LlavaJsonConfig]):
     def rows(self, slice: Slice) -> pa.Table:
         layout = Layout(slice.location["format"], records=self.config.records)
         values = TextSource.at(slice.location, layout)
-        return conversation_table([self._row(one, slice.first + index) for index, one in enumerate(values)])
+        return conversation_table(self._row(one, slice.first + index) for index, one in enumerate(values))
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:
-        named = values.get("id")
-        row: dict[str, Any] = {"key": f"{number:09d}" if named in (None, "") else f"{number:09d}/{named}"}
-        row |= {"kind": self.config.kind, "source": self.config.source, "status": ImportStatus.ok}
+        config, named = self.config, values.get("id")
+        key = f"{number:09d}" if named in (None, "") else f"{number:09d}/{named}"
+        row: dict[str, Any] = {"key": key, "kind": config.kind, "source": config.source, "status": _OK}
         try:
-            messages, images = from_llava(values, f"row {number}")
+            row["messages"], images = from_llava(values, f"row {number}")
         except InputError as error:
             row["id"], row["extra"] = id_and_extra(values, None, ())
-            return {
-                **row,
-                "image_keys": [*map(plain_name, _paths(values))],
-                "status": ImportStatus.bad_conversation,
-                "detail": str(error),
-            }
-        found = [self._folder.find(image) if self._folder else Found(plain_name(image)) for image in images]
-        keys = [one.key for one in found]
-        row["id"], row["extra"] = id_and_extra(values, messages, keys)
-        row |= {"messages": messages, "image_keys": keys}
-        if keys and not row["source"]:
-            row["source"] = _first_folder(keys[0])
-        problem = next((one.problem for one in found if one.problem), None)
-        if problem is not None:
-            row |= {"status": ImportStatus.no_image, "detail": problem}
+            keys = [*map(plain_name, _paths(values))]
+            return {**row, "image_keys": keys, "status": ImportStatus.bad_conversation, "detail": str(error)}
+        if self._folder is not None:
+            found = [self._folder.find(image) for image in images]
+            images = [one.key for one in found]
+            row["detail"] = next((one.problem for one in found if one.problem), None)
+            row["status"] = ImportStatus.no_image if row["detail"] else _OK
+        elif images:
+            images = [*map(plain_name, images)]
+        row["image_keys"] = images
+        row["id"], row["extra"] = id_and_extra(values, row["messages"], images)
+        if images and not config.source:
+            row["source"] = _first_folder(images[0])
         return row
 
     @cached_property
@@ -125,8 +131,8 @@ class LlavaJson(Importer[LlavaJsonConfig]):
 
 
 def _first_folder(path: str) -> str | None:
-    folders = [part for part in path.split("/")[:-1] if part != ".."]
-    return folders[0] if folders else None
+    folder, slash, _ = path.removeprefix("../").partition("/")
+    return folder if slash else None
 
 
 def _paths(values: dict[str, Any]) -> list[str]:

@@ -89,6 +89,7 @@ def image_row(
     values: Mapping[str, Any],
     columns: Mapping[str, str],
     needs_url: bool = True,
+    *,
     extra: Mapping[str, Callable[[Any], Any]] = NONE,
     boxes: BoxUnit | None = None,
     size: Size = (None, None),

@@ -65,7 +65,12 @@ class TextSource:
     def at(cls, location: Mapping[str, Any], layout: Layout) -> Iterator[dict[str, Any]]:
         """The values of the records at a location that `location` gave."""
         source = cls(location["path"], replace(layout, format=location["format"]), location["form"], location["header"])
-        return map(source.parse, source.records_in(Span(**location["span"])))
+        span = Span(**location["span"])
+        if source.form not in ("list", "member"):
+            return map(source.parse, source.records_in(span))
+        data = read_text(source.path, span.offset, span.length)
+        values = json_lists.plain_values(data, source.path, span.offset, span.line)
+        return (source.row_of(value, span.line) for value in values)
 
     def location(self, records: Sequence[Raw]) -> dict[str, Any]:
         """Where consecutive records are, as JSON values."""
@@ -126,12 +131,16 @@ class TextSource:
                 raise InputError(f"{self.path}:{raw.line}: this is not JSON ({where}). Correct it.") from error
             except (ValueError, RecursionError) as error:
                 raise InputError(f"{self.path}:{raw.line}: JSON that cannot be read ({error}). Correct it.") from error
+        return self.row_of(value, raw.line)
+
+    def row_of(self, value: Any, line: int) -> dict[str, Any]:
+        """A JSON value as a row: cells by name, those of a list by number. Raises InputError for other values."""
+        if isinstance(value, dict):
+            return value
         if isinstance(value, list):
             return {str(number): cell for number, cell in enumerate(value)}
-        if not isinstance(value, dict):
-            found = "null" if value is None else type(value).__name__
-            raise InputError(f"{self.path}:{raw.line}: expected a JSON object, found {found}. Remove or correct it.")
-        return value
+        found = "null" if value is None else type(value).__name__
+        raise InputError(f"{self.path}:{line}: expected a JSON object, found {found}. Remove or correct it.")
 
     def _split(self, file: BinaryIO, offset: int = 0, line: int = 1) -> Iterator[Raw]:
         if self.form == "cells":

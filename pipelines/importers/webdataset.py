@@ -203,7 +203,9 @@ class WebDataset(SampleImporter[WebDatasetConfig]):
         text = next((ending for ending in TEXTS if values.get(ending)), None)
         if text is not None and "alt_text" not in self.config.columns:
             columns["alt_text"] = text
-        row = image_row(values, columns, False, self.config.boxes, (picture.get("width"), picture.get("height")))
+        row = image_row(
+            values, columns, False, boxes=self.config.boxes, size=(picture.get("width"), picture.get("height"))
+        )
         problems = problems + ([row["import_detail"]] if row["import_detail"] else [])
         if problems:
             row.update(import_status=ImportStatus.bad_value, import_detail="; ".join(problems))

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.chat.shapes import PLACEHOLDER, Turn, image_paths, loose, parts_of, pictures_in, turns_of
+from schemas.chat.shapes import (
+    MEDIA_KEYS,
+    PICTURE_KEYS,
+    PLACEHOLDER,
+    Turn,
+    image_paths,
+    loose,
+    parts_of,
+    pictures_in,
+    turns_of,
+)
 from schemas.chat.templates import Message, content_parts
 from schemas.errors import InputError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_ODD_KEYS = frozenset((*MEDIA_KEYS, *PICTURE_KEYS, "images", "system", "system_prompt"))
 SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}
 
 
@@ -27,6 +38,9 @@ def from_llava(
     """
     if not isinstance(row, dict):
         raise InputError(f"{where}: {type(row).__name__}; expected a row of LLaVA's JSON format.")
+    plain = _plain(row)
+    if plain is not None:
+        return plain
     turns, images = turns_of(row, where), image_paths(row, where)
     named: list[str] = []
     messages = [_message(turn, where, number, any_speaker, bool(images), named) for number, turn in enumerate(turns)]
@@ -35,6 +49,31 @@ def from_llava(
     if problem is not None:
         raise InputError(f"{where}: {problem}")
     return messages, images
+
+
+def _plain(row: dict[str, Any]) -> tuple[list[Message], list[str]] | None:
+    """What `from_llava` returns for a row of LLaVA's own shape, at a third of the cost; None for one that is odd in any
+    way. Most rows of most files are plain."""
+    turns, image = row.get("conversations"), row.get("image")
+    if type(turns) is not list or not _ODD_KEYS.isdisjoint(row) or not (image is None or type(image) is str):
+        return None
+    has_image, shown, messages = bool(image), 0, list[Message]()
+    for turn in turns:
+        if type(turn) is not dict or type(speaker := turn.get("from")) is not str:
+            return None
+        role, value = ROLES.get(speaker), turn.get("value")
+        if role is None or type(value) is not str or not (value.isascii() or _encodes(value)):
+            return None
+        if "<" not in value:
+            messages.append({"role": role, "content": [{"type": "text", "text": value}]})
+            continue
+        if "<img>" in value:
+            return None
+        messages.append({"role": role, "content": _parts(value, has_image)})
+        shown += value.count(PLACEHOLDER) if has_image else 0
+    if shown != has_image or not messages or (image and image.startswith("data:")) or loose(messages):
+        return None
+    return messages, [image] if image else []
 
 
 def _message(turn: Turn, where: str, number: int, any_speaker: bool, has_image: bool, named: list[str]) -> Message:
@@ -81,12 +120,17 @@ def _role(turn: Turn, where: str, number: int, any_speaker: bool) -> str:
         raise InputError(f"{where}: turn {number} is {content!r:.80}; expected text.")
     if not isinstance(speaker, str) or (speaker not in ROLES and not any_speaker):
         raise InputError(f"{where}: turn {number} is from {speaker!r}; expected human or gpt.")
-    try:
-        if isinstance(content, str) and not content.isascii():
-            content.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: turn {number} has an unpaired surrogate ({error}). Correct its text.") from error
+    if isinstance(content, str) and not (content.isascii() or _encodes(content)):
+        raise InputError(f"{where}: turn {number} has an unpaired surrogate. Correct its text.")
     return ROLES.get(speaker, speaker)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parts(value: str, has_image: bool) -> list[Message]:

@@ -124,11 +124,13 @@ def folder(tmp_path):
         ("NFD-\u00e9/f", "NFD-\u00e9/f.png", ""),
         ("d.jpg", "d.jpg", "d.jpg is not in the image folder; d.png is: `other_endings` takes it"),
         ("sub/c.jpg", "sub/c.jpg", "sub/c.jpg may be c.JPG or c.jpeg: the image folder has both"),
+        ("", "", "'' is not in the image folder"),
+        (" a.jpg", " a.jpg", "' a.jpg' is not in the image folder"),
         ("sub", "sub", "sub is not in the image folder"),
         ("empty.png", "empty.png", "empty.png is an empty file"),
         ("../pictures/a.jpg", "../pictures/a.jpg", "../pictures/a.jpg is outside of the image folder"),
-        ("a\0.jpg", "a\0.jpg", "a\0.jpg is not in the image folder"),
-        ("x" * 5000, "x" * 5000, f"{'x' * 5000} is not in the image folder"),
+        ("a\0.jpg", "a\0.jpg", "'a\\x00.jpg' is not in the image folder"),
+        ("x" * 5000, "x" * 5000, f"{'x' * 200}... is not in the image folder"),
     ],
 )
 def test_a_folder_finds_what_a_name_means(folder, name, key, problem):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.chat import llava_json
 from schemas.chat.llava_json import from_llava, to_llava
 from schemas.errors import InputError
 
@@ -79,3 +80,36 @@ def test_a_picture_next_to_a_word_gets_a_line_of_its_own() -> None:
 def test_other_shapes_are_refused_by_row(source: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_llava(source, "file.json, row 3")
+
+
+ODD = st.sampled_from(["human", "gpt", "user", "dog", "system", None, 3, ["gpt"]])
+TEXTS = st.lists(
+    st.sampled_from(["<image>", "\n", "a", "<video>", "<img>b.jpg</img>", "é", "\ud83d", "<"]), max_size=3
+).map("".join)
+TURN = st.fixed_dictionaries({"from": ODD, "value": TEXTS | st.none()}) | st.just({"from": "gpt"}) | st.just("text")
+ROWS = st.fixed_dictionaries(
+    {"conversations": st.lists(TURN, max_size=4) | st.none()},
+    optional={
+        "id": st.integers(),
+        "image": st.sampled_from(["a.jpg", "", None, ["a.jpg"], [], "data:image/png", 3, {"path": "b.jpg"}]),
+        "images": st.sampled_from([["a.jpg"], None]),
+        "img": st.just("a.jpg"),
+        "video": st.sampled_from(["a.mp4", ""]),
+        "system": st.just("Be brief."),
+        "messages": st.just([{"role": "user", "content": "a"}]),
+    },
+)
+
+
+@given(ROWS, st.booleans(), st.booleans())
+def test_plain_rows_are_read_as_all_others_are(given_row: dict[str, Any], strict: bool, any_speaker: bool) -> None:
+    def read() -> Any:
+        try:
+            return from_llava(given_row, "row 7", strict, any_speaker)
+        except InputError as error:
+            return str(error)
+
+    fast = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llava_json, "_plain", lambda row: None)
+        assert read() == fast
