@@ -76,7 +76,7 @@ IMPORTERS = {
     "refcocog": Entry(f"{_FAMILIES}.refcoco:Refcocog", "RefCOCOg: refs(umd).p, instances.json beside it"),
     "vg_regions": Entry(f"{_FAMILIES}.visual_genome:VgRegions", "Visual Genome: region_descriptions.json"),
     "vg_qa": Entry(f"{_FAMILIES}.visual_genome:VgQa", "Visual Genome: question_answers.json"),
-    "coco": Entry(f"{_FAMILIES}.coco:Coco", "COCO's pictures: captions_*.json, boxes of instances_*.json"),
+    "coco": Entry(f"{_FAMILIES}.coco:Coco", "COCO's pictures: captions_*.json, instances_*.json"),
     "sharegpt": Entry(f"{_FAMILIES}.sharegpt:ShareGpt", "ShareGPT's conversations, filtered as Vicuna does"),
 }
 

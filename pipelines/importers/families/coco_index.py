@@ -129,7 +129,8 @@ class CocoIndex:
         except Unusable as problem:
             one.problems.append(f"box {number}: {problem}")
             return
-        sides = (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)
+        # Six decimals are a thousandth of a pixel: the column is float32, and slices carry the digits to the workers.
+        sides = [round(side, 6) for side in (box.x0 / width, box.y0 / height, box.x1 / width, box.y1 / height)]
         one.boxes.append(
             {"label": self._categories[category], **dict(zip(("x0", "y0", "x1", "y1"), sides, strict=True))}
         )

@@ -30,28 +30,34 @@ from pipelines.importers.records import Layout, TextSource
 from schemas.errors import InputError
 
 _ADDRESS = re.compile(r"/(VG_100K(?:_2)?/[^/?#]+)$")
-_MOST = "most annotations of a picture, those drawn by key and seed, in the file's order; LLaVA-1.5 samples 10"
 
 
-class _GenomeConfig(FamilyConfig):
+class GenomeConfig(FamilyConfig):
+    """The options of both files."""
+
+    path: Annotated[str, Runtime()] = Field(description="the annotation file")
     image_data: Annotated[str | None, Runtime()] = Field(
         None, description="sizes and addresses of the pictures; by default image_data.json beside the file"
     )
+    most: int = Field(
+        10,
+        ge=1,
+        description="most annotations of a picture, those drawn by key and seed, in the file's order; LLaVA-1.5 "
+        "samples 10",
+    )
+    seed: int = Field(0, description="of what is drawn")
 
 
-class VgRegionsConfig(RegionConfig, _GenomeConfig):
+class VgRegionsConfig(RegionConfig, GenomeConfig):
     """Which regions of a picture, and how they are asked about."""
 
     path: Annotated[str, Runtime()] = Field(description="region_descriptions.json")
-    most: int = Field(10, ge=1, description=_MOST)
 
 
-class VgQaConfig(_GenomeConfig):
+class VgQaConfig(GenomeConfig):
     """Which questions about a picture, and how they are asked."""
 
     path: Annotated[str, Runtime()] = Field(description="question_answers.json")
-    most: int = Field(10, ge=1, description=_MOST)
-    seed: int = Field(0, description="of what is drawn")
     suffix: Literal["first", "every", "none"] = Field(
         "none",
         description="which questions end with suffix_text; none by default, for answers are phrases with a period",
@@ -66,7 +72,7 @@ class Entry(NamedTuple):
     annotations: list[Any]
 
 
-G = TypeVar("G", VgRegionsConfig, VgQaConfig)
+G = TypeVar("G", bound=GenomeConfig)
 
 
 class VisualGenome(Family[G]):
