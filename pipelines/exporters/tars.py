@@ -57,6 +57,9 @@ class WebDataset(Exporter):
         files.append((f"{number:09d}.json", _json(self._content(row, endings))))
         return Item(files, sum(BLOCK + -(-len(content) // BLOCK) * BLOCK for _, content in files))
 
+    def notes(self) -> list[str]:
+        return self.columns_note() if self.source.kind == "images" else []
+
     def _content(self, row: Row, endings: list[str]) -> dict[str, Any]:
         values = row.values
         if self.source.kind == "images":
