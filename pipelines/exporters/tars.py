@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.exporters.base import Exporter, Facts, Item, LeftOut, Shard, Written
 from pipelines.exporters.names import extension
@@ -35,7 +35,7 @@ class WebDataset(Exporter):
 
     name = "webdataset"
     version = 1
-    takes = ("conversations", "samples", "images")
+    takes: ClassVar[tuple[str, ...]] = ("conversations", "samples", "images")
     shard_bytes = 1 << 30
 
     def shard_path(self, number: int) -> str:
