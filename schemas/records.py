@@ -163,13 +163,13 @@ def with_features(schema: pa.Schema) -> pa.Schema:
     return schema.with_metadata({"huggingface": json.dumps(features)})
 
 
-def _feature(field: pa.Field | pa.DataType) -> dict:
+def _feature(field: pa.Field | pa.DataType) -> dict | list:
     """Hugging Face's JSON form of a type (`datasets.Features.to_dict`)."""
     kind = field.type if isinstance(field, pa.Field) else field
     if kind == IMAGE:
         return {"_type": "Image"}
     if pa.types.is_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
+        return [_feature(kind.value_type)]  # `List` by name is unknown before datasets 4
     if pa.types.is_struct(kind):
         return {inner.name: _feature(inner) for inner in kind}
     return {"dtype": {"double": "float64", "float": "float32"}.get(str(kind), str(kind)), "_type": "Value"}

@@ -101,3 +101,10 @@ class Exporter(ABC):
     def notes(self) -> list[str]:
         """What a user should know about the result."""
         return []
+
+    def columns_note(self) -> list[str]:
+        """A note about columns that are not written, for formats that write all columns."""
+        if not (names := self.source.partial_columns):
+            return []
+        words = f"columns that only some fragments have were not written: {', '.join(names)}."
+        return [f"{words} Run their step on the whole dataset first, if they are wanted."]

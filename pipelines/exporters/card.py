@@ -89,7 +89,8 @@ def _front_matter(facts: Facts, stated: bool) -> dict[str, Any]:
 
 def _counts(facts: Facts) -> list[tuple[str, Any]]:
     sums = facts.tally.sums
-    found = [("rows", sums["rows"]), ("pictures", sums["pictures"]), ("bytes of pictures", sums["picture_bytes"])]
+    found: list[tuple[str, Any]] = [("rows", sums["rows"]), ("pictures", sums["pictures"])]
+    found.append(("bytes of pictures", sums["picture_bytes"]))
     found += [(name, sums[key]) for name, key in (("answers", "turns"), ("tokens", "tokens")) if sums[key]]
     cost = sum(facts.tally.costs.values())
     if sums["output_tokens"] or cost:

@@ -45,8 +45,8 @@ def stated_licences(ancestors: list[Ancestor]) -> Counter[tuple[str, str]]:
     """(source, licence) -> rows of the images datasets among them."""
     counts: Counter[tuple[str, str]] = Counter()
     for one in ancestors:
-        if one.dataset is None or one.dataset.schema_name != "images":
-            continue
+        if one.dataset is None or not {"source", "license"} <= set(one.dataset.columns):
+            continue  # of the three schemas only images have both
         for batch in one.dataset.batches(["source", "license"], 4096):
             pairs = zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
             counts.update((source or NOT_STATED, licence or NOT_STATED) for source, licence in pairs)

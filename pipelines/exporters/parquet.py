@@ -17,8 +17,9 @@ from pipelines.exporters.card import card
 from pipelines.exporters.croissant import croissant
 from pipelines.exporters.source import Row, Source
 from pipelines.exporters.state import write_json, write_text
+from schemas.columnfile import BATCH_ROWS
 from schemas.errors import SchemaError
-from schemas.records import IMAGE, with_features
+from schemas.records import BASE, IMAGE, with_features
 from schemas.standing import LEFT_OUT
 
 GROUP_BYTES = 100_000_000
@@ -60,6 +61,9 @@ class Parquet(Exporter):
         write_json(self.folder / "croissant.json", croissant(self.source, facts, self.schema))
         return list(facts.shards)
 
+    def notes(self) -> list[str]:
+        return self.columns_note()
+
 
 class _Groups(Shard):
     """A parquet file that is written a row group at a time."""
@@ -67,6 +71,7 @@ class _Groups(Shard):
     def __init__(self, path: Path, schema: pa.Schema):
         self.schema, self.path = schema, path
         self.rows: list[dict[str, Any]] = []
+        self.batches: list[pa.RecordBatch] = []
         self.size = 0
         leaves = [leaf for column in schema for leaf in _leaves(column.name, column.type)]
         flat = [column.name for column in schema if pa.types.is_string(column.type) and column.name != "key"]
@@ -82,31 +87,40 @@ class _Groups(Shard):
     def add(self, item: Item) -> None:
         self.rows.append(item.content)
         self.size += item.size
+        if len(self.rows) == BATCH_ROWS:
+            self._batch()
         if self.size >= GROUP_BYTES:
             self._flush()
 
-    def _flush(self) -> None:
+    def _batch(self) -> None:
+        """The rows since the last batch, in Arrow's memory alone."""
         try:
-            table = pa.Table.from_pylist(self.rows, self.schema)
+            self.batches.append(pa.RecordBatch.from_pylist(self.rows, self.schema))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             first = self.rows[0]["key"]
             raise SchemaError(
                 f"the {len(self.rows)} rows from {first!r} on have a column of another type than the first rows of the "
                 f"dataset: {error}. Make that column again, in all fragments."
             ) from error
-        self.writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        self.rows, self.size = [], 0
+        self.rows = []
+
+    def _flush(self) -> None:
+        if self.rows:
+            self._batch()
+        table = pa.Table.from_batches(self.batches, self.schema)
+        self.batches, self.size = [], 0
+        if table.num_rows:
+            self.writer.write_table(table, row_group_size=table.num_rows)
 
     def close(self) -> None:
-        if self.rows:
-            self._flush()
+        self._flush()
         self.writer.close()
 
 
 def _schema(source: Source) -> pa.Schema:
     """The columns that are written, with the features that `datasets` reads."""
-    first = source.dataset.fragments[0].read(source.columns).schema if source.rows else pa.schema([])
-    fields = {field.name: pa.field(field.name, field.type) for field in first}
+    first = source.dataset.fragments[0].read(source.columns).schema if source.rows else BASE[source.kind]
+    fields = {field.name: pa.field(field.name, IMAGE if field.name == "image" else field.type) for field in first}
     if source.kind == "conversations":
         fields = {"key": fields.pop("key"), "images": pa.field("images", pa.list_(IMAGE)), **fields}
         fields.pop("image_keys", None)

@@ -69,6 +69,12 @@ class Source:
         """What is read of every row: all that a fragment of any age has."""
         return [name for name in self.dataset.columns if name != LEFT_OUT]
 
+    @cached_property
+    def partial_columns(self) -> list[str]:
+        """Columns that some fragments have and others lack: a step has not run on all of them."""
+        found = dict.fromkeys(name for fragment in self.dataset.fragments for name in fragment.columns)
+        return [name for name in found if name not in self.dataset.columns]
+
     @property
     def rows(self) -> int:
         return self.dataset.rows

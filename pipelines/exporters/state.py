@@ -66,7 +66,10 @@ def load(folder: Path, identity: dict[str, Any]) -> tuple[State, bool]:
 def locked(folder: Path) -> Iterator[None]:
     """Keep other exports out of `folder`, which is made, until the block ends. Raises InputError while one is there."""
     with in_our_words(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:
+            raise InputError(f"{folder}: no folder can be made here ({error.strerror}). Name another one.") from error
         handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipelines.exporters.base import Exporter, Facts, Item, LeftOut, Shard, Written
 from pipelines.exporters.names import extension
@@ -35,7 +35,7 @@ class WebDataset(Exporter):
 
     name = "webdataset"
     version = 1
-    takes = ("conversations", "samples", "images")
+    takes: ClassVar[tuple[str, ...]] = ("conversations", "samples", "images")
     shard_bytes = 1 << 30
 
     def shard_path(self, number: int) -> str:
@@ -56,6 +56,9 @@ class WebDataset(Exporter):
             files.append((f"{number:09d}.txt", _caption(row.values).encode()))
         files.append((f"{number:09d}.json", _json(self._content(row, endings))))
         return Item(files, sum(BLOCK + -(-len(content) // BLOCK) * BLOCK for _, content in files))
+
+    def notes(self) -> list[str]:
+        return self.columns_note() if self.source.kind == "images" else []
 
     def _content(self, row: Row, endings: list[str]) -> dict[str, Any]:
         values = row.values

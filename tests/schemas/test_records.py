@@ -42,10 +42,14 @@ def test_golden_rows_keep_their_values():
     assert samples.numpy("tokens").tolist() == [29, 9]
 
 
-def test_samples_open_in_hugging_face_datasets_and_images_decode():
+@pytest.mark.parametrize("written", ["1.0", "now"])
+def test_samples_open_in_hugging_face_datasets_and_images_decode(tmp_path, written):
     import datasets
 
     dataset = Dataset.open(GOLDEN / "samples-1.0")
+    if written == "now":
+        table = Dataset.open(GOLDEN / "samples-1.1").fragments[0].read()
+        dataset = write_dataset(tmp_path / "samples", "samples", [table.cast(BASE["samples"])])
     file = dataset.store.path(dataset.fragments[0].entry.files["base"].path)
     opened = datasets.Dataset.from_file(file)
     assert opened.cache_files[0]["filename"] == file  # memory-mapped where it lies, not copied

@@ -42,7 +42,8 @@ def test_help_lists_every_command_in_the_order_of_use():
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2:3].strip()]
     wanted = ["demo", "run", "import", "download", "dedupe", "caption", "generate", "judge", "mix"]
     training = ["plan", "tokens", "train", "merge", "chat", "answer", "evaluate"]
-    looking = ["show", "log", "files", "verify", "rollback", "gc", "report", "cache", "recipes", "dags", "dataflow"]
+    looking = ["show", "log", "files", "verify", "rollback", "gc", "report", "export"]
+    looking += ["cache", "recipes", "dags", "dataflow"]
     assert names == [*wanted, *training, *looking]
 
 

@@ -161,3 +161,19 @@ def test_an_import_of_llavas_json_keeps_its_ids(tmp_path):
     export(talks(tmp_path / "talks", tmp_path / "in.json"), tmp_path / "out", "parquet")
     (found,) = pq.read_table(tmp_path / "out" / "data").to_pylist()
     assert (found["id"], json.loads(found["extra"]), found["images"]) == ("7", {"id": 7, "model": ""}, [])
+
+
+def test_a_column_that_some_fragments_lack_is_named(tmp_path):
+    tables = [pa.table({"key": ["a"], "image": [{"bytes": picture(1), "path": None}], "score": [1]})]
+    tables.append(tables[0].drop(["score"]))
+    made = write_dataset(tmp_path / "photos", "images", tables)
+    done = export(made, tmp_path / "out", "parquet")
+    assert "columns that only some fragments have were not written: score." in done.notes[0]
+    assert pq.read_table(tmp_path / "out" / "data").column_names == ["key", "image"]
+
+
+@pytest.mark.parametrize("to", ["llava_json", "parquet", "webdataset", "energon"])
+def test_a_dataset_without_rows_gives_no_rows_and_no_fault(tmp_path, to):
+    made = write_dataset(tmp_path / "talks", "conversations", [])
+    done = export(made, tmp_path / "out", to)
+    assert (done.rows, done.exported, done.bytes) == (0, 0, 4 if to == "llava_json" else 0)
