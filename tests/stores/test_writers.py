@@ -27,7 +27,7 @@ REACHED = {
     "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
 }
 
 
@@ -81,7 +81,7 @@ def s3(reached):
         server.start()
         reached(AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.get_host_and_port()[1]}")
         fsspec.filesystem("s3").clear_instance_cache()
-        fsspec.filesystem("s3").mkdir("bucket")
+        fsspec.filesystem("s3").makedirs("bucket", exist_ok=True)  # moto keeps them in this process
         yield f"s3://bucket/{name}/d"
         server.stop()
 
