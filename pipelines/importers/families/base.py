@@ -137,9 +137,11 @@ class Family(Importer[F]):
         groups = self._gather()
         for group in list(groups):  # taken out one by one, so that what was read shrinks as slices grow
             picture, *lines = groups.pop(group).decode().split("\n")[:-1]
-            yield from self._of_group(
-                group, json.loads(picture), [Gathered(*json.loads(line)) for line in lines], folder
-            )
+            # A line that comes twice is a question that two of the files have: GQA's balanced ones are among all.
+            gathered = [Gathered(*json.loads(line)) for line in dict.fromkeys(lines)]
+            if len(gathered) < len(lines):
+                self.tally.repeated(lines)
+            yield from self._of_group(group, json.loads(picture), gathered, folder)
 
     def _gather(self) -> dict[str, bytearray]:
         """Group -> the picture's name and its questions, a line of JSON each, groups in the order of appearance."""
@@ -157,9 +159,10 @@ class Family(Importer[F]):
 
     def _gathered(self, question: Question) -> Gathered:
         try:
-            if self.has_text:
-                _check_text(question.text)
+            if self.has_text and not question.text.strip():
+                raise Unusable(FamilyStatus.bad_question, "its text is empty")
             turns = self.turns(question)
+            _check_placeholders(turns)
         except Unusable as problem:
             self.tally.left_out(problem.status, question.id)
             return Gathered(question.id, [], problem.status, problem.reason)
@@ -182,7 +185,8 @@ class Family(Importer[F]):
             key, missing = (places[0], None) if folder is None else folder.find(places)
             self.tally.looked_up(missing is None, folder.several if folder else 0)
             if missing and status == FamilyStatus.ok:
-                status, detail = FamilyStatus.no_image.value, missing
+                status = FamilyStatus.no_image.value
+                detail = f"{missing}; {detail}" if detail else missing
         for number, turns in enumerate(rows):
             self.tally.wrote(turns)
             yield json.dumps([group, number, key, status, detail, self._asked(turns, group)])
@@ -224,11 +228,10 @@ def stem(picture: str) -> str:
     return file.rpartition(".")[0] or file
 
 
-def _check_text(text: str) -> None:
-    if not text.strip():
-        raise Unusable(FamilyStatus.bad_question, "its text is empty")
-    if "<" in text and (found := next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in text), None)):
-        raise Unusable(FamilyStatus.bad_question, f"{found} stands in its text")
+def _check_placeholders(turns: list[Turn]) -> None:
+    for asked, _ in turns:
+        if "<" in asked and (found := next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in asked), None)):
+            raise Unusable(FamilyStatus.bad_question, f"{found} stands in its text")
 
 
 def _left_out(problems: Sequence[Gathered], questions: int) -> str | None:

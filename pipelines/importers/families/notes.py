@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,15 @@ class Tally:
         self.questions += 1
         self.made += len(turns)
         self.replaced += any(REPLACEMENT in text for turn in turns for text in turn)
+
+    def repeated(self, lines: Sequence[str]) -> None:
+        """Counts the questions of a picture that come again, id, text and answer alike; they are asked once."""
+        for line, count in Counter(lines).items():
+            id, turns, status, _ = json.loads(line)
+            if count > 1 and status == "ok":
+                self.made -= (count - 1) * len(turns)
+                self.reasons["repeated"] += count - 1
+                self.firsts.setdefault("repeated", id)
 
     def wrote(self, turns: Sequence[tuple[str, str]]) -> None:
         self.rows += 1

@@ -27,7 +27,7 @@ class Found(NamedTuple):
 class PictureFolder:
     """Every picture of a folder and of the folders in it, links to folders included, by the name of its file.
 
-    Holds the paths: about 130 bytes a picture. Raises InputError for a folder that does not exist or has no picture.
+    Holds the paths: about 280 bytes a picture. Raises InputError for a folder that does not exist or has no picture.
     """
 
     def __init__(self, path: str):

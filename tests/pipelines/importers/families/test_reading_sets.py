@@ -43,11 +43,20 @@ def test_gqa_is_an_object_by_id_and_ids_keep_their_zeros(tmp_path):
     assert talk(imported(full)[1])[1] == "A man."
 
 
+def test_a_question_of_two_files_is_asked_once(tmp_path):
+    paths = [written(tmp_path, f"{name}_questions.json", GQA) for name in ("train_balanced", "train_all")]
+    made = Gqa(GqaConfig(path=paths))
+    assert [len(row["messages"]) for row in imported(made)] == [2, 2]
+    assert made.notes()[0] == (
+        "6 questions became 2 turns in 2 rows; 2 no_answer (first: 00000001); 2 repeated (first: 05515938)."
+    )
+
+
 def test_gqa_pictures_are_not_taken_from_the_folders_of_other_sets(tmp_path):
     images = folder_of(tmp_path, "other/2405722.jpg", "gqa/images/n161313.jpg")
     rows = imported(Gqa(GqaConfig(path=written(tmp_path, "q.json", GQA), images=images)))
     assert [row["status"] for row in rows] == ["no_image", "ok"]
-    assert rows[0]["detail"] == "2405722.jpg is not in the image folder"
+    assert rows[0]["detail"].startswith("2405722.jpg is not in the image folder; 1 of 2 questions left out")
 
 
 def test_lists_in_place_of_the_object_are_refused(tmp_path):
