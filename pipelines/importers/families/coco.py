@@ -2,13 +2,12 @@
 
 Rows of `images`, which `download` fetches by COCO's own addresses and `generate` makes conversations of. Captions and
 boxes stand anywhere in their files, so everything about a picture is held as JSON text (measured in docs/regions.md),
-and slices carry their finished rows, compressed.
+and the finished rows wait for the workers in a temporary file.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -20,6 +19,7 @@ from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, image_table
 from pipelines.importers.families.coco_index import CocoIndex, Listed
 from pipelines.importers.families.pictures import PictureFolder, coco_places
+from pipelines.importers.families.spill import Spill, taken
 from pipelines.importers.files import expand
 from pipelines.importers.stored import stored_row, stored_table
 from schemas.decoding import BUDGET
@@ -63,15 +63,16 @@ class Coco(Importer[CocoConfig]):
             self._index.read(path, lists=True)
         for path in expand(self.config.instances) if self.config.instances is not None else ():
             self._index.read(path, lists=False)
+        self._spill = Spill(expand(self.config.path)[0])
         made: list[Slice] = []
         for rows in cut(self._rows(), known, self.config.rows_per_slice):
             start = made[-1].start + made[-1].rows if made else 0
             content = "\n".join(rows).encode()
-            made.append(Slice(start, len(rows), digest(0, content), {"rows": zlib.compress(content, 1)}))
+            made.append(Slice(start, len(rows), digest(0, content), self._spill.put(rows)))
         return made
 
     def rows(self, slice: Slice) -> pa.Table:
-        rows = [json.loads(line) for line in zlib.decompress(slice.location["rows"]).decode().split("\n")]
+        rows = [json.loads(line) for line in taken(slice.location)]
         if self.config.images is None:
             return image_table(rows)
         return stored_table([self._stored(row) for row in rows])

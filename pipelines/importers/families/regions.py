@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from pipelines.importers.families.base import FamilyConfig, Turn
 from pipelines.importers.families.question import FamilyStatus, Question, Unusable
+from schemas.chat.shapes import MEDIA_PLACEHOLDERS, PLACEHOLDER
 
 DESCRIBE = "Please provide a short description for this region: {box}."
 LOCATE = "Please provide the bounding box coordinate of the region this sentence describes: {phrase}"
@@ -89,6 +90,9 @@ def region_turn(question: Question, config: RegionConfig) -> Turn:
     phrase = " ".join(question.text.split()).rstrip(" .")
     if not phrase:
         raise Unusable(FamilyStatus.bad_question, "its phrase is empty")
+    if found := next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in phrase), None):
+        # As a question it would be refused anyway; a region's direction is not to decide whether it counts.
+        raise Unusable(FamilyStatus.bad_question, f"{found} stands in its text")
     phrase += "" if phrase[-1] in "?!" else "."
     where = box_text(box_in(facts["box"], facts["width"], facts["height"]), facts["width"], facts["height"], config.pad)
     describe = config.direction == "describe"

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from pipelines.importers.families.coco import Coco, CocoConfig
+from pipelines.importers.families.spill import Spill, taken
 from schemas.errors import InputError
 from tests.families import imported, written
 
@@ -155,3 +156,20 @@ def test_captions_are_not_counted_twice(tmp_path):
     made = coco(tmp_path, instances=CAPTIONS)
     with pytest.raises(InputError, match=r"'bbox' is missing .*; expected a box, as instances_"):
         made.slices()
+
+
+def test_rows_wait_in_a_file_of_this_machine(tmp_path):
+    made = coco(tmp_path, rows_per_slice=1)
+    parts = made.slices()
+    assert [sorted(part.location) for part in parts] == [["bytes", "file", "start"]] * 2
+    (later,) = Coco(made.config).rows(parts[1]).to_pylist()
+    assert later["key"] == "coco/train2017/000000000025.jpg"
+    made.slices()  # a second look at the source makes a file of its own, and the first one goes
+    with pytest.raises(InputError, match="are not here"):
+        made.rows(parts[0])
+
+
+def test_rows_of_other_places_travel():
+    location = Spill("gs://bucket/captions.json").put(["{}", "[1]"])
+    assert taken(location) == ["{}", "[1]"]
+    assert "file" not in location
