@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipelines.exporters.tally import NOT_STATED
 from schemas.dataset import Dataset
+from schemas.entries import Parent
 from schemas.errors import LavaBeamError
 
 
@@ -33,11 +34,10 @@ def lineage(*datasets: Dataset) -> list[Ancestor]:
     """The datasets, then their parents, each version once."""
     found: dict[str, Ancestor] = {}
     for dataset in datasets:
-        parent = dataset.as_parent()
-        found.setdefault(parent.sha256, _opened(dataset, parent.sha256))
+        digest = dataset.as_parent().sha256
+        found.setdefault(digest, _opened(dataset, digest))
     for dataset in datasets:
-        for one in _parents(dataset):
-            found.setdefault(one.sha256, one)
+        _add_parents(dataset, found)
     return list(found.values())
 
 
@@ -53,17 +53,38 @@ def stated_licences(ancestors: list[Ancestor]) -> Counter[tuple[str, str]]:
     return counts
 
 
-def _parents(dataset: Dataset) -> Iterator[Ancestor]:
+def _add_parents(dataset: Dataset, found: dict[str, Ancestor]) -> None:
     for parent in dataset.manifest.parents:
+        opened = _parent(dataset, parent)
+        if opened is None:
+            found.setdefault(parent.sha256, Ancestor(Path(parent.path).name, parent.manifest, parent.sha256))
+        elif parent.sha256 not in found:
+            found[parent.sha256] = _opened(opened, parent.sha256)
+            _add_parents(opened, found)
+
+
+def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
+    """A parent where it was, or beside `dataset`; None where it is not, or another dataset has its place.
+
+    A manifest may come from elsewhere: it sends nobody to another server than the dataset's own.
+    """
+    folder, slash, _ = dataset.path.rpartition("/")
+    paths = [f"{folder}{slash}{Path(parent.path).name}"]
+    if _server(parent.path) in ("", _server(dataset.path)):
+        paths.insert(0, parent.path)
+    for path in paths:
         try:
-            opened = Dataset.open(parent.path, parent.manifest)
-            if opened.as_parent().sha256 != parent.sha256:
-                raise LavaBeamError("another dataset has its place now")
+            opened = Dataset.open(path, parent.manifest)
+            if opened.as_parent().sha256 == parent.sha256:
+                return opened
         except LavaBeamError:
-            yield Ancestor(Path(parent.path).name, parent.manifest, parent.sha256)
             continue
-        yield _opened(opened, parent.sha256)
-        yield from _parents(opened)
+    return None
+
+
+def _server(path: str) -> str:
+    """`gs://bucket` of an fsspec URL, `` of a local path."""
+    return "/".join(path.split("/")[:3]) if "://" in path else ""
 
 
 def _opened(dataset: Dataset, sha256: str) -> Ancestor:

@@ -13,7 +13,7 @@ NAMED = 1000
 OTHER = "others"
 NOT_STATED = "not stated"
 
-_COUNTERS = ("sources", "kinds", "licences", "prompts", "formats")
+_COUNTERS = ("sources", "kinds", "licences", "prompts")
 _SUMS = ("rows", "pictures", "picture_bytes", "turns", "tokens", "input_tokens", "output_tokens")
 
 

@@ -12,8 +12,10 @@ import yaml
 from PIL import Image
 
 from pipelines.exporters import parquet
+from pipelines.exporters.lineage import lineage
 from schemas import Dataset
 from schemas.commit import Change, commit
+from schemas.entries import Parent
 from schemas.records import BASE
 from schemas.writing import write_dataset
 from tests.pipelines.exporting import GENERATOR, export, photos, picture, talks
@@ -177,3 +179,19 @@ def test_a_dataset_without_rows_gives_no_rows_and_no_fault(tmp_path, to):
     made = write_dataset(tmp_path / "talks", "conversations", [])
     done = export(made, tmp_path / "out", to)
     assert (done.rows, done.exported, done.bytes) == (0, 0, 4 if to == "llava_json" else 0)
+
+
+def test_a_manifest_sends_no_card_to_another_server(tmp_path, made, monkeypatch):
+    parents = [Parent(path="s3://elsewhere/photos", manifest=1, sha256="00" * 32), made[1].as_parent()]
+    change = Change(2, made[0].schema_version, parents=parents, info={"changed": 1})
+    dataset = Dataset(made[0].store, commit(made[0].store, change))
+    opened, asked = Dataset.open.__func__, []
+
+    def open_(kind, path, *more):
+        asked.append(str(path))
+        return opened(kind, path, *more)
+
+    monkeypatch.setattr(Dataset, "open", classmethod(open_))
+    found = lineage(dataset)
+    assert [(one.name, one.rows) for one in found] == [("talks", 5), ("photos", None), ("photos", 4)]
+    assert asked and not [path for path in asked if "://" in path]
