@@ -28,7 +28,7 @@ class ShareGptConfig(LlavaJsonConfig):
     """Where the conversations are, and which are left out."""
 
     images: ClassVar[None] = None  # type: ignore[misc]
-    other_endings: ClassVar[bool] = False
+    other_endings: ClassVar[bool] = False  # type: ignore[misc]
     source: str | None = Field("sharegpt", description="written into `source`")
     blocked: tuple[str, ...] = Field(
         (), description="words that leave a conversation out, in any case; Vicuna's script has openai and chatgpt"
