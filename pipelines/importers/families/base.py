@@ -21,7 +21,7 @@ from pydantic import Field
 from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, conversation_table, cut, digest
 from pipelines.importers.families.notes import Tally
-from pipelines.importers.families.pictures import PictureFolder
+from pipelines.importers.families.pictures import PicturesByOfficialName
 from pipelines.importers.families.question import FamilyStatus, Question, Unusable
 from pipelines.importers.families.turns import SHORT
 from schemas.chat.shapes import MEDIA_PLACEHOLDERS, PLACEHOLDER
@@ -133,7 +133,7 @@ class Family(Importer[F]):
 
     def _rows(self) -> Iterator[str]:
         """Every row as JSON: group, number, key of the picture, status, detail, turns."""
-        folder = None if self.config.images is None else PictureFolder(self.config.images)
+        folder = None if self.config.images is None else PicturesByOfficialName(self.config.images)
         groups = self._gather()
         for group in list(groups):  # taken out one by one, so that what was read shrinks as slices grow
             picture, *lines = groups.pop(group).decode().split("\n")[:-1]
@@ -172,7 +172,7 @@ class Family(Importer[F]):
         return Gathered(question.id, turns)
 
     def _of_group(
-        self, group: str, picture: str | None, gathered: list[Gathered], folder: PictureFolder | None
+        self, group: str, picture: str | None, gathered: list[Gathered], folder: PicturesByOfficialName | None
     ) -> Iterator[str]:
         problems = [one for one in gathered if one.status != FamilyStatus.ok]
         rows = self.conversations(group, [one.turns for one in gathered if one.status == FamilyStatus.ok])

@@ -18,7 +18,7 @@ from pydantic import Field
 from pipelines.engine.step import Config, Runtime
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, ImportStatus, Slice, cut, digest, image_table
 from pipelines.importers.families.coco_index import CocoIndex, Listed
-from pipelines.importers.families.pictures import PictureFolder, coco_places
+from pipelines.importers.families.pictures import PicturesByOfficialName, coco_places
 from pipelines.importers.families.spill import Spill, taken
 from pipelines.importers.files import expand
 from pipelines.importers.stored import stored_row, stored_table
@@ -82,7 +82,7 @@ class Coco(Importer[CocoConfig]):
 
     def _rows(self) -> Iterator[str]:
         """Every row as JSON; `place` says where in the folder its picture is."""
-        folder = None if self.config.images is None else PictureFolder(self.config.images)
+        folder = None if self.config.images is None else PicturesByOfficialName(self.config.images)
         keys: set[str] = set()
         missing = pictures = 0
         for picture in self._index.pictures():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import fsspec
 
-from pipelines.importers.files import is_local
+from pipelines.importers.folders import files_below
 from pipelines.importers.image_folder import ENDINGS
 from schemas.errors import InputError
 
@@ -24,7 +23,7 @@ class Found(NamedTuple):
     problem: str | None = None
 
 
-class PictureFolder:
+class PicturesByOfficialName:
     """Every picture of a folder and of the folders in it, links to folders included, by the name of its file.
 
     Holds the paths: about 280 bytes a picture. Raises InputError for a folder that does not exist or has no picture.
@@ -34,10 +33,10 @@ class PictureFolder:
         self.path, self.several = path, 0
         self._places: dict[str, list[str]] = {}
         self._empty: set[str] = set()
-        for place, size in _listing(path):
+        for place, empty in _listing(path):
             if place.lower().endswith(tuple(f".{ending}" for ending in ENDINGS)):
                 self._places.setdefault(place.rpartition("/")[2], []).append(place)
-                if size == 0:
+                if empty:
                     self._empty.add(place)
         if not self._places:
             raise InputError(f"{path}: no pictures here (files ending in {', '.join(ENDINGS)}). Check `images`.")
@@ -83,29 +82,10 @@ def coco_places(name: str) -> list[str]:
     return list(dict.fromkeys([f"coco/{places[0]}", *places, plain, file]))
 
 
-def _listing(path: str) -> Iterator[tuple[str, int]]:
-    """(path in the folder, bytes) of every file."""
+def _listing(path: str) -> Iterator[tuple[str, bool]]:
+    """(path in the folder, whether it is empty) of every file, in order."""
     fs, root = fsspec.core.url_to_fs(path)
     if not fs.isdir(root):
         raise InputError(f"{path}: no such folder. Check `images`: it is the folder that `import image_folder` takes.")
-    if is_local(fs):
-        yield from _walk(root, "", {os.path.realpath(root)})
-        return
-    start = len(root.rstrip("/")) + 1
-    for name, entry in fs.find(root, detail=True).items():
-        yield name[start:], entry["size"]
-
-
-def _walk(folder: str, below: str, above: set[str]) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = f"{below}{entry.name}"
-            try:
-                if entry.is_dir():
-                    real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                    if real not in above:  # a link to a folder that it is in
-                        yield from _walk(entry.path, f"{name}/", above | {real})
-                elif entry.is_file():
-                    yield name, entry.stat().st_size
-            except OSError:  # a link that leads nowhere, or a folder that may not be read: its pictures are missing
-                continue
+    for name, stamp in sorted(files_below(fs, root, [])):
+        yield name, stamp.partition(" ")[0] == "0"

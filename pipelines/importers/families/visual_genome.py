@@ -22,7 +22,7 @@ from pipelines.importers.base import Slice, conversation_table, cut, digest
 from pipelines.importers.families.base import Family, FamilyConfig, Gathered, Turn
 from pipelines.importers.families.coco_files import Picture
 from pipelines.importers.families.notes import Tally, counted
-from pipelines.importers.families.pictures import PictureFolder
+from pipelines.importers.families.pictures import PicturesByOfficialName
 from pipelines.importers.families.question import FamilyStatus, Question, Unusable
 from pipelines.importers.families.reading import Record, listed, record_of
 from pipelines.importers.families.regions import RegionConfig, fraction_of, region_turn
@@ -241,7 +241,7 @@ def read_pictures(path: str) -> dict[int, Picture]:
 _pictures = lru_cache(maxsize=1)(read_pictures)
 """Once per process: a worker makes the rows of many slices."""
 
-_folder = lru_cache(maxsize=1)(PictureFolder)
+_folder = lru_cache(maxsize=1)(PicturesByOfficialName)
 
 
 def _picture_number(record: Record) -> int:
