@@ -20,6 +20,7 @@ from pipelines.engine.preview import Preview
 from pipelines.engine.runners import Runner
 from pipelines.engine.source import Source, SourceSlice
 from pipelines.engine.sources import described, find_source, known_sources, named, plan_of, rule_of, source_of
+from pipelines.engine.step import runtime_fields
 from pipelines.engine.summary import RunSummary
 from pipelines.engine.work import Work
 from schemas.dataset import Dataset, Fragment
@@ -53,8 +54,14 @@ def run_import(importer: Source, target: str | Path, runner: Runner, other: Othe
 
 
 def _local_source(importer: Source) -> str:
-    """The first place of the importer's source that other machines cannot reach; empty where there is none."""
-    named = [getattr(importer.config, option) for option in importer.located_by]
+    """The first place of the importer's source that other machines cannot reach; empty where there is none.
+
+    Of the options that locate a source, places are those that do not decide its rows: a split does.
+    """
+    options = runtime_fields(type(importer.config)).intersection(importer.located_by) or importer.located_by
+    named = [getattr(importer.config, option) for option in importer.located_by if option in options]
+    if not any(named):
+        return f"what {importer.name} has installed"
     places = [place for one in named for place in (one if isinstance(one, list | tuple) else [one])]
     return next((place for place in places if isinstance(place, str) and "://" not in place), "")
 

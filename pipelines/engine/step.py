@@ -45,13 +45,18 @@ class Config(StrictModel):
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the output, as JSON values."""
-        left_out = {
+        later = {
             name
             for name, info in type(self).model_fields.items()
-            if any(isinstance(mark, Runtime) for mark in info.metadata)
-            or (any(isinstance(mark, Later) for mark in info.metadata) and getattr(self, name) == info.get_default())
+            if any(isinstance(mark, Later) for mark in info.metadata) and getattr(self, name) == info.get_default()
         }
-        return self.model_dump(mode="json", exclude=left_out)
+        return self.model_dump(mode="json", exclude=later | runtime_fields(type(self)))
+
+
+def runtime_fields(config: type[StrictModel]) -> set[str]:
+    """The names of the fields that are marked `Runtime()`."""
+    fields = config.model_fields.items()
+    return {name for name, info in fields if any(isinstance(mark, Runtime) for mark in info.metadata)}
 
 
 _EVENTS: ContextVar[list[dict] | None] = ContextVar("events of the current task", default=None)

@@ -10,9 +10,11 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 
+from pipelines import catalog
 from pipelines.download import Download
 from pipelines.engine import dataflow
 from pipelines.engine.dataflow import DataflowConfig, Spread, job_name
+from pipelines.engine.imports import _local_source
 from pipelines.engine.job import fragment_job
 from pipelines.engine.makers import StepMaker
 from pipelines.engine.runners import Runner
@@ -263,3 +265,17 @@ def pickled_functions(pipeline: beam.Pipeline) -> bytes:
             payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
             found.append(bz2.decompress(base64.b64decode(payload.do_fn.payload)))
     return b"".join(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "local"),
+    [
+        ("url_list", {"path": ["gs://b/a.csv", "b.csv"]}, "b.csv"),
+        ("refcoco", {"path": "gs://b/refs(unc).p", "split": "train"}, ""),  # a split is no place
+        ("refcoco", {"path": "refs(unc).p"}, "refs(unc).p"),
+        ("easy_vqa", {"split": "train"}, "what easy_vqa has installed"),
+    ],
+)
+def test_a_source_that_other_machines_cannot_reach(name, options, local):
+    kind = catalog.importer(name)
+    assert _local_source(kind(kind.Config(**options))) == local
