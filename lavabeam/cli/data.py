@@ -132,7 +132,7 @@ def mix(
     from pipelines.mix.recipe import resolve
 
     loaded, target = load_mix(locate(recipe, "mixes"), folder, pairs(settings)), resolve(target, folder)
-    check_datasets(checked, [path for one in loaded.sources.values() for path in (one.rows, one.images)])
+    check_datasets(checked, [path for one in loaded.sources.values() for path in (one.dataset, one.images)])
     if dry_run:
         return print_preview(preview_mix(loaded, target), None, as_json)
     done = [run_mix(loaded, target, _runner(runner, workers, beam_arguments(ctx)))]

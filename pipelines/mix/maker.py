@@ -17,195 +17,268 @@ from pipelines.engine.counting import Done, report
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.output import Rows
 from pipelines.engine.step import Context, Needs
-from pipelines.mix.images import Images
+from pipelines.mix.choose import Choice
+from pipelines.mix.judge import Judge, Verdict
+from pipelines.mix.lengths import CANNOT_ENCODE, Lengths, Measured
 from pipelines.mix.pictures import ReadyPicture, Spool, stored
 from pipelines.mix.recipe import MixRecipe, MixSource
-from pipelines.mix.select import caption_rows, copies, refused_by
-from schemas.chat import Encoded, ImageRule, encode, get_template, load_tokenizer
-from schemas.chat.shapes import loose
+from pipelines.mix.select import copies, in_validation, key_hash
+from pipelines.mix.turns import Piece, merged, pictures_in, pieces_of, without_pictures
 from schemas.dataset import Dataset, Fragment
-from schemas.errors import InputError, LavaBeamError
+from schemas.errors import LavaBeamError
 from schemas.lookup import RowsByKey
 from schemas.manifest import FragmentEntry
 from schemas.pictures import PictureError
 from schemas.records import SAMPLES
-from schemas.standing import LEFT_OUT, Standing
 from schemas.store import Store
 
-CANNOT_ENCODE = "cannot_encode"
-"""A row that no template can show: other numbers of pictures and placeholders, an unknown role, ..."""
+__all__ = ["CANNOT_ENCODE", "PICTURE_UNREADABLE", "TAKEN", "MixFragment", "MixMaker", "judges_of"]
 
 PICTURE_UNREADABLE = "picture_unreadable"
 """A row with a picture that is there and cannot be read: cut, damaged, or not a picture."""
 
-_REPORTED_ROWS = 64
+TAKEN, AS_TEXT, CUT, SPLIT = "taken", "taken_as_text", "taken_long", "taken_in_parts"
+"""What rows of the mix are counted as: every one under exactly one of them."""
 
-CONVERSATION_COLUMNS = ["key", "image_keys", "messages", "kind", "source"]
+_REPORTED_ROWS = 64
+_WRITTEN_ROWS = 64
 
 
 @dataclass(frozen=True)
 class MixFragment:
-    """The source of a task: a fragment of the mix source called `name`."""
+    """The source of a task: a fragment of the mix source called `name`, and what was decided about its rows."""
 
     name: str
     entry: FragmentEntry
+    choice: Choice | None = None
 
     @property
     def rows(self) -> int:
         return self.entry.rows
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of the mix, before its pictures are copied in."""
+
+    values: dict[str, Any]
+    """The row of the source that it was made of."""
+    key: str
+    measured: Measured
+    pictures: list[ReadyPicture]
+    counted: str
+
+
+def judges_of(recipe: MixRecipe, opened: dict[str, Dataset]) -> dict[str, Judge]:
+    """A judge for each source; `opened` has every dataset of the recipe by path. Sources share what finds pictures."""
+    indexes: dict[str, RowsByKey] = {}
+    made = {}
+    for name, source in recipe.sources.items():
+        if source.images is not None and source.images not in indexes:
+            indexes[source.images] = RowsByKey(opened[source.images])
+        pictures = indexes[source.images] if source.images is not None else None
+        made[name] = Judge(name, source, opened[source.dataset], pictures)
+    return made
+
+
 class MixMaker(Maker[MixFragment]):
-    """`versions` pins every dataset (path -> manifest number), so that all workers read the same rows."""
+    """`versions` pins every dataset (path -> manifest number), so that all workers read the same rows. `validation`:
+    make the validation part of the mix instead of what is trained on."""
 
     output, schema_name, schema, status_column = Rows(), "samples", SAMPLES, None
 
-    def __init__(self, recipe: MixRecipe, target: str, versions: dict[str, int]):
-        self.recipe, self.target, self.versions = recipe, target, versions
+    def __init__(self, recipe: MixRecipe, target: str, versions: dict[str, int], validation: bool = False):
+        self.recipe, self.target, self.versions, self.validation = recipe, target, versions, validation
         self.needs = Needs(model_files=(recipe.tokenizer,))
-        self._images: dict[str, Images] = {}
-        self._standing: dict[str, Standing] = {}
 
     def setup(self, context: Context) -> None:
         self.context = context
-        self.template = get_template(self.recipe.template)
-        self.tokenizer = load_tokenizer(self.recipe.tokenizer)
-        self.rule = ImageRule.from_dict(self.recipe.image) if self.recipe.image else None
-        indexes: dict[str, RowsByKey] = {}
-        for name, source in self.recipe.sources.items():
-            self._standing[name] = Standing.of(Dataset.open(source.rows, self.versions[source.rows]), source.row_use)
-            if source.images is None:
-                continue
-            if source.images not in indexes:
-                indexes[source.images] = RowsByKey(Dataset.open(source.images, self.versions[source.images]))
-            self._images[name] = Images(indexes[source.images], source)
+        self.lengths = Lengths(self.recipe)
+        opened = {path: Dataset.open(path, number) for path, number in self.versions.items()}
+        self._judges = judges_of(self.recipe, opened)
 
     def open(self, task: Task[MixFragment]) -> tuple[dict[str, int], Iterator[pa.RecordBatch]]:
         """Why rows were taken or left out, and the batches. Counts go into the file, so that no rerun loses them."""
         counts: Counter[str] = Counter()
         spool = Spool()
-        chosen = list(self._chosen(task.source, counts, spool))
-        return dict(counts), self._batches(task.source, chosen, spool)
-
-    def _chosen(self, part: MixFragment, counts: Counter[str], spool: Spool) -> Iterator[dict[str, Any]]:
-        source = self.recipe.sources[part.name]
-        images = self._images.get(part.name)
-        for row in _counted(_rows(source, part, self._standing[part.name]), counts):
-            reason, numbers = self._judge(row, source, images)
-            taken = copies(row["key"], source.weight, self.recipe.seed) if reason is None else 0
-            if reason is None and taken:
-                reason = self._prepare_pictures(row, images, numbers, spool) or self._measure(row)
-            if reason is not None or not taken:
-                counts[reason or "weight"] += 1
-                continue
-            counts["taken"] += taken
-            for copy in range(taken):
-                yield {**row, "key": row["key"] if copy == 0 else f"{row['key']}#{copy + 1}"}
+        rows = list(self._rows(task.source, counts, spool))
+        return dict(counts), self._batches(task.source, rows, spool)
 
     def source_rows(self, batch: pa.RecordBatch) -> int:
         """None: rows are counted while they are chosen, which is where the time goes."""
         return 0
 
-    def _judge(self, row: dict[str, Any], source: MixSource, images: Images | None) -> tuple[str | None, list[int]]:
-        """Why the row is left out (None: it is not), and the numbers of its pictures' rows."""
-        if row[LEFT_OUT] is not None:
-            return row[LEFT_OUT], []
-        refused = refused_by(row, source.where)
-        if refused is not None:
-            return f"{refused}={row[refused]}", []
-        if source.kinds is not None and row["kind"] not in source.kinds:
-            return "kind", []
-        if not row["image_keys"]:
-            return None, []
-        if images is None:
-            raise InputError(
-                f"mix source {source.conversations}: row {row['key']!r} has pictures, but the source names no `images`."
-            )
-        return images.judge(row["image_keys"])
+    def _rows(self, part: MixFragment, counts: Counter[str], spool: Spool) -> Iterator[Row]:
+        judge = self._judges[part.name]
+        fragment = Fragment(Store(judge.dataset.path), part.entry)
+        seen = 0
+        with _Reported(counts) as reported:
+            for batch in judge.batches(fragment):
+                for place, (row, verdict) in enumerate(zip(batch, judge.verdicts(batch), strict=True), seen):
+                    yield from self._made(row, verdict, place, part, counts, spool)
+                    reported.add()
+                seen += len(batch)
 
-    def _prepare_pictures(
-        self, row: dict[str, Any], images: Images | None, numbers: list[int], spool: Spool
-    ) -> str | None:
-        """Make the row's pictures ready to be stored; the reason when one of them cannot be."""
-        row["pictures"] = []
-        for number in numbers:
-            assert images is not None
-            content = images.content(number)
+    def _made(
+        self, row: dict[str, Any], verdict: Verdict, place: int, part: MixFragment, counts: Counter[str], spool: Spool
+    ) -> Iterator[Row]:
+        """The rows of the mix that one row of the source becomes; counts them, or why there are none."""
+        judge = self._judges[part.name]
+        reason, times = self._left_out(row, verdict, place, part, judge.source)
+        pictures: list[ReadyPicture] = []
+        if reason is None and verdict.pictures:
+            verdict, pictures = self._prepare(row, verdict, judge, spool)
+            reason = verdict.reason
+        if reason is not None:
+            counts[reason] += 1
+            return
+        made = list(self._pieces(row, verdict, place, part, pictures, counts))
+        for copy in range(times):
+            for one in made:
+                counts[one.counted] += 1
+                yield (
+                    one
+                    if copy == 0
+                    else Row(one.values, f"{one.key}#{copy + 1}", one.measured, one.pictures, one.counted)
+                )
+
+    def _left_out(
+        self, row: dict[str, Any], verdict: Verdict, place: int, part: MixFragment, source: MixSource
+    ) -> tuple[str | None, int]:
+        """Why the row is left out before its pictures are looked at (None: it is not), and how often it is taken."""
+        if verdict.reason is not None:
+            return verdict.reason, 0
+        if part.choice is not None and (reason := part.choice.reason(place)):
+            return reason, 0
+        times = 1 if source.weight == 1 else copies(key_hash(row["key"], self.recipe.seed), source.weight)
+        if not times:
+            return "weight", 0
+        share = self.recipe.validation
+        if share and in_validation(row["key"], row["image_keys"], share, self.recipe.seed) != self.validation:
+            return ("training" if self.validation else "validation"), 0
+        return None, times
+
+    def _prepare(
+        self, row: dict[str, Any], verdict: Verdict, judge: Judge, spool: Spool
+    ) -> tuple[Verdict, list[ReadyPicture]]:
+        """Make the row's pictures ready to be stored; another verdict when one of them cannot be."""
+        assert judge.images is not None
+        ready = []
+        for number in verdict.pictures:
+            content = judge.images.content(number)
             try:
                 made, size = stored(content, self.recipe.pictures)
             except PictureError as error:
                 self.context.log({"row": row["key"], PICTURE_UNREADABLE: str(error)})
-                return PICTURE_UNREADABLE
-            row["pictures"].append(ReadyPicture(number, size, None if made is content else spool.put(made)))
-        return None
+                return judge.unusable(row["key"], PICTURE_UNREADABLE, str(error)), []
+            ready.append(ReadyPicture(number, size, None if made is content else spool.put(made)))
+        return verdict, ready
 
-    def _measure(self, row: dict[str, Any]) -> str | None:
-        """Count the row's tokens with the trainer's own code; the reason when it cannot be trained on."""
-        sizes = [picture.size for picture in row["pictures"]]
-        lost = loose(row["messages"] or [])
-        if lost is not None:
-            self.context.log({"row": row["key"], CANNOT_ENCODE: lost})
-            return CANNOT_ENCODE
+    def _pieces(
+        self,
+        row: dict[str, Any],
+        verdict: Verdict,
+        place: int,
+        part: MixFragment,
+        pictures: list[ReadyPicture],
+        counts: Counter[str],
+    ) -> Iterator[Row]:
+        """The rows that a taken row becomes, with their lengths; counts what cannot be trained on."""
+        source = self.recipe.sources[part.name]
+        messages = row["messages"] or []
+        others = part.choice.joined.get(place, ()) if part.choice is not None else ()
+        if others:
+            messages = merged([messages, *self._messages_of(others, row, part.name)])
+        if verdict.as_text:
+            messages = without_pictures(messages)
+        pieces = pieces_of(messages, source, row["key"], self.recipe.seed)
+        if pictures_in([messages]) != len(pictures):
+            pieces = [Piece(messages, len(pictures))]  # no part of it shows the right pictures: it cannot be encoded
+        for piece in pieces:
+            shown = pictures[: piece.shown]
+            measured = self._measured(row, piece.messages, shown, part.name, counts)
+            for number, one in enumerate(measured, 1):
+                mark = f"#p{number}" if one.is_part else ""
+                counted = AS_TEXT if verdict.as_text else SPLIT if mark else CUT if one.long else TAKEN
+                own = pictures[: one.shown] if mark else shown
+                yield Row(row, f"{row['key']}{piece.mark}{mark}", one, own, counted)
+
+    def _measured(
+        self, row: dict[str, Any], messages: list[dict], pictures: list[ReadyPicture], name: str, counts: Counter[str]
+    ) -> list[Measured]:
+        """The rows that messages become by their length, one as a rule; none is counted with its reason."""
         try:
-            row["encoded"] = encode(row["messages"] or [], sizes, self.template, self.tokenizer, self.rule)
+            reason, measured = self.lengths.measure(messages, [one.size for one in pictures])
         except LavaBeamError as error:
-            if sizes and self.rule is None:
+            if pictures and self.lengths.rule is None:
                 raise type(error)(f"mix, row {row['key']!r}: {error} Give the recipe an `image` rule.") from error
             self.context.log({"row": row["key"], CANNOT_ENCODE: str(error)})
-            return CANNOT_ENCODE
-        if row["encoded"].all_masked:
-            return "nothing_to_learn"
-        if self.recipe.max_tokens is not None and row["encoded"].tokens > self.recipe.max_tokens:
-            return "too_long"
-        return None
+            reason, measured = CANNOT_ENCODE, []
+        if reason is not None:
+            if reason == "too_long" and self.recipe.too_long == "refuse":
+                self.lengths.refuse(name, row["key"])
+            counts[reason] += 1
+        return measured
 
-    def _batches(self, part: MixFragment, chosen: list[dict[str, Any]], spool: Spool) -> Iterator[pa.RecordBatch]:
-        images = self._images.get(part.name)
+    def _messages_of(self, numbers: tuple[int, ...], row: dict[str, Any], name: str) -> list[list[dict]]:
+        """The messages of rows that are joined to `row`."""
+        taken = self._judges[name].dataset.take(numbers, ["key", "image_keys", "messages"])
+        other = next((one for one in taken if one["image_keys"] != row["image_keys"]), None)
+        if other is not None:
+            raise LavaBeamError(
+                f"mix source {name!r}: rows {row['key']!r} and {other['key']!r} show different pictures whose keys "
+                "have the same 64-bit hash (a chance of one in 2**64). Leave one of them out with `where`."
+            )
+        return [one["messages"] or [] for one in taken]
+
+    def _batches(self, part: MixFragment, rows: list[Row], spool: Spool) -> Iterator[pa.RecordBatch]:
+        judge = self._judges[part.name]
         try:
-            for start in range(0, len(chosen), 64):
-                rows = [_sample(row, part.name, images, spool) for row in chosen[start : start + 64]]
-                yield pa.RecordBatch.from_pylist(rows, schema=SAMPLES)
+            for start in range(0, len(rows), _WRITTEN_ROWS):
+                made = [_sample(row, judge, spool) for row in rows[start : start + _WRITTEN_ROWS]]
+                yield pa.RecordBatch.from_pylist(made, schema=SAMPLES)
         finally:
             spool.close()
 
 
-def _counted(rows: Iterator[dict[str, Any]], counts: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Pass source rows on; report how many were looked at, and what `counts` says of them, every now and then."""
-    passed, shown = 0, Counter[str]()
-    for row in rows:
-        yield row
-        passed += 1
-        if passed == _REPORTED_ROWS:
-            report(Done(passed, counts - shown))
-            passed, shown = 0, counts.copy()
-    report(Done(passed, counts - shown))
+class _Reported:
+    """Reports how many source rows were looked at, and what `counts` says of them, every now and then."""
+
+    def __init__(self, counts: Counter[str]):
+        self.counts, self.passed, self.shown = counts, 0, Counter[str]()
+
+    def __enter__(self) -> _Reported:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._report()
+
+    def add(self) -> None:
+        self.passed += 1
+        if self.passed == _REPORTED_ROWS:
+            self._report()
+
+    def _report(self) -> None:
+        report(Done(self.passed, self.counts - self.shown))
+        self.passed, self.shown = 0, self.counts.copy()
 
 
-def _sample(row: dict[str, Any], name: str, images: Images | None, spool: Spool) -> dict[str, Any]:
-    encoded: Encoded = row["encoded"]
-    pictures: list[ReadyPicture] = row["pictures"]
-    contents = [spool.get(one.spooled) if one.spooled else images.content(one.row) for one in pictures if images]
+def _sample(row: Row, judge: Judge, spool: Spool) -> dict[str, Any]:
+    contents = [
+        spool.get(one.spooled) if one.spooled else judge.images.content(one.row)
+        for one in row.pictures
+        if judge.images is not None
+    ]
     return {
-        "key": f"{name}/{row['key']}",
+        "key": f"{judge.name}/{row.key}",
         "images": [{"bytes": content, "path": None} for content in contents],
-        "widths": [one.size[0] for one in pictures],
-        "heights": [one.size[1] for one in pictures],
-        "messages": row["messages"],
-        "kind": row["kind"],
-        "source": row["source"],
-        "image_count": len(pictures),
-        "image_tokens": encoded.image_tokens,
-        "tokens": encoded.tokens,
-        "supervised_tokens": encoded.supervised,
+        "widths": [one.size[0] for one in row.pictures],
+        "heights": [one.size[1] for one in row.pictures],
+        "messages": row.measured.messages,
+        "kind": row.values["kind"],
+        "source": row.values["source"],
+        "image_count": len(row.pictures),
+        "image_tokens": row.measured.image_tokens,
+        "tokens": row.measured.tokens,
+        "supervised_tokens": row.measured.supervised,
     }
-
-
-def _rows(source: MixSource, part: MixFragment, standing: Standing) -> Iterator[dict[str, Any]]:
-    fragment = Fragment(Store(source.rows), part.entry)
-    if source.conversations is not None:
-        columns = dict.fromkeys([*CONVERSATION_COLUMNS, *source.where, *standing.columns_in(fragment.owner)])
-        for batch in fragment.batches(list(columns), 512):
-            yield from batch.append_column(LEFT_OUT, standing.reasons(batch)).to_pylist()
-    else:
-        for batch in fragment.batches(["key", source.captions or ""], 512):
-            yield from caption_rows(batch.to_pylist(), source, part.name)

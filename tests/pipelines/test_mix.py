@@ -17,7 +17,7 @@ from pipelines.importers.image_folder import ImageFolder, ImageFolderConfig
 from pipelines.mix import MixRecipe, MixSource, run_mix
 from pipelines.mix.pictures import stored
 from pipelines.mix.recipe import Pictures, load_mix
-from pipelines.mix.select import copies, refused_by
+from pipelines.mix.select import copies, key_hash, refused_by
 from schemas import Dataset
 from schemas.chat import ImageRule, load_tokenizer
 from schemas.errors import InputError
@@ -204,7 +204,7 @@ def test_a_source_without_its_column_or_tokenizer_is_told_before_anything_runs(f
 
 @given(st.floats(min_value=0, max_value=5), st.integers(min_value=0, max_value=3))
 def test_weights_take_their_share_of_rows(weight, seed):
-    taken = [copies(f"row {number}", weight, seed) for number in range(400)]
+    taken = [copies(key_hash(f"row {number}", seed), weight) for number in range(400)]
     assert set(taken) <= {int(weight), int(weight) + 1}
     assert abs(sum(taken) / 400 - weight) < 0.13
 
