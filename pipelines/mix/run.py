@@ -74,7 +74,7 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner, lock: Lock | 
 
 def preview_mix(recipe: MixRecipe, target: str | Path) -> Preview:
     """What `run_mix` would do with `target`; raises the same errors."""
-    return _work(plan_mix(recipe), str(target), False).preview()
+    return mix_work(plan_mix(recipe), str(target)).preview()
 
 
 def validation_of(target: str | Path) -> str:
@@ -97,7 +97,7 @@ def plan_mix(recipe: MixRecipe, lock: Lock | None = None) -> Planned:
 
 
 def _run_part(planned: Planned, target: str, runner: Runner, validation: bool) -> RunSummary:
-    work = _work(planned, target, validation)
+    work = mix_work(planned, target, validation)
     versions = {path: dataset.manifest.number for path, dataset in planned.opened.items()}
     summary = work.run(runner, MixMaker(planned.recipe, work.target, versions, validation))
     write_lock(target, planned.recipe, planned.opened)
@@ -109,7 +109,8 @@ def _run_part(planned: Planned, target: str, runner: Runner, validation: bool) -
     return replace(summary, notes=notes)
 
 
-def _work(planned: Planned, target: str, validation: bool) -> Work:
+def mix_work(planned: Planned, target: str, validation: bool = False) -> Work:
+    """What has to be made of `target`: the part that is trained on, or the validation part."""
     recipe, opened = planned.recipe, planned.opened
     tokenizer, rule = load_tokenizer(recipe.tokenizer), ImageRule.from_dict(recipe.image) if recipe.image else None
     work = Work("mix", target, "samples", usable=TAKEN_AS, counted=lambda reason: reason in COUNTED)

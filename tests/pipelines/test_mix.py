@@ -233,12 +233,13 @@ def test_a_picture_that_fits_is_stored_untouched():
     assert (Image.open(io.BytesIO(smaller)).format, size) == ("JPEG", (10, 5))
 
 
-def samples_of(folder, name: str) -> list:
+def samples_of(folder, name: str, rule: dict | None = None, max_length: int | None = None, cut: bool = False) -> list:
     """The rows of a mix as the trainer prepares them: items, or why they were refused."""
     dataset = Dataset.open(folder / name)
     tokenizer = load_tokenizer(str(folder / "tokenizer"))
-    model = SimpleNamespace(template="chatml", tokenizer=tokenizer, rule=ANYRES, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Samples(dataset, model, max_length=None).items(range(dataset.rows))
+    made = ImageRule.from_dict(rule) if rule else ANYRES
+    model = SimpleNamespace(template="chatml", tokenizer=tokenizer, rule=made, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Samples(dataset, model, max_length=max_length, cut=cut).items(range(dataset.rows))
 
 
 def test_a_jpeg_is_not_stored_as_a_png_that_training_would_refuse(monkeypatch):
