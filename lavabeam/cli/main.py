@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import cloud, data, look, scheduling, talking, training, upkeep
+from lavabeam.cli import cloud, data, look, mixing, scheduling, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import say
@@ -41,7 +41,7 @@ def app() -> None:
     """
 
 
-for command in (data.run, data.mix, data.report, look.show, look.log, look.files, look.verify, look.cache):
+for command in (data.run, mixing.mix, data.report, look.show, look.log, look.files, look.verify, look.cache):
     app.add_command(command)
 for command in (look.recipes, scheduling.dags, upkeep.rollback, upkeep.gc):
     app.add_command(command)

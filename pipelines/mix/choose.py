@@ -22,7 +22,7 @@ from pipelines.mix.select import copies, key_hash
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 
-REASONS = ("", "rows", "max_per_image", "merged")
+REASONS = ("", "not_chosen", "max_per_image", "merged")
 """By code: what a row that may be taken is left out for. `merged`: another row has its turns."""
 ROWS, PER_IMAGE, MERGED = 1, 2, 3
 
@@ -76,13 +76,13 @@ class Survey:
         return sorted(self.joined)
 
 
-def chosen(recipe: MixRecipe, judges: Mapping[str, Judge]) -> dict[str, Survey]:
-    """The choice of rows for each source that needs one.
+def chosen(recipe: MixRecipe, judges: Mapping[str, Judge], every: bool = False) -> dict[str, Survey]:
+    """The choice of rows for each source that needs one, or for every source.
 
     Raises InputError where a source has fewer usable rows than its `rows` or `share` ask for.
     """
     shares = any(source.share is not None for source in recipe.sources.values())
-    surveys = {name: survey(judges[name], recipe.seed) for name in judges if shares or _needed(recipe, name)}
+    surveys = {name: survey(judges[name], recipe.seed) for name in judges if every or shares or _needed(recipe, name)}
     for name, found in surveys.items():
         source = recipe.sources[name]
         if source.turns == "merged":
@@ -92,7 +92,7 @@ def chosen(recipe: MixRecipe, judges: Mapping[str, Judge]) -> dict[str, Survey]:
     sizes = _sizes(recipe, surveys)
     for name, size in sizes.items():
         _take(surveys[name], size)
-    return {name: found for name, found in surveys.items() if _needed(recipe, name)}
+    return {name: found for name, found in surveys.items() if every or _needed(recipe, name)}
 
 
 def survey(judge: Judge, seed: int) -> Survey:

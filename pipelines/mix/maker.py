@@ -95,7 +95,7 @@ class MixMaker(Maker[MixFragment]):
         self.context = context
         self.lengths = Lengths(self.recipe)
         opened = {path: Dataset.open(path, number) for path, number in self.versions.items()}
-        self._judges = judges_of(self.recipe, opened)
+        self.judges = judges_of(self.recipe, opened)
 
     def open(self, task: Task[MixFragment]) -> tuple[dict[str, int], Iterator[pa.RecordBatch]]:
         """Why rows were taken or left out, and the batches. Counts go into the file, so that no rerun loses them."""
@@ -104,12 +104,22 @@ class MixMaker(Maker[MixFragment]):
         rows = list(self._rows(task.source, counts, spool))
         return dict(counts), self._batches(task.source, rows, spool)
 
+    def some(self, part: MixFragment, places: list[int], counts: Counter[str], spool: Spool) -> Iterator[Row]:
+        """The rows that some rows of a fragment become, given their places in it: for an outline of the mix."""
+        judge = self.judges[part.name]
+        fragment = Fragment(Store(judge.dataset.path), part.entry)
+        table = fragment.read(judge.columns(fragment)).take(places).combine_chunks()
+        for batch in table.to_batches():
+            rows = judge.rows(batch)
+            for place, row, verdict in zip(places, rows, judge.verdicts(rows), strict=True):
+                yield from self._made(row, verdict, place, part, counts, spool)
+
     def source_rows(self, batch: pa.RecordBatch) -> int:
         """None: rows are counted while they are chosen, which is where the time goes."""
         return 0
 
     def _rows(self, part: MixFragment, counts: Counter[str], spool: Spool) -> Iterator[Row]:
-        judge = self._judges[part.name]
+        judge = self.judges[part.name]
         fragment = Fragment(Store(judge.dataset.path), part.entry)
         seen = 0
         with _Reported(counts) as reported:
@@ -123,7 +133,7 @@ class MixMaker(Maker[MixFragment]):
         self, row: dict[str, Any], verdict: Verdict, place: int, part: MixFragment, counts: Counter[str], spool: Spool
     ) -> Iterator[Row]:
         """The rows of the mix that one row of the source becomes; counts them, or why there are none."""
-        judge = self._judges[part.name]
+        judge = self.judges[part.name]
         reason, times = self._left_out(row, verdict, place, part, judge.source)
         pictures: list[ReadyPicture] = []
         if reason is None and verdict.pictures:
@@ -222,7 +232,7 @@ class MixMaker(Maker[MixFragment]):
 
     def _messages_of(self, numbers: tuple[int, ...], row: dict[str, Any], name: str) -> list[list[dict]]:
         """The messages of rows that are joined to `row`."""
-        taken = self._judges[name].dataset.take(numbers, ["key", "image_keys", "messages"])
+        taken = self.judges[name].dataset.take(numbers, ["key", "image_keys", "messages"])
         other = next((one for one in taken if one["image_keys"] != row["image_keys"]), None)
         if other is not None:
             raise LavaBeamError(
@@ -232,7 +242,7 @@ class MixMaker(Maker[MixFragment]):
         return [one["messages"] or [] for one in taken]
 
     def _batches(self, part: MixFragment, rows: list[Row], spool: Spool) -> Iterator[pa.RecordBatch]:
-        judge = self._judges[part.name]
+        judge = self.judges[part.name]
         try:
             for start in range(0, len(rows), _WRITTEN_ROWS):
                 made = [_sample(row, judge, spool) for row in rows[start : start + _WRITTEN_ROWS]]

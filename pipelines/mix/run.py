@@ -82,8 +82,11 @@ def validation_of(target: str | Path) -> str:
     return f"{str(target).rstrip('/')}-validation"
 
 
-def plan_mix(recipe: MixRecipe, lock: Lock | None = None) -> Planned:
-    """Open and check what a mix reads, and choose its rows; raises the errors of `run_mix`."""
+def plan_mix(recipe: MixRecipe, lock: Lock | None = None, every: bool = False) -> Planned:
+    """Open and check what a mix reads, and choose its rows; raises the errors of `run_mix`.
+
+    every: look at the rows of sources too that need no choice.
+    """
     tokenizer, rule = load_tokenizer(recipe.tokenizer), ImageRule.from_dict(recipe.image) if recipe.image else None
     encode(PROBE, [], get_template(recipe.template), tokenizer, rule)
     versions = lock.versions(recipe) if lock is not None else {}
@@ -93,7 +96,7 @@ def plan_mix(recipe: MixRecipe, lock: Lock | None = None) -> Planned:
         images = opened[source.images] if source.images is not None else None
         _check_columns(name, source, opened[source.dataset], images)
     judges = judges_of(recipe, opened)
-    return Planned(recipe, opened, judges, chosen(recipe, judges))
+    return Planned(recipe, opened, judges, chosen(recipe, judges, every))
 
 
 def _run_part(planned: Planned, target: str, runner: Runner, validation: bool) -> RunSummary:
