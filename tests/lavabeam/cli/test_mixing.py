@@ -7,6 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from lavabeam.cli.main import app
+from pipelines.engine.runners import Runner
+from pipelines.mix import load_mix, run_mix
 from pipelines.mix.diff import changed_settings, diff_mixes
 from schemas.dataset import Dataset
 from schemas.entries import StepEntry
@@ -62,7 +64,7 @@ def test_a_plan_counts_what_the_mix_then_holds_and_writes_nothing(folder):
         lavabeam("mix", folder / "mix.yaml", "--folder", folder, "--plan", "--json").stdout.splitlines()[-1]
     )
     assert sorted(folder.rglob("*")) == before
-    lavabeam("mix", folder / "mix.yaml", folder / "made", "--folder", folder)
+    run_mix(load_mix(folder / "mix.yaml", folder), folder / "made", Runner("local", 1))
     mix = Dataset.open(folder / "made")
     rows = mix.take(range(mix.rows), ["key", "tokens", "supervised_tokens"])
     for one in plan:
@@ -81,7 +83,7 @@ def test_a_plan_counts_what_the_mix_then_holds_and_writes_nothing(folder):
 
 
 def test_a_mix_and_a_recipe_are_compared(folder):
-    lavabeam("mix", folder / "mix.yaml", folder / "made", "--folder", folder)
+    run_mix(load_mix(folder / "mix.yaml", folder), folder / "made", Runner("local", 1))
     (folder / "other.yaml").write_text(RECIPE.replace("rows: 9", "rows: 7").replace("max_tokens: 60\n", ""))
     shown = lavabeam("mix", "--diff", folder / "made", folder / "other.yaml", "--folder", folder).stdout
     assert "sources.few.rows" in shown and "max_tokens" in shown
