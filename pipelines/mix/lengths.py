@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pipelines.mix.recipe import MixRecipe
 from pipelines.mix.turns import pictures_in, piece, rounds_of
-from schemas.chat import Encoded, ImageRule, encode, get_template, load_tokenizer
+from schemas.chat import Counts, ImageRule, count, encode, get_template, learn, load_tokenizer
 from schemas.chat.shapes import loose
-from schemas.errors import InputError
+from schemas.errors import InputError, LavaBeamError
 
 CANNOT_ENCODE = "cannot_encode"
 """A row that no template can show: other numbers of pictures and placeholders, an unknown role, ..."""
@@ -54,14 +55,14 @@ class Lengths:
         lost = loose(messages)
         if lost is not None:
             raise InputError(lost)
-        encoded = self._encode(messages, sizes)
-        if encoded.all_masked:
+        counts = self._count(messages, sizes)
+        if not counts.supervised:
             return NOTHING_TO_LEARN, []
-        if self.limit is None or encoded.tokens <= self.limit:
-            return None, [_measured(messages, encoded)]
+        if self.limit is None or counts.tokens <= self.limit:
+            return None, [_measured(messages, counts)]
         if self.policy == "cut":
-            cut = self._encode(messages, sizes, self.limit)
-            return (NOTHING_TO_LEARN, []) if cut.all_masked else (None, [_measured(messages, encoded, long=True)])
+            cut = encode(messages, sizes, self.template, self.tokenizer, self.rule, max_length=self.limit)
+            return (NOTHING_TO_LEARN, []) if cut.all_masked else (None, [_measured(messages, counts, long=True)])
         return self._split(messages, sizes) if self.policy == "split" else (TOO_LONG, [])
 
     def refuse(self, source: str, key: str) -> NoReturn:
@@ -70,8 +71,14 @@ class Lengths:
             "refuse`. Set `too_long` to drop, cut or split, or raise `max_tokens`."
         )
 
-    def _encode(self, messages: list[dict[str, Any]], sizes: Sequence[Size], limit: int | None = None) -> Encoded:
-        return encode(messages, sizes, self.template, self.tokenizer, self.rule, max_length=limit)
+    def prepare(self, conversations: Iterable[list[dict[str, Any]]]) -> None:
+        """Learn the words of many conversations at once, before each is measured."""
+        texts = (part["text"] or "" for one in conversations for message in one for part in message["content"])
+        with suppress(LavaBeamError):  # a text that stops the tokenizer does so again when its row is measured
+            learn(texts, self.tokenizer)
+
+    def _count(self, messages: list[dict[str, Any]], sizes: Sequence[Size]) -> Counts:
+        return count(messages, sizes, self.template, self.tokenizer, self.rule)
 
     def _split(self, messages: list[dict[str, Any]], sizes: Sequence[Size]) -> tuple[str | None, list[Measured]]:
         """As many rounds in each row as fit. A round that is too long by itself is left out, as TOO_LONG."""
@@ -98,9 +105,8 @@ class Lengths:
 
     def _part(self, head: list, rounds: list, start: int, stop: int, sizes: Sequence[Size]) -> Measured:
         part = piece(head, rounds, start, stop, "")
-        return _measured(part.messages, self._encode(part.messages, sizes[: part.shown]), is_part=True)
+        return _measured(part.messages, self._count(part.messages, sizes[: part.shown]), is_part=True)
 
 
-def _measured(messages: list[dict[str, Any]], encoded: Encoded, **kind: bool) -> Measured:
-    shown = pictures_in([messages])
-    return Measured(messages, encoded.tokens, encoded.image_tokens, encoded.supervised, shown, **kind)
+def _measured(messages: list[dict[str, Any]], counts: Counts, **kind: bool) -> Measured:
+    return Measured(messages, *counts, pictures_in([messages]), **kind)

@@ -124,7 +124,11 @@ class MixMaker(Maker[MixFragment]):
         seen = 0
         with _Reported(counts) as reported:
             for batch in judge.batches(fragment):
-                for place, (row, verdict) in enumerate(zip(batch, judge.verdicts(batch), strict=True), seen):
+                verdicts = judge.verdicts(batch)
+                self.lengths.prepare(
+                    row["messages"] or [] for row, one in zip(batch, verdicts, strict=True) if one.reason is None
+                )
+                for place, (row, verdict) in enumerate(zip(batch, verdicts, strict=True), seen):
                     yield from self._made(row, verdict, place, part, counts, spool)
                     reported.add()
                 seen += len(batch)

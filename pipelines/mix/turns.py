@@ -27,6 +27,8 @@ class Piece:
 
 def pieces_of(messages: Sequence[Message], source: MixSource, key: str, seed: int) -> list[Piece]:
     """The rows that `source` makes of one conversation: one, or with `turns: one` a row per round."""
+    if source.turns != "one" and not source.shuffle_turns and source.suffix is None:
+        return [Piece(list(messages), pictures_in([list(messages)]))]
     head, rounds = rounds_of(messages)
     if source.shuffle_turns:
         rounds = shuffled(rounds, key, seed)
@@ -103,7 +105,7 @@ def without_pictures(messages: Sequence[Message]) -> list[Message]:
 
 
 def pictures_in(rounds: Sequence[Round]) -> int:
-    return sum(part["type"] == "image" for one in rounds for message in one for part in message["content"])
+    return [part["type"] for one in rounds for message in one for part in message["content"]].count("image")
 
 
 def _showing(message: Message, pictures: int) -> Message:
@@ -116,7 +118,7 @@ def _showing(message: Message, pictures: int) -> Message:
 
 def _as_text(message: Message) -> Message:
     parts = message["content"]
-    if not any(part["type"] == "image" for part in parts):
+    if "image" not in [part["type"] for part in parts]:
         return message
     text = "".join(part["text"] or "" if part["type"] == "text" else "\n" for part in parts).strip()
     return {**message, "content": [{"type": "text", "text": text}]}
