@@ -102,15 +102,16 @@ def survey(judge: Judge, seed: int) -> Survey:
     start = 0
     for fragment in judge.dataset.fragments:
         for batch in judge.batches(fragment, messages=False):
-            for place, (row, verdict) in enumerate(zip(batch, judge.verdicts(batch), strict=True), start):
+            found.counts.update(batch.left)
+            for place, row, verdict in zip(batch.places, batch.rows, judge.verdicts(batch.rows), strict=True):
                 if verdict.reason is not None:
                     found.counts[verdict.reason] += 1
                     continue
-                found.fits[place] = True
-                found.order[place] = key_hash(row["key"], seed)
+                found.fits[start + place] = True
+                found.order[start + place] = key_hash(row["key"], seed)
                 if row["image_keys"]:
-                    found.pictures[place] = picture_hash(row["image_keys"])
-            start += len(batch)
+                    found.pictures[start + place] = picture_hash(row["image_keys"])
+        start += fragment.rows
     return found
 
 

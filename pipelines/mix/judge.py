@@ -5,10 +5,14 @@ The plan of a mix asks for all rows of a source at once, and the maker for those
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.mix.images import Images
 from pipelines.mix.recipe import MixSource
@@ -35,6 +39,26 @@ class Verdict(NamedTuple):
     as_text: bool = False
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Rows of one batch that may be taken, their places in the fragment, and why the batch's other rows may not.
+
+    LEFT_OUT of a row is what its standing says. `stored` are the rows' messages, which few of them may need.
+    """
+
+    rows: list[dict[str, Any]]
+    places: list[int]
+    left: Counter[str]
+    stored: pa.ListArray | None = None
+
+    def read_messages(self, numbers: list[int]) -> None:
+        """Give the rows with these numbers their messages."""
+        if self.stored is None:
+            return
+        for number, messages in zip(numbers, self.stored.take(pa.array(numbers, pa.int64())).to_pylist(), strict=True):
+            self.rows[number]["messages"] = messages or []
+
+
 class Judge:
     """The rows of one source of a mix, and verdicts on them."""
 
@@ -52,16 +76,34 @@ class Judge:
             del columns["messages"]
         return list(columns)
 
-    def batches(self, fragment: Fragment, messages: bool = True) -> Iterator[list[dict[str, Any]]]:
-        """The rows of a fragment, without their messages if these are not asked for. Captions are conversations."""
+    def batches(self, fragment: Fragment, messages: bool = True) -> Iterator[Candidates]:
+        """The rows of a fragment, batch by batch, without their messages if these are not asked for."""
+        start = 0
         for batch in fragment.batches(self.columns(fragment, messages), BATCH_ROWS):
-            yield self.rows(batch)
+            yield self.candidates(batch, np.arange(start, start + batch.num_rows))
+            start += batch.num_rows
 
-    def rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
-        """The rows of one batch; LEFT_OUT is what their standing says."""
+    def candidates(self, batch: pa.RecordBatch, places: np.ndarray) -> Candidates:
+        """The rows of a batch that may pass. `places` are theirs in the fragment, int64, shape (rows,).
+
+        What standing and filters on text leave out is told column by column: most rows of a dataset that several
+        sources share belong to another source.
+        """
         if self.source.conversations is None:
-            return list(caption_rows(batch.to_pylist(), self.source, self.name))
-        return batch.append_column(LEFT_OUT, self.standing.reasons(batch)).to_pylist()
+            return Candidates(list(caption_rows(batch.to_pylist(), self.source, self.name)), places.tolist(), Counter())
+        left: Counter[str] = Counter()
+        batch = batch.append_column(LEFT_OUT, self.standing.reasons(batch))
+        batch, places = _without(batch, places, pc.is_valid(batch.column(LEFT_OUT)), batch.column(LEFT_OUT), left)
+        for name, accepted in self.source.where.items():
+            column = batch.column(name)
+            if not isinstance(accepted, list) or not pa.types.is_string(column.type):
+                break
+            values = pa.array([one for one in accepted if one is None or isinstance(one, str)], pa.string())
+            refused = pc.invert(pc.is_in(column, value_set=values))
+            batch, places = _without(batch, places, refused, column, left, f"{name}=")
+        stored = batch.column("messages") if "messages" in batch.schema.names else None
+        light = [name for name in batch.schema.names if name != "messages" or name in self.source.where]
+        return Candidates(batch.select(light).to_pylist(), places.tolist(), left, stored)
 
     def verdicts(self, rows: list[dict[str, Any]]) -> list[Verdict]:
         """A verdict on each row. Raises InputError for a row that the recipe refuses."""
@@ -115,3 +157,15 @@ class Judge:
         if source.modality is not None and (source.modality == "pictures") != bool(row["image_keys"]):
             return "modality"
         return None
+
+
+def _without(
+    batch: pa.RecordBatch, places: np.ndarray, refused: pa.Array, values: pa.Array, left: Counter[str], prefix: str = ""
+) -> tuple[pa.RecordBatch, np.ndarray]:
+    """The rows that are not refused; the others are counted in `left` by their value."""
+    if not pc.any(refused).as_py():
+        return batch, places
+    for one in pc.value_counts(values.filter(refused)).to_pylist():
+        left[f"{prefix}{one['values']}"] += one["counts"]
+    kept = pc.invert(refused)
+    return batch.filter(kept), places[kept.to_numpy(zero_copy_only=False)]

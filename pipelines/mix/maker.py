@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.engine.counting import Done, report
@@ -18,10 +19,10 @@ from pipelines.engine.makers import Maker, Task
 from pipelines.engine.output import Rows
 from pipelines.engine.step import Context, Needs
 from pipelines.mix.choose import Choice
-from pipelines.mix.judge import Judge, Verdict
+from pipelines.mix.judge import Candidates, Judge, Verdict
 from pipelines.mix.lengths import CANNOT_ENCODE, Lengths, Measured
 from pipelines.mix.pictures import ReadyPicture, Spool, stored
-from pipelines.mix.recipe import MixRecipe, MixSource
+from pipelines.mix.recipe import MixRecipe
 from pipelines.mix.select import copies, in_validation, key_hash
 from pipelines.mix.turns import Piece, merged, pictures_in, pieces_of, without_pictures
 from schemas.dataset import Dataset, Fragment
@@ -104,15 +105,13 @@ class MixMaker(Maker[MixFragment]):
         rows = list(self._rows(task.source, counts, spool))
         return dict(counts), self._batches(task.source, rows, spool)
 
-    def some(self, part: MixFragment, places: list[int], counts: Counter[str], spool: Spool) -> Iterator[Row]:
+    def some(self, part: MixFragment, places: np.ndarray, counts: Counter[str], spool: Spool) -> Iterator[Row]:
         """The rows that some rows of a fragment become, given their places in it: for an outline of the mix."""
         judge = self.judges[part.name]
         fragment = Fragment(Store(judge.dataset.path), part.entry)
         table = fragment.read(judge.columns(fragment)).take(places).combine_chunks()
         for batch in table.to_batches():
-            rows = judge.rows(batch)
-            for place, row, verdict in zip(places, rows, judge.verdicts(rows), strict=True):
-                yield from self._made(row, verdict, place, part, counts, spool)
+            yield from self._of_batch(judge.candidates(batch, places), part, counts, spool)
 
     def source_rows(self, batch: pa.RecordBatch) -> int:
         """None: rows are counted while they are chosen, which is where the time goes."""
@@ -120,51 +119,67 @@ class MixMaker(Maker[MixFragment]):
 
     def _rows(self, part: MixFragment, counts: Counter[str], spool: Spool) -> Iterator[Row]:
         judge = self.judges[part.name]
-        fragment = Fragment(Store(judge.dataset.path), part.entry)
-        seen = 0
         with _Reported(counts) as reported:
-            for batch in judge.batches(fragment):
-                verdicts = judge.verdicts(batch)
-                self.lengths.prepare(
-                    row["messages"] or [] for row, one in zip(batch, verdicts, strict=True) if one.reason is None
-                )
-                for place, (row, verdict) in enumerate(zip(batch, verdicts, strict=True), seen):
-                    yield from self._made(row, verdict, place, part, counts, spool)
-                    reported.add()
-                seen += len(batch)
+            for batch in judge.batches(Fragment(Store(judge.dataset.path), part.entry)):
+                yield from self._of_batch(batch, part, counts, spool, reported)
+
+    def _of_batch(
+        self,
+        batch: Candidates,
+        part: MixFragment,
+        counts: Counter[str],
+        spool: Spool,
+        reported: _Reported | None = None,
+    ) -> Iterator[Row]:
+        """The rows of the mix that the rows of one batch become; counts them, and why there are none of others."""
+        judge = self.judges[part.name]
+        counts.update(batch.left)
+        judged = zip(batch.rows, judge.verdicts(batch.rows), batch.places, strict=True)
+        decided = [(verdict, *self._left_out(row, verdict, place, part)) for row, verdict, place in judged]
+        usable = [number for number, (_, reason, _) in enumerate(decided) if reason is None]
+        batch.read_messages(usable)
+        self.lengths.prepare(batch.rows[number]["messages"] for number in usable)
+        for row, place, (verdict, reason, times) in zip(batch.rows, batch.places, decided, strict=True):
+            if reason is not None:
+                counts[reason] += 1
+            else:
+                yield from self._made(row, verdict, place, times, part, counts, spool)
+            if reported is not None:
+                reported.add()
+        if reported is not None:
+            reported.add(batch.left.total())
 
     def _made(
-        self, row: dict[str, Any], verdict: Verdict, place: int, part: MixFragment, counts: Counter[str], spool: Spool
+        self,
+        row: dict[str, Any],
+        verdict: Verdict,
+        place: int,
+        times: int,
+        part: MixFragment,
+        counts: Counter[str],
+        spool: Spool,
     ) -> Iterator[Row]:
-        """The rows of the mix that one row of the source becomes; counts them, or why there are none."""
-        judge = self.judges[part.name]
-        reason, times = self._left_out(row, verdict, place, part, judge.source)
+        """The rows of the mix that one chosen row becomes; counts them, or why there are none."""
         pictures: list[ReadyPicture] = []
-        if reason is None and verdict.pictures:
-            verdict, pictures = self._prepare(row, verdict, judge, spool)
-            reason = verdict.reason
-        if reason is not None:
-            counts[reason] += 1
+        if verdict.pictures:
+            verdict, pictures = self._prepare(row, verdict, self.judges[part.name], spool)
+        if verdict.reason is not None:
+            counts[verdict.reason] += 1
             return
         made = list(self._pieces(row, verdict, place, part, pictures, counts))
         for copy in range(times):
             for one in made:
                 counts[one.counted] += 1
-                yield (
-                    one
-                    if copy == 0
-                    else Row(one.values, f"{one.key}#{copy + 1}", one.measured, one.pictures, one.counted)
-                )
+                yield one if copy == 0 else replace(one, key=f"{one.key}#{copy + 1}")
 
-    def _left_out(
-        self, row: dict[str, Any], verdict: Verdict, place: int, part: MixFragment, source: MixSource
-    ) -> tuple[str | None, int]:
+    def _left_out(self, row: dict[str, Any], verdict: Verdict, place: int, part: MixFragment) -> tuple[str | None, int]:
         """Why the row is left out before its pictures are looked at (None: it is not), and how often it is taken."""
         if verdict.reason is not None:
             return verdict.reason, 0
         if part.choice is not None and (reason := part.choice.reason(place)):
             return reason, 0
-        times = 1 if source.weight == 1 else copies(key_hash(row["key"], self.recipe.seed), source.weight)
+        weight = self.recipe.sources[part.name].weight
+        times = 1 if weight == 1 else copies(key_hash(row["key"], self.recipe.seed), weight)
         if not times:
             return "weight", 0
         share = self.recipe.validation
@@ -199,7 +214,7 @@ class MixMaker(Maker[MixFragment]):
     ) -> Iterator[Row]:
         """The rows that a taken row becomes, with their lengths; counts what cannot be trained on."""
         source = self.recipe.sources[part.name]
-        messages = row["messages"] or []
+        messages = row["messages"]
         others = part.choice.joined.get(place, ()) if part.choice is not None else ()
         if others:
             messages = merged([messages, *self._messages_of(others, row, part.name)])
@@ -267,9 +282,9 @@ class _Reported:
     def __exit__(self, *_: object) -> None:
         self._report()
 
-    def add(self) -> None:
-        self.passed += 1
-        if self.passed == _REPORTED_ROWS:
+    def add(self, rows: int = 1) -> None:
+        self.passed += rows
+        if self.passed >= _REPORTED_ROWS:
             self._report()
 
     def _report(self) -> None:

@@ -104,7 +104,7 @@ def _made(maker: MixMaker, name: str, found: Survey, rows: np.ndarray, counts: C
             part = MixFragment(name, fragment.entry, found.fragment(start, fragment.rows))
             spool = Spool()
             try:
-                yield from maker.some(part, own.tolist(), counts, spool)
+                yield from maker.some(part, own, counts, spool)
             finally:
                 spool.close()
         start += fragment.rows
