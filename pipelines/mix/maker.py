@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.engine.counting import Done, report
 from pipelines.engine.makers import Maker, Task
 from pipelines.engine.output import Rows
 from pipelines.engine.step import Context, Needs
@@ -25,6 +24,7 @@ from pipelines.mix.pictures import ReadyPicture, Spool, stored
 from pipelines.mix.recipe import MixRecipe
 from pipelines.mix.select import copies, in_validation, key_hash
 from pipelines.mix.turns import Piece, merged, pictures_in, pieces_of, without_pictures
+from pipelines.mix.writing import Reported, Row, sample
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import LavaBeamError
 from schemas.lookup import RowsByKey
@@ -33,15 +33,12 @@ from schemas.pictures import PictureError
 from schemas.records import SAMPLES
 from schemas.store import Store
 
-__all__ = ["CANNOT_ENCODE", "PICTURE_UNREADABLE", "TAKEN", "MixFragment", "MixMaker", "judges_of"]
-
 PICTURE_UNREADABLE = "picture_unreadable"
 """A row with a picture that is there and cannot be read: cut, damaged, or not a picture."""
 
 TAKEN, AS_TEXT, CUT, SPLIT = "taken", "taken_as_text", "taken_long", "taken_in_parts"
 """What rows of the mix are counted as: every one under exactly one of them."""
 
-_REPORTED_ROWS = 64
 _WRITTEN_ROWS = 64
 
 
@@ -56,18 +53,6 @@ class MixFragment:
     @property
     def rows(self) -> int:
         return self.entry.rows
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the mix, before its pictures are copied in."""
-
-    values: dict[str, Any]
-    """The row of the source that it was made of."""
-    key: str
-    measured: Measured
-    pictures: list[ReadyPicture]
-    counted: str
 
 
 def judges_of(recipe: MixRecipe, opened: dict[str, Dataset]) -> dict[str, Judge]:
@@ -119,7 +104,7 @@ class MixMaker(Maker[MixFragment]):
 
     def _rows(self, part: MixFragment, counts: Counter[str], spool: Spool) -> Iterator[Row]:
         judge = self.judges[part.name]
-        with _Reported(counts) as reported:
+        with Reported(counts) as reported:
             for batch in judge.batches(Fragment(Store(judge.dataset.path), part.entry)):
                 yield from self._of_batch(batch, part, counts, spool, reported)
 
@@ -129,7 +114,7 @@ class MixMaker(Maker[MixFragment]):
         part: MixFragment,
         counts: Counter[str],
         spool: Spool,
-        reported: _Reported | None = None,
+        reported: Reported | None = None,
     ) -> Iterator[Row]:
         """The rows of the mix that the rows of one batch become; counts them, and why there are none of others."""
         judge = self.judges[part.name]
@@ -264,50 +249,7 @@ class MixMaker(Maker[MixFragment]):
         judge = self.judges[part.name]
         try:
             for start in range(0, len(rows), _WRITTEN_ROWS):
-                made = [_sample(row, judge, spool) for row in rows[start : start + _WRITTEN_ROWS]]
+                made = [sample(row, judge, spool) for row in rows[start : start + _WRITTEN_ROWS]]
                 yield pa.RecordBatch.from_pylist(made, schema=SAMPLES)
         finally:
             spool.close()
-
-
-class _Reported:
-    """Reports how many source rows were looked at, and what `counts` says of them, every now and then."""
-
-    def __init__(self, counts: Counter[str]):
-        self.counts, self.passed, self.shown = counts, 0, Counter[str]()
-
-    def __enter__(self) -> _Reported:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._report()
-
-    def add(self, rows: int = 1) -> None:
-        self.passed += rows
-        if self.passed >= _REPORTED_ROWS:
-            self._report()
-
-    def _report(self) -> None:
-        report(Done(self.passed, self.counts - self.shown))
-        self.passed, self.shown = 0, self.counts.copy()
-
-
-def _sample(row: Row, judge: Judge, spool: Spool) -> dict[str, Any]:
-    contents = [
-        spool.get(one.spooled) if one.spooled else judge.images.content(one.row)
-        for one in row.pictures
-        if judge.images is not None
-    ]
-    return {
-        "key": f"{judge.name}/{row.key}",
-        "images": [{"bytes": content, "path": None} for content in contents],
-        "widths": [one.size[0] for one in row.pictures],
-        "heights": [one.size[1] for one in row.pictures],
-        "messages": row.measured.messages,
-        "kind": row.values["kind"],
-        "source": row.values["source"],
-        "image_count": len(row.pictures),
-        "image_tokens": row.measured.image_tokens,
-        "tokens": row.measured.tokens,
-        "supervised_tokens": row.measured.supervised,
-    }
