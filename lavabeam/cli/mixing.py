@@ -144,7 +144,7 @@ def _diff(first: str, second: str, folder: str, settings: tuple[str, ...], sampl
     """Tables of what differs between two mixes, or a mix and a recipe."""
     from pipelines.mix.comparing import compared
 
-    sources, changed = compared(*(_side(one, folder, settings) for one in (first, second)), sample)
+    sources, changed = compared(_side(first, folder, settings), _side(second, folder, settings), sample)
     if as_json:
         return print_json({"sources": sources, "settings": changed})
     names = ("rows", "turns", "tokens")

@@ -24,8 +24,9 @@ def compared(first: Side, second: Side, sample: int) -> tuple[list[dict[str, Any
     else:
         a, b = _sums(first, sample), _sums(second, sample)
         sources = [
-            SourceDiff(name, *zip(a.get(name, _NONE), b.get(name, _NONE), strict=True))
+            SourceDiff(name, rows=(one[0], other[0]), turns=(one[1], other[1]), tokens=(one[2], other[2]))
             for name in dict.fromkeys([*a, *b])
+            for one, other in [(a.get(name, _NONE), b.get(name, _NONE))]
         ]
     changed = [*changed_settings(_settings(first), _settings(second)), *_versions(first, second)]
     return [asdict(one) for one in sources], [{"setting": key, "values": values} for key, *values in changed]

@@ -121,7 +121,7 @@ def _inside(pieces: Pieces, place: int, run: list[Segment], position: int, numbe
     """
     if len(run[number].text) + position >= place + pieces.offsets[-1][1]:
         return len(pieces.ids) if run[number].supervised else 0
-    found = set()
+    found: set[int] = set()
     for segment in run[number:]:
         start, position = position - place, position + len(segment.text)
         if segment.supervised:
