@@ -216,7 +216,7 @@ class Dataset:
 
     def numpy(self, column: str) -> np.ndarray:
         """One numeric column of all rows, shape (rows,), read without touching any other column."""
-        parts = [fragment.read([column]).column(0).to_numpy() for fragment in self.fragments]
+        parts = [fragment.read([column]).column(0).to_numpy() for fragment in self.fragments if fragment.rows]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:

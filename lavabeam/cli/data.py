@@ -1,4 +1,4 @@
-"""The data road's commands: run a recipe, import, one command per step, mix, report."""
+"""The data road's commands: run a recipe, import, one command per step, report."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def run(
     if dry_run:
         return print_previews(list(preview_recipe(actions, retry)), as_json)
     summaries, asked = [], []
-    for summary in run_recipe(actions, _runner(runner, workers, beam_arguments(ctx)), retry):
+    for summary in run_recipe(actions, runner_of(runner, workers, beam_arguments(ctx)), retry):
         summaries.append(summary)
         asked.append(read_asking(summary))
         say(f"{summary.step}: {summary_line(summary)}", err=True)
@@ -98,46 +98,6 @@ def run(
             break
     print_runs(summaries, asked, as_json)
     return finish(summaries, min_ok)
-
-
-@click.command(cls=BeamCommand)
-@click.argument("recipe")
-@click.argument("target")
-@folder_option
-@settings_option
-@checked_option
-@with_runner
-@click.pass_context
-def mix(
-    ctx: click.Context,
-    recipe: str,
-    target: str,
-    folder: str,
-    settings: tuple[str, ...],
-    runner: str,
-    workers: int,
-    as_json: bool,
-    dry_run: bool,
-    min_ok: float | None,
-    checked: bool,
-) -> None:
-    """Make a training set from conversations.
-
-    Chooses rows, copies their pictures in, counts every token.
-
-    RECIPE is the YAML file of a mix, or the name of a published one; TARGET is the samples dataset to make.
-    """
-    from lavabeam.recipes import locate
-    from pipelines.mix import load_mix, preview_mix, run_mix
-    from pipelines.mix.recipe import resolve
-
-    loaded, target = load_mix(locate(recipe, "mixes"), folder, pairs(settings)), resolve(target, folder)
-    check_datasets(checked, [path for one in loaded.sources.values() for path in (one.rows, one.images)])
-    if dry_run:
-        return print_preview(preview_mix(loaded, target), None, as_json)
-    done = [run_mix(loaded, target, _runner(runner, workers, beam_arguments(ctx)))]
-    print_summaries(done, as_json)
-    return finish(done, min_ok)
 
 
 @click.command()
@@ -224,7 +184,7 @@ def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_js
             preview = preview_step(step, dataset, retry)
         estimate = step.estimate(dataset, target, retry) if isinstance(step, AsksLlm) else None
         return print_preview(preview, estimate, as_json)
-    beam = _runner(given["runner"], given["workers"], arguments)
+    beam = runner_of(given["runner"], given["workers"], arguments)
     if isinstance(step, Derive):
         done = run_derive(step, dataset, target, beam, retry)
     else:
@@ -242,12 +202,12 @@ def _run_import(name: str, config: dict, arguments: list[str], target: str, as_j
     made, other = kind(parse(config, kind.Config, where)), other_source(given["append"], given["replace"], where)
     if given["dry_run"]:
         return print_preview(preview_import(made, target, other), None, as_json)
-    done = [run_import(made, target, _runner(given["runner"], given["workers"], arguments), other)]
+    done = [run_import(made, target, runner_of(given["runner"], given["workers"], arguments), other)]
     print_summaries(done, as_json)
     return finish(done, given["min_ok"])
 
 
-def _runner(runner: str, workers: int, arguments: list[str]) -> Any:
+def runner_of(runner: str, workers: int, arguments: list[str]) -> Any:
     """The runner that the command line names; raises InputError for options that it lacks or does not take."""
     from pipelines.engine.dataflow import DataflowConfig
     from pipelines.engine.runners import Runner

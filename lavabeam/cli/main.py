@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import cloud, data, exporting, look, scheduling, talking, training, upkeep
+from lavabeam.cli import cloud, data, exporting, look, mixing, scheduling, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import say
@@ -43,7 +43,7 @@ def app() -> None:
 
 for command in (
     data.run,
-    data.mix,
+    mixing.mix,
     data.report,
     exporting.export,
     look.show,

@@ -14,7 +14,7 @@ from schemas.chat.shapes import loose
 from schemas.columnfile import BATCH_ROWS
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError
-from schemas.lookup import RowsByKey
+from schemas.lookup import PicturesByName
 from schemas.standing import EVERY_CHOICE, IMAGE_MISSING, LEFT_OUT, Standing, Use
 
 PICTURE_COLUMNS = ("image", "license")
@@ -155,7 +155,7 @@ class _Images:
             raise InputError(
                 f"--images {config.images}: no column {missing[0]!r} in all its fragments. Run `download` first."
             )
-        self.rows = RowsByKey(self.dataset)
+        self.rows = PicturesByName(self.dataset)
         self.standing = Standing.of(self.dataset, _use(config, pictures=True))
         self.columns = [name for name in PICTURE_COLUMNS if name in self.dataset.columns]
         self._reasons: dict[str, list[str | None]] = {}

@@ -4,7 +4,8 @@ Policy lives here and only here: which statuses, kinds, duplicates and weights m
 it recomputes nothing else.
 """
 
+from pipelines.mix.lock import Lock, read_lock
 from pipelines.mix.recipe import MixRecipe, MixSource, load_mix
 from pipelines.mix.run import preview_mix, run_mix
 
-__all__ = ["MixRecipe", "MixSource", "load_mix", "preview_mix", "run_mix"]
+__all__ = ["Lock", "MixRecipe", "MixSource", "load_mix", "preview_mix", "read_lock", "run_mix"]

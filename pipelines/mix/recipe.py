@@ -15,8 +15,25 @@ from schemas.standing import Use
 DUPLICATE = "duplicate"
 """The reason, as steps declare it, of rows that `duplicates: keep` takes."""
 
+SIZES = ("weight", "rows", "max_rows", "share")
+"""Keys of a source that say how many rows are taken."""
+
+CHOSEN = frozenset({"rows", "max_rows", "share", "max_per_image"})
+"""Keys that decide about all rows of a source together: a fragment depends on which of its rows were chosen."""
+
+LATER = frozenset({"modality", "missing_image", "turns", "shuffle_turns", "suffix"})
+
 Accepted = list[str | int | float | bool | None] | dict[Literal["min", "max"], float]
 """A filter on one column: the values that pass, or a range."""
+
+
+class Suffix(StrictModel):
+    """A line behind questions that says which kind of answer is wanted."""
+
+    text: str = Field(min_length=1, description="the line; a question that ends with it already gets no second one")
+    where: Literal["first", "every"] = Field(
+        "first", description="behind the first question of a row alone (later ones lose it), or behind every question"
+    )
 
 
 class MixSource(StrictModel):
@@ -31,6 +48,20 @@ class MixSource(StrictModel):
     image_where: dict[str, Accepted] = Field({}, description="filters on the columns of every picture")
     duplicates: Literal["drop", "keep"] = Field("drop", description="drop pictures that `dedupe` calls copies")
     weight: float = Field(1.0, ge=0, description="0.5 takes half of the rows, 2 takes each twice")
+    rows: int | None = Field(None, ge=1, description="exactly this many of the usable rows; fewer stop the run")
+    max_rows: int | None = Field(None, ge=1, description="at most this many rows")
+    share: float | None = Field(None, gt=0, le=1, description="this share of all rows of the mix")
+    max_per_image: int | None = Field(None, ge=1, description="at most this many rows that show the same pictures")
+    modality: Literal["pictures", "text"] | None = Field(None, description="only rows with pictures, or without")
+    missing_image: Literal["drop", "text", "refuse"] = Field(
+        "drop", description="rows whose picture cannot be used are left out, kept without it, or stop the run"
+    )
+    turns: Literal["as_is", "one", "merged"] = Field(
+        "as_is",
+        description="a row for each question and its answer, or one row of all rows that show the same pictures",
+    )
+    shuffle_turns: bool = Field(False, description="order questions, with their answers, by hash of key and seed")
+    suffix: Suffix | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> MixSource:
@@ -40,12 +71,31 @@ class MixSource(StrictModel):
             raise ValueError("a source of `captions` needs `images`")
         if self.captions is not None and self.where:
             raise ValueError("a source of `captions` has no conversations for `where`; its pictures: `image_where`")
+        sizes = [name for name in SIZES if getattr(self, name) != type(self).model_fields[name].default]
+        if len(sizes) > 1:
+            raise ValueError(f"`{sizes[0]}` and `{sizes[1]}` both say how many rows are taken: give one of them")
         return self
 
     @property
-    def rows(self) -> str:
+    def dataset(self) -> str:
         """The dataset whose rows are taken."""
         return self.conversations or self.images or ""
+
+    @property
+    def needs_choice(self) -> bool:
+        """Whether a row is taken or not depends on the other rows of the source."""
+        return self.counts or self.max_per_image is not None or self.turns == "merged"
+
+    @property
+    def counts(self) -> bool:
+        """Whether a number of rows is chosen."""
+        return self.rows is not None or self.max_rows is not None or self.share is not None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides each row by itself: neither the datasets' places nor what is decided about all rows together.
+        Keys that came later are left out at their defaults, so that mixes of before are not made again."""
+        left = {name for name in LATER if getattr(self, name) == type(self).model_fields[name].get_default()}
+        return self.model_dump(mode="json", exclude={"conversations", "images", *left, *CHOSEN})
 
     @property
     def row_use(self) -> Use:
@@ -78,9 +128,33 @@ class MixRecipe(Config):
     template: str = Field(description="chat template, as in `lavabeam tokens --template`")
     image: dict[str, Any] = Field({}, description="image rule of the vision tower: mode, image_size, patch_size, ...")
     pictures: Pictures = Field(default_factory=Pictures)
-    max_tokens: int | None = Field(None, description="rows with more tokens are left out, and counted")
+    max_tokens: int | None = Field(None, ge=1, description="how many tokens a row may have")
+    too_long: Literal["drop", "cut", "split", "refuse"] = Field(
+        "drop",
+        description="longer rows are left out, kept for a training that cuts them (`data.too_long: cut`), split "
+        "between turns, or stop the run",
+    )
+    validation: float = Field(0.0, ge=0, lt=1, description="share of the pictures whose rows are kept for validation")
     seed: int = 0
-    """Decides which share of the rows a weight takes."""
+    """Decides which rows are taken where not all are."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> MixRecipe:
+        if self.too_long != "drop" and self.max_tokens is None:
+            raise ValueError(f"`too_long: {self.too_long}` needs `max_tokens`")
+        shares = sum(source.share or 0.0 for source in self.sources.values())
+        if shares > 1 + 1e-9:
+            raise ValueError(f"the shares of the sources add up to {shares:g}: more than the whole mix")
+        if shares > 1 - 1e-9 and any(source.share is None for source in self.sources.values()):
+            raise ValueError("the shares add up to 1 and nothing is left for sources without a share")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows of every source; see MixSource.identity for the rest."""
+        later = {"too_long": "drop", "validation": 0.0}
+        left = {name for name, default in later.items() if getattr(self, name) == default}
+        kept = {"template", "pictures", "max_tokens", "seed", *later} - left
+        return self.model_dump(mode="json", include=kept)
 
 
 def load_mix(path: str | Path, folder: str | Path | None = None, variables: dict[str, str] | None = None) -> MixRecipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.mix.recipe import MixSource
@@ -12,13 +12,21 @@ from schemas.errors import InputError
 from schemas.standing import LEFT_OUT
 
 
-def copies(key: str, weight: float, seed: int) -> int:
-    """How often a row is taken: the whole part of `weight` always, one more for a `weight % 1` share of the keys.
+def copies(hashed: int, weight: float) -> int:
+    """How often a row is taken, given `key_hash` of it: the whole part of `weight` always, one more for a share of
+    `weight % 1` of the keys."""
+    return int(weight) + (hashed / 2**64 < weight % 1)
 
-    A function of key and seed alone, so rows added elsewhere change nothing here.
-    """
-    share = _hash(f"{seed}/{key}") / 2**64
-    return int(weight) + (share < weight % 1)
+
+def key_hash(key: str, seed: int) -> int:
+    """64 bits that key and seed decide alone, so rows added elsewhere change nothing here."""
+    return _hash(f"{seed}/{key}")
+
+
+def in_validation(key: str, image_keys: Sequence[str] | None, share: float, seed: int) -> bool:
+    """Whether a row belongs to the validation part: by its first picture, so that no picture is in both parts of a mix
+    as a first one, and by its own key where it has none."""
+    return share > 0 and _hash(f"validation/{seed}/{(image_keys or [key])[0]}") / 2**64 < share
 
 
 def refused_by(row: Mapping[str, Any], filters: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from pipelines.report.pictures import Thumbnail, thumbnail
 from schemas.dataset import Dataset
 from schemas.entries import Parent
 from schemas.errors import InputError, LavaBeamError
-from schemas.lookup import RowsByKey
+from schemas.lookup import PicturesByName
 from schemas.standing import IMAGE_MISSING, Standing, Use
 
 RUN_FILES = ("metrics.jsonl", "inputs.json")
@@ -21,7 +21,7 @@ class Images:
 
     def __init__(self, datasets: Sequence[Dataset]):
         self._datasets = datasets
-        self._indexes: list[tuple[RowsByKey, Standing]] | None = None
+        self._indexes: list[tuple[PicturesByName, Standing]] | None = None
 
     def find(self, keys: Sequence[str]) -> tuple[list[Thumbnail], str]:
         """The thumbnails of `keys`, and what to say in their place when there are none."""
@@ -42,7 +42,7 @@ class Images:
     def _find(self, key: str) -> tuple[Dataset, int] | None:
         if self._indexes is None:
             with_pictures = [dataset for dataset in self._datasets if "image" in dataset.columns]
-            self._indexes = [(RowsByKey(one), Standing.of(one, Use(pictures=True))) for one in with_pictures]
+            self._indexes = [(PicturesByName(one), Standing.of(one, Use(pictures=True))) for one in with_pictures]
         rows = ((index.dataset, index.find(key)) for index, _ in self._indexes)
         return next(((dataset, row) for dataset, row in rows if row is not None), None)
 

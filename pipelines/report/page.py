@@ -58,7 +58,7 @@ NEUTRAL = frozenset({"not_asked", "no_image", "no_context", "skipped_input", "em
 
 def tone(status: str, rule: StatusRule | None) -> str:
     """The style of a status: ok, bad, or neither. What a mix leaves out (no rule) is its policy, not a failure."""
-    if status in ("ok", "taken"):
+    if status in ("ok", "taken", "taken_as_text", "taken_long", "taken_in_parts"):
         return "ok"
     return "" if rule is None or status in NEUTRAL or status in rule.by_choice else "bad"
 

@@ -5,6 +5,7 @@ Messages (`[{role, content: [{type: 'image' | 'text', text}]}]`) flow in; ids, l
 transformers: a tokenizer is read from its tokenizer.json.
 """
 
+from schemas.chat.counting import Counts, count, learn
 from schemas.chat.encoded import IGNORE, ORIGINAL_IMAGE, Encoded
 from schemas.chat.encoding import encode
 from schemas.chat.images import ImageRule, image_tokens
@@ -16,13 +17,16 @@ __all__ = [
     "IGNORE",
     "ORIGINAL_IMAGE",
     "TEMPLATES",
+    "Counts",
     "Encoded",
     "ImageRule",
     "Segment",
     "Template",
     "Tokenizer",
+    "count",
     "encode",
     "get_template",
     "image_tokens",
+    "learn",
     "load_tokenizer",
 ]

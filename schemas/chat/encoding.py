@@ -62,7 +62,7 @@ def encode(
     if compat is not None:
         return encode_like_original(messages, template, tokenizer, compat, max_length)
     segments = template.generation_prompt(messages, system) if generate else template.render(messages, system)
-    counts = _counts(segments, sizes, rule)
+    counts = image_counts(segments, sizes, rule)
     row = _Row()
     if tokenizer.bos_id is not None and (tokenizer.adds_bos or template.opens):
         row.add(tokenizer.bos_id)
@@ -99,14 +99,15 @@ def _flush(row: _Row, tokenizer: Tokenizer) -> None:
     if not row.run:
         return
     pieces = tokenizer.encode("".join(segment.text for segment in row.run), row.first)
-    spans = _supervised_spans(row.run)
+    spans = supervised_spans(row.run)
     row.ids.extend(pieces.ids)
     row.labels += _labels(pieces, spans)
     row.run = []
     row.first = False
 
 
-def _supervised_spans(run: list[Segment]) -> list[tuple[int, int]]:
+def supervised_spans(run: Sequence[Segment]) -> list[tuple[int, int]]:
+    """[start, end) of the supervised segments in the joined text of `run`, in characters."""
     spans, position = [], 0
     for segment in run:
         end = position + len(segment.text)
@@ -126,7 +127,8 @@ def _labels(pieces: Pieces, spans: list[tuple[int, int]]) -> array[int]:
     return labels
 
 
-def _counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: ImageRule | None) -> list[int]:
+def image_counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: ImageRule | None) -> list[int]:
+    """Tokens of each picture that `segments` show; raises InputError as `encode` does."""
     pictures = sum(segment.image for segment in segments)
     sizes = NO_SIZES if sizes is None else sizes
     if pictures != len(sizes):

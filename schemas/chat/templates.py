@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -65,47 +65,43 @@ class Template:
         first user turn are left out. Raises InputError for a role other than system, user and assistant, or a content
         part other than image and text.
         """
-        return list(_merged(self._turns(messages, system)))
+        return _merged(self._turns(messages, system))
 
     def generation_prompt(self, messages: Sequence[Message], system: str | None = None) -> list[Segment]:
         """The same, ending where the model has to continue."""
         opening = [] if self.bare else list(_literal(self.assistant[0]))
-        return list(_merged([*self._turns(messages, system), *opening]))
+        return _merged([*self._turns(messages, system), *opening])
 
-    def _turns(self, messages: Sequence[Message], system: str | None) -> Iterator[Segment]:
+    def _turns(self, messages: Sequence[Message], system: str | None) -> list[Segment]:
         given, turns = split_system(messages)
         prompt = next(text for text in (system, given, self.default_system) if text is not None)
         if self.bare:
-            yield from self._bare(turns)
-            return
+            return list(self._bare(turns))
         opening = self._system(prompt)
-        if not self.in_user:
-            yield from opening
+        made: list[Segment] = [] if self.in_user else list(opening)
         for number, (role, parts) in enumerate(turns):
             if role == "assistant":
-                yield from self._answer(parts)
+                made += self._answer(parts)
                 continue
-            yield from _literal(self.user[0] if number == 0 or self.again is None else self.again)
+            made += _literal(self.user[0] if number == 0 or self.again is None else self.again)
             if number == 0 and self.in_user:
-                yield from opening
-            yield from self._content(parts)
-            yield from _literal(self.user[1])
+                made += opening
+            made += self._content(parts)
+            made += _literal(self.user[1])
+        return made
 
     def _system(self, prompt: str) -> list[Segment]:
         if not prompt:
             return []
         return [*_literal(self.system[0]), Segment(prompt), *_literal(self.system[1])]
 
-    def _answer(self, parts: list[Message]) -> Iterator[Segment]:
+    def _answer(self, parts: list[Message]) -> list[Segment]:
         """An answer and its end are supervised; an empty answer is an end right after the role."""
-        yield from _literal(self.assistant[0])
-        content = list(self._content(parts))
-        if any(segment.text for segment in content):
-            yield Segment(self.answer_gap)
-            yield from (Segment(part.text, not part.image, part.image) for part in content)
-            yield from _ending(self.assistant[1])
-        else:
-            yield from _ending(self.assistant[1].lstrip(" "))
+        content = self._content(parts)
+        if not any(segment.text for segment in content):
+            return [*_literal(self.assistant[0]), *_ending(self.assistant[1].lstrip(" "))]
+        said = [Segment(part.text, not part.image, part.image) for part in content]
+        return [*_literal(self.assistant[0]), Segment(self.answer_gap), *said, *_ending(self.assistant[1])]
 
     def _bare(self, turns: list[tuple[str, list[Message]]]) -> Iterator[Segment]:
         for role, parts in turns:
@@ -115,18 +111,16 @@ class Template:
                 yield Segment(_text(parts), supervised=True)
                 yield from _ending(self.assistant[1])
 
-    def _content(self, parts: list[Message]) -> Iterator[Segment]:
+    def _content(self, parts: list[Message]) -> list[Segment]:
         """A single picture comes first, on its own line, as the original trains it; several keep their positions."""
-        pictures = sum(part["type"] == "image" for part in parts)
+        pictures = [part["type"] for part in parts].count("image")
         if pictures == 0:
             text = _text(parts)
-            yield Segment(text.strip() if self.trim else text)
-        elif pictures == 1:
+            return [Segment(text.strip() if self.trim else text)]
+        if pictures == 1:
             text = _text(parts).strip()
-            yield from self._image()
-            yield Segment(f"\n{text}" if text else "")
-        else:
-            yield from self._interleaved(parts)
+            return [*self._image(), Segment(f"\n{text}" if text else "")]
+        return list(self._interleaved(parts))
 
     def _interleaved(self, parts: list[Message]) -> Iterator[Segment]:
         last = "\n"
@@ -172,6 +166,8 @@ def content_parts(message: Message, number: int = 0) -> list[Message]:
 
 
 def _text(parts: list[Message]) -> str:
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        return parts[0].get("text") or ""
     return "".join(part.get("text") or "" for part in parts if part["type"] == "text")
 
 
@@ -191,18 +187,24 @@ def _ending(text: str) -> tuple[Segment, ...]:
     return tuple(piece if number <= last else Segment(piece.text) for number, piece in enumerate(pieces))
 
 
-def _merged(segments: Sequence[Segment] | Iterator[Segment]) -> Iterator[Segment]:
+def _merged(segments: Iterable[Segment]) -> list[Segment]:
     """Join neighbours of the same kind and drop empty ones."""
-    held: Segment | None = None
+    made: list[Segment] = []
+    texts: list[str] = []  # of plain neighbours that are not joined yet
+    supervised = False
     for segment in segments:
-        if not segment.text:
+        text, own, image, control = segment
+        if not text:
             continue
-        joinable = held is not None and not (held.image or held.control or segment.image or segment.control)
-        if held is not None and joinable and held.supervised == segment.supervised:
-            held = Segment(held.text + segment.text, held.supervised)
-            continue
-        if held is not None:
-            yield held
-        held = segment
-    if held is not None:
-        yield held
+        plain = not (image or control)
+        if texts and not (plain and own == supervised):
+            made.append(Segment("".join(texts), supervised))
+            texts = []
+        if plain:
+            texts.append(text)
+            supervised = own
+        else:
+            made.append(segment)
+    if texts:
+        made.append(Segment("".join(texts), supervised))
+    return made

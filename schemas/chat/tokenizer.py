@@ -99,9 +99,8 @@ class Tokenizer:
         which caches the last texts: what a template writes recurs in every row.
         """
         with tokenizer_errors(self.where):
-            if self._words is not None:
-                prefixed = self.prefix == "always" or (first and self.prefix == "first")
-                return self._words.encode(text, self._text_first if prefixed else None)
+            if self.words is not None:
+                return self.words.encode(text, self.opening(first))
             encoding = (self._text_first if first else self._text_rest).encode(text, add_special_tokens=False)
             return Pieces(encoding.ids, encoding.offsets)
 
@@ -153,8 +152,14 @@ class Tokenizer:
         backend.no_padding()
         return backend
 
+    def opening(self, first: bool) -> Backend | None:
+        """What encodes the first word of a text in front of which a blank is put; None where there is none."""
+        prefixed = self.prefix == "always" or (first and self.prefix == "first")
+        return self._text_first if prefixed else None
+
     @cached_property
-    def _words(self) -> WordCache | None:
+    def words(self) -> WordCache | None:
+        """Encodes text word by word where that gives the ids of the whole text; None where it does not."""
         return WordCache.of(text_only(self.content))
 
     @cached_property

@@ -17,7 +17,7 @@ from pipelines.importers.image_folder import ImageFolder, ImageFolderConfig
 from pipelines.mix import MixRecipe, MixSource, run_mix
 from pipelines.mix.pictures import stored
 from pipelines.mix.recipe import Pictures, load_mix
-from pipelines.mix.select import copies, refused_by
+from pipelines.mix.select import copies, key_hash, refused_by
 from schemas import Dataset
 from schemas.chat import ImageRule, load_tokenizer
 from schemas.errors import InputError
@@ -213,7 +213,7 @@ def test_a_source_without_its_column_or_tokenizer_is_told_before_anything_runs(f
 
 @given(st.floats(min_value=0, max_value=5), st.integers(min_value=0, max_value=3))
 def test_weights_take_their_share_of_rows(weight, seed):
-    taken = [copies(f"row {number}", weight, seed) for number in range(400)]
+    taken = [copies(key_hash(f"row {number}", seed), weight) for number in range(400)]
     assert set(taken) <= {int(weight), int(weight) + 1}
     assert abs(sum(taken) / 400 - weight) < 0.13
 
@@ -244,12 +244,13 @@ def test_a_picture_that_fits_is_stored_untouched():
     assert (Image.open(io.BytesIO(smaller)).format, size) == ("JPEG", (10, 5))
 
 
-def samples_of(folder, name: str) -> list:
+def samples_of(folder, name: str, rule: dict | None = None, max_length: int | None = None, cut: bool = False) -> list:
     """The rows of a mix as the trainer prepares them: items, or why they were refused."""
     dataset = Dataset.open(folder / name)
     tokenizer = load_tokenizer(str(folder / "tokenizer"))
-    model = SimpleNamespace(template="chatml", tokenizer=tokenizer, rule=ANYRES, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Samples(dataset, model, max_length=None).items(range(dataset.rows))
+    made = ImageRule.from_dict(rule) if rule else ANYRES
+    model = SimpleNamespace(template="chatml", tokenizer=tokenizer, rule=made, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return Samples(dataset, model, max_length=max_length, cut=cut).items(range(dataset.rows))
 
 
 def test_a_jpeg_is_not_stored_as_a_png_that_training_would_refuse(monkeypatch):

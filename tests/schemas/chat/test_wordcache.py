@@ -46,7 +46,7 @@ TEXTS = st.lists(st.sampled_from(WORDS), max_size=20).map("".join)
 @pytest.mark.parametrize("name", CONTENT)
 def test_words_give_the_ids_and_offsets_of_the_text(name: str, kind: str) -> None:
     tokenizer = Tokenizer({**CONTENT[name], **KINDS[kind]}, {})
-    assert tokenizer._words is not None
+    assert tokenizer.words is not None
 
     @given(text=TEXTS, first=st.booleans())
     @settings(max_examples=150, deadline=None)
