@@ -140,7 +140,7 @@ class PictureFolder:
 
 
 class FolderTrial:
-    """Whether a folder is the right one: told by the first TRIED different names, of which one must be found."""
+    """Whether a folder is the right one: decided by the first TRIED different names, of which one must be found."""
 
     def __init__(self, folder: PictureFolder, named_by: str):
         self.folder, self.named_by = folder, named_by

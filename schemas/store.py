@@ -291,3 +291,8 @@ def in_our_words(root: str) -> Iterator[None]:
             what = f"{error.filename}: {error.strerror}: a file where a folder belongs, or the reverse"
             raise StorageError(f"{what}. Move it away, {again}") from error
         raise
+
+
+def server_of(path: str) -> str:
+    """`gs://bucket` of an fsspec URL, `` of a local path."""
+    return "/".join(path.split("/")[:3]) if "://" in path else ""

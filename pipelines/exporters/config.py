@@ -1,4 +1,4 @@
-"""What an export may be told, and the formats there are."""
+"""The options of an export, and the formats there are."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pipelines.exporters.tally import NOT_STATED
 from schemas.dataset import Dataset
 from schemas.entries import Parent
 from schemas.errors import LavaBeamError
+from schemas.store import server_of
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
     """
     folder, slash, _ = dataset.path.rpartition("/")
     paths = [f"{folder}{slash}{Path(parent.path).name}"]
-    if _server(parent.path) in ("", _server(dataset.path)):
+    if server_of(parent.path) in ("", server_of(dataset.path)):
         paths.insert(0, parent.path)
     for path in paths:
         try:
@@ -80,11 +81,6 @@ def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
         except LavaBeamError:
             continue
     return None
-
-
-def _server(path: str) -> str:
-    """`gs://bucket` of an fsspec URL, `` of a local path."""
-    return "/".join(path.split("/")[:3]) if "://" in path else ""
 
 
 def _opened(dataset: Dataset, sha256: str) -> Ancestor:

@@ -15,7 +15,7 @@ from schemas.errors import InputError
 def files_below(fs: fsspec.AbstractFileSystem, root: str, loops: list[str]) -> Iterator[tuple[str, str]]:
     """(path in the folder, size and time of change) of every file below `root`, in no order.
 
-    A link to a folder is followed, unless it leads back to a folder that it lies in: such links are added to `loops`.
+    A link to a folder is followed, unless it leads back to a folder that it is in: such links are added to `loops`.
     A pipe or a device counts as a file here: only reading it would show what it is. Raises InputError for a folder
     that may not be read.
     """

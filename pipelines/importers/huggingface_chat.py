@@ -113,8 +113,8 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         named = {renamed.get(name, name): value for name, value in values.items()}
         keys = picture_keys(key, len(cells or [])) if several else [key]
         keys = [self._picture_key(*picture) for picture in zip(cells or [], keys, strict=False)]
-        told = named.get("id")
-        name = key if given or told in (None, "") else f"{key}/{told}"
+        own_id = named.get("id")
+        name = key if given or own_id in (None, "") else f"{key}/{own_id}"
         row = conversation_row(named, keys, name, self.config.kind, self.config.source)
         return row if cells is None else without_picture(row, shape_of(named))
 

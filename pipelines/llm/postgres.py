@@ -64,7 +64,7 @@ _CONNECTING: dict[str, Any] = {
     "application_name": "lavabeam",
 }
 FIRST_WAITS_S = (0.2, 0.8, 2.0)
-"""Waits between the tries to reach a database for the first time: a wrong address is told soon."""
+"""Waits between the tries to reach a database for the first time: a wrong address is reported soon."""
 WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 7.0, 7.0, 7.0)
 """The same for one that was there: half a minute, enough for a restart or a failover."""
 HEARTBEAT_S = 3.0

@@ -86,7 +86,7 @@ class Judge:
     def candidates(self, batch: pa.RecordBatch, places: np.ndarray) -> Candidates:
         """The rows of a batch that may pass. `places` are theirs in the fragment, int64, shape (rows,).
 
-        What standing and filters on text leave out is told column by column: most rows of a dataset that several
+        What standing and filters on text leave out is decided column by column: most rows of a dataset that several
         sources share belong to another source.
         """
         if self.source.conversations is None:

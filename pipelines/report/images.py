@@ -11,6 +11,7 @@ from schemas.entries import Parent
 from schemas.errors import InputError, LavaBeamError
 from schemas.lookup import PicturesByName
 from schemas.standing import IMAGE_MISSING, Standing, Use
+from schemas.store import server_of
 
 RUN_FILES = ("metrics.jsonl", "inputs.json")
 """Files of a run folder of the trainer."""
@@ -76,7 +77,7 @@ def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
     A manifest may come from elsewhere: it sends nobody to another server than the dataset's own.
     """
     paths = [str(Path(dataset.path).parent / Path(parent.path).name)]
-    if _server(parent.path) in ("", _server(dataset.path)):
+    if server_of(parent.path) in ("", server_of(dataset.path)):
         paths.insert(0, parent.path)
     for path in paths:
         try:
@@ -85,8 +86,3 @@ def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
         except LavaBeamError:
             continue
     return None
-
-
-def _server(path: str) -> str:
-    """`gs://bucket` of an fsspec URL, `` of a local path."""
-    return "/".join(path.split("/")[:3]) if "://" in path else ""

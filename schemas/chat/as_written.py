@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.chat.llava_json import SPEAKERS, from_llava, to_llava
+from schemas.chat.llava_json import SPEAKERS, encodes, from_llava, to_llava
 from schemas.chat.shapes import read_keys
 from schemas.chat.templates import Message
 from schemas.errors import InputError
@@ -36,7 +36,7 @@ def id_and_extra(
     if messages is not None:
         extra |= left_over(row, messages, images)
     found = row.get("id")
-    if "id" in row and not (isinstance(found, str) and _encodes(found)):
+    if "id" in row and not (isinstance(found, str) and encodes(found)):
         extra["id"] = found
     text = found if found is None or isinstance(found, str) else json.dumps(found)
     return None if text is None else text.encode(errors="backslashreplace").decode(), _json(extra)
@@ -153,16 +153,8 @@ def _parsed(extra: str, key: str) -> dict[str, Any]:
     return kept
 
 
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _json(value: dict[str, Any]) -> str:
     if not value:
         return "{}"
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text if _encodes(text) else json.dumps(value, separators=(",", ":"))
+    return text if encodes(text) else json.dumps(value, separators=(",", ":"))

@@ -81,7 +81,7 @@ def _count(
 def _of_run(run: list[Segment], words: WordCache, tokenizer: Tokenizer, first: bool) -> tuple[int, int]:
     """Tokens, and supervised ones, of text between two control tokens or pictures.
 
-    Words inside a segment count as a whole. A word that lies in two has tokens of both, and their places decide; a
+    Words inside a segment count as a whole. A word that belongs to two has tokens of both, and their places decide; a
     template joins neighbours of one kind, so of two segments one is supervised.
     """
     text = "".join([segment.text for segment in run])
@@ -117,7 +117,7 @@ def _of_run(run: list[Segment], words: WordCache, tokenizer: Tokenizer, first: b
 def _inside(pieces: Pieces, place: int, run: list[Segment], position: int, number: int = 0) -> int:
     """How many tokens of a word at `place` hold a character that is supervised; an empty token belongs to its position.
 
-    The word lies in segments from `number` on, which begins at `position`.
+    The word spans segments from `number` on, which begins at `position`.
     """
     if len(run[number].text) + position >= place + pieces.offsets[-1][1]:
         return len(pieces.ids) if run[number].supervised else 0

@@ -62,7 +62,7 @@ def _plain(row: dict[str, Any]) -> tuple[list[Message], list[str]] | None:
         if type(turn) is not dict or type(speaker := turn.get("from")) is not str:
             return None
         role, value = ROLES.get(speaker), turn.get("value")
-        if role is None or type(value) is not str or not (value.isascii() or _encodes(value)):
+        if role is None or type(value) is not str or not (value.isascii() or encodes(value)):
             return None
         if "<" not in value:
             messages.append({"role": role, "content": [{"type": "text", "text": value}]})
@@ -120,12 +120,13 @@ def _role(turn: Turn, where: str, number: int, any_speaker: bool) -> str:
         raise InputError(f"{where}: turn {number} is {content!r:.80}; expected text.")
     if not isinstance(speaker, str) or (speaker not in ROLES and not any_speaker):
         raise InputError(f"{where}: turn {number} is from {speaker!r}; expected human or gpt.")
-    if isinstance(content, str) and not (content.isascii() or _encodes(content)):
+    if isinstance(content, str) and not (content.isascii() or encodes(content)):
         raise InputError(f"{where}: turn {number} has an unpaired surrogate. Correct its text.")
     return ROLES.get(speaker, speaker)
 
 
-def _encodes(text: str) -> bool:
+def encodes(text: str) -> bool:
+    """Whether UTF-8 can hold the text: half a surrogate pair it cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
