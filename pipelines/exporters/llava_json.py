@@ -78,10 +78,10 @@ class LlavaJson(Exporter):
     def _place(self, row: Row, index: int, renamed: list[dict[str, str]]) -> str:
         """Where the picture lies now; one that no JSON named gets the ending of what it is."""
         picture = row.pictures[index]
-        as_is = picture.is_named and row.values.get("extra") is not None
+        as_is = picture.is_named and row.values.get("extra") is not None and not _is_address(picture.name)
         wanted = picture.name if as_is else extended(picture.name, picture.content)
         placed = self.pictures.place(wanted, picture.content)
-        if posixpath.normpath(wanted) != placed:
+        if not _finds(wanted, placed):
             renamed.append({"row": row.key, "picture": picture.name, "file": placed})
         return placed
 
@@ -110,9 +110,9 @@ class LlavaJson(Exporter):
         if renamed := self.memory.get("renamed"):
             first = self.memory["examples"][0]
             found.append(
-                f"{renamed} pictures lie under another name than their rows gave them, which leads out of the folder "
-                f"or is another picture's; the rows name the new one. The first: {first['picture']!r} is now "
-                f"{first['file']!r}; export.json lists up to {LISTED}."
+                f"{renamed} pictures lie under another name than their rows gave them, which leads out of the folder, "
+                "is an address, or is another picture's; the rows name the new one. The first: "
+                f"{first['picture']!r} is now {first['file']!r}; export.json lists up to {LISTED}."
             )
         if not self.copies and self.memory.get("pictures"):
             found.append("pictures were not copied: --images DATASET writes them beside the JSON.")
@@ -134,10 +134,17 @@ def _name(row: dict[str, Any], placed: list[str]) -> None:
     """Let `row` name the pictures as they lie: as it was written where that finds them."""
     key = next(one for one in ("image", "images") if row.get(one))
     written = row[key] if isinstance(row[key], list) else [row[key]]
-    if any(
-        not isinstance(one, str) or posixpath.normpath(one) != file for one, file in zip(written, placed, strict=True)
-    ):
+    if not all(isinstance(one, str) and _finds(one, file) for one, file in zip(written, placed, strict=True)):
         row[key] = list(placed) if isinstance(row[key], list) else placed[0]
+
+
+def _finds(name: str, file: str) -> bool:
+    """Whether readers who take `name` for a path in the folder open `file`. An address they would fetch."""
+    return posixpath.normpath(name) == file and not _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    return "://" in name
 
 
 def _groups(parts: Sequence[Written], limit: int) -> Iterator[list[Written]]:

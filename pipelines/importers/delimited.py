@@ -86,5 +86,5 @@ def _why(error: csv.Error) -> str:
         said = f"text follows the closing quote of a cell ({said})"
     return (
         f"{said}. Correct the cell (a quote inside a quoted cell is doubled), or set `quotes: false` "
-        "when quotes in this file are plain text."
+        "(--no-quotes) when quotes in this file are plain text."
     )

@@ -20,14 +20,15 @@ def expand(paths: str | Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in [paths] if isinstance(paths, str) else paths:
         fs, local = fsspec.core.url_to_fs(path)
-        if any(character in path for character in "*?["):
+        if any(character in path for character in "*?[") and not fs.isfile(local):
             matches = [fs.unstrip_protocol(name) if "://" in path else name for name in sorted(fs.glob(local))]
             if not matches:
                 raise InputError(f"{path}: no file matches this pattern. Check the folder and the ending.")
             found += matches
         elif not fs.isfile(local):
-            what = "this is a folder, not a file" if fs.exists(local) else "no such file"
-            raise InputError(f"{path}: {what}. Check the path.")
+            if fs.exists(local):
+                raise InputError(f"{path}: this is a folder, not a file. Name its files: '{path.rstrip('/')}/*'.")
+            raise InputError(f"{path}: no such file. Check the path.")
         else:
             found.append(path)
     return found

@@ -36,7 +36,9 @@ Target = Literal["key", "url", "alt_text", "captions", "boxes", "facts", "source
 class HuggingFaceConfig(HuggingFaceFilesConfig):
     """Where the dataset is and what its columns mean."""
 
-    columns: dict[Target, str] = Field({}, description="our column: the dataset's column, where the names differ")
+    columns: dict[Target, str | None] = Field(
+        {}, description="our column: the dataset's column, where the names differ; null leaves a column out"
+    )
     boxes: Annotated[BoxUnit | None, Later()] = Field(None, description="what the four numbers of a box are")
     folder: Annotated[str | None, Later()] = Field(
         None, description="what paths in cells are relative to; by default the folder of the file that names them"

@@ -24,7 +24,7 @@ from pipelines.importers.huggingface_files import (
     opened,
     picture_keys,
 )
-from pipelines.importers.mapping import key_text
+from pipelines.importers.mapping import key_text, match
 from pipelines.importers.parquet import ParquetSource
 from schemas.chat.shapes import KEPT_KEYS, MEDIA_KEYS, PICTURE_KEYS, shape_of
 from schemas.errors import InputError
@@ -38,10 +38,10 @@ Turns = Literal[
 class HuggingFaceChatConfig(HuggingFaceFilesConfig):
     """Where the dataset is and what its columns mean."""
 
-    columns: dict[Turns, str] = Field(
+    columns: dict[Turns, str | None] = Field(
         {},
-        description="the name that a column would have (conversations, system, ...): the dataset's column; key names "
-        "rows and pictures as `huggingface` does when it is given the same column",
+        description="the name that a column would have (conversations, system, ...): the dataset's column; null leaves "
+        "one out. key names rows and pictures as `huggingface` does when it is given the same",
     )
     keys: Literal["row", "path"] = Field(
         "row",
@@ -67,9 +67,9 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         self._others: list[str] = []
 
     def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
-        names = {self._renamed().get(name, name) for name in source.columns}
-        given = (*self.config.columns.values(), *([self.config.image] if self.config.image else []))
-        missing = next((name for name in given if name not in source.columns), None)
+        names = {self._renamed().get(name, name) for name in source.columns} - self._left_out()
+        given = (*self.config.columns.values(), self.config.image)
+        missing = next((name for name in given if name is not None and name not in source.columns), None)
         if missing is not None:
             raise InputError(f"{file.path}: no column {missing!r}. Columns found: {', '.join(source.columns)}.")
         if shape_of(dict.fromkeys(names, True)) is None:
@@ -81,7 +81,7 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         self._others += [name for name in source.columns if name not in {*self._read(source.columns), *self._others}]
 
     def key_column(self, columns: Iterable[str]) -> str | None:
-        return self.config.columns.get("key")
+        return match(self.config.columns, columns).get("key")
 
     def sizes(self, source: ParquetSource | ArrowSource) -> Iterable[int]:
         return (1 for _ in range(source.rows))
@@ -107,7 +107,7 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         self, values: dict[str, Any], cells: list[Any] | None, several: bool, file: str, number: int
     ) -> dict[str, Any]:
         """`cells` are the row's pictures without their bytes; None in a file without a column for them."""
-        given = key_text(values.get(self.config.columns.get("key", "")))
+        given = key_text(values.get(self.key_column(values) or ""))
         key = self.key(file, number, given)
         renamed = self._renamed()
         named = {renamed.get(name, name): value for name, value in values.items()}
@@ -126,9 +126,14 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
 
     def _renamed(self) -> dict[str, str]:
         """The dataset's column: what it is called here."""
-        return {column: name for name, column in self.config.columns.items() if name != "key"}
+        return {column: name for name, column in self.config.columns.items() if name != "key" and column is not None}
+
+    def _left_out(self) -> set[str]:
+        """The columns that null leaves out."""
+        return {name for name, column in self.config.columns.items() if column is None}
 
     def _read(self, columns: Iterable[str]) -> list[str]:
         """The columns that conversations are made of."""
-        wanted = {*self.config.columns.values(), *SOURCES, *KEPT_KEYS, *MEDIA_KEYS, *PICTURE_KEYS} - {*PICTURES}
+        known = {*SOURCES, *KEPT_KEYS, *MEDIA_KEYS, *PICTURE_KEYS} - {*PICTURES} - self._left_out()
+        wanted = {*known, *self.config.columns.values(), self.key_column(columns)}
         return [name for name in columns if name in wanted or name == self.picture_column(columns)]

@@ -25,6 +25,9 @@ from schemas.errors import InputError
 from schemas.picturenames import ENDINGS, plain_name
 from schemas.records import STORED_IMAGE
 
+_NO_ENDING = "none"
+"""What `_ending_of` calls the ending of a name without one."""
+
 Target = Literal["url", "alt_text", "captions", "boxes", "facts", "source", "license"]
 
 
@@ -32,7 +35,9 @@ class ImageFolderConfig(Config):
     """Which pictures of the folder, and where they are from."""
 
     path: Annotated[str, Runtime()] = Field(description="the folder; folders inside it are searched too")
-    endings: tuple[str, ...] = Field(ENDINGS, description="files with these endings are pictures")
+    endings: tuple[str, ...] = Field(
+        ENDINGS, description="files with these endings are pictures; '' stands for names without one"
+    )
     metadata: Annotated[bool, Later()] = Field(
         True, description="whether metadata.csv and metadata.jsonl beside the pictures are read"
     )
@@ -109,10 +114,11 @@ class ImageFolder(Importer[ImageFolderConfig]):
         fs, root = fsspec.core.url_to_fs(self.config.path)
         if not fs.isdir(root):
             raise InputError(f"{self.config.path}: no such folder. Check the path.")
-        endings = tuple(f".{ending.lower().lstrip('.')}" for ending in self.config.endings)
+        endings = tuple(f".{ending.lower().lstrip('.')}" for ending in self.config.endings if ending)
+        bare = "" in self.config.endings
         files, others, left, loops = [], [], Counter[str](), list[str]()
         for name, stamp in files_below(fs, root, loops):
-            if name.lower().endswith(endings):
+            if name.lower().endswith(endings) or (bare and _ending_of(name) == _NO_ENDING):
                 files.append((name, stamp))
             elif self.config.metadata and name.rpartition("/")[2] in NAMES:
                 others.append(name)
@@ -122,7 +128,9 @@ class ImageFolder(Importer[ImageFolderConfig]):
             found = f"; found: {_counted(left)}" if left else ""
             raise InputError(f"{self.config.path}: no pictures here (files ending in {', '.join(endings)}{found}).")
         if left:
-            self._notes.append(f"files that are no pictures by their ending were left alone: {_counted(left)}.")
+            self._notes.append(
+                f"files that are no pictures by their ending were left alone: {_counted(left)}. `endings` names others."
+            )
         if loops:
             self._notes.append(
                 f"{len(loops)} links lead back to a folder around them and are not followed (first: {min(loops)})."
@@ -150,7 +158,7 @@ def _marks(location: Mapping[str, Any]) -> Iterable[bytes]:
 
 def _ending_of(name: str) -> str:
     base = name.rpartition("/")[2].lower()
-    return "." + base.rpartition(".")[2] if "." in base.lstrip(".") else "none"
+    return "." + base.rpartition(".")[2] if "." in base.lstrip(".") else _NO_ENDING
 
 
 def _counted(endings: Counter[str]) -> str:

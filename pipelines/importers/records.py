@@ -243,7 +243,7 @@ def _checked(names: list[str], path: str) -> list[str]:
         url = next(number for number, name in enumerate(names) if name.startswith(("http://", "https://")))
         raise InputError(
             f"{path}: the first line should name the columns, but holds a row ({names[url]!r}). Set `header: false` "
-            f"and say what the columns are, counted from 0: `columns: {{url: {url}}}`."
+            f"(--no-header) and say what the columns are, counted from 0: `columns: {{url: {url}}}`."
         )
     other = next((mark for mark in ("\t", ";", "|", ",") if len(names) == 1 and mark in names[0]), None)
     if other is not None:

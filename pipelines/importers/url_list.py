@@ -78,6 +78,12 @@ class UrlListConfig(Config):
             return columns
         return {name: str(column) if type(column) is int else column for name, column in columns.items()}
 
+    @field_validator("separator", mode="before")
+    @classmethod
+    def _tab(cls, separator: Any) -> Any:
+        """A shell hands over a tab that is written as two characters as it stands."""
+        return "\t" if separator == r"\t" else separator
+
     def layout(self, format: str) -> Layout:
         return Layout(format, self.header, self.separator, self.quotes, self.records)
 

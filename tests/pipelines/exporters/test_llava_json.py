@@ -126,6 +126,19 @@ def test_names_that_lead_out_or_clash_are_changed_and_rows_follow(tmp_path):
     assert [one["picture"] for one in kept["examples"]] == ["../evil.jpg", "evil.jpg", "a/b.jpg"]
 
 
+def test_a_picture_that_has_an_address_is_named_by_its_file(tmp_path):
+    """Readers take an address for something to fetch, so `https://...` would be no picture of the folder."""
+    pictures = {"https://a.test/1.jpg": picture(1), "https://a.test/2?x=1": picture(2, "PNG")}
+    rows = [{"image": [*pictures], "conversations": ROWS[3]["conversations"]}]
+    (tmp_path / "in.json").write_text(json.dumps(rows))
+    made = talks(tmp_path / "talks", tmp_path / "in.json")
+    done = export(made, tmp_path / "out", "llava_json", photos(tmp_path / "photos", pictures))
+    (row,) = read(tmp_path / "out")
+    assert row["image"] == ["https:/a.test/1.jpg", "https:/a.test/2?x=1.png"]
+    assert [(tmp_path / "out" / "images" / name).read_bytes() for name in row["image"]] == list(pictures.values())
+    assert "2 pictures lie under another name" in done.notes[0]
+
+
 def test_generated_rows_have_their_key_as_id_and_pictures_an_ending(tmp_path):
     made = Dataset.open(Path(__file__).parent.parent.parent / "golden" / "conversations-1.0")
     export(made, tmp_path / "out", "llava_json", photos(tmp_path / "photos", {"a": picture(1, "PNG")}))

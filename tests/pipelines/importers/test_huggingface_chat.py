@@ -64,6 +64,20 @@ def test_onevision(tmp_path, ending, rows_per_slice):
     assert all(pictures[key] == "ok" for row in rows for key in row["image_keys"])
 
 
+@pytest.mark.parametrize(
+    ("columns", "keys", "joined"),
+    [
+        ({}, ["a", "b"], ["a", "b"]),  # a column called key, as in files that `lavabeam export` wrote
+        ({"key": None}, ["t/000000000/1", "t/000000001/2"], ["t/000000000", "t/000000001"]),
+    ],
+)
+def test_a_column_called_key_names_rows_and_pictures_alike(tmp_path, columns, keys, joined):
+    path = write(tmp_path / "t.parquet", key=["a", "b"], id=[1, 2], image=[RED, BLUE], conversations=[ASKED] * 2)
+    rows = talks(path, columns=columns)
+    assert brief(rows) == [(key, [picture], "ok") for key, picture in zip(keys, joined, strict=True)]
+    assert [row["key"] for row in photos(path, columns=columns)] == joined
+
+
 @pytest.mark.parametrize("ending", ["parquet", "arrow"])
 @pytest.mark.parametrize("rows_per_slice", [1, 2, 100])
 def test_the_cauldron(tmp_path, ending, rows_per_slice):

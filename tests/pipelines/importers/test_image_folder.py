@@ -57,8 +57,16 @@ def test_files_that_are_left_alone_are_counted(folder):
     made = importer(folder)
     made.slices()
     assert made.notes() == [
-        "files that are no pictures by their ending were left alone: .heic (2), .txt (1), none (1)."
+        "files that are no pictures by their ending were left alone: .heic (2), .txt (1), none (1). `endings` names "
+        "others."
     ]
+
+
+def test_pictures_without_an_ending_are_asked_for(folder):
+    picture(folder / "sub" / "3f2a")
+    assert "sub/3f2a" not in rows_of(importer(folder))
+    assert list(rows_of(importer(folder, endings=[""]))) == ["sub/3f2a"]
+    assert "sub/3f2a" in rows_of(importer(folder, endings=["", "png"]))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")

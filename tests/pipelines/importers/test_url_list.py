@@ -40,6 +40,25 @@ def all_rows(made):
     return [row for slice in made.slices() for row in made.rows(slice).to_pylist()]
 
 
+def test_a_tab_may_be_written_as_two_characters(tmp_path):
+    path = tmp_path / "u.csv"
+    path.write_text("url\tcaption\nhttp://photos.test/1.jpg\tx, y\n")
+    assert [row["alt_text"] for row in all_rows(importer(str(path), separator=r"\t"))] == ["x, y"]
+
+
+def test_a_file_is_read_whose_name_looks_like_a_pattern(tmp_path):
+    path = write(tmp_path, "urls[1].csv", ROWS)
+    assert len(all_rows(importer(path))) == len(ROWS)
+    write(tmp_path, "urls1.csv", ROWS[:1])
+    assert len(all_rows(importer(path))) == len(ROWS)
+
+
+def test_a_folder_instead_of_its_files_is_one_error(tmp_path):
+    write(tmp_path, "u.csv", ROWS)
+    with pytest.raises(InputError, match=r"a folder, not a file. Name its files: '.*/\*'"):
+        importer(str(tmp_path)).slices()
+
+
 @pytest.mark.parametrize("name", ["u.csv", "u.tsv", "u.json", "u.jsonl", "u.parquet"])
 def test_formats_give_the_same_rows(tmp_path, name):
     made = importer(write(tmp_path, name, ROWS), rows_per_slice=3, source="web", license="CC0")
