@@ -40,7 +40,7 @@ class PictureFolder:
         self.path, self.other_endings = path, other_endings
         self._fs, root = fsspec.core.url_to_fs(path)
         self._root = root.rstrip("/")
-        self._local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
+        self.is_local = "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
         if not self._fs.isdir(root):
             raise InputError(f"{path}: no such folder of pictures. Give the folder that their names start from.")
         self._listing = lru_cache(_LISTED)(self._list)
@@ -92,7 +92,7 @@ class PictureFolder:
     def _below(self, name: str) -> str:
         """A name without the path of the folder in front of it."""
         roots = [self.path, self._root, self._fs.unstrip_protocol(self._root)]
-        roots += [os.path.abspath(self._root), os.path.realpath(self._root)] if self._local else []
+        roots += [os.path.abspath(self._root), os.path.realpath(self._root)] if self.is_local else []
         for root in roots:
             if name.startswith(root.rstrip("/") + "/") and (os.path.isabs(root) or "://" in root):
                 return name[len(root.rstrip("/")) + 1 :]
@@ -120,7 +120,7 @@ class PictureFolder:
     def _size(self, name: str) -> int | None:
         """Bytes of a file in the folder; None where there is none."""
         try:
-            if self._local:
+            if self.is_local:
                 found = os.stat(f"{self._root}/{name}")
                 return found.st_size if stat.S_ISREG(found.st_mode) else None
             info = self._fs.info(f"{self._root}/{name}")

@@ -60,6 +60,7 @@ class LlavaJson(Importer[LlavaJsonConfig]):
     def __init__(self, config: LlavaJsonConfig):
         super().__init__(config)
         self._unread = Counter[str]()
+        self._lost: list[str] = []
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
@@ -72,7 +73,9 @@ class LlavaJson(Importer[LlavaJsonConfig]):
             source = TextSource(path, Layout(format, records=self.config.records))
             for records in cut(self._checked(source, trial), remaining[len(made) :], self.config.rows_per_slice):
                 start = made[-1].start + made[-1].rows if made else 0
-                content = digest(start, *source.content(records))
+                # A picture that came later makes its slice new.
+                lost, self._lost = "\n".join(self._lost), []
+                content = digest(start, *source.content(records), *([lost.encode(errors="replace")] if lost else []))
                 made.append(Slice(start, len(records), content, source.location(records)))
         if trial is not None:
             trial.end()
@@ -86,6 +89,9 @@ class LlavaJson(Importer[LlavaJsonConfig]):
                 self._unread.update(unread_keys(values))
             if trial is not None and not trial.passed:
                 trial.see(_paths(values))
+            if trial is not None and trial.folder.is_local:
+                found = [trial.folder.find(name).problem for name in _paths(values)]
+                self._lost += filter(None, found)
             yield raw.without_value()
 
     def notes(self) -> list[str]:

@@ -11,6 +11,8 @@
 | instruction | `instruction`, `input`, `output`, `history` | Alpaca, LLaMA-Factory |
 | question | `question`, `answer` | plain VQA lists |
 
+A list of turns may be JSON text.
+
 Pictures are in `image` or `images`: a path, a list of paths, or objects with a `path`; a system text in `system` or
 `system_prompt`. Where no text says where they are shown, they stand in front of the first question; LLaVA's own shape
 is refused then, and so is a row that shows some of them. Qwen-VL's `<img>PATH</img>` in a question is a picture too.
@@ -18,8 +20,10 @@ is refused then, and so is a row that shows some of them. Qwen-VL's `<img>PATH</
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from schemas.errors import InputError
@@ -132,6 +136,9 @@ def _check_media(row: Mapping[str, Any], where: str) -> None:
 
 def _listed(row: Mapping[str, Any], key: str, where: str) -> list[Any]:
     turns = row[key]
+    if isinstance(turns, str) and turns.lstrip().startswith("["):  # as columns of text have them
+        with suppress(ValueError, RecursionError):
+            turns = json.loads(turns)
     if turns == []:
         raise InputError(f"{where}: its `{key}` are empty. Leave the row out.")
     if not isinstance(turns, list):

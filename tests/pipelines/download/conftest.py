@@ -9,7 +9,7 @@ from pipelines.download.config import DownloadConfig
 from pipelines.download.step import Download
 from pipelines.engine.step import Context
 
-FAST = {"retries": 1, "retry_wait": 0.01, "timeout": 1.0, "deadline": 2.0, "allow_private_hosts": ["localhost"]}
+FAST = {"retries": 1, "retry_wait": 0.01, "timeout": 5.0, "deadline": 10.0, "allow_private_hosts": ["localhost"]}
 
 
 @pytest.fixture

@@ -118,10 +118,10 @@ def test_a_cluster_that_is_there_says_how_many_workers_it_has(tmp_path, dask):
 
     given = Runner("dask", 0, [f"--dask_client_address={dask.cluster.address}"])
     with Client(dask.cluster.address) as client:
-        client.wait_for_workers(2, timeout=60)  # those that another test ended are replaced
-    with given.session() as runner:
-        assert runner.count == 2
-        assert runner.cluster is None
+        client.wait_for_workers(1, timeout=180)  # those that another test ended are replaced
+        with given.session() as runner:
+            assert runner.count == len(client.scheduler_info(n_workers=-1)["workers"])
+            assert runner.cluster is None
     write_dataset(tmp_path / "p", "images", [keys(0, 20), keys(20, 20)])
     assert run_step(Frail(FrailConfig()), tmp_path / "p", given).made == 2
 

@@ -109,3 +109,21 @@ def test_folders_without_pictures(tmp_path):
         ImageFolder(ImageFolderConfig(path=str(tmp_path / "none"))).slices()
     with pytest.raises(InputError, match=r"no pictures here \(files ending in \.jpg"):
         ImageFolder(ImageFolderConfig(path=str(tmp_path))).slices()
+
+
+def test_a_picture_that_arrives_makes_the_rows_of_its_slice_again(tmp_path, images):
+    importer = conversations(tmp_path, ROWS, images=images, rows_per_slice=2)
+    before = importer.slices()
+    assert [row["status"] for row in all_rows(importer)][2] == "no_image"
+    Image.new("RGB", (5, 4), "red").save(f"{images}/gqa/1.png")
+    after = importer.slices()
+    assert [one.digest == other.digest for one, other in zip(before, after, strict=True)] == [True, False]
+    assert [one.digest for one in importer.slices()] == [one.digest for one in after]
+
+
+def test_turns_may_be_json_text(tmp_path):
+    row = {**ROWS[1], "conversations": json.dumps(ROWS[1]["conversations"])}
+    cut = {**row, "conversations": row["conversations"][:-1]}
+    asked, odd = all_rows(conversations(tmp_path, [row, cut]))
+    assert [message["content"][0]["text"] for message in asked["messages"]] == ["Hello", "Hi."]
+    assert odd["status"] == "bad_conversation" and "Expected a list of turns" in odd["detail"]
