@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.chat.llava_json import SPEAKERS, encodes, from_llava, to_llava
+from schemas.chat.llava_json import SPEAKERS, encodes, from_llava, to_llava, written
 from schemas.chat.shapes import read_keys
 from schemas.chat.templates import Message
 from schemas.errors import InputError
@@ -56,6 +56,8 @@ def left_over(row: Mapping[str, Any], messages: Sequence[Message], images: Seque
     if named and named != {"image": images[0] if len(images) == 1 else list(images)}:
         beside |= named
     said = messages[len(messages) - len(turns) :]  # a system text beside the turns is a message of its own
+    if _all_plain(turns, said, bool(images)):
+        return beside
     found = [_of_turn(turn, message, bool(images)) for turn, message in zip(turns, said, strict=True)]
     if any(found):
         beside[TURNS] = [one or None for one in found]
@@ -87,24 +89,36 @@ def as_written(
     return own | plain | kept
 
 
+def _all_plain(turns: Sequence[Mapping[str, Any]], said: Sequence[Message], shown: bool) -> bool:
+    """Whether `_of_turn` finds nothing in any turn, as in nearly all rows."""
+    return (
+        set(map(len, turns)) == {2}
+        and [turn.get("from") for turn in turns] == [SPEAKERS[one["role"]] for one in said]
+        and {type(turn.get("value")) for turn in turns} == {str}
+        and not (
+            shown
+            and any(
+                len(one["content"]) > 1 and written(one["content"]) != turn["value"]
+                for turn, one in zip(turns, said, strict=True)
+            )
+        )
+    )
+
+
 def _of_turn(turn: Mapping[str, Any], message: Message, shown: bool) -> dict[str, Any] | None:
     value = turn.get("value")
     # Only beside pictures does the text of a turn differ from its parts.
-    same = type(value) is str and (not shown or len(message["content"]) == 1 or _written(message) == value)
+    same = type(value) is str and (not shown or len(message["content"]) == 1 or written(message["content"]) == value)
     if same and len(turn) == 2 and turn.get("from") == SPEAKERS[message["role"]]:
-        return None  # nearly all
+        return None
     if not turn.keys() >= _LLAVA:
         return {key: value for key, value in turn.items() if key not in _OPENAI}
     found = {key: turn[key] for key in turn if key not in _LLAVA}
     if SPEAKERS[message["role"]] != turn["from"]:
         found["from"] = turn["from"]
-    if _written(message) != value:
+    if written(message["content"]) != value:
         found["value"] = value
     return found
-
-
-def _written(message: Message) -> str:
-    return to_llava([message])[TURNS][0]["value"]
 
 
 def _restored(plain: dict[str, Any], beside: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def _plain(row: dict[str, Any]) -> tuple[list[Message], list[str]] | None:
     turns, image = row.get("conversations"), row.get("image")
     if type(turns) is not list or not _ODD_KEYS.isdisjoint(row) or not (image is None or type(image) is str):
         return None
-    has_image, shown, messages = bool(image), 0, list[Message]()
+    has_image, shown, messages, marked = bool(image), 0, list[Message](), list[Message]()
     for turn in turns:
         if type(turn) is not dict or type(speaker := turn.get("from")) is not str:
             return None
@@ -69,9 +69,10 @@ def _plain(row: dict[str, Any]) -> tuple[list[Message], list[str]] | None:
             continue
         if "<img>" in value:
             return None
-        messages.append({"role": role, "content": _parts(value, has_image)})
+        marked.append({"role": role, "content": _parts(value, has_image)})
+        messages.append(marked[-1])
         shown += value.count(PLACEHOLDER) if has_image else 0
-    if shown != has_image or not messages or (image and image.startswith("data:")) or loose(messages):
+    if shown != has_image or not messages or (image and image.startswith("data:")) or loose(marked):
         return None
     return messages, [image] if image else []
 
@@ -109,7 +110,7 @@ def to_llava(messages: Sequence[Message], images: Sequence[str] = (), key: str |
     if images:
         row["image"] = images[0] if len(images) == 1 else list(images)
     row["conversations"] = [
-        {"from": SPEAKERS[message["role"]], "value": _value(content_parts(message))} for message in messages
+        {"from": SPEAKERS[message["role"]], "value": written(content_parts(message))} for message in messages
     ]
     return row
 
@@ -146,7 +147,7 @@ def _parts(value: str, has_image: bool) -> list[Message]:
     return parts or [{"type": "text", "text": ""}]
 
 
-def _value(parts: list[Message]) -> str:
+def written(parts: Sequence[Message]) -> str:
     """Parts as one text. A new line starts after pictures that open a turn, as in LLaVA's data."""
     value = ""
     only_pictures = True

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lavabeam.demo.teacher import Teacher
 from pipelines import catalog
-from pipelines.engine.cluster import Cluster
+from pipelines.engine.cluster import Cluster, _own_gpu
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Needs
 from pipelines.engine.work import run_step
@@ -152,3 +152,9 @@ def test_what_must_stay_on_one_machine_is_refused_on_a_cluster_of_others(argumen
             runner.admit("generate", Needs(one_machine="A file."), [])
     else:
         runner.admit("generate", Needs(one_machine="A file."), [])
+
+
+def test_each_worker_has_a_gpu_of_its_own_and_one_gpu_is_left_alone():
+    shown = [_own_gpu(["4", "GPU-7a"], number).get("CUDA_VISIBLE_DEVICES") for number in range(3)]
+    assert shown == ["4", "GPU-7a", "4"]
+    assert _own_gpu(["4"], 1) == {} and _own_gpu([], 0) == {}
