@@ -11,8 +11,15 @@ from lavabeam.cli.checking import check_datasets, checked_option
 from lavabeam.cli.data import pairs
 from lavabeam.cli.look import json_option
 from lavabeam.cli.options import parsed_setting
-from lavabeam.cli.outcome import INTERRUPTED
+from lavabeam.cli.outcome import INTERRUPTED, UNUSABLE
 from lavabeam.cli.output import print_json, print_table, say, statuses_text
+
+BATCH = click.option(
+    "--batch", type=click.IntRange(min=1), help="Questions at a time.  [default: as many as fit the memory, up to 256]"
+)
+PROCESSES = click.option(
+    "--processes", type=click.IntRange(min=1), help="Copies of the model.  [default: one per GPU; one without a GPU]"
+)
 
 
 @click.command()
@@ -138,7 +145,8 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
 @click.argument("checkpoint", type=Path)
 @click.argument("questions")
 @click.option("--limit", type=int, help="Only the first questions.")
-@click.option("--batch", default=256, help="Questions per batch.", show_default=True)
+@BATCH
+@PROCESSES
 @click.option("--max-tokens", default=1024, help="Maximum tokens per answer.", show_default=True)
 @click.option("--images", type=Path, help="The folder of the pictures that a file of questions refers to.")
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
@@ -160,7 +168,8 @@ def evaluate(checkpoint: Path, questions: str, as_json: bool, **given: Any) -> N
 @click.argument("questions", type=Path)
 @click.argument("output", type=Path)
 @click.option("--images", type=Path, help="The folder of the pictures that the questions refer to.")
-@click.option("--batch", default=16, help="Questions per batch.", show_default=True)
+@BATCH
+@PROCESSES
 @click.option("--max-tokens", default=1024, help="Maximum tokens per answer.", show_default=True)
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
@@ -170,8 +179,12 @@ def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> Non
     """
     from trainer.inference.answers import answer_file
 
-    count = answer_file(checkpoint, questions, output, **given)
-    say(f"{count} answers in {output}")
+    counts = answer_file(checkpoint, questions, output, **given)
+    say(f"{sum(counts.values())} questions, {counts.get('ok', 0)} answers in {output}")
+    if set(counts) != {"ok"}:
+        say(f"{statuses_text(counts)}; `metadata` of a line without an answer says why.", err=True)
+    if not counts.get("ok"):
+        click.get_current_context().exit(UNUSABLE)
 
 
 @click.command()

@@ -33,10 +33,11 @@ MISSING = ("gone-1.jpg", "gone-2.jpg", "gone-3.jpg")
 class EvaluationQuestion:
     """One question of Easy-VQA's published test split; `kind` is color, shape or yesno, by its answer."""
 
-    image: Path
+    images: tuple[Path]
     question: str
     answer: str
     kind: str
+    refused: None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def evaluation_questions() -> Iterator[EvaluationQuestion]:
     folder = package_folder() / "test"
     for question, answer, number in read_questions(folder / "questions.json"):
         kind = "color" if answer in COLORS else "shape" if answer in SHAPES else "yesno"
-        yield EvaluationQuestion(folder / "images" / f"{number}.png", question, answer, kind)
+        yield EvaluationQuestion((folder / "images" / f"{number}.png",), question, answer, kind)
 
 
 def _add_faults(site: Website) -> None:

@@ -138,6 +138,11 @@ def encodes(text: str) -> bool:
 def _parts(value: str, has_image: bool) -> list[Message]:
     if not has_image or PLACEHOLDER not in value:
         return [{"type": "text", "text": value}]
+    return split_placeholders(value)
+
+
+def split_placeholders(value: str) -> list[Message]:
+    """The parts of a text: a picture for every `<image>`, and the text between them."""
     parts: list[Message] = []
     for number, piece in enumerate(value.split(PLACEHOLDER)):
         if number:

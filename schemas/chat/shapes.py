@@ -62,7 +62,7 @@ def turns_of(row: Mapping[str, Any], where: str) -> list[Turn]:
             f"{where}: no list `conversations` (keys {sorted(map(str, row))}), nor {', '.join(list(_SHAPES)[1:])}. "
             "Expected a row of LLaVA's JSON format."
         )
-    _check_media(row, where)
+    check_media(row, where)
     turns = _SHAPES[shape](row, where)
     system = next((row[key] for key in ("system", "system_prompt") if row.get(key)), None)
     if isinstance(system, str) and not (turns and turns[0].speaker == "system"):
@@ -125,7 +125,8 @@ def _path(image: Any, where: str) -> str:
     return image
 
 
-def _check_media(row: Mapping[str, Any], where: str) -> None:
+def check_media(row: Mapping[str, Any], where: str) -> None:
+    """Raise InputError for a row about a video or sound, and for a picture that is named by a key that is not read."""
     media = next((key for key in MEDIA_KEYS if row.get(key)), None)
     if media is not None:
         raise InputError(f"{where}: it has {media!r}, which is not trained on here. Leave the row out.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import torch
 
 from schemas.chat import encode, get_template
 from schemas.errors import InputError
+from trainer.inference.batches import MOST, Batches
+from trainer.inference.prompts import Answer, AnswerStatus, Prompt, Source
 from trainer.inputs.pictures import Picture, prepare
 from trainer.models.folder import ModelFolder
 from trainer.models.opening import from_folder
@@ -25,18 +27,7 @@ CHUNK = 1024
 KEPT_BYTES = 256 << 20
 """Memory for prepared pictures: questions about the same one follow each other, or are a few batches apart."""
 
-Source = bytes | Path
 Advance = Callable[[int], Any]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A conversation that ends with a user turn, and the pictures of its image parts: encoded, or files that are read
-    when they are needed. `name`: for error messages."""
-
-    messages: Sequence[dict[str, Any]]
-    images: tuple[Source, ...] = ()
-    name: str = "prompt"
 
 
 @dataclass(frozen=True)
@@ -44,12 +35,7 @@ class _Row:
     position: int
     ids: np.ndarray
     prompt: Prompt
-
-
-def question(text: str, images: tuple[Source, ...] = (), name: str = "prompt") -> Prompt:
-    """One user turn: the pictures, then the text."""
-    parts: list[dict[str, Any]] = [{"type": "image", "text": None} for _ in images]
-    return Prompt([{"role": "user", "content": [*parts, {"type": "text", "text": text}]}], images, name)
+    pictures: tuple[Picture, ...] = ()
 
 
 def progress(total: int | None = None) -> Any:
@@ -78,6 +64,7 @@ class Answerer:
         self.model = from_folder(self.folder, dtype=precision).to(self.device).eval()
         # A checkpoint's generation_config.json may ask for 100,000 beams; answers here are greedy, whatever it says.
         self.model.generation_config = transformers.GenerationConfig()
+        self._batches = Batches(self.folder.text, self.model.dtype.itemsize, self.device)
         self._seen: OrderedDict[Source, Picture] = OrderedDict()
         self._seen_bytes = 0
 
@@ -85,9 +72,9 @@ class Answerer:
         self,
         prompts: Iterable[Prompt],
         max_tokens: int = 256,
-        batch: int = 64,
+        batch: int | None = None,
         advance: Advance = lambda answered: None,
-    ) -> Iterator[str]:
+    ) -> Iterator[Answer]:
         """`answer`, in order, for any number of prompts, CHUNK of them at a time."""
         remaining = iter(prompts)
         while part := list(islice(remaining, CHUNK)):
@@ -97,24 +84,42 @@ class Answerer:
         self,
         prompts: Sequence[Prompt],
         max_tokens: int = 256,
-        batch: int = 64,
+        batch: int | None = None,
         advance: Advance = lambda answered: None,
-    ) -> list[str]:
-        """The greedy answer to each prompt, without control tokens or surrounding blanks.
+    ) -> list[Answer]:
+        """The greedy answer to each prompt, or why it has none: it is too long, or its picture cannot be decoded.
 
-        advance: called after every batch with its size. Raises InputError, with the prompt's name, for a prompt that is
-        too long for the model or whose picture cannot be decoded.
+        batch: the most prompts at a time; by default as many as fit the free memory. Fewer are tried after the GPU's
+        memory did not suffice. advance: called with how many more prompts are done.
         """
         known: dict[str, np.ndarray] = {}
-        rows = [self._row(position, prompt, known) for position, prompt in enumerate(prompts)]
+        answers: list[Answer] = [Answer()] * len(prompts)
+        rows = []
+        for position, prompt in enumerate(prompts):
+            made = self._row(position, prompt, known)
+            if isinstance(made, _Row):
+                rows.append(made)
+            else:
+                answers[position] = made
+        advance(len(prompts) - len(rows))
         rows.sort(key=lambda row: len(row.ids))
-        answers = [""] * len(rows)
-        for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
-            for row, ids in self._made(part, max_tokens):
-                answers[row.position] = self._text(ids)
+        while rows:
+            fitting = self._batches.size([len(row.ids) for row in rows[:MOST]], max_tokens, batch)
+            part, rows = rows[:fitting], rows[fitting:]
+            for row, answer in self._answered(part, max_tokens):
+                answers[row.position] = answer
             advance(len(part))
         return answers
+
+    def _answered(self, rows: list[_Row], max_tokens: int) -> Iterator[tuple[_Row, Answer]]:
+        shown = []
+        for row in rows:
+            try:
+                shown.append(replace(row, pictures=tuple(self._pictures(row.prompt))))
+            except InputError as error:
+                yield row, Answer("", AnswerStatus.bad_picture, str(error))
+        for row, ids in self._made(shown, max_tokens) if shown else ():
+            yield row, Answer(self._text(ids))
 
     def check_picture(self, content: bytes) -> None:
         """Raise InputError when `content` is not a decodable image."""
@@ -126,18 +131,27 @@ class Answerer:
         known = {self.tokenizer.eos_id, *(self.tokenizer.token_id(text) for text in self.template.stop)}
         return sorted(token for token in known if token is not None)
 
-    def _row(self, position: int, prompt: Prompt, known: dict[str, np.ndarray]) -> _Row:
+    def _row(self, position: int, prompt: Prompt, known: dict[str, np.ndarray]) -> _Row | Answer:
         """`known` caches the ids of prompts: an evaluation asks the same question about many pictures."""
+        if prompt.refused is not None:
+            return prompt.refused
         rule = self.folder.rule
         # Only anyres counts tokens by a picture's size; other pictures are opened with their batch.
-        sizes = [picture.size for picture in self._pictures(prompt)] if rule.mode == "anyres" else None
+        try:
+            sizes = [picture.size for picture in self._pictures(prompt)] if rule.mode == "anyres" else None
+        except InputError as error:
+            return Answer("", AnswerStatus.bad_picture, str(error))
         key = repr((prompt.messages, sizes))
         if key not in known:
             shown = sizes or [(rule.image_size, rule.image_size)] * len(prompt.images)
-            encoded = encode(prompt.messages, shown, self.template, self.tokenizer, rule, generate=True)
+            try:
+                encoded = encode(prompt.messages, shown, self.template, self.tokenizer, rule, generate=True)
+            except InputError as error:
+                return Answer("", AnswerStatus.bad_question, f"{prompt.name}: {error}")
             if encoded.tokens >= self.folder.positions:
                 limit = self.folder.positions
-                raise InputError(f"{prompt.name}: {encoded.tokens} tokens, the model's limit is {limit}. Shorten it.")
+                detail = f"{prompt.name}: {encoded.tokens} tokens, the model's limit is {limit}. Shorten it."
+                return Answer("", AnswerStatus.too_long, detail)
             known[key] = encoded.ids
         return _Row(position, known[key], prompt)
 
@@ -171,8 +185,20 @@ class Answerer:
         if again:  # without the longest row, which had all the room there is
             yield from self._made(again, max_tokens)
 
-    @torch.inference_mode()
     def _generate(self, rows: list[_Row], max_tokens: int) -> list[list[int]]:
+        """`_generated`, in halves where the GPU's memory does not suffice for all rows at once."""
+        try:
+            return self._generated(rows, max_tokens)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        half = (len(rows) + 1) // 2
+        self._batches.most = half
+        torch.cuda.empty_cache()
+        return [*self._generate(rows[:half], max_tokens), *self._generate(rows[half:], max_tokens)]
+
+    @torch.inference_mode()
+    def _generated(self, rows: list[_Row], max_tokens: int) -> list[list[int]]:
         """New tokens of each row. Rows are padded on the left: all answers begin at the same position."""
         width = max(len(row.ids) for row in rows)
         ids = np.full((len(rows), width), self.tokenizer.pad_id, np.int64)
@@ -193,7 +219,7 @@ class Answerer:
     def _pixels(self, rows: list[_Row]) -> dict[str, torch.Tensor]:
         from trainer.inputs.collate import stack_pictures
 
-        pictures = [picture for row in rows for picture in self._pictures(row.prompt)]
+        pictures = [picture for row in rows for picture in row.pictures]
         if not pictures:
             return {}
         anyres = self.folder.rule.mode == "anyres"

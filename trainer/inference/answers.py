@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from schemas.chat.shapes import check_media, image_paths
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.picturefolder import PictureFolder
 from schemas.streams import open_text
-from trainer.inference.answer import Answerer, Prompt, progress, question
+from trainer.inference.answer import progress
 from trainer.inference.asked import picture_file
+from trainer.inference.prompts import Answer, AnswerStatus, Prompt, question, refusal
+from trainer.inference.spread import open_answerer
+from trainer.models.folder import ModelFolder
+from trainer.preflight import model_path
 from trainer.runfolder import weights_digest
 
 
@@ -25,32 +31,60 @@ def answer_file(
     images: str | Path | None = None,
     template: str | None = None,
     max_tokens: int = 1024,
-    batch: int = 16,
-) -> int:
-    """Answer every question greedily, in batches; returns the number of answers.
+    batch: int | None = None,
+    processes: int | None = None,
+) -> dict[str, int]:
+    """Answer every question greedily, in batches; returns how many answers have each status (`AnswerStatus`).
 
     questions: JSON lines, compressed or not, with `question_id`, `text`, and for pictures `image`, a file in the
-    folder `images`, as LLaVA's model_vqa.py reads them. output: JSON lines with question_id, prompt, text, answer_id,
-    model_id, metadata, as it writes them. Answers are collected beside it in a .part file until they are complete;
-    after a kill or an error the same command continues from there. Raises InputError naming the line of a question
-    that cannot be asked.
+    folder `images` or a list of them, as LLaVA's model_vqa.py reads them. output: JSON lines with question_id, prompt,
+    text, answer_id, model_id, metadata, as it writes them; `metadata` says which run made them, and why a question has
+    no answer. Answers are collected beside it in a .part file until they are complete; after a kill or an error the
+    same command continues from there, and does nothing when all is done.
+
+    Raises InputError naming the line of what is no question, when no picture is found, and for an output that is the
+    file of questions.
     """
-    path = Path(questions)
+    path, output = Path(questions), Path(output)
     asked = read_questions(path)
-    folder = PictureFolder(str(images or path.parent))
-    prompts = [_prompt(row, f"{path}, line {number}", folder) for number, row in asked]
-    answerer = Answerer(checkpoint, template)
-    weights = weights_digest(answerer.folder.path)
-    mark = fingerprint(weights, answerer.template.name, [row for _, row in asked], str(images), max_tokens)
+    if output.exists() and output.samefile(path):
+        raise InputError(f"{output}: the answers would overwrite their questions. Choose another file.")
+    prompts = _prompts(asked, path, PictureFolder(str(images or path.parent)))
+    folder = ModelFolder.open(model_path(str(checkpoint)))
+    mark = fingerprint(
+        weights_digest(folder.path), template or folder.template, [row for _, row in asked], str(images), max_tokens
+    )
+    if (known := _finished(output, mark, len(asked))) is not None:
+        return known
     draft = Path(f"{output}.{mark[:8]}.part")
     draft.parent.mkdir(parents=True, exist_ok=True)
     done = _whole_lines(draft)
-    with draft.open("a", encoding="utf-8", buffering=1) as file, progress(len(prompts) - done) as bar:
+    with (
+        open_answerer(checkpoint, template, processes) as answerer,
+        draft.open("a", encoding="utf-8", buffering=1) as file,
+        progress(len(prompts) - done) as bar,
+    ):
         answers = answerer.stream(prompts[done:], max_tokens, batch, bar.update)
-        for (_, row), text in zip(asked[done:], answers, strict=True):
-            file.write(json.dumps(_llava_answer(row, text, str(checkpoint)), ensure_ascii=False) + "\n")
+        for (_, row), answer in zip(asked[done:], answers, strict=True):
+            line = _llava_answer(row, answer, str(checkpoint), mark)
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
     draft.replace(output)
-    return len(asked)
+    return _statuses(output)
+
+
+def _finished(output: Path, mark: str, count: int) -> dict[str, int] | None:
+    """The statuses in a file of answers that this very run wrote, or None."""
+    try:
+        with output.open(encoding="utf-8") as lines:
+            runs = [json.loads(line)["metadata"].get("run") for line in lines]
+        return _statuses(output) if runs == [mark] * count else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _statuses(output: Path) -> dict[str, int]:
+    with output.open(encoding="utf-8") as lines:
+        return dict(Counter(json.loads(line)["metadata"].get("status", "ok") for line in lines))
 
 
 def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -82,10 +116,26 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from file
 
 
+def _prompts(asked: list[tuple[int, dict[str, Any]]], path: Path, images: PictureFolder) -> list[Prompt]:
+    """A prompt for every question. Raises InputError when no picture of any is there: `images` is another folder."""
+    prompts = [_prompt(row, f"{path}, line {number}", images) for number, row in asked]
+    missing = [one.refused for one in prompts if one.refused and one.refused.status == AnswerStatus.no_picture]
+    if missing and not any(one.images for one in prompts):
+        raise InputError(missing[0].detail)
+    return prompts
+
+
 def _prompt(row: dict[str, Any], where: str, images: PictureFolder) -> Prompt:
-    if not row.get("image"):
-        return question(row["text"], name=where)
-    return question(row["text"], (picture_file(images, str(row["image"]), where),), where)
+    try:
+        check_media(row, where)
+        names = image_paths(row, where)
+    except InputError as error:
+        return refusal(where, AnswerStatus.bad_question, str(error))
+    try:
+        pictures = tuple(picture_file(images, name, where) for name in names)
+    except InputError as error:
+        return refusal(where, AnswerStatus.no_picture, str(error))
+    return question(row["text"], pictures, where)
 
 
 def _whole_lines(draft: Path) -> int:
@@ -99,14 +149,17 @@ def _whole_lines(draft: Path) -> int:
     return whole.count(b"\n")
 
 
-def _llava_answer(row: dict[str, Any], text: str, model: str) -> dict[str, Any]:
+def _llava_answer(row: dict[str, Any], answer: Answer, model: str, mark: str) -> dict[str, Any]:
     """An answer as LLaVA writes it. Its id is a function of question and answer: a rerun gives the same file."""
-    name = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([model, row["question_id"], text]))
+    name = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([model, row["question_id"], answer.text]))
+    metadata = {"run": mark}
+    if answer.status != AnswerStatus.ok:
+        metadata |= {"status": answer.status.value, "detail": answer.detail}
     return {
         "question_id": row["question_id"],
         "prompt": row["text"],
-        "text": text,
+        "text": answer.text,
         "answer_id": name.hex,
         "model_id": Path(model).name,
-        "metadata": {},
+        "metadata": metadata,
     }

@@ -8,27 +8,26 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from schemas.chat.llava_json import from_llava
+from schemas.chat.llava_json import from_llava, written
+from schemas.chat.shapes import image_paths
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.jsonfile import json_values
 from schemas.picturefolder import PictureFolder
 from schemas.streams import plain_suffix
-
-PARTS = (("user", "text"), ("assistant", "answer"))
-"""Who says what in a row with `text` and `answer`."""
-
-_MANY = "{} images; a question may have at most one."
+from trainer.inference.prompts import Answer, AnswerStatus, Source
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its answer: one turn, asked in isolation. `image`: a file, or its bytes."""
+    """A question with its answer: one turn, asked in isolation. `images`: files, or their bytes. `refused`: why it
+    cannot be asked."""
 
-    image: Path | bytes | None
+    images: tuple[Source, ...]
     question: str
     answer: str
     kind: str
+    refused: Answer | None = None
 
 
 def questions_of(path: str | Path, images: str | Path | None = None) -> Iterator[Asked]:
@@ -37,7 +36,7 @@ def questions_of(path: str | Path, images: str | Path | None = None) -> Iterator
     path: a samples dataset; or a .json list or .jsonl file, compressed or not, whose rows are LLaVA's (`id`, `image`,
     `conversations`, as in its ScienceQA test file) or have `text` and `answer`. There `image` names a file in the
     folder `images` (default: the folder of the questions), and results are split by `kind` or `category`. Raises
-    InputError for anything else.
+    InputError for a file of another kind; a row that cannot be asked keeps its place, with the reason.
     """
     path = Path(path)
     if plain_suffix(path.name) in (".json", ".jsonl"):
@@ -52,32 +51,54 @@ def _of_dataset(path: Path) -> Iterator[Asked]:
         raise InputError(f"{path}: holds {dataset.schema_version}; evaluation reads samples, or a file of questions.")
     for batch in dataset.batches(["key", "images", "messages", "kind"]):
         for row in batch.to_pylist():
-            if len(row["images"]) > 1:
-                raise InputError(f"{path}, key {row['key']!r}: {_MANY.format(len(row['images']))}")
-            image = row["images"][0]["bytes"] if row["images"] else None
-            yield from _turns(row["messages"], image, row["kind"] or "all")
+            pictures = tuple(image["bytes"] for image in row["images"])
+            yield from _turns(row["messages"], pictures, row["kind"] or "all")
 
 
 def _of_file(path: Path, images: PictureFolder) -> Iterator[Asked]:
     for where, row in _rows(path):
         kind = str(row.get("kind") or row.get("category") or "all")
-        if "conversations" in row:
-            messages, names = from_llava(row, where)
-        elif isinstance(row.get("text"), str) and isinstance(row.get("answer"), str):
-            messages = [{"role": role, "content": [{"type": "text", "text": row[name]}]} for role, name in PARTS]
-            names = [row["image"]] if row.get("image") else []
-        else:
-            raise InputError(f"{where}: found keys {sorted(row)}; expected `conversations`, or `text` and `answer`.")
-        if len(names) > 1:
-            raise InputError(f"{where}: {_MANY.format(len(names))}")
-        yield from _turns(messages, picture_file(images, names[0], where) if names else None, kind)
+        try:
+            yield from _of_row(row, where, kind, images)
+        except InputError as error:
+            yield Asked((), "", "", kind, Answer("", AnswerStatus.bad_question, str(error)))
 
 
-def _turns(messages: list[dict[str, Any]], image: Path | bytes | None, kind: str) -> Iterator[Asked]:
-    texts = [(m["role"], "".join(p["text"] or "" for p in m["content"]).strip()) for m in messages]
-    for (role, text), (next_role, answer) in pairwise(texts):
-        if (role, next_role) == ("user", "assistant"):
-            yield Asked(image, text, answer, kind)
+def _of_row(row: dict[str, Any], where: str, kind: str, images: PictureFolder) -> Iterator[Asked]:
+    """Raises InputError for a row that asks nothing."""
+    lines = isinstance(row.get("text"), str) and isinstance(row.get("answer"), str)
+    if "conversations" in row:
+        messages, names = from_llava(row, where)
+    elif lines:
+        messages, names = [], image_paths(row, where)
+    else:
+        raise InputError(f"{where}: found keys {sorted(row)}; expected `conversations`, or `text` and `answer`.")
+    refused: Answer | None = None
+    pictures: list[Source] = []
+    for name in names:
+        try:
+            pictures.append(picture_file(images, name, where))
+        except InputError as error:
+            refused = refused or Answer("", AnswerStatus.no_picture, str(error))
+            pictures.append(b"")
+    if messages:
+        yield from _turns(messages, tuple(pictures), kind, refused)
+    else:
+        yield Asked(tuple(pictures), row["text"], row["answer"], kind, refused)
+
+
+def _turns(
+    messages: list[dict[str, Any]], images: tuple[Source, ...], kind: str, refused: Answer | None = None
+) -> Iterator[Asked]:
+    """Every answered turn, about the pictures that it shows itself, or else about all that were shown before it."""
+    shown = 0
+    for message, reply in pairwise([*messages, {"role": "", "content": []}]):
+        own = sum(part["type"] == "image" for part in message["content"])
+        pictures = images[shown : shown + own] or images[:shown]
+        shown += own
+        if (message["role"], reply["role"]) == ("user", "assistant"):
+            text, answer = (written(one["content"]).strip() for one in (message, reply))
+            yield Asked(pictures, text, answer, kind, refused)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import InputError
-from trainer.inference.answer import Answerer, Prompt
+from trainer.inference.answer import Answerer
+from trainer.inference.prompts import AnswerStatus, Prompt
 
 ANSWER_TOKENS = 512
 
@@ -47,9 +48,11 @@ class Conversation:
         asked = [*self._messages, {"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
         images = [*self._images, *self._shown]
         answer = self._answerer.answer([Prompt(asked, tuple(images))], max_tokens)[0]
-        self._messages = [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+        if answer.status != AnswerStatus.ok:
+            raise InputError(answer.detail)
+        self._messages = [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer.text}]}]
         self._images, self._shown = images, []
-        return answer
+        return answer.text
 
 
 def _read(path: Path) -> bytes:

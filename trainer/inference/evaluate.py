@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from schemas.errors import InputError
 from trainer.inference.asked import questions_of
+from trainer.inference.prompts import Answer, AnswerStatus, Prompt, Source, question, refusal
 
 ANSWER_TOKENS = 1024
 """Enough for an answer that follows its reasoning (ScienceQA's QCM-LEA)."""
@@ -27,12 +28,15 @@ class Answered(Protocol):
 
 
 class Question(Answered, Protocol):
-    """One question of an evaluation: about `image` (a file, or its bytes; None for text only), expecting `answer`."""
+    """One question of an evaluation, about `images` (files, or their bytes), expecting `answer`. `refused`: why it
+    cannot be asked."""
 
     @property
-    def image(self) -> Path | bytes | None: ...
+    def images(self) -> tuple[Source, ...]: ...
     @property
     def question(self) -> str: ...
+    @property
+    def refused(self) -> Answer | None: ...
 
 
 LETTER = r"\(?([A-Z])\)?"
@@ -50,16 +54,19 @@ def evaluate(
     questions: str | Path | Iterable[Question],
     *,
     template: str | None = None,
-    batch: int = 256,
+    batch: int | None = None,
     limit: int | None = None,
     images: str | Path | None = None,
     max_tokens: int = ANSWER_TOKENS,
+    processes: int | None = None,
 ) -> dict[str, Any]:
     """Ask every question in isolation, greedily, and count exact matches, ignoring case, blanks and a final full stop.
     Where the expected answer is an option's letter, the letters are compared.
 
     questions: objects, or a path as `asked.questions_of` reads it, with the pictures in `images`. Returns `accuracy`,
-    `constant_baseline` (of each kind's most common answer), `questions`, and the same per kind in `kinds`.
+    `constant_baseline` (of each kind's most common answer), `questions`, and the same per kind in `kinds`. A question
+    that cannot be asked counts as answered wrongly, and by its reason in `not_asked`, where there are any. Raises
+    InputError when none can be asked.
     """
     from trainer.inference.answer import progress
 
@@ -68,10 +75,17 @@ def evaluate(
     asked = _remembered(islice(found, limit), truths)
     with progress() as bar:
         options: dict[str, Any] = {"template": template, "batch": batch, "max_tokens": max_tokens}
-        answers = answers_of(checkpoint, asked, advance=bar.update, **options)
+        answers = answers_of(checkpoint, asked, advance=bar.update, processes=processes, **options)
     if not truths:
         raise InputError(f"{questions}: contains no questions.")
-    return score(truths, answers)
+    refused = [answer for answer in answers if answer.status != AnswerStatus.ok]
+    if len(refused) == len(answers):
+        raise InputError(f"{questions}: none of {len(answers)} questions can be asked. The first: {refused[0].detail}")
+    result = score(truths, [answer.text for answer in answers])
+    if refused:
+        counts = Counter(answer.status.value for answer in refused)
+        result["not_asked"] = {**dict(sorted(counts.items())), "first": refused[0].detail}
+    return result
 
 
 def answers_of(
@@ -79,18 +93,24 @@ def answers_of(
     asked: Iterable[Question],
     *,
     template: str | None = None,
-    batch: int = 256,
+    batch: int | None = None,
     max_tokens: int = ANSWER_TOKENS,
     advance: Callable[[int], Any] = lambda answered: None,
-) -> list[str]:
+    processes: int | None = None,
+) -> list[Answer]:
     """The checkpoint's answer to each question, asked in isolation. `advance` is called with how many more are done."""
-    from trainer.inference.answer import Answerer, question
+    from trainer.inference.spread import open_answerer
 
-    prompts = (
-        question(one.question, () if one.image is None else (one.image,), f"question {one.question[:40]!r}")
-        for one in asked
-    )
-    return list(Answerer(checkpoint, template).stream(prompts, max_tokens, batch, advance))
+    prompts = (_prompt(one) for one in asked)
+    with open_answerer(checkpoint, template, processes) as answerer:
+        return list(answerer.stream(prompts, max_tokens, batch, advance))
+
+
+def _prompt(one: Question) -> Prompt:
+    name = f"question {one.question[:40]!r}"
+    if one.refused is not None:
+        return refusal(name, one.refused.status, one.refused.detail)
+    return question(one.question, one.images, name)
 
 
 @dataclass(frozen=True)

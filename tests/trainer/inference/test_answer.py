@@ -3,18 +3,21 @@
 import gzip
 import json
 import lzma
+from dataclasses import replace
 
 import pytest
 import torch
 
 from schemas.errors import InputError
 from tests.trainer.conftest import picture, sample_row, write_mix
-from trainer.inference import answer, answers
-from trainer.inference.answer import Answerer, Prompt, question
+from trainer.inference import answer, spread
+from trainer.inference.answer import Answerer
 from trainer.inference.answers import answer_file, read_questions
 from trainer.inference.asked import Asked, questions_of
+from trainer.inference.batches import Batches, cache_bytes
 from trainer.inference.chat import Conversation
 from trainer.inference.evaluate import choice, evaluate, plain, score
+from trainer.inference.prompts import Answer, Prompt, question
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def test_a_short_prompt_beside_a_long_one_has_as_much_room_as_alone(answerer):
     room = answerer.folder.positions - len(answerer._row(0, long, {}).ids)
     assert 0 < room < 40
     alone = answerer.answer([short], max_tokens=60)
-    assert len(answerer.tokenizer.encode(alone[0], first=False).ids) > room
+    assert len(answerer.tokenizer.encode(alone[0].text, first=False).ids) > room
     assert answerer.answer([long, short], max_tokens=60)[1:] == alone
 
 
@@ -56,10 +59,11 @@ def test_an_answer_ends_at_the_stop_token(answerer):
 def test_greedy_answers_are_the_models_likeliest_tokens(answerer):
     prompt = question("is it red?", (picture(3),))
     row = answerer._row(0, prompt, {})
-    inputs = {"input_ids": torch.tensor(row.ids[None].astype("int64")), **answerer._pixels([row])}
+    shown = replace(row, pictures=tuple(answerer._pictures(prompt)))
+    inputs = {"input_ids": torch.tensor(row.ids[None].astype("int64")), **answerer._pixels([shown])}
     with torch.no_grad():
         likeliest = int(answerer.model(**inputs).logits[0, -1].argmax())
-    assert answerer.answer([prompt], max_tokens=1) == [answerer._text([likeliest])]
+    assert answerer.answer([prompt], max_tokens=1) == [Answer(answerer._text([likeliest]))]
 
 
 @pytest.fixture
@@ -70,15 +74,15 @@ def conversation(tiny):
 def test_a_conversation_goes_on_with_its_history_and_its_pictures(conversation, answerer):
     conversation.show(picture(1))
     first = conversation.ask("what color is it?", max_tokens=4)
-    assert first == answerer.answer([question("what color is it?", (picture(1),))], max_tokens=4)[0]
+    assert first == answerer.answer([question("what color is it?", (picture(1),))], max_tokens=4)[0].text
     conversation.show(picture(2))
     second = conversation.ask("is it red?", max_tokens=4)
     asked, again = question("what color is it?", (picture(1),)), question("is it red?", (picture(2),))
     said = {"role": "assistant", "content": [{"type": "text", "text": first}]}
     whole = Prompt([*asked.messages, said, *again.messages], (picture(1), picture(2)))
-    assert second == answerer.answer([whole], max_tokens=4)[0]
+    assert second == answerer.answer([whole], max_tokens=4)[0].text
     conversation.forget()
-    text_only = answerer.answer([question("is it red?")], max_tokens=4)[0]
+    text_only = answerer.answer([question("is it red?")], max_tokens=4)[0].text
     assert conversation.ask("is it red?", max_tokens=4) == text_only
 
 
@@ -100,11 +104,11 @@ def test_a_questions_file_becomes_the_originals_answers_file(tiny, answerer, tmp
     (tmp_path / "a.png").write_bytes(picture(1))
     rows = [{"question_id": 7, "image": "a.png", "text": "is it red?"}, {"question_id": 8, "text": "is it red?"}]
     (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl", max_tokens=4) == 2
+    assert answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl", max_tokens=4) == {"ok": 2}
     result = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [one["question_id"] for one in result] == [7, 8]
     assert set(result[0]) == {"question_id", "prompt", "text", "answer_id", "model_id", "metadata"}
-    assert result[0]["text"] == answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
+    assert result[0]["text"] == answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0].text
 
 
 def test_answers_go_on_where_they_were_interrupted(tiny, tmp_path, monkeypatch):
@@ -122,25 +126,124 @@ def test_answers_go_on_where_they_were_interrupted(tiny, tmp_path, monkeypatch):
                     raise KeyboardInterrupt
                 yield text
 
-    monkeypatch.setattr(answers, "Answerer", Killed)
+    monkeypatch.setattr(answer, "Answerer", Killed)
     with pytest.raises(KeyboardInterrupt):
         answer_file(tiny / "model", path, output, max_tokens=4)
     (draft,) = tmp_path.glob("a.jsonl.*.part")
     with draft.open("a") as file:
         file.write('{"question_id": 3, "te')  # a kill in the middle of a line
-    assert answer_file(tiny / "model", path, output, max_tokens=4) == 6
+    assert answer_file(tiny / "model", path, output, max_tokens=4) == {"ok": 6}
     assert asked == [6, 3]
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_picture_that_cannot_be_decoded_is_reported_with_its_line(tiny, tmp_path):
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    rows = [{"question_id": 1, "text": "a"}, {"question_id": 2, "text": "a", "image": "a.png"}]
-    (tmp_path / "q.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
-    with pytest.raises(InputError, match=r"q\.jsonl, line 3: .*cannot be decoded"):
-        answer_file(tiny / "model", tmp_path / "q.jsonl", tmp_path / "a.jsonl")
-    assert not (tmp_path / "a.jsonl").exists()
+def questions_file(folder, rows):
+    path = folder / "q.jsonl"
+    path.write_text("".join(json.dumps({"question_id": number, **row}) + "\n" for number, row in enumerate(rows)))
+    return path
+
+
+def test_a_question_that_cannot_be_asked_ends_no_other(tiny, answerer, tmp_path):
+    for name, content in {"a.png": picture(1), "b.png": picture(2), "bad.png": picture(1)[:60]}.items():
+        (tmp_path / name).write_bytes(content)
+    rows = [
+        {"text": "is it red?", "image": "a.png"},
+        {"text": "is it red?", "image": "bad.png"},
+        {"text": "is it red?", "image": "none.png"},
+        {"text": "is it red? " * 200},
+        {"text": "<image> and <image>?", "image": "a.png"},
+        {"text": "is it red?", "video": "a.mp4"},
+        {"text": "is it red?", "image": ["a.png", 3]},
+        {"text": "", "image": "a.png"},
+    ]
+    path, output = questions_file(tmp_path, rows), tmp_path / "a.jsonl"
+    counts = answer_file(tiny / "model", path, output, max_tokens=4)
+    assert counts == {"ok": 2, "bad_picture": 1, "no_picture": 1, "too_long": 1, "bad_question": 3}
+    written = [json.loads(line) for line in output.read_text().splitlines()]
+    statuses = [one["metadata"].get("status", "ok") for one in written]
+    expected = ["ok", "bad_picture", "no_picture", "too_long", "bad_question", "bad_question", "bad_question", "ok"]
+    assert statuses == expected
+    assert [one["metadata"]["detail"].split(":")[0] for one in written[1:4]] == [f"{path}, line {n}" for n in (2, 3, 4)]
+    assert written[0]["text"] == answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0].text
+
+
+def test_a_finished_file_of_answers_is_not_made_again(tiny, tmp_path, monkeypatch):
+    path, output = questions_file(tmp_path, [{"text": "is it red?"}]), tmp_path / "a.jsonl"
+    answer_file(tiny / "model", path, output, max_tokens=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(spread, "open_answerer", lambda *_: pytest.fail("asked again"))
+        patch.setattr("trainer.inference.answers.open_answerer", lambda *_: pytest.fail("asked again"))
+        assert answer_file(tiny / "model", path, output, max_tokens=4) == {"ok": 1}
+    output.write_text(output.read_text() * 2)
+    assert answer_file(tiny / "model", path, output, max_tokens=4) == {"ok": 1}
+    assert len(output.read_text().splitlines()) == 1
+
+
+def test_answers_never_overwrite_their_questions(tiny, tmp_path):
+    path = questions_file(tmp_path, [{"text": "is it red?"}])
+    before = path.read_text()
+    (tmp_path / "link.jsonl").symlink_to(path)
+    for output in (path, tmp_path / "x" / ".." / "q.jsonl", tmp_path / "link.jsonl"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="overwrite their questions"):
+            answer_file(tiny / "model", path, output)
+    assert path.read_text() == before
+
+
+def test_pictures_stand_where_the_text_shows_them(answerer):
+    images = (picture(1), picture(2))
+    first = question("is it red?", images)
+    assert first.messages == question("<image>\n<image>\nis it red?", images).messages[:0] + first.messages
+    inside = question("this <image> or that <image>?", images)
+    kinds = [part["type"] for part in inside.messages[0]["content"]]
+    assert kinds == ["text", "image", "text", "image", "text"]
+    assert [part["type"] for part in question("say <image>").messages[0]["content"]] == ["text"]
+    one, two = question("<image>\nis it red?", images[:1]), question("is it red?", images[:1])
+    assert (answerer._row(0, one, {}).ids == answerer._row(0, two, {}).ids).all()
+    assert question("<image>?", images).refused.status == "bad_question"
+
+
+def test_several_processes_answer_alike_and_in_order(tiny, tmp_path, monkeypatch):
+    rows = [{"text": f"is it {color}? {number}"} for number, color in enumerate(["red", "blue", "gray"] * 4)]
+    path = questions_file(tmp_path, rows)
+    for processes in (1, 2):
+        answer_file(tiny / "model", path, tmp_path / f"{processes}.jsonl", max_tokens=4, processes=processes)
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved(tiny, monkeypatch):
+    answerer, sizes = Answerer(tiny / "model", device="cpu"), []
+    whole = answerer._generated
+
+    def generated(rows, max_tokens):
+        sizes.append(len(rows))
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return whole(rows, max_tokens)
+
+    prompts = [question(f"is it red? {number}") for number in range(20)]
+    expected = answerer.answer(prompts, max_tokens=2)
+    monkeypatch.setattr(answerer, "_generated", generated)
+    assert answerer.answer(prompts, max_tokens=2) == expected
+    assert sizes[:4] == [20, 10, 5, 3] and max(sizes[4:]) <= 10
+    sizes.clear()
+    assert answerer.answer(prompts, max_tokens=2) == expected
+    assert max(sizes) <= 3
+
+
+def test_the_default_batch_is_what_the_memory_holds(monkeypatch):
+    text = {"hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 32, "intermediate_size": 11008}
+    # Keys and values of Llama-2-7B in bf16: 2 x 32 layers x 4096 x 2 bytes, 512 KiB per token.
+    assert cache_bytes(text, 2) == 512 << 10
+    assert cache_bytes({**text, "num_key_value_heads": 8}, 2) == 128 << 10
+    batches = Batches(text, 2, torch.device("cpu"))
+    monkeypatch.setattr(batches, "_free", lambda: 64 << 30)
+    fitting = batches.size([100] * 300, 540, None)
+    assert fitting * 640 * batches.token_bytes <= 16 << 30 < (fitting + 1) * 640 * batches.token_bytes
+    assert batches.size([100] * 300, 540, 1000) == 256
+    assert batches.size([10**6], 1, None) == 1
+    assert batches.size([1] * 5, 1, None) == 5
 
 
 @pytest.mark.parametrize(
@@ -161,7 +264,7 @@ def test_bad_questions_files_are_refused_whole(tiny, tmp_path, text, words):
 
 
 def test_score_counts_per_kind_beside_the_best_constant():
-    asked = [Asked(None, "q", answer, kind) for answer, kind in [("Yes", "y"), ("yes", "y"), ("no", "y"), ("red", "c")]]
+    asked = [Asked((), "q", answer, kind) for answer, kind in [("Yes", "y"), ("yes", "y"), ("no", "y"), ("red", "c")]]
     result = score(asked, ["yes", "no", " No. ", "blue"])
     assert (result["accuracy"], result["constant_baseline"]) == (0.5, 0.75)
     assert result["kinds"]["y"] == {
@@ -173,17 +276,45 @@ def test_score_counts_per_kind_beside_the_best_constant():
     assert plain("  A  Cat. ") == "a cat"
 
 
-def test_a_row_of_several_pictures_is_not_asked_about_the_first(tiny, reader, tmp_path):
+def test_a_row_of_several_pictures_is_asked_about_them_all(tiny, reader, tmp_path):
     write_mix(tmp_path / "two", [sample_row(0, reader, "mistral", images=2)], reader)
-    with pytest.raises(InputError, match="key 'row-0': 2 images"):
-        evaluate(tiny / "model", tmp_path / "two")
+    (first, *_) = questions_of(tmp_path / "two")
+    assert len(first.images) == 2
+    assert "not_asked" not in evaluate(tiny / "model", tmp_path / "two", max_tokens=4)
+
+
+def test_a_turn_is_about_the_pictures_that_it_shows(tmp_path):
+    turns = ["<image>\none?", "1", "still?", "yes", "<image>\ntwo?", "2", "both?", "yes"]
+    speakers = ["human", "gpt"] * 4
+    row = {"image": ["a.png", "b.png"]}
+    row["conversations"] = [{"from": s, "value": t} for s, t in zip(speakers, turns, strict=True)]
+    for name in row["image"]:
+        (tmp_path / name).write_bytes(picture(1))
+    (tmp_path / "q.json").write_text(json.dumps([row]))
+    found = [[path.name for path in one.images] for one in questions_of(tmp_path / "q.json")]
+    assert found == [["a.png"], ["a.png"], ["b.png"], ["a.png", "b.png"]]
+
+
+def test_questions_that_cannot_be_asked_count_as_wrong_and_are_named(tiny, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    rows = [{"text": "red?", "answer": "no", "image": name} for name in ("a.png", "bad.png", "none.png")]
+    rows += [{"text": "red? " * 400, "answer": "no"}, {"nothing": 1}]
+    result = evaluate(tiny / "model", questions_file(tmp_path, rows), max_tokens=4)
+    counts = {name: count for name, count in result["not_asked"].items() if name != "first"}
+    assert counts == {"bad_picture": 1, "bad_question": 1, "no_picture": 1, "too_long": 1}
+    assert result["questions"] == 5 and result["accuracy"] <= 0.2
+    with pytest.raises(InputError, match="none of 1 questions can be asked"):
+        evaluate(tiny / "model", questions_file(tmp_path, rows[1:2]), max_tokens=4)
 
 
 def test_an_answer_may_come_after_its_reasons(tiny, monkeypatch):
     """ScienceQA's recipe trains reasons first: more than a few tokens must be read."""
     given = {}
-    monkeypatch.setattr(Answerer, "answer", lambda self, prompts, most, *_: given.setdefault("most", most) and ["A"])
-    evaluate(tiny / "model", [Asked(None, "q", "Because. The answer is A.", "sqa")])
+    monkeypatch.setattr(
+        Answerer, "answer", lambda self, prompts, most, *_: given.setdefault("most", most) and [Answer("A")]
+    )
+    evaluate(tiny / "model", [Asked((), "q", "Because. The answer is A.", "sqa")])
     assert given["most"] >= 512
 
 
@@ -213,7 +344,7 @@ def test_an_option_is_known_by_its_letter(text, letter):
 
 
 def test_letters_are_compared_where_the_answer_is_one():
-    asked = [Asked(None, "q", "The answer is B.", "sqa")] * 3 + [Asked(None, "q", "A cat", "vqa")]
+    asked = [Asked((), "q", "The answer is B.", "sqa")] * 3 + [Asked((), "q", "A cat", "vqa")]
     result = score(asked, ["B. the red one", "The answer is A.", "blue", "A. A cat"])
     assert (result["kinds"]["sqa"]["accuracy"], result["kinds"]["sqa"]["constant_answer"]) == (0.3333, "B")
     assert result["kinds"]["vqa"]["accuracy"] == 0
@@ -233,9 +364,9 @@ def test_rows_of_llava_and_lines_with_answers_are_questions(tiny, tmp_path):
     ]
     (tmp_path / "sqa.json").write_text(json.dumps(rows))
     found = list(questions_of(tmp_path / "sqa.json"))
-    assert [(one.image, one.question) for one in found] == [
-        (None, "Which? Options: (A) red (B) blue"),
-        (tmp_path / "a.png", "Which? (A) red (B) blue"),
+    assert [(one.images, one.question) for one in found] == [
+        ((), "Which? Options: (A) red (B) blue"),
+        ((tmp_path / "a.png",), "<image>\nWhich? (A) red (B) blue"),
     ]
     lines = [
         {"text": "is it red?", "answer": "no", "image": "a.png", "category": "yes/no"},

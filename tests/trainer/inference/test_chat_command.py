@@ -7,7 +7,8 @@ from lavabeam.cli.main import app
 from schemas.errors import InputError
 from tests.pipelines.download.web import Web
 from tests.trainer.conftest import picture
-from trainer.inference.answer import Answerer, question
+from trainer.inference.answer import Answerer
+from trainer.inference.prompts import question
 
 
 async def shown(request):
@@ -40,7 +41,7 @@ def test_a_question_about_a_picture_at_a_url(tiny, web):
     address = f"http://127.0.0.1:{web.port}/a.png"
     done = call(tiny / "model", address, "is it red?", "--allow-private-hosts", "127.0.0.1", "--max-tokens", 4)
     answerer = Answerer(tiny / "model", device="cpu")
-    expected = answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
+    expected = answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0].text
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{expected}\n"
 
@@ -67,5 +68,5 @@ def test_errors_end_a_line_and_not_the_session(tiny, web, tmp_path):
     assert len(errors) == len(words), done.stderr
     assert all(word in line for word, line in zip(words, errors, strict=True)), done.stderr
     answerer = Answerer(tiny / "model", device="cpu")
-    expected = answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0]
+    expected = answerer.answer([question("is it red?", (picture(1),))], max_tokens=4)[0].text
     assert done.stdout.splitlines()[-2:] == [expected, "you> /quit"]

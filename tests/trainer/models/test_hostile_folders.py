@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from schemas.errors import InputError
-from trainer.inference.answer import Answerer, question
+from trainer.inference.answer import Answerer
+from trainer.inference.prompts import question
 from trainer.models.adapter import check_adapter
 from trainer.models.assemble import configuration
 from trainer.models.folder import ModelFolder
