@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from schemas.errors import InputError, LavaBeamError
+from schemas.errors import LavaBeamError
 from trainer.config import Recipe
 from trainer.models.adapter import add_lora, quantisation
 from trainer.models.folder import ModelFolder
 from trainer.models.kernels import compile_layers, use_liger
 from trainer.models.opening import empty_shell, from_folder
 from trainer.preflight import Job
-from trainer.stages import Stage, freeze, module_of, unreached_parameters
+from trainer.stages import Stage, freeze, module_of
 
 FLASH_ATTN = {4: (9, 10), 3: (9,), 2: (8, 9, 10, 12)}
 """Releases of flash-attn, newest first, and the GPU generations (first number of the compute capability) that each
@@ -27,8 +26,7 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
     if job.stage.bits == 4:
         options["quantization_config"] = quantisation()
-    llava, loading = from_folder(job.folder, output_loading_info=True, **options)
-    check_complete(llava, loading["missing_keys"], job.folder)
+    llava = from_folder(job.folder, **options)
     model = llava
     if job.recipe.liger:
         use_liger(llava)
@@ -45,16 +43,6 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32)
     if job.recipe.compile:
         compile_layers(llava)
     return model
-
-
-def check_complete(model: Any, missing: Iterable[str], folder: ModelFolder) -> None:
-    """Raise InputError when the checkpoint lacks weights that the model reads: they would be initialised at random."""
-    needed = sorted(set(missing) - set(unreached_parameters(model)))
-    if needed:
-        raise InputError(
-            f"{folder.path}: {len(needed)} weights are missing, among them {needed[0]}. Fetch the checkpoint again, or "
-            "assemble it from its tower and llm."
-        )
 
 
 def check_learning(model: Any, stage: Stage) -> None:
