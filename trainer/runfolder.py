@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,13 @@ from trainer.preflight import Job, model_path
 
 RECIPE, INPUTS, RESULT, METRICS, MODEL = "recipe.yaml", "inputs.json", "result.json", "metrics.jsonl", "model"
 CHECKPOINT, LOCK = "checkpoint.json", ".lock"
+OWN = re.compile(
+    r"(recipe\.yaml|inputs\.json|result\.json|error\.json|metrics\.jsonl|job\.slurm|mm_projector\.bin)(\.\d+\.part)?"
+    r"|model|adapter|base|logs|tensorboard|wandb|checkpoint-\d+|bad-rows-\d+\.jsonl"
+)
+"""The names of what runs write into their folder."""
+BEFORE = re.compile(r"base|logs|error\.json")
+"""What a run writes there before it has recorded its inputs."""
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "pyarrow", "numpy", "pillow", "tokenizers")
 
 NOT_CONTENT: dict[str, Any] = {
@@ -86,7 +94,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def make_room(folder: Path, job: Job, same: bool, replace: bool) -> None:
-    """Refuse to mix two runs in one folder. `same`: the folder belongs to `job`; `replace`: delete another run's files.
+    """Refuse to mix two runs in one folder, or a run with anything else. `same`: the folder belongs to `job`;
+    `replace`: delete another run's files.
 
     The model that `job` starts from is kept, even inside the folder. Raises InputError.
     """
@@ -94,15 +103,26 @@ def make_room(folder: Path, job: Job, same: bool, replace: bool) -> None:
     start = model_path(checkpoint).resolve() if checkpoint else None
     if start in (folder.resolve(), (folder / MODEL).resolve()):
         raise InputError(f"{folder}: the run would overwrite the model that it starts from. Choose another `output`.")
-    if same or not ((folder / RESULT).is_file() or any(folder.glob("checkpoint-*"))):
+    if same:
+        return
+    found = [path for path in sorted(folder.iterdir()) if start is None or not start.is_relative_to(path.resolve())]
+    own = OWN if (folder / INPUTS).is_file() else BEFORE
+    foreign = [path.name for path in found if not (path.name.startswith(".") or own.fullmatch(path.name))]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise InputError(
+            f"{folder}: holds {foreign[0]}{more}, which no run wrote. A run needs a folder of its own: choose another "
+            "`output`, or move what is there."
+        )
+    if not ((folder / RESULT).is_file() or any(folder.glob("checkpoint-*"))):
         return
     if not replace:
         raise InputError(
             f"{folder}: holds a run of another recipe, mix or starting model. Choose another `output`, or delete that "
             "run with --replace."
         )
-    for path in set(folder.iterdir()) - {folder / LOCK}:
-        if start is not None and start.is_relative_to(path.resolve()):
+    for path in found:
+        if not OWN.fullmatch(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -112,6 +112,23 @@ def test_another_recipe_does_not_overwrite_a_run(recipe_file, forked, tmp_path):
     assert launch.train(recipe_file(steps=2), processes=1, replace=True)["steps"] == 2
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "other-run", "model"])
+def test_only_a_runs_own_files_are_ever_replaced(recipe_file, forked, tmp_path, name):
+    """`output` may be a folder that holds runs, or a home folder."""
+    launch.train(recipe_file(steps=1), processes=1)
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    place = tmp_path / "run" if name != "model" else tmp_path / "models"
+    (place / name).mkdir(parents=True)
+    (place / name / "result.json").write_text("{}")
+    for replace in (False, True):
+        with pytest.raises(LavaBeamError, match=f"holds {name}, which no run wrote"):
+            launch.train(recipe_file(steps=2, output=str(place)), processes=1, replace=replace)
+    assert (place / name / "result.json").read_text() == "{}"
+    same = recipe_file(steps=1, output=str(tmp_path / "run"))
+    assert launch.train(same, processes=1)["reused"]  # a run is not disturbed by what was put beside its files
+    assert set(before) <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
 def test_the_launcher_starts_ranks_passes_on_their_error_and_leaves_none(recipe_file, tiny, reader, tmp_path):
     rows = [sample_row(number, reader, "mistral", images=1) for number in range(8)]
     for row in rows:
