@@ -5,8 +5,9 @@ Numbers that have a source cite it in the recipe.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -92,7 +93,9 @@ class OptimizerConfig(StrictModel):
 
     learning_rate: float = Positive
     """The highest one, after warm-up."""
-    learning_rates: dict[Literal["tower", "projector", "llm"], float] = Field(default_factory=dict)
+    learning_rates: dict[Literal["tower", "projector", "llm"], Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict
+    )
     """Other ones for single modules."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Of all weights but biases and norms."""
@@ -106,6 +109,10 @@ class OptimizerConfig(StrictModel):
     """How the rate falls afterwards."""
     clip: float = Field(default=1.0, ge=0)
     """The largest norm of a gradient; 0 does not clip."""
+
+    def warmup_steps(self, steps: int) -> int:
+        """How many of `steps` have a rate below the highest. The first has 0: at least one is not among them."""
+        return min(math.ceil(self.warmup * steps), steps - 1)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainer.config import Recipe
+from trainer.cuts import notes_on_cuts
 from trainer.inputs.schedule import Schedule, language_parameters, projector_parameters, transformer_parameters
 from trainer.launchers import launcher_lines
 from trainer.models.folder import ModelFolder
@@ -44,7 +44,7 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
         "trainable_parameters": trainable,
         "groups": groups,
         "steps": schedule.steps,
-        "warmup_steps": math.ceil(recipe.optimizer.warmup * schedule.steps),
+        "warmup_steps": recipe.optimizer.warmup_steps(schedule.steps),
         "steps_per_epoch": schedule.steps_per_epoch,
         "global_batch": recipe.plan.global_batch,
         "processes": ranks,
@@ -52,6 +52,7 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
         "rank_balance": round(sum(load[2] for load in loads) / max(len(loads), 1), 4),
         "peak_tokens": peak,
         "memory_gib_per_gpu": round(memory.total / 2**30, 2),
+        **({"notes": notes} if (notes := [*job.notes, *notes_on_cuts(job)]) else {}),
         "launch": {**_own_lines(processes, nodes), **launcher_lines(Path(recipe.output), processes, nodes)},
     }
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from schemas.errors import InputError, LavaBeamError
 from trainer.config import load_recipe
+from trainer.cuts import notes_on_cuts
 from trainer.following import OPTION
 from trainer.launchers import launcher_lines, slurm_script
 from trainer.preflight import Job, check
@@ -60,6 +61,8 @@ def train(
         from trainer.dryrun import describe
 
         return describe(job, count, nodes)
+    for note in (*job.notes, *notes_on_cuts(job)):
+        say(f"{settings.stage}: {note}.")
     folder = Path(settings.output)
     with alone(folder):
         done = _prepare(folder, job, count * nodes, replace)

@@ -16,7 +16,7 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.models.folder import ModelFolder, known_positions
-from trainer.models.partcheck import check_checkpoint, check_llm, check_tower
+from trainer.models.partcheck import check_checkpoint, check_llm, check_tower, check_vocabulary
 from trainer.plan import make_plan
 from trainer.stages import Stage, get_stage
 
@@ -34,6 +34,8 @@ class Job:
     folder: ModelFolder | None
     rule: ImageRule
     template: str
+    notes: tuple[str, ...] = ()
+    """What is possible, and perhaps not meant."""
 
 
 def check(recipe: Recipe, processes: int) -> Job:
@@ -41,6 +43,7 @@ def check(recipe: Recipe, processes: int) -> Job:
     stage = get_stage(recipe.stage, recipe.train)
     check_installed(recipe, stage)
     mix = open_mix(recipe.data.mix, recipe.data.at)
+    notes = check_pictures(mix, stage)
     information = mix.manifest.info
     rule = ImageRule.from_dict(information["image"]) if information.get("image") else None
     folder = None
@@ -48,6 +51,7 @@ def check(recipe: Recipe, processes: int) -> Job:
         folder = ModelFolder.open(model_path(recipe.model.checkpoint))
         rule = rule or folder.rule
         check_agreement(folder, mix, rule)
+        notes += differences(folder, mix, rule)
         folder = folder.with_training(rule, information["template"])
         positions = folder.positions
     else:
@@ -68,7 +72,31 @@ def check(recipe: Recipe, processes: int) -> Job:
         strategy=plan.strategy,
         max_tokens=plan.max_tokens,
     )
-    return Job(recipe, stage, mix, folder, rule, information["template"])
+    return Job(recipe, stage, mix, folder, rule, information["template"], tuple(notes))
+
+
+def check_pictures(mix: Dataset, stage: Stage) -> list[str]:
+    """What to know about a mix without a picture. Raises InputError where nothing else would be learnt from."""
+    if mix.numpy("image_count").any():
+        return []
+    if not stage.adapter and "llm" not in stage.trains:
+        raise InputError(
+            f"{mix.path}: none of its rows has a picture, and only the {' and '.join(stage.trains)} would be trained: "
+            "nothing could be learnt. Give a mix with pictures, or train the llm."
+        )
+    idle = [module for module in stage.trains if module != "llm"]
+    return [f"none of the mix's rows has a picture: the {' and '.join(idle)} will not change"] if idle else []
+
+
+def differences(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> list[str]:
+    """How the mix differs from what the checkpoint was trained with, where it can still be trained on."""
+    template = mix.manifest.info["template"]
+    notes = []
+    if folder.template not in (None, template):
+        notes.append(f"the checkpoint was trained with template {folder.template}, the mix is made for {template}")
+    if folder.rule.mode != rule.mode:
+        notes.append(f"the checkpoint was trained with image mode {folder.rule.mode}, the mix is made for {rule.mode}")
+    return notes
 
 
 def check_installed(recipe: Recipe, stage: Stage) -> None:
@@ -206,7 +234,9 @@ def _check_parts(recipe: Recipe, mix: Dataset, rule: ImageRule | None) -> dict[s
     check_template(tokenizer, mix.manifest.info["template"])
     if rule is not None:
         check_tower(str(recipe.model.tower), rule)
-    return check_llm(str(recipe.model.llm))
+    config = check_llm(str(recipe.model.llm))
+    check_vocabulary(config, tokenizer, str(recipe.model.llm))
+    return config
 
 
 def check_template(tokenizer: Tokenizer, template: str) -> None:

@@ -6,7 +6,6 @@ The folder holds recipe.yaml and inputs.json, which `trainer.launch` writes afte
 from __future__ import annotations
 
 import errno
-import math
 import os
 import signal
 import sys
@@ -85,6 +84,7 @@ def train(folder: Path, rank: int, world: int) -> None:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < trainer.steps.schedule.steps:
         return
+    trainer.check_learnt()
     _finish(trainer, job, folder, mark, time.perf_counter() - began)
 
 
@@ -180,7 +180,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> 
         max_steps=steps,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
-        warmup_steps=math.ceil(settings.warmup * steps),
+        warmup_steps=settings.warmup_steps(steps),
         max_grad_norm=settings.clip,
         seed=recipe.plan.seed,
         save_strategy="steps" if recipe.checkpoints.every else "no",
@@ -214,6 +214,7 @@ def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> 
     from trainer.models.adapter import ADAPTER, write_adapter
     from trainer.models.export import export, gathered_weights
     from trainer.models.original import write_projector
+    from trainer.runtime.fragments import parameter_sizes
     from trainer.runtime.metrics import read_metrics, summary
 
     weights = gathered_weights(trainer.deepspeed, trainer.model)
@@ -237,7 +238,7 @@ def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> 
         "last_loss": lines[-1]["loss"],
         **summary(lines),
         "seconds": round(seconds, 2),
-        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "trainable_parameters": sum(parameter_sizes(trainer.deepspeed).values()),
         "model": made.name,
     }
     write_json(folder / RESULT, result)

@@ -25,7 +25,7 @@ RECIPE, INPUTS, RESULT, METRICS, MODEL = "recipe.yaml", "inputs.json", "result.j
 CHECKPOINT, LOCK = "checkpoint.json", ".lock"
 OWN = re.compile(
     r"(recipe\.yaml|inputs\.json|result\.json|error\.json|metrics\.jsonl|job\.slurm|mm_projector\.bin)(\.\d+\.part)?"
-    r"|model|adapter|base|logs|tensorboard|wandb|checkpoint-\d+|bad-rows-\d+\.jsonl"
+    r"|(model|adapter)(\.part)?|base|logs|tensorboard|wandb|checkpoint-\d+|bad-rows-\d+\.jsonl"
 )
 """The names of what runs write into their folder."""
 BEFORE = re.compile(r"base|logs|error\.json")

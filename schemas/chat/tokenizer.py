@@ -67,6 +67,8 @@ class Tokenizer:
         by_rank = {piece: i for i, (piece, *_) in enumerate(vocabulary)} if isinstance(vocabulary, list) else vocabulary
         self._ids: dict[str, int] = {**by_rank, **{token["content"]: token["id"] for token in content["added_tokens"]}}
         self.vocab_size = max(self._ids.values()) + 1
+        self.own_size = max(by_rank.values(), default=-1) + 1
+        """Ids of the vocabulary proper, without tokens that were added to it."""
         self.bos_id = self._role("bos_token")
         self.eos_id = self._role("eos_token")
         self.unk_id = self._role("unk_token")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from schemas.errors import LavaBeamError
-from tests.trainer.conftest import sample_row, write_mix
+from schemas.chat import encode, get_template
+from schemas.errors import InputError, LavaBeamError
+from tests.trainer.conftest import RULE, sample_row, write_mix
 from trainer import launch, run
 from trainer.runfolder import checkpoints
 from trainer.runtime import checkpoint
@@ -110,6 +111,63 @@ def test_another_recipe_does_not_overwrite_a_run(recipe_file, forked, tmp_path):
     with pytest.raises(LavaBeamError, match="another recipe"):
         launch.train(recipe_file(steps=2), processes=1)
     assert launch.train(recipe_file(steps=2), processes=1, replace=True)["steps"] == 2
+
+
+def test_one_step_learns_whatever_its_warm_up(recipe_file, forked, tmp_path):
+    """With a rate of 0 in the only step no weight would change."""
+    launch.train(recipe_file(steps=1, optimizer__warmup=0.5), processes=1)
+    (line,) = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert set(line["rates"].values()) == {1e-3}
+
+
+def test_logged_rates_are_those_of_the_step_itself(recipe_file, forked, tmp_path):
+    launch.train(recipe_file(steps=4, optimizer__warmup=0.5, optimizer__schedule="linear"), processes=1)
+    lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rates = [next(iter(line["rates"].values())) for line in lines]
+    assert rates == pytest.approx([0, 0.5e-3, 1e-3, 0.5e-3])
+
+
+def test_a_module_without_a_gradient_ends_the_run(recipe_file, forked, tmp_path):
+    """As after a mistake in a model's code: the loss falls, and the projector stays as it was."""
+    forked["observe"] = cut_off_the_projector
+    with pytest.raises(LavaBeamError, match="the gradient of the projector was 0 in the last 3 steps"):
+        launch.train(recipe_file(steps=3), processes=2)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def cut_off_the_projector(trainer, step):
+    if step.number == 0:
+        trainer.model.model.multi_modal_projector.register_forward_hook(lambda module, given, made: made * 0)
+
+
+def test_a_mix_without_pictures_is_said_or_refused(recipe_file, forked, reader, tmp_path, capsys):
+    write_mix(tmp_path / "text", [sample_row(number, reader, "mistral", images=0) for number in range(8)], reader)
+    blind = {"data__mix": str(tmp_path / "text"), "steps": 1}
+    with pytest.raises(InputError, match="none of its rows has a picture, and only the projector would be trained"):
+        launch.train(recipe_file(stage="pretrain", **blind), processes=1)
+    path = recipe_file(stage="finetune", **blind)
+    assert "the projector will not change" in launch.train(path, processes=1, dry_run=True)["notes"][0]
+    assert launch.train(path, processes=1)["steps"] == 1
+    assert "finetune: none of the mix's rows has a picture: the projector will not change." in capsys.readouterr().err
+
+
+def test_rows_that_a_cut_leaves_nothing_of_do_not_end_the_run(recipe_file, forked, reader, tmp_path):
+    """As in the original, they teach nothing; a mix of which nothing is left is refused."""
+    rows = [sample_row(number, reader, "mistral") for number in range(4)]
+    long = sample_row(9, reader, "mistral")
+    long["messages"][0]["content"][-1]["text"] = "is it red? " * 20
+    encoded = encode(long["messages"], [(16, 16)], get_template("mistral"), reader, RULE)
+    rows += [{**long, "key": f"long-{number}", "tokens": encoded.tokens} for number in range(4)]
+    write_mix(tmp_path / "long", rows, reader)
+    limit = max(row["tokens"] for row in rows[:4])
+    given = {"data__mix": str(tmp_path / "long"), "data__too_long": "cut", "data__max_length": limit, "steps": 4}
+    path = recipe_file(plan__global_batch=2, plan__strategy="length_window", **given)
+    (note,) = launch.train(path, processes=1, dry_run=True)["notes"]
+    assert note == f"4 of 8 rows are cut to {limit} tokens, and 4 of these keep nothing to learn from"
+    assert launch.train(path, processes=1)["steps"] == 4
+    assert not list((tmp_path / "run").glob("bad-rows-*"))
+    with pytest.raises(InputError, match="none of its 8 rows keeps anything to learn from"):
+        launch.train(recipe_file(data__max_length=5, output=str(tmp_path / "other")), processes=1)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "other-run", "model"])

@@ -52,7 +52,8 @@ class Samples:
     """Items of a mix by row number."""
 
     def __init__(self, mix: Dataset, folder: ModelFolder, *, max_length: int | None, cut: bool = False):
-        """`cut`: shorten rows above `max_length` tokens instead of refusing them."""
+        """`cut`: shorten rows above `max_length` tokens instead of refusing them. A row whose answers are all cut off
+        stays, as in the original, and teaches nothing."""
         self.mix, self.folder = mix, folder
         self.max_length, self.cut = max_length, cut
         self.template = get_template(str(folder.template))
@@ -95,7 +96,7 @@ class Samples:
             )
         if self.max_length is not None and len(encoded.ids) > self.max_length:
             raise InputError(f"{encoded.tokens} tokens, more than the model's limit of {self.max_length}.")
-        if encoded.all_masked:
+        if encoded.all_masked and not (length is not None and values["tokens"] > length):
             raise InputError("no supervised tokens are left to train on.")
         shown = zip(values["images"], sizes, strict=True)
         pictures = [self._picture((image or {}).get("bytes"), size) for image, size in islice(shown, encoded.images)]

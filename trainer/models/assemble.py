@@ -10,9 +10,9 @@ import torch
 
 from schemas.chat import ImageRule
 from schemas.errors import InputError
-from trainer.models.folder import CLIP_MEAN, CLIP_STD, preprocessor, write_sidecar
+from trainer.models.folder import preprocessor, usual_colours, write_sidecar
 from trainer.models.original import read_projector
-from trainer.models.partcheck import check_llm, check_tower
+from trainer.models.partcheck import check_llm, check_tower, check_vocabulary, fits
 from trainer.models.processor import select_strategy, write_processor, write_tokenizer
 from trainer.models.shards import ShardWriter, read_tensors
 
@@ -48,6 +48,7 @@ def assemble(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     made = write_tokenizer(tokenizer or llm, output)
+    check_vocabulary(check_llm(str(llm)), made, str(llm))
     config = joined_config(tower, llm, rule, select_layer, projector_type, made.image_id, made.vocab_size)
     first = projector_tensors(config, projector_type, projector, seed)
     with ShardWriter(output, dtype or _precision(Path(llm))) as writer:
@@ -59,8 +60,8 @@ def assemble(
             writer.put(name, tensor)
         config.dtype = writer.dtype
     config.save_pretrained(output)
-    known = preprocessor(Path(tower))
-    mean, std = known.get("image_mean", CLIP_MEAN), known.get("image_std", CLIP_STD)
+    known, usual = preprocessor(Path(tower)), usual_colours(config.vision_config.model_type)
+    mean, std = known.get("image_mean", usual[0]), known.get("image_std", usual[1])
     write_processor(output, made, config.model_type, rule, mean, std, template)
     write_sidecar(output, rule, template, {"tower": Path(tower).name, "llm": Path(llm).name})
     return output
@@ -177,7 +178,7 @@ def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
             f"{tower}: a {vision.model_type!r} tower has no fixed image_size, which LLaVA needs. Give a CLIP, SigLIP "
             "or DINOv2 folder."
         )
-    if found != (rule.image_size, rule.patch_size):
+    if not fits(vision.model_type, found, rule):
         raise InputError(
             f"{tower}: this tower takes {found[0]} pixels in patches of {found[1]}, but the image rule says "
             f"{rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
@@ -195,10 +196,23 @@ def _tower_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _llm_tensors(folder: Path, vocabulary: int, tied: bool) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in read_tensors(folder):
-        if name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight"):
+        if name.endswith("rotary_emb.inv_freq"):
+            continue
+        if tied and name == "lm_head.weight":
+            _check_tied(folder, tensor)
             continue
         table = name in ("model.embed_tokens.weight", "lm_head.weight")
         yield f"language_model.{name}", _grown(tensor, vocabulary) if table else tensor
+
+
+def _check_tied(folder: Path, head: torch.Tensor) -> None:
+    """Raise InputError when the output table of a model whose config.json ties it to the embeddings is another one."""
+    embeddings = next((one for name, one in read_tensors(folder) if name == "model.embed_tokens.weight"), None)
+    if embeddings is not None and not torch.equal(embeddings, head):
+        raise InputError(
+            f"{folder}: config.json says tie_word_embeddings, but lm_head.weight differs from the embeddings and would "
+            "be lost. Set it to false there if the weights are right, or delete lm_head.weight."
+        )
 
 
 def _precision(folder: Path) -> torch.dtype:

@@ -22,6 +22,17 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Channel means and standard deviations of CLIP's pictures (Radford et al. 2021, github.com/openai/CLIP, clip.py)."""
 
+HALF = (0.5, 0.5, 0.5)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""SigLIP's (Zhai et al. 2023, google-research/big_vision) and DINOv2's (Oquab et al. 2023, ImageNet's)."""
+
+
+def usual_colours(tower: str) -> tuple[Triple, Triple]:
+    """(mean, std) that towers of a model type are trained with, where a folder has no preprocessor_config.json."""
+    if tower.startswith("siglip"):
+        return HALF, HALF
+    return (IMAGENET_MEAN, IMAGENET_STD) if tower.startswith("dinov2") else (CLIP_MEAN, CLIP_STD)
+
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -56,7 +67,8 @@ class ModelFolder:
             if not all(isinstance(config[part], dict) for part in ("text_config", "vision_config")):
                 raise TypeError("text_config and vision_config have to be objects")
             rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config)
-            mean, std = (_triple(pictures.get(*one)) for one in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)))
+            mean, std = usual_colours(str(config["vision_config"].get("model_type", "")))
+            mean, std = _triple(pictures.get("image_mean", mean)), _triple(pictures.get("image_std", std))
             made = cls(path, config, rule, mean, std, sidecar.get("template"))
             _ = made.positions, made.image_id
             _check_layer(path, config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from schemas.chat import ImageRule
+from schemas.chat import ImageRule, Tokenizer
 from schemas.errors import InputError
 from schemas.modelfolder import check_config, check_counts, read_json, read_tensors_of
 
@@ -27,7 +27,7 @@ def check_tower(path: str, rule: ImageRule) -> dict[str, Any]:
     expected = {"image_size": rule.image_size, "patch_size": rule.patch_size}
     # What a config.json leaves out has its class's default, which only transformers knows: `assemble` compares it.
     found = {name: vision.get(name, wanted) for name, wanted in expected.items()}
-    if found != expected:
+    if not fits(vision.get("model_type", ""), (found["image_size"], found["patch_size"]), rule):
         raise InputError(
             f"{path}: this tower takes {found['image_size']} pixels in patches of {found['patch_size']}, but the image "
             f"rule says {rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
@@ -45,6 +45,26 @@ def check_tower(path: str, rule: ImageRule) -> dict[str, Any]:
         )
     check_weights(Path(path), config)
     return vision
+
+
+def fits(kind: str, sizes: tuple[int, int], rule: ImageRule) -> bool:
+    """Whether a tower of (image_size, patch_size) reads pictures of `rule`. DINOv2 interpolates its positions for any
+    number of patches (transformers, modeling_dinov2.py); CLIP's and SigLIP's towers in a LLaVA do not."""
+    image, patch = sizes
+    if patch != rule.patch_size:
+        return False
+    return image == rule.image_size or (kind.startswith("dinov2") and rule.image_size % patch == 0)
+
+
+def check_vocabulary(config: dict[str, Any], tokenizer: Tokenizer, path: str) -> None:
+    """Raise InputError when a language model has fewer rows of embeddings than its tokenizer's own vocabulary has
+    tokens. Tokens that were added to it (`<image>`, a pad token) get new rows."""
+    tokens, rows = tokenizer.own_size, int(config["vocab_size"])
+    if tokens > rows:
+        raise InputError(
+            f"{path}: {tokenizer.where} has {tokens} tokens, and the model's embeddings have {rows} rows: "
+            f"{tokens - rows} would be made up. Give the tokenizer that it was trained with as `model.tokenizer`."
+        )
 
 
 def check_llm(path: str) -> dict[str, Any]:

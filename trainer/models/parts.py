@@ -54,7 +54,7 @@ def joined_before(job: Job) -> bool:
 def planned_folder(job: Job) -> ModelFolder:
     """The folder that `assembled` would make, as far as the configuration goes: for a dry run."""
     from trainer.models.assemble import joined_config, projector_tensors
-    from trainer.models.folder import CLIP_MEAN, CLIP_STD
+    from trainer.models.folder import usual_colours
 
     model = job.recipe.model
     check_selection(job)
@@ -65,7 +65,7 @@ def planned_folder(job: Job) -> ModelFolder:
     if model.projector is not None:
         projector_tensors(config, model.projector_type, model.projector, job.recipe.plan.seed)
     path = Path(job.recipe.output) / BASE
-    return ModelFolder(path, config.to_dict(), job.rule, CLIP_MEAN, CLIP_STD, job.template)
+    return ModelFolder(path, config.to_dict(), job.rule, *usual_colours(config.vision_config.model_type), job.template)
 
 
 def check_selection(job: Job) -> None:

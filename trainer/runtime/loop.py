@@ -25,6 +25,7 @@ from trainer.inputs.schedule import Schedule
 from trainer.runfolder import checkpoint_step, write_json
 from trainer.runtime import checkpoint
 from trainer.runtime.optimizer import forget_first_step, parameter_groups
+from trainer.runtime.watch import GradientWatch
 
 SCHEDULER = "scheduler.json"
 NAMED = 32
@@ -44,6 +45,7 @@ class Step:
     keys: list[list[str]]
     refused: list[Refused]
     supervised: int
+    pictures: int
 
 
 class Steps(Dataset):
@@ -56,15 +58,16 @@ class Steps(Dataset):
         return self.schedule.steps
 
     def __getitem__(self, number: int) -> Step:
-        batches, keys, refused = [], [], []
+        batches, keys, refused, pictures = [], [], [], 0
         for rows in self.schedule.micro_batches(number, self.rank):
             found = self.samples.items(rows.tolist())
             refused += [item for item in found if isinstance(item, Refused)]
             items = [item for item in found if not isinstance(item, Refused)]
             batches.append(self.collator(items))
             keys.append([item.key for item in items])
+            pictures += sum(len(item.pictures) for item in items)
         supervised = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
-        return Step(number, batches, keys, refused, supervised)
+        return Step(number, batches, keys, refused, supervised, pictures)
 
 
 class StopCallback(TrainerCallback):
@@ -100,6 +103,9 @@ class LlavaTrainer(Trainer):
         self.steps, self.bad_rows, self.workers, self.recipe = steps, bad_rows, workers, recipe
         self.stop, self.stopping = stop, False
         self.gradient_norm: float | None = None
+        self.rates: dict[str, float] = {}
+        self.watch = GradientWatch(self.model)
+        self._before: int | None = None  # pictures that this rank showed in the step before
         self._order = lru_cache(1)(lambda epoch: checkpoint.order_digest(steps.schedule.plan(epoch)))
         self.remove_callback(PrinterCallback)
         ends = StopCallback()
@@ -128,6 +134,8 @@ class LlavaTrainer(Trainer):
         self.bad_rows.record(inputs.refused)
         self._seed(inputs.number)
         model.train()
+        optimizer: Any = self.optimizer
+        self.rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         supervised = self._agree(inputs)
         share = torch.tensor(supervised / self.args.world_size, device=self.args.device)
         total = torch.zeros((), device=self.args.device)
@@ -197,18 +205,36 @@ class LlavaTrainer(Trainer):
     def _agree(self, step: Step) -> int:
         """Supervised tokens of the step on all ranks. Stop requests and bad rows are shared among the ranks as well."""
         counts = [step.supervised, int(self.stop.is_set()), len(step.refused)]
-        numbers = torch.tensor(counts, dtype=torch.int64, device=self.args.device)
-        if dist.is_initialized():
-            dist.all_reduce(numbers)
+        numbers, learnt = self._summed(counts)
         self.stopping = bool(numbers[1])
+        if self._before is not None:
+            self.watch.check(step.number - 1, *learnt)
+        self._before = step.pictures
         if self.bad_rows.too_many(int(numbers[2])):
             latest: list[Any] = [self.bad_rows.latest] * self.args.world_size
             if dist.is_initialized():
                 dist.all_gather_object(latest, self.bad_rows.latest)
             raise self.bad_rows.error(latest)
-        if not numbers[0]:
+        if not numbers[0] and self.recipe.data.too_long != "cut":
             raise LavaBeamError(f"step {step.number}: none of its rows can be trained on; see bad-rows-*.jsonl.")
-        return int(numbers[0])
+        return max(numbers[0], 1)
+
+    def _summed(self, counts: list[int]) -> tuple[list[int], tuple[list[int], int]]:
+        """`counts` over all ranks; and of the step before, how many ranks had a gradient per module, and the number of
+        pictures."""
+        device = self.args.device
+        own = torch.tensor([*counts, self._before or 0], dtype=torch.int64, device=device)
+        numbers = torch.cat([own, self.watch.take(device)])
+        if dist.is_initialized():
+            dist.all_reduce(numbers)
+        found = numbers.tolist()
+        return found[: len(counts)], (found[len(counts) + 1 :], found[len(counts)])
+
+    def check_learnt(self) -> None:
+        """Raise LavaBeamError if a module had no gradient in any step; every rank calls this after the last one."""
+        if self._before is not None:
+            _, learnt = self._summed([])
+            self.watch.check(self.state.global_step - 1, *learnt, last=True)
 
     def _backward(self, loss: torch.Tensor, step: Step, last: bool) -> None:
         """Compute gradients and, after the last micro-batch, update, unless the gradient is not finite.
@@ -231,9 +257,11 @@ class LlavaTrainer(Trainer):
                 self._check_gradient(step, norm)
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """DeepSpeed has no gradient norm without ZeRO in float32; ours is always available."""
-        if "loss" in logs and self.gradient_norm is not None:
-            logs = {**logs, "grad_norm": self.gradient_norm}
+        """DeepSpeed has no gradient norm without ZeRO in float32, and the optimizer has the next step's rates."""
+        if "loss" in logs:
+            logs = {**logs, "rates": self.rates}
+            if self.gradient_norm is not None:
+                logs["grad_norm"] = self.gradient_norm
         super().log(logs, *args, **kwargs)
 
     def _check_gradient(self, step: Step, norm: Any) -> None:

@@ -63,7 +63,6 @@ class Recorder(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, Any] | None = None,
-        optimizer: Any = None,
         **_: Any,
     ) -> None:
         if not logs or "loss" not in logs:
@@ -71,12 +70,11 @@ class Recorder(TrainerCallback):
         memory = most_memory(args.device)
         if not state.is_world_process_zero:
             return
-        groups = optimizer.param_groups if optimizer is not None else []
         values = {
             "step": state.global_step,
             "loss": logs["loss"],
             "grad_norm": logs.get("grad_norm"),
-            "rates": {group["name"]: group["lr"] for group in groups},
+            "rates": logs["rates"],
             **self._work(range(self.seen, state.global_step)),
             "peak_memory_gib": round(memory / 2**30, 3),
         }
