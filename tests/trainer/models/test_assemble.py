@@ -1,11 +1,12 @@
 """Any tower joins any language model; what is written loads without a missing or surplus weight."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from schemas.errors import InputError
 from tests.trainer.conftest import RULE, picture, save_llm
@@ -204,3 +205,52 @@ def test_the_joined_weights_have_the_language_models_precision(tiny, tmp_path):
     assert {tensor.dtype for tensor in new.values()} == {torch.float32}
     assert torch.equal(new["language_model.model.norm.weight"], old)
     assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "float32"
+
+
+def changed_llm(tiny, folder, tensors=None, **config):
+    shutil.copytree(tiny / "llm", folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    if tensors is not None:
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_embeddings_of_a_vocabulary_are_not_made_up(tiny, reader, tmp_path):
+    weights = load_file(tiny / "llm" / "model.safetensors")
+    rows = reader.own_size - 5
+    short = {name: tensor[:rows].clone() if tensor.shape[0] > rows else tensor for name, tensor in weights.items()}
+    llm = changed_llm(tiny, tmp_path / "llm", short, vocab_size=rows)
+    with pytest.raises(InputError, match="5 would be made up"):
+        assemble(tiny / "tower", llm, tmp_path / "model", rule=RULE)
+
+
+def test_a_tied_model_with_another_output_table_is_refused(tiny, tmp_path):
+    weights = load_file(tiny / "llm" / "model.safetensors")
+    llm = changed_llm(tiny, tmp_path / "llm", tie_word_embeddings=True)
+    with pytest.raises(InputError, match=r"lm_head\.weight differs from the embeddings"):
+        assemble(tiny / "tower", llm, tmp_path / "model", rule=RULE)
+    same = {**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()}
+    assemble(tiny / "tower", changed_llm(tiny, tmp_path / "tied", same, tie_word_embeddings=True), tmp_path, rule=RULE)
+
+
+def test_a_dinov2_tower_reads_any_number_of_patches(towers, tiny, tmp_path):
+    """Its positions are interpolated; a CLIP tower is refused."""
+    from transformers import LlavaForConditionalGeneration
+
+    larger = replace(RULE, image_size=32)
+    folder = ModelFolder.open(assemble(towers["dinov2"][0], tiny / "llm", tmp_path / "model", rule=larger))
+    model = LlavaForConditionalGeneration.from_pretrained(folder.path)
+    features = model.get_image_features(pixel_values=torch.zeros(1, 3, 32, 32)).pooler_output
+    assert [len(one) for one in features] == [16]
+    with pytest.raises(InputError, match="takes 16 pixels in patches of 8"):
+        assemble(tiny / "tower", tiny / "llm", tmp_path / "clip", rule=larger)
+
+
+@pytest.mark.parametrize(("tower", "mean"), [("siglip", 0.5), ("dinov2", 0.485), ("clip", 0.48145466)])
+def test_towers_without_a_preprocessor_get_their_own_colours(towers, tiny, tmp_path, tower, mean):
+    path, rule = towers[tower]
+    shutil.copytree(path, tmp_path / "tower")
+    (tmp_path / "tower" / "preprocessor_config.json").unlink(missing_ok=True)
+    made = ModelFolder.open(assemble(tmp_path / "tower", tiny / "llm", tmp_path / "model", rule=rule))
+    assert made.mean[0] == mean
