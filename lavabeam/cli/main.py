@@ -21,7 +21,7 @@ from pipelines import catalog
 class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
-    training: ClassVar = ("plan", "tokens", "train", "merge", "chat", "answer", "evaluate")
+    training: ClassVar = ("plan", "tokens", "train", "merge", "import-checkpoint", "chat", "answer", "evaluate")
     looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes")
     elsewhere: ClassVar = ("dags", "dataflow")
 
@@ -56,7 +56,15 @@ for command in (
 for command in (look.recipes, scheduling.dags, upkeep.rollback, upkeep.gc):
     app.add_command(command)
 app.add_command(cloud.GROUP)
-for command in (training.demo, training.train, training.evaluate, training.answer, talking.chat, training.merge):
+for command in (
+    training.demo,
+    training.train,
+    training.evaluate,
+    training.answer,
+    talking.chat,
+    training.merge,
+    training.import_checkpoint,
+):
     app.add_command(command)
 for command in (training.plan, training.tokens):
     app.add_command(command)

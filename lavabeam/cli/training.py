@@ -201,6 +201,22 @@ def merge(adapter: Path, output: Path, model: Path | None) -> None:
     say(str(run(adapter, output, model)))
 
 
+@click.command("import-checkpoint")
+@click.argument("source", type=Path)
+@click.argument("output", type=Path)
+@click.option("--tower", type=Path, required=True, help="The folder of the tower that its config.json names.")
+@click.option("--template", required=True, help="The chat template that it was trained with, e.g. v1 for v1.5.")
+def import_checkpoint(source: Path, output: Path, tower: Path, template: str) -> None:
+    """Convert a checkpoint of the original LLaVA code.
+
+    SOURCE: a folder such as llava-v1.5-7b, whose config.json has no vision_config. OUTPUT: the new folder, which chat,
+    answer, evaluate, serve and train read, and transformers' own classes.
+    """
+    from trainer.models.importing import import_checkpoint as run
+
+    say(str(run(source, tower, output, template)))
+
+
 @click.command()
 @click.option("--lengths", type=Path, required=True, help="JSON list of row lengths; negative ones have no picture.")
 @click.option(

@@ -52,7 +52,7 @@ def assemble(
     config = joined_config(tower, llm, rule, select_layer, projector_type, made.image_id, made.vocab_size)
     first = projector_tensors(config, projector_type, projector, seed)
     with ShardWriter(output, dtype or _precision(Path(llm))) as writer:
-        for name, tensor in _tower_tensors(Path(tower)):
+        for name, tensor in tower_tensors(Path(tower)):
             writer.put(name, tensor)
         for name, tensor in _llm_tensors(Path(llm), config.text_config.vocab_size, config.tie_word_embeddings):
             writer.put(name, tensor)
@@ -125,13 +125,25 @@ def joined_config(
 
     Raises InputError when the tower does not match `rule`.
     """
+    check_llm(str(llm))
+    return llava_config(tower, configuration(llm), rule, select_layer, projector_type, image_id, vocabulary)
+
+
+def llava_config(
+    tower: str | Path,
+    text: Any,
+    rule: ImageRule,
+    select_layer: int,
+    projector_type: str,
+    image_id: int,
+    vocabulary: int,
+) -> Any:
+    """`joined_config` of a language model's configuration `text`."""
     from transformers import LlavaConfig, LlavaNextConfig
 
     check_tower(str(tower), rule)
-    check_llm(str(llm))
     vision = configuration(tower)
     vision = getattr(vision, "vision_config", vision)
-    text = configuration(llm)
     _check_rule(rule, vision, Path(tower))
     if not -vision.num_hidden_layers - 1 <= select_layer <= vision.num_hidden_layers:
         raise InputError(f"select_layer {select_layer}: {tower} has {vision.num_hidden_layers} layers.")
@@ -185,7 +197,7 @@ def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
         )
 
 
-def _tower_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def tower_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     kind = configuration(folder).model_type
     # CLIP's and SigLIP's towers are under `vision_model` on disk; others (DINOv2) are at the top level.
     inner = "vision_model." if kind.startswith(("clip", "siglip")) else ""
@@ -202,7 +214,7 @@ def _llm_tensors(folder: Path, vocabulary: int, tied: bool) -> Iterator[tuple[st
             _check_tied(folder, tensor)
             continue
         table = name in ("model.embed_tokens.weight", "lm_head.weight")
-        yield f"language_model.{name}", _grown(tensor, vocabulary) if table else tensor
+        yield f"language_model.{name}", grown(tensor, vocabulary) if table else tensor
 
 
 def _check_tied(folder: Path, head: torch.Tensor) -> None:
@@ -219,7 +231,7 @@ def _precision(folder: Path) -> torch.dtype:
     return next(tensor.dtype for _, tensor in read_tensors(folder) if tensor.is_floating_point())
 
 
-def _grown(table: torch.Tensor, rows: int) -> torch.Tensor:
+def grown(table: torch.Tensor, rows: int) -> torch.Tensor:
     """The table with new rows, each the mean of the old rows (LLaVA, smart_tokenizer_and_embedding_resize)."""
     if table.shape[0] >= rows:
         return table

@@ -55,6 +55,11 @@ class ModelFolder:
             raise InputError(f"{path}: holds only a LoRA adapter. Merge it first: lavabeam merge {path} OUTPUT.")
         config = read_json(path / "config.json")
         check_config(path / "config.json", config)
+        if "mm_vision_tower" in config and "vision_config" not in config:
+            raise InputError(
+                f"{path}: a checkpoint of the original LLaVA code, with {config['mm_vision_tower']!r} as its tower. "
+                f"Convert it first: lavabeam import-checkpoint {path} OUTPUT --tower TOWER --template TEMPLATE."
+            )
         if config.get("model_type") not in MODEL_TYPES:
             raise InputError(
                 f"{path}: config.json says model_type {config.get('model_type')!r}; expected one of "

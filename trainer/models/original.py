@@ -48,7 +48,7 @@ def read_projector(path: str | Path, shapes: Mapping[str, torch.Size]) -> Iterat
     type or size.
     """
     path = Path(path)
-    found = {name: tensor for name, tensor in _load(path).items() if "mm_projector" in name}
+    found = {name: tensor for name, tensor in load_weights(path).items() if "mm_projector" in name}
     unknown = next((name for name in found if not PROJECTOR.match(name)), None)
     if unknown is not None:
         raise InputError(f"{path}: {unknown} is not part of a projector of one or two layers (linear, mlp2x_gelu).")
@@ -82,16 +82,16 @@ def write_projector(weights: Mapping[str, torch.Tensor], path: Path, linear: boo
     torch.save(found, path)
 
 
-def _load(path: Path) -> dict[str, torch.Tensor]:
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Give the mm_projector.bin of a LLaVA pretraining run.")
+        raise InputError(f"{path}: no such file. Fetch the checkpoint, or the mm_projector.bin of a pretraining run.")
     try:
         if path.suffix == ".safetensors":
             read_header(path)
             content = load_file(path)
         else:
             _check_archive(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (
         SafetensorError,
         UnpicklingError,

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from schemas.errors import InputError
 from trainer.config import OptimizerConfig
+from trainer.models.folder import ModelFolder
+from trainer.models.importing import import_checkpoint
 from trainer.models.original import name_of, read_projector, write_projector
 from trainer.runtime.optimizer import parameter_groups
 from trainer.stages import Stage, freeze
@@ -196,3 +198,76 @@ def test_a_projector_is_known_by_every_name_that_it_was_saved_under(tmp_path, pr
     torch.save(saved, tmp_path / "mm_projector.bin")
     back = dict(read_projector(tmp_path / "mm_projector.bin", shapes))
     assert {name: float(tensor.mean()) for name, tensor in back.items()} == {n: float(i) for i, n in enumerate(shapes)}
+
+
+@pytest.fixture(scope="module")
+def tower_folder(tmp_path_factory):
+    """The vectors' tower as a folder of its own, as CLIP is published."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    folder = tmp_path_factory.mktemp("original") / "tower"
+    model = CLIPVisionModel(CLIPVisionConfig(**FORWARD["vision_config"]))
+    prefix = "model.vision_tower.vision_tower."
+    weights = load_file(VECTORS / "tiny_weights.safetensors").items()
+    own = {name.removeprefix(prefix): tensor.float() for name, tensor in weights if name.startswith(prefix)}
+    inner = {name: own[name] if name in own else own[f"vision_model.{name}"] for name in model.state_dict()}
+    model.load_state_dict(inner)
+    model.save_pretrained(folder)
+    return folder
+
+
+def original_folder(path, tiny, *, binary=False, tower=True, changes=None):
+    """The vectors' model as the original code saves it."""
+    path.mkdir()
+    content = json.loads((tiny / "tokenizer" / "tokenizer.json").read_text())
+    model = content["model"]
+    model["vocab"] = {piece: number for piece, number in model["vocab"].items() if number < 250}
+    parts = (pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"])
+    model["merges"] = [pair for pair in parts if {"".join(pair), *pair} <= model["vocab"].keys()]
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    (path / "tokenizer_config.json").write_bytes((tiny / "tokenizer" / "tokenizer_config.json").read_bytes())
+    settings = {"mm_vision_tower": "tower", "mm_projector_type": "mlp2x_gelu", "mm_vision_select_feature": "patch"}
+    settings |= {"mm_vision_select_layer": FORWARD["mm_vision_select_layer"], "image_aspect_ratio": "pad"}
+    config = {"model_type": "llava_llama", **FORWARD["text_config"], **settings, **(changes or {})}
+    (path / "config.json").write_text(json.dumps(config))
+    weights = load_file(VECTORS / "tiny_weights.safetensors")
+    weights = {name: tensor for name, tensor in weights.items() if tower or "vision_tower" not in name}
+    if binary:
+        torch.save(weights, path / "pytorch_model.bin")
+    else:
+        save_file(weights, path / "model.safetensors", {"format": "pt"})
+    return path
+
+
+@pytest.mark.parametrize(("binary", "tower"), [(False, True), (True, True), (True, False)])
+def test_an_original_checkpoint_is_converted_to_the_same_function(tower_folder, tiny, tmp_path, binary, tower):
+    from transformers import LlavaForConditionalGeneration
+
+    source = original_folder(tmp_path / "original", tiny, binary=binary, tower=tower)
+    out = import_checkpoint(source, tower_folder, tmp_path / "out", "v1")
+    folder = ModelFolder.open(out)
+    assert (folder.template, folder.rule.mode, folder.rule.select) == ("v1", "pad", "patch")
+    case, expected = load_case("flat_batch"), FORWARD["cases"]["flat_batch"]
+    inputs = expanded(case, [PATCHES] * 9, expected["expanded_len"])
+    inputs["input_ids"][inputs["input_ids"] == IMAGE_ID] = folder.image_id
+    model = LlavaForConditionalGeneration.from_pretrained(out, dtype=torch.float32, attn_implementation="eager")
+    loss = model(**inputs, pixel_values=case["images"].float()).loss
+    assert loss.item() == pytest.approx(expected["loss"], abs=1e-5)
+
+
+def test_what_would_compute_something_else_is_refused_before_anything_is_written(tower_folder, tiny, tmp_path):
+    cases = {
+        "start": ({"mm_use_im_start_end": True}, "tokens around its pictures"),
+        "aspect": ({"image_aspect_ratio": "anyres_max_9"}, "image_aspect_ratio 'anyres_max_9'"),
+        "merge": ({"image_aspect_ratio": "anyres", "mm_patch_merge_type": "flat"}, "mm_patch_merge_type 'flat'"),
+        "projector": ({"mm_projector_type": "resampler"}, "type 'resampler'"),
+        "layers": ({"num_hidden_layers": 3}, "missing among its weights|layers"),
+        "other": ({"model_type": "llama"}, "model_type 'llama'"),
+    }
+    for name, (changes, words) in cases.items():
+        source = original_folder(tmp_path / name, tiny, changes=changes)
+        with pytest.raises(InputError, match=words):
+            import_checkpoint(source, tower_folder, tmp_path / "out", "v1")
+        assert not list(tmp_path.glob("out*"))
+    with pytest.raises(InputError, match=r"Convert it first: lavabeam import-checkpoint"):
+        ModelFolder.open(tmp_path / "start")
