@@ -1,4 +1,5 @@
-"""Commands for training, evaluation and the demo: train, evaluate, answer, merge, plan, tokens, demo."""
+"""Commands for training, evaluation and the demo: train, evaluate, answer, merge, import-checkpoint, plan, tokens,
+demo."""
 
 from __future__ import annotations
 
@@ -210,7 +211,7 @@ def import_checkpoint(source: Path, output: Path, tower: Path, template: str) ->
     """Convert a checkpoint of the original LLaVA code.
 
     SOURCE: a folder such as llava-v1.5-7b, whose config.json has no vision_config. OUTPUT: the new folder, which chat,
-    answer, evaluate, serve and train read, and transformers' own classes.
+    answer, evaluate and train read, and transformers' own classes.
     """
     from trainer.models.importing import import_checkpoint as run
 
