@@ -71,7 +71,7 @@ def test_the_evaluation_split_is_the_published_one():
     questions = list(inputs.evaluation_questions())
     assert len(questions) == 9673
     assert {question.kind for question in questions} == {"color", "shape", "yesno"}
-    assert all(question.image.is_file() for question in questions[::500])
+    assert all(question.images[0].is_file() for question in questions[::500])
 
 
 def test_a_second_preparation_keeps_port_and_list(tmp_path, built):
