@@ -184,7 +184,7 @@ def configuration(folder: str | Path) -> Any:
 
 def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
     # As in check_tower, but with the class's defaults for what config.json leaves out.
-    found = (getattr(vision, "image_size", None), getattr(vision, "patch_size", None))
+    found: tuple[Any, Any] = (getattr(vision, "image_size", None), getattr(vision, "patch_size", None))
     if None in found:
         raise InputError(
             f"{tower}: a {vision.model_type!r} tower has no fixed image_size, which LLaVA needs. Give a CLIP, SigLIP "
