@@ -10,11 +10,14 @@ import codecs
 import io
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from pipelines.importers.delimited import Raw
+from pipelines.importers.json_cuts import values_in
 from schemas.errors import InputError
 
 _CHUNK = 1 << 20
@@ -23,6 +26,10 @@ _SEPARATOR = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _LONGEST_TOKEN = 16
 """Characters of what the window's end can cut without being a string: `Infinity`, an escaped pair of surrogates."""
+
+ReadBlock = Callable[[bytes, int], Sequence[Any] | None]
+"""A part of a list without its brackets, and how many values it has -> what to keep of each; None where it is to be
+read value by value."""
 
 
 class JsonText:
@@ -33,6 +40,7 @@ class JsonText:
         self._file, self._text, self._at = file, "", 0
         self._bytes = codecs.getincrementaldecoder("utf-8")()
         self._scan = json.JSONDecoder().raw_decode
+        self._refused = 0  # where the window ends that no block was found in
         self._widen()
 
     @property
@@ -78,6 +86,24 @@ class JsonText:
         self._at, self.line, self.offset = end, self.line + text.count("\n"), raw.end
         return raw
 
+    def values(self, read: ReadBlock) -> list[Raw]:
+        """Step over the next values that are in memory, and the commas between them; none where `read` gives none."""
+        if self.offset < self._refused:
+            return []
+        window = self._text[self._at :].encode()
+        starts, ends = values_in(window)
+        found = read(window[starts[0] : ends[-1]], len(ends)) if len(ends) else None
+        if found is None or window[: starts[0]].strip(_BLANKS.encode()):
+            self._refused = self.offset + len(window)
+            return []
+        lines = self.line + np.searchsorted(np.flatnonzero(np.frombuffer(window, np.uint8) == ord("\n")), starts)
+        places = zip(lines.tolist(), starts.tolist(), ends.tolist(), found, strict=True)
+        raws = [Raw(line, self.offset + start, window[start:end], value) for line, start, end, value in places]
+        passed = window[: ends[-1]]
+        self._at += len(passed) if passed.isascii() else len(passed.decode())
+        self.line, self.offset = self.line + passed.count(b"\n"), raws[-1].end
+        return raws
+
     def separated(self) -> bool:
         """Step over a comma; False at the closing bracket, which is stepped over too. Raises InputError for others."""
         found = _SEPARATOR.match(self._text, self._at)
@@ -121,14 +147,15 @@ class JsonText:
         return bool(data)
 
 
-def list_values(file: BinaryIO, path: str, member: str | None = None) -> Iterator[Raw]:
+def list_values(file: BinaryIO, path: str, member: str | None = None, read: ReadBlock | None = None) -> Iterator[Raw]:
     """The values of the list that the file holds, or of the list called `member` in its object.
 
+    read: a faster way to read many values, which gives what is kept of each as its `value`.
     Raises InputError, naming the line, for a file that holds something else.
     """
     text = JsonText(file, path)
     if member is None:
-        yield from _values(text)
+        yield from _values(text, read)
         text.end("the list")
         return
     text.take("{", f"before the member {member!r}")
@@ -138,7 +165,7 @@ def list_values(file: BinaryIO, path: str, member: str | None = None) -> Iterato
         if name != member:
             _skip(text)
         elif text.next == "[":
-            yield from _values(text)
+            yield from _values(text, read)
         else:
             raise text.error(f"{member!r} is to be a list of rows, found {text._found()}")
     text.end("the object")
@@ -231,14 +258,15 @@ def members(file: BinaryIO, path: str) -> dict[str, Member]:
     return found
 
 
-def _values(text: JsonText) -> Iterator[Raw]:
+def _values(text: JsonText, read: ReadBlock | None = None) -> Iterator[Raw]:
     text.take("[", "before the first value")
     if text.next == "]":
         text.take("]", "")
         return
-    yield text.value()
-    while text.separated():
-        yield text.value()
+    while True:
+        yield from (text.values(read) if read else ()) or (text.value(),)
+        if not text.separated():
+            return
 
 
 def _members(text: JsonText) -> Iterator[str]:

@@ -11,16 +11,19 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any, BinaryIO
 
-from pipelines.importers import delimited, json_lists
+from pipelines.importers import delimited, json_lists, plain_rows
 from pipelines.importers.delimited import Raw, decoded
 from schemas.errors import InputError
 from schemas.streams import open_text, read_text
 
 TEXT_FORMATS = ("txt", "csv", "tsv", "json", "jsonl")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
+
+_BLOCK = 1 << 20
+"""Bytes of lines that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,18 @@ class TextSource:
         values = json_lists.plain_values(data, source.path, span.offset, span.line)
         return (source.row_of(value, span.line) for value in values)
 
+    @classmethod
+    def plain_at(cls, location: Mapping[str, Any], layout: Layout, count: int) -> plain_rows.Columns | None:
+        """The same as columns, where they are `count` of LLaVA's plain rows; None where they are not."""
+        source = cls(location["path"], replace(layout, format=location["format"]), location["form"], location["header"])
+        span = Span(**location["span"])
+        if source.form in ("list", "member"):
+            return plain_rows.read_list(read_text(source.path, span.offset, span.length), count)
+        if source.form != "lines":
+            return None
+        lines = [raw.data for raw in source.records_in(span)]
+        return plain_rows.read_lines(lines) if len(lines) == count else None
+
     def location(self, records: Sequence[Raw]) -> dict[str, Any]:
         """Where consecutive records are, as JSON values."""
         first, last = records[0], records[-1]
@@ -95,14 +110,17 @@ class TextSource:
         quoted = self.layout.format == "tsv" and self.layout.quotes and any(b'"' in part for part in content)
         return [*header, *content, *([b"quotes"] if quoted else [])]
 
-    def records(self) -> Iterator[Raw]:
-        """Every record of the file, in order."""
+    def records(self, plain: bool = False) -> Iterator[Raw]:
+        """Every record of the file, in order; plain: LLaVA's plain rows have their picture as their only value."""
         if self.form == "columns":
             yield from self._column_rows(0, None)
             return
         with open_text(self.path) as file:
             if self.form in ("list", "member"):
-                yield from json_lists.list_values(file, self.path, self.layout.records)
+                read = plain_rows.seen_in_list if plain else None
+                yield from json_lists.list_values(file, self.path, self.layout.records, read)
+            elif plain and self.form == "lines":
+                yield from _seen(self._split(file))
             else:
                 named = self.form == "cells" and self.layout.header
                 yield from islice(self._split(file), 1 if named else 0, None)
@@ -229,6 +247,19 @@ def _value_per_line(head: bytes) -> bool:
     if isinstance(value, list):
         return not any(isinstance(item, dict) for item in value)
     return isinstance(value, dict)
+
+
+def _seen(lines: Iterator[Raw]) -> Iterator[Raw]:
+    """Lines with the value that `seen_in_lines` gives, where it gives one."""
+    batch, size = list[Raw](), 0
+    for raw in chain(lines, (None,)):
+        if raw is not None:
+            batch.append(raw)
+            size += len(raw.data)
+        if raw is None or size > _BLOCK:
+            found = plain_rows.seen_in_lines([one.data for one in batch]) or repeat(None)
+            yield from (one._replace(value=value) for one, value in zip(batch, found, strict=False))
+            batch, size = [], 0
 
 
 @lru_cache(maxsize=1)
