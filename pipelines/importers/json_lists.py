@@ -10,14 +10,12 @@ import codecs
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from pipelines.importers.delimited import Raw
-from pipelines.importers.json_cuts import values_in
+from pipelines.importers.plain_scan import PlainScan
 from schemas.errors import InputError
 
 _CHUNK = 1 << 20
@@ -26,10 +24,6 @@ _SEPARATOR = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _LONGEST_TOKEN = 16
 """Characters of what the window's end can cut without being a string: `Infinity`, an escaped pair of surrogates."""
-
-ReadBlock = Callable[[bytes, int], Sequence[Any] | None]
-"""A part of a list without its brackets, and how many values it has -> what to keep of each; None where it is to be
-read value by value."""
 
 
 class JsonText:
@@ -40,7 +34,6 @@ class JsonText:
         self._file, self._text, self._at = file, "", 0
         self._bytes = codecs.getincrementaldecoder("utf-8")()
         self._scan = json.JSONDecoder().raw_decode
-        self._refused = 0  # where the window ends that no block was found in
         self._widen()
 
     @property
@@ -63,10 +56,13 @@ class JsonText:
         self._advance(1)
         return character
 
-    def value(self) -> Raw:
-        """Step over the next value; it comes with its bytes and where they stand."""
+    def value(self, plain: PlainScan | None = None) -> Raw:
+        """Step over the next value; it comes with its bytes and where they stand. plain: for plain rows of LLaVA's, of
+        which only the picture is a value."""
         if self._text[self._at : self._at + 1] in _BLANKS and not self.next:
             raise self.error("a value is expected here, found the end of the file")
+        if plain is not None and (row := plain.row(self._text, self._at)) is not None:
+            return self._step(row.end, row.data, row.values)
         while True:
             try:
                 value, end = self._scan(self._text, self._at)
@@ -81,28 +77,12 @@ class JsonText:
             # A number may go on beyond the window; an object, a list or a string that parsed is complete.
             if end < len(self._text) or not self._widen():
                 break
-        text = self._text[self._at : end]
-        raw = Raw(self.line, self.offset, text.encode(), value)
-        self._at, self.line, self.offset = end, self.line + text.count("\n"), raw.end
-        return raw
+        return self._step(end, self._text[self._at : end].encode(), value)
 
-    def values(self, read: ReadBlock) -> list[Raw]:
-        """Step over the next values that are in memory, and the commas between them; none where `read` gives none."""
-        if self.offset < self._refused:
-            return []
-        window = self._text[self._at :].encode()
-        starts, ends = values_in(window)
-        found = read(window[starts[0] : ends[-1]], len(ends)) if len(ends) else None
-        if found is None or window[: starts[0]].strip(_BLANKS.encode()):
-            self._refused = self.offset + len(window)
-            return []
-        lines = self.line + np.searchsorted(np.flatnonzero(np.frombuffer(window, np.uint8) == ord("\n")), starts)
-        places = zip(lines.tolist(), starts.tolist(), ends.tolist(), found, strict=True)
-        raws = [Raw(line, self.offset + start, window[start:end], value) for line, start, end, value in places]
-        passed = window[: ends[-1]]
-        self._at += len(passed) if passed.isascii() else len(passed.decode())
-        self.line, self.offset = self.line + passed.count(b"\n"), raws[-1].end
-        return raws
+    def _step(self, end: int, data: bytes, value: Any) -> Raw:
+        raw = Raw(self.line, self.offset, data, value)
+        self._at, self.line, self.offset = end, self.line + (data.count(b"\n") if b"\n" in data else 0), raw.end
+        return raw
 
     def separated(self) -> bool:
         """Step over a comma; False at the closing bracket, which is stepped over too. Raises InputError for others."""
@@ -147,15 +127,15 @@ class JsonText:
         return bool(data)
 
 
-def list_values(file: BinaryIO, path: str, member: str | None = None, read: ReadBlock | None = None) -> Iterator[Raw]:
-    """The values of the list that the file holds, or of the list called `member` in its object.
+def list_values(file: BinaryIO, path: str, member: str | None = None, plain: PlainScan | None = None) -> Iterator[Raw]:
+    """The values of the list that the file holds, or of the list called `member` in its object; plain: see
+    JsonText.value.
 
-    read: a faster way to read many values, which gives what is kept of each as its `value`.
     Raises InputError, naming the line, for a file that holds something else.
     """
     text = JsonText(file, path)
     if member is None:
-        yield from _values(text, read)
+        yield from _values(text, plain)
         text.end("the list")
         return
     text.take("{", f"before the member {member!r}")
@@ -165,7 +145,7 @@ def list_values(file: BinaryIO, path: str, member: str | None = None, read: Read
         if name != member:
             _skip(text)
         elif text.next == "[":
-            yield from _values(text, read)
+            yield from _values(text, plain)
         else:
             raise text.error(f"{member!r} is to be a list of rows, found {text._found()}")
     text.end("the object")
@@ -258,15 +238,14 @@ def members(file: BinaryIO, path: str) -> dict[str, Member]:
     return found
 
 
-def _values(text: JsonText, read: ReadBlock | None = None) -> Iterator[Raw]:
+def _values(text: JsonText, plain: PlainScan | None = None) -> Iterator[Raw]:
     text.take("[", "before the first value")
     if text.next == "]":
         text.take("]", "")
         return
-    while True:
-        yield from (text.values(read) if read else ()) or (text.value(),)
-        if not text.separated():
-            return
+    yield text.value(plain)
+    while text.separated():
+        yield text.value(plain)
 
 
 def _members(text: JsonText) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from pipelines.importers.delimited import Raw
 from pipelines.importers.files import expand, format_of
 from pipelines.importers.plain_conversations import Conversations, image_keys
 from pipelines.importers.plain_rows import Columns
+from pipelines.importers.plain_scan import PlainScan
 from pipelines.importers.records import Layout, TextSource
 from schemas.chat.as_written import id_and_extra
 from schemas.chat.llava_json import from_llava
@@ -70,6 +71,8 @@ class LlavaJson(Importer[LlavaJsonConfig]):
     version = 3
     makes = "conversations"
     Config = LlavaJsonConfig
+    by_columns: ClassVar[bool] = True
+    """Whether plain rows are made all at a time, without `_row`."""
 
     def __init__(self, config: LlavaJsonConfig):
         super().__init__(config)
@@ -97,7 +100,7 @@ class LlavaJson(Importer[LlavaJsonConfig]):
 
     def _checked(self, source: TextSource, trial: FolderTrial | None) -> Iterator[Raw]:
         """The records of a file, each parsed: a broken one stops the import before anything is written."""
-        for raw in source.records(plain=True):
+        for raw in source.records(PlainScan()):
             values = source.parse(raw)
             if not KEPT_KEYS.issuperset(values):
                 self._unread.update(unread_keys(values))
@@ -111,13 +114,14 @@ class LlavaJson(Importer[LlavaJsonConfig]):
     def notes(self) -> list[str]:
         if not self._unread:
             return []
-        named = ", ".join(f"{name} ({count} rows)" for name, count in self._unread.most_common(10))
-        more = f" and {len(self._unread) - 10} more" if len(self._unread) > 10 else ""
+        found = sorted(self._unread.items(), key=lambda one: (-one[1], one[0]))
+        named = ", ".join(f"{name} ({count} rows)" for name, count in found[:10])
+        more = f" and {len(found) - 10} more" if len(found) > 10 else ""
         return [f"keys of the source that are kept in `extra`, and not trained on: {named}{more}."]
 
     def rows(self, slice: Slice) -> pa.Table:
         layout = Layout(slice.location["format"], records=self.config.records)
-        plain = TextSource.plain_at(slice.location, layout, slice.rows)
+        plain = TextSource.plain_at(slice.location, layout, slice.rows) if self.by_columns else None
         if plain is not None:
             return self._plain_and_odd(plain, slice.first)
         values = TextSource.at(slice.location, layout)
@@ -185,7 +189,7 @@ class LlavaJson(Importer[LlavaJsonConfig]):
         if self._folder is None:
             return plain_name(image), None
         found = self._folder.find(image)
-        return found.key, found.problem
+        return found.key, found.problem or None
 
     @cached_property
     def _folder(self) -> PictureFolder | None:

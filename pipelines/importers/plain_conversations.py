@@ -87,16 +87,17 @@ class Conversations:
     def _marked(self) -> _Marked:
         turn = _holding(self._texts, "<")
         texts = self._texts.take(pa.array(turn))
-        places = pc.count_substring(texts, PLACEHOLDER).to_numpy()
         rest = pc.replace_substring(texts, PLACEHOLDER, "", max_replacements=1)
+        placed = pc.not_equal(pc.binary_length(rest), pc.binary_length(texts)).to_numpy(zero_copy_only=False)
         first, last = (_bools(stands(texts, PLACEHOLDER)) for stands in (pc.starts_with, pc.ends_with))
         # Before other text a placeholder is written with a line break, whatever the row had.
         breaks = _bools(pc.starts_with(rest, "\n")) | _bools(pc.starts_with(rest, " "))
-        odd = (places > 1) | ((places == 1) & ~last & ~(first & breaks))
-        odd |= (places > 0) & ~self._has_image[self._row[turn]]
-        for other in ("<img>", *MEDIA_PLACEHOLDERS):
-            odd |= _bools(pc.match_substring(texts, other))
-        return _Marked(turn, odd, (places > 0) & ~odd, first, rest)
+        odd = placed & ~((last | (first & breaks)) & self._has_image[self._row[turn]])
+        more = _holding(rest, "<")
+        others = rest.take(pa.array(more))
+        for other in (PLACEHOLDER, "<img>", *MEDIA_PLACEHOLDERS):
+            odd[more] |= _bools(pc.match_substring(others, other))
+        return _Marked(turn, odd, placed & ~odd, first, rest)
 
 
 def image_keys(keys: Sequence[str | None]) -> pa.ListArray:
@@ -106,7 +107,7 @@ def image_keys(keys: Sequence[str | None]) -> pa.ListArray:
 
 
 def _holding(texts: pa.StringArray, character: str) -> np.ndarray:
-    """The numbers of the texts (none is null) that hold an ASCII character; `match_substring` takes ten times as long."""
+    """The numbers of the texts (none is null) that hold an ASCII character, ten times as fast as `match_substring`."""
     _, offsets, data = texts.buffers()
     ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     codes = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]

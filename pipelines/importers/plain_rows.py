@@ -44,16 +44,6 @@ class Columns(NamedTuple):
         return {name: value for name, value in values.items() if value is not None}
 
 
-def seen_in_list(text: bytes, count: int) -> list[dict[str, Any]] | None:
-    """What an import looks at before it starts, of each row that `read_list` reads: the picture."""
-    return _seen(read_list(text, count))
-
-
-def seen_in_lines(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
-    """The same of rows that `read_lines` reads."""
-    return _seen(read_lines(lines))
-
-
 def read_list(text: bytes, count: int) -> Columns | None:
     """The values of a JSON list, which is given without its brackets; None unless they are `count` plain rows."""
     table = _read(b'{"rows":[' + text + b"]}", _LIST)
@@ -75,10 +65,6 @@ def read_lines(lines: Sequence[bytes]) -> Columns | None:
     if table is None or table.num_rows != len(lines):
         return None
     return _columns([column.combine_chunks() for column in table.columns], text)
-
-
-def _seen(rows: Columns | None) -> list[dict[str, Any]] | None:
-    return None if rows is None else [{"image": name} for name in rows.image.to_pylist()]
 
 
 def _read(text: bytes, schema: pa.Schema) -> pa.Table | None:

@@ -11,19 +11,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from itertools import chain, islice, repeat
+from itertools import islice
 from typing import Any, BinaryIO
 
 from pipelines.importers import delimited, json_lists, plain_rows
 from pipelines.importers.delimited import Raw, decoded
+from pipelines.importers.plain_scan import PlainScan
 from schemas.errors import InputError
 from schemas.streams import open_text, read_text
 
 TEXT_FORMATS = ("txt", "csv", "tsv", "json", "jsonl")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
-
-_BLOCK = 1 << 20
-"""Bytes of lines that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +108,17 @@ class TextSource:
         quoted = self.layout.format == "tsv" and self.layout.quotes and any(b'"' in part for part in content)
         return [*header, *content, *([b"quotes"] if quoted else [])]
 
-    def records(self, plain: bool = False) -> Iterator[Raw]:
-        """Every record of the file, in order; plain: LLaVA's plain rows have their picture as their only value."""
+    def records(self, plain: PlainScan | None = None) -> Iterator[Raw]:
+        """Every record of the file, in order. plain: where a record is a plain row of LLaVA's, its picture is its only
+        value."""
         if self.form == "columns":
             yield from self._column_rows(0, None)
             return
         with open_text(self.path) as file:
             if self.form in ("list", "member"):
-                read = plain_rows.seen_in_list if plain else None
-                yield from json_lists.list_values(file, self.path, self.layout.records, read)
-            elif plain and self.form == "lines":
-                yield from _seen(self._split(file))
+                yield from json_lists.list_values(file, self.path, self.layout.records, plain)
+            elif plain is not None and self.form == "lines":
+                yield from (self._scanned(raw, plain) for raw in self._split(file))
             else:
                 named = self.form == "cells" and self.layout.header
                 yield from islice(self._split(file), 1 if named else 0, None)
@@ -165,6 +163,11 @@ class TextSource:
             separator = self.layout.separator or SEPARATORS[self.layout.format]
             return delimited.rows(file, self.path, separator, self.layout.quotes, offset, line)
         return (raw for raw in delimited.lines(file, offset, line) if raw.data.strip())
+
+    def _scanned(self, raw: Raw, plain: PlainScan) -> Raw:
+        text = decoded(raw, self.path).rstrip("\r\n")
+        row = plain.row(text, 0)
+        return raw if row is None or row.end < len(text) else raw._replace(value=row.values)
 
     def _column_rows(self, start: int, end: int | None) -> Iterator[Raw]:
         for number, row in enumerate(_columns(self.path)[start:end], start):
@@ -247,19 +250,6 @@ def _value_per_line(head: bytes) -> bool:
     if isinstance(value, list):
         return not any(isinstance(item, dict) for item in value)
     return isinstance(value, dict)
-
-
-def _seen(lines: Iterator[Raw]) -> Iterator[Raw]:
-    """Lines with the value that `seen_in_lines` gives, where it gives one."""
-    batch, size = list[Raw](), 0
-    for raw in chain(lines, (None,)):
-        if raw is not None:
-            batch.append(raw)
-            size += len(raw.data)
-        if raw is None or size > _BLOCK:
-            found = plain_rows.seen_in_lines([one.data for one in batch]) or repeat(None)
-            yield from (one._replace(value=value) for one, value in zip(batch, found, strict=False))
-            batch, size = [], 0
 
 
 @lru_cache(maxsize=1)
