@@ -177,3 +177,20 @@ def test_training_learns_from_the_front_of_a_long_row(folder):
     _, rows = mixed(folder, LONG, max_tokens=200, too_long="cut", image=RULE)
     items = samples_of(folder, "mix", rule=RULE, max_length=200, cut=True)
     assert sorted(len(item.ids) for item in items) == sorted(min(row["tokens"], 200) for row in rows.values())
+
+
+def test_fragments_without_a_row_for_the_mix_share_a_file(folder, monkeypatch):
+    """Two sources share a dataset, as the six of mix665k do; each has rows in one half of its fragments."""
+    monkeypatch.setattr("pipelines.mix.run._COUNTED_TOGETHER", 4)
+    rows = [{**talk(f"{name}{n}", None), "source": name} for name in ("a", "b") for n in range(8)]
+    alone = recipe_of(folder, rows, 1, source={"where": {"source": ["a"]}, "rows": 8})
+    sources = {name: alone.sources["s"].model_copy(update={"where": {"source": [name]}}) for name in ("a", "b")}
+    recipe = alone.model_copy(update={"sources": sources})
+    summary = run_mix(recipe, folder / "mix", LOCAL)
+    mix = Dataset.open(folder / "mix")
+    assert [one.rows for one in mix.fragments] == [*[1] * 8, 0, 0, *[1] * 8, 0, 0]
+    assert dict(summary.statuses) == {"taken": 16, "source=a": 8, "source=b": 8}
+    keys = [row["key"] for row in mix.take(range(mix.rows), ["key"])]
+    assert keys == [f"{name}/{name}{n}" for name in ("a", "b") for n in range(8)]
+    assert run_mix(recipe, folder / "mix", LOCAL).manifest == summary.manifest
+    assert {name: one.rows for name, one in read_lock(folder / "mix").sources.items()} == {"a": 8, "b": 8}
