@@ -24,7 +24,7 @@ from pipelines.importers.huggingface_files import (
     picture_keys,
     rows_per_row,
 )
-from pipelines.importers.mapping import SIZES, image_row, key_text, match
+from pipelines.importers.mapping import SIZES, image_row, key_text, lacking, match
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.stored import stored_row, stored_table
 from schemas.chat.shapes import TURN_KEYS, shape_of
@@ -61,6 +61,7 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
     def __init__(self, config: HuggingFaceConfig):
         super().__init__(config)
         self._talks, self._others = "", list[str]()
+        self._matched: dict[str, set[str]] = {}
 
     def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
         if self.picture_column(source.columns) is None:
@@ -68,7 +69,11 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
                 f"{file.path}: no column {self.config.image or 'image'!r} with pictures. "
                 f"Columns found: {', '.join(source.columns)}. Say which one it is with `image`."
             )
+        missing = next((name for name in self.config.columns.values() if name and name not in source.columns), None)
+        if missing is not None:
+            raise InputError(f"{file.path}: no column {missing!r}. Columns found: {', '.join(source.columns)}.")
         self.check_pictures(source, file)
+        self._matched[file.path] = set(match(self.config.columns, source.columns))
         self._talks = self._talks or shape_of(dict.fromkeys(source.columns, True)) or ""
         read = {self.picture_column(source.columns), *match(self.config.columns, source.columns).values()}
         self._others += [name for name in source.columns if name not in {*read, *self._others, *TURN_KEYS}]
@@ -81,6 +86,7 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
 
     def notes(self) -> list[str]:
         notes = [f"columns that are not kept: {', '.join(self._others)}."] if self._others else []
+        notes += lacking(self._matched)
         if self._talks:
             how = "`lavabeam import huggingface_chat` with the same --path makes a dataset of them"
             notes.append(f"conversations (column `{self._talks}`) are not kept here: {how}.")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -31,7 +32,7 @@ from schemas.errors import InputError
 
 Turns = Literal[
     "key", "conversations", "messages", "conversation", "prompt", "completion", "texts", "query", "response", "history",
-    "instruction", "input", "output", "question", "answer", "system", "source",
+    "instruction", "input", "output", "question", "answer", "answers", "system", "source",
 ]  # fmt: skip
 
 
@@ -47,6 +48,11 @@ class HuggingFaceChatConfig(HuggingFaceFilesConfig):
         "row",
         description="the pictures' keys: the row's, as `huggingface` makes them, or the paths that cells name, as "
         "`image_folder` makes them; addresses are always keys themselves, as `url_list` makes them of `key: COLUMN`",
+    )
+    answers: Annotated[Literal["most_common", "first"], Later()] = Field(
+        "most_common",
+        description="which of a list `answers` is the answer, in a file without a column `answer`: the one given most "
+        "often (of equal ones the first), or the first",
     )
     kind: str = Field("conversation", description="written into `kind`")
     source: Annotated[str | None, Later()] = Field(
@@ -68,6 +74,7 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
 
     def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
         names = {self._renamed().get(name, name) for name in source.columns} - self._left_out()
+        names |= {"answer"} if "answers" in names else set()
         given = (*self.config.columns.values(), self.config.image)
         missing = next((name for name in given if name is not None and name not in source.columns), None)
         if missing is not None:
@@ -111,6 +118,8 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         key = self.key(file, number, given)
         renamed = self._renamed()
         named = {renamed.get(name, name): value for name, value in values.items()}
+        if "answer" not in named and "answers" in named:
+            named["answer"] = answer_of(named.pop("answers"), self.config.answers)
         keys = picture_keys(key, len(cells or [])) if several else [key]
         keys = [self._picture_key(*picture) for picture in zip(cells or [], keys, strict=False)]
         own_id = named.get("id")
@@ -134,6 +143,15 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
 
     def _read(self, columns: Iterable[str]) -> list[str]:
         """The columns that conversations are made of."""
-        known = {*SOURCES, *KEPT_KEYS, *MEDIA_KEYS, *PICTURE_KEYS} - {*PICTURES} - self._left_out()
+        known = {*SOURCES, "answers", *KEPT_KEYS, *MEDIA_KEYS, *PICTURE_KEYS} - {*PICTURES} - self._left_out()
         wanted = {*known, *self.config.columns.values(), self.key_column(columns)}
         return [name for name in columns if name in wanted or name == self.picture_column(columns)]
+
+
+def answer_of(answers: Any, rule: Literal["most_common", "first"]) -> Any:
+    """One of several people's answers: texts, or objects with `answer` (VQAv2). None where there is none."""
+    texts = [one.get("answer") if isinstance(one, dict) else one for one in answers or ()]
+    texts = [one for one in texts if isinstance(one, str) and one.strip()]
+    if not texts:
+        return None
+    return texts[0] if rule == "first" else Counter(texts).most_common(1)[0][0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -22,6 +23,7 @@ from schemas.streams import open_text, read_text
 
 TEXT_FORMATS = ("txt", "csv", "tsv", "json", "jsonl")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
+_SEPARATOR_LINE = re.compile(rb'"?sep=([!#-/:-@[-`{-~ \t])"?(?:[\r\n]|\Z)', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class TextSource:
         self.path, self.layout = path, layout
         self.form = form or _form(path, layout)
         """lines, cells, list, member or columns: see `_form`."""
+        stated = _stated_separator(path) if self.form == "cells" else None
+        self._separator = layout.separator or stated or SEPARATORS.get(layout.format, "")
+        self._before = stated is not None
         self.header: list[str] = list(header if header is not None else self._read_header())
         """The column names of delimited text; empty for other formats."""
 
@@ -121,7 +126,7 @@ class TextSource:
                 yield from (self._scanned(raw, plain) for raw in self._split(file))
             else:
                 named = self.form == "cells" and self.layout.header
-                yield from islice(self._split(file), 1 if named else 0, None)
+                yield from islice(self._split(file), named + self._before, None)
 
     def records_in(self, span: Span) -> Iterator[Raw]:
         """The records of one byte range that begins and ends between records."""
@@ -160,8 +165,7 @@ class TextSource:
 
     def _split(self, file: BinaryIO, offset: int = 0, line: int = 1) -> Iterator[Raw]:
         if self.form == "cells":
-            separator = self.layout.separator or SEPARATORS[self.layout.format]
-            return delimited.rows(file, self.path, separator, self.layout.quotes, offset, line)
+            return delimited.rows(file, self.path, self._separator, self.layout.quotes, offset, line)
         return (raw for raw in delimited.lines(file, offset, line) if raw.data.strip())
 
     def _scanned(self, raw: Raw, plain: PlainScan) -> Raw:
@@ -177,7 +181,7 @@ class TextSource:
         if self.form != "cells":
             return []
         with open_text(self.path) as file:
-            first = next(self._split(file), None)
+            first = next(islice(self._split(file), self._before, None), None)
         if first is None:
             what = "its first line must name the columns" if self.layout.header else "it has no row"
             raise InputError(f"{self.path}: the file is empty; {what}.")
@@ -250,6 +254,13 @@ def _value_per_line(head: bytes) -> bool:
     if isinstance(value, list):
         return not any(isinstance(item, dict) for item in value)
     return isinstance(value, dict)
+
+
+def _stated_separator(path: str) -> str | None:
+    """The separator that a first line `sep=;` states, which Excel reads and writes."""
+    with open_text(path) as file:
+        found = _SEPARATOR_LINE.match(file.read(16))
+    return found[1].decode() if found else None
 
 
 @lru_cache(maxsize=1)
