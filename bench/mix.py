@@ -229,7 +229,7 @@ def open_side(work: Path) -> dict[str, Any]:
 
     before, started = private_mb(), time.process_time()
     dataset = Dataset.open(work / "mix")
-    lengths, pictures = dataset.numpy("tokens"), dataset.numpy("image_count")
+    lengths, pictures = dataset.numeric(["tokens", "image_count"])
     assert len(lengths) == len(pictures) == dataset.rows
     cpu = time.process_time() - started
     return {"cpu": cpu, "private_mb": private_mb() - before, "fragments": len(dataset.fragments)}

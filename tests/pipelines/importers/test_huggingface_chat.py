@@ -207,3 +207,24 @@ def test_rows_that_are_appended_leave_earlier_slices_unchanged(tmp_path):
     new = made.slices([part.rows for part in old])
     assert [part.digest for part in new[:3]] == [part.digest for part in old]
     assert [part.rows for part in new] == [2, 3, 1, 2, 3, 1]
+
+
+def test_several_answers_to_a_question(tmp_path):
+    """lmms-lab's VQA sets: `answers` are texts, or VQAv2's objects."""
+    given = [["net", "nets", "nets"], ["b", "a"], [], None]
+    path = write(tmp_path / "vqa.parquet", image=[RED] * 4, question=["What?"] * 4, answers=given)
+    said = [row["messages"] and row["messages"][1]["content"][0]["text"] for row in talks(path)]
+    assert said == ["nets", "b", None, None]
+    assert [row["status"] for row in talks(path)] == ["ok", "ok", "bad_conversation", "bad_conversation"]
+    assert talks(path, answers="first")[0]["messages"][1]["content"][0]["text"] == "net"
+    objects = [[{"answer": one, "answer_confidence": "yes"} for one in ("a", "b", "b")]]
+    path = write(tmp_path / "v2.parquet", image=[RED], question=["What?"], answers=objects)
+    assert talks(path)[0]["messages"][1]["content"][0]["text"] == "b"
+    path = write(tmp_path / "both.parquet", question=["What?"], answer=["own"], answers=[["a"]])
+    assert talks(path)[0]["messages"][1]["content"][0]["text"] == "own"
+
+
+def test_a_column_that_is_not_there_stops_the_import(tmp_path):
+    path = write(tmp_path / "a.parquet", image=[RED], caption=["x"])
+    with pytest.raises(InputError, match=r"no column 'CAPTION'. Columns found: image, caption"):
+        photos(path, columns={"alt_text": "CAPTION"})
