@@ -12,20 +12,20 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipelines.engine.step import Later
-from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import Slice
 from pipelines.importers.boxes import BoxUnit
 from pipelines.importers.cells import is_list, picture_in
 from pipelines.importers.huggingface_files import (
     DataFile,
+    DataSource,
     HuggingFaceFilesConfig,
     HuggingFaceImporter,
     opened,
     picture_keys,
+    rows_in,
     rows_per_row,
 )
 from pipelines.importers.mapping import SIZES, image_row, key_text, lacking, match
-from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.stored import stored_row, stored_table
 from schemas.chat.shapes import TURN_KEYS, shape_of
 from schemas.errors import InputError
@@ -63,7 +63,7 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
         self._talks, self._others = "", list[str]()
         self._matched: dict[str, set[str]] = {}
 
-    def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
+    def check(self, source: DataSource, file: DataFile) -> None:
         if self.picture_column(source.columns) is None:
             raise InputError(
                 f"{file.path}: no column {self.config.image or 'image'!r} with pictures. "
@@ -81,7 +81,7 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
     def key_column(self, columns: Iterable[str]) -> str | None:
         return match(self.config.columns, columns).get("key")
 
-    def sizes(self, source: ParquetSource | ArrowSource) -> Iterable[int]:
+    def sizes(self, source: DataSource) -> Iterable[int]:
         return rows_per_row(source, self.picture_column(source.columns))
 
     def notes(self) -> list[str]:
@@ -97,11 +97,10 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
         source = opened(where["path"])
         column = str(self.picture_column(source.columns))
         names = [column, *dict.fromkeys(match(self.config.columns, source.columns).values())]
-        found = source.table(where["row"], where["rows"], [*dict.fromkeys([*names, *_sizes(source.columns)])])
+        names = [*dict.fromkeys([*names, *_sizes(source.columns)])]
         several = is_list(source.schema.field(column).type)
         file = DataFile(where["path"], where["name"])
-        each = (values for batch in found.to_batches(max_chunksize=64) for values in batch.to_pylist())
-        numbered = enumerate(each, where["row"])
+        numbered = enumerate(rows_in(source, where["row"], where["rows"], names), where["row"])
         return stored_table(
             [row for number, values in numbered for row in self._rows(values, column, several, file, number)]
         )

@@ -13,20 +13,20 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipelines.engine.step import Later
-from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import Slice, conversation_table
-from pipelines.importers.cells import is_address, is_list, key_of, without_bytes
+from pipelines.importers.cells import is_address, is_list, key_of
 from pipelines.importers.conversation_rows import SOURCES, conversation_row, without_picture
 from pipelines.importers.huggingface_files import (
     PICTURES,
     DataFile,
+    DataSource,
     HuggingFaceFilesConfig,
     HuggingFaceImporter,
     opened,
     picture_keys,
+    rows_in,
 )
 from pipelines.importers.mapping import key_text, match
-from pipelines.importers.parquet import ParquetSource
 from schemas.chat.shapes import KEPT_KEYS, MEDIA_KEYS, PICTURE_KEYS, shape_of
 from schemas.errors import InputError
 
@@ -72,7 +72,7 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         super().__init__(config)
         self._others: list[str] = []
 
-    def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
+    def check(self, source: DataSource, file: DataFile) -> None:
         names = {self._renamed().get(name, name) for name in source.columns} - self._left_out()
         names |= {"answer"} if "answers" in names else set()
         given = (*self.config.columns.values(), self.config.image)
@@ -90,7 +90,7 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
     def key_column(self, columns: Iterable[str]) -> str | None:
         return match(self.config.columns, columns).get("key")
 
-    def sizes(self, source: ParquetSource | ArrowSource) -> Iterable[int]:
+    def sizes(self, source: DataSource) -> Iterable[int]:
         return (1 for _ in range(source.rows))
 
     def notes(self) -> list[str]:
@@ -100,15 +100,19 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         where = slice.location
         source = opened(where["path"])
         column = self.picture_column(source.columns)
-        found = source.table(where["row"], where["rows"], self._read(source.columns), [column] if column else [])
-        cells: list[list[Any] | None] = [None] * found.num_rows
         several = column is not None and is_list(source.schema.field(column).type)
-        if column is not None:
-            values = [cell for part in found.column(column).chunks for cell in without_bytes(part)]
-            cells = [(cell or []) if several else [] if cell in (None, "") else [cell] for cell in values]
-            found = found.drop_columns([column])
-        numbered = enumerate(zip(found.to_pylist(), cells, strict=True), where["row"])
-        return conversation_table([self._row(*row, several, where["name"], number) for number, row in numbered])
+        found = rows_in(source, where["row"], where["rows"], self._read(source.columns), [column] if column else [])
+        return conversation_table(
+            self._row(values, self._cells(values, column, several), several, where["name"], number)
+            for number, values in enumerate(found, where["row"])
+        )
+
+    def _cells(self, values: dict[str, Any], column: str | None, several: bool) -> list[Any] | None:
+        """Take the row's pictures out of its values; None in a file without a column for them."""
+        if column is None:
+            return None
+        cell = values.pop(column)
+        return (cell or []) if several else [] if cell in (None, "") else [cell]
 
     def _row(
         self, values: dict[str, Any], cells: list[Any] | None, several: bool, file: str, number: int

@@ -1,6 +1,8 @@
 """Conversations beside their pictures in Parquet and Arrow files, and the keys that join both."""
 
 import base64
+import gzip
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -228,3 +230,56 @@ def test_a_column_that_is_not_there_stops_the_import(tmp_path):
     path = write(tmp_path / "a.parquet", image=[RED], caption=["x"])
     with pytest.raises(InputError, match=r"no column 'CAPTION'. Columns found: image, caption"):
         photos(path, columns={"alt_text": "CAPTION"})
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+@pytest.mark.parametrize("rows_per_slice", [1, 2, 100])
+def test_pictures_as_base64_in_json_lines(tmp_path, name, rows_per_slice):
+    blue = "data:image/png;base64," + base64.b64encode(png("blue")).decode()
+    rows = [
+        {"image": base64.b64encode(png("red")).decode(), "conversations": ASKED, "caption": "r", "id": 7},
+        {"image": blue, "conversations": ASKED},
+        {"image": {"bytes": base64.b64encode(png("red")).decode(), "path": "x.png"}, "conversations": ASKED},
+        {"conversations": TEXT, "caption": None},
+        {"image": "lost.png", "conversations": ASKED, "caption": 5},
+    ]
+    text = json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows)) + "\n\n"
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    made = photos(str(path), rows_per_slice=rows_per_slice)
+    assert [row["import_status"] for row in made] == ["ok", "ok", "ok", "no_image", "no_image"]
+    assert [row["alt_text"] for row in made] == ["r", None, None, None, "5"]
+    assert made[0]["image"]["bytes"] == png("red")
+    said = talks(str(path), rows_per_slice=rows_per_slice)
+    assert [row["status"] for row in said] == ["ok"] * 5
+    assert [row["image_keys"] for row in said] == [
+        [made[0]["key"]],
+        [made[1]["key"]],
+        [made[2]["key"]],
+        [],
+        [made[4]["key"]],
+    ]
+
+
+def test_lists_of_pictures_in_json_lines(tmp_path):
+    one = base64.b64encode(png("red")).decode()
+    rows = [
+        {
+            "images": [one, one],
+            "messages": [{"role": "user", "content": "<image><image>\nq"}, {"role": "assistant", "content": "a"}],
+        }
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*rows, {"images": [], "messages": rows[0]["messages"][1:]}])))
+    assert [row["key"] for row in photos(str(path))] == ["a/000000000/0", "a/000000000/1", "a/000000001"]
+    assert talks(str(path))[0]["image_keys"] == ["a/000000000/0", "a/000000000/1"]
+
+
+def test_json_that_is_broken_is_named_with_its_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"image": "x", "conversations": []}\n{"image": \n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: this is not JSON"):
+        photos(str(path))
+    path.write_text('{"picture": "x"}\n')
+    with pytest.raises(InputError, match="no column .image. with pictures"):
+        photos(str(path))
