@@ -75,8 +75,12 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner, lock: Lock | 
 
 
 def preview_mix(recipe: MixRecipe, target: str | Path) -> Preview:
-    """What `run_mix` would do with `target`; raises the same errors."""
-    return mix_work(plan_mix(recipe), str(target)).preview()
+    """What `run_mix` would do with `target` and its validation part; raises the same errors."""
+    planned = plan_mix(recipe)
+    preview = mix_work(planned, str(target)).preview()
+    if not recipe.validation:
+        return preview
+    return replace(preview, parts=(mix_work(planned, validation_of(target), True).preview(),))
 
 
 def validation_of(target: str | Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Context
-from pipelines.mix import MixRecipe, MixSource, read_lock, run_mix
+from pipelines.mix import MixRecipe, MixSource, load_mix, preview_mix, read_lock, run_mix
 from pipelines.mix.maker import MixMaker
 from pipelines.mix.run import mix_work, plan_mix
 from schemas.dataset import Dataset
@@ -194,3 +194,24 @@ def test_fragments_without_a_row_for_the_mix_share_a_file(folder, monkeypatch):
     assert keys == [f"{name}/{name}{n}" for name in ("a", "b") for n in range(8)]
     assert run_mix(recipe, folder / "mix", LOCAL).manifest == summary.manifest
     assert {name: one.rows for name, one in read_lock(folder / "mix").sources.items()} == {"a": 8, "b": 8}
+
+
+def test_a_preview_shows_the_validation_part(folder):
+    recipe = recipe_of(folder, [talk("a", "0"), talk("b", "1")], validation=0.5)
+    preview = preview_mix(recipe, folder / "mix")
+    assert (preview.made, [(one.dataset, one.made) for one in preview.parts]) == (1, [(f"{folder}/mix-validation", 1)])
+    assert preview_mix(recipe_of(folder, []), folder / "mix").parts == ()
+
+
+def test_settings_are_keys_of_the_recipe_or_its_variables(tmp_path):
+    path = tmp_path / "mix.yaml"
+    path.write_text(
+        "{tokenizer: old, template: v1, sources: {s: {conversations: '${NAME}', images: photos, weight: 2}}}"
+    )
+    settings = {"NAME": "talks", "tokenizer": "new", "sources.s.weight": "1", "sources.s.rows": "3"}
+    made = load_mix(path, settings=settings)
+    assert (made.tokenizer, made.sources["s"].conversations, made.sources["s"].rows) == ("new", "talks", 3)
+    with pytest.raises(InputError, match=r"unknown key 'tokeniser'\. Did you mean 'tokenizer'"):
+        load_mix(path, settings={"NAME": "talks", "tokeniser": "x"})
+    with pytest.raises(InputError, match="'tokenizer' holds a value, not keys"):
+        load_mix(path, settings={"NAME": "talks", "tokenizer.x": "x"})

@@ -281,5 +281,5 @@ def test_json_that_is_broken_is_named_with_its_line(tmp_path):
     with pytest.raises(InputError, match=r"a\.jsonl:2: this is not JSON"):
         photos(str(path))
     path.write_text('{"picture": "x"}\n')
-    with pytest.raises(InputError, match="no column .image. with pictures"):
+    with pytest.raises(InputError, match=r"no column .image. with pictures"):
         photos(str(path))
