@@ -120,7 +120,7 @@ def measure(side: str) -> dict:
     before, started = private_mb(), time.process_time()
     if side == "arrow":
         dataset = Dataset.open(WORK / "samples")
-        lengths, images = dataset.numpy("tokens"), dataset.numpy("image_count")
+        lengths, images = dataset.numeric(["tokens", "image_count"])
         assert len(images) == len(lengths)
     else:
         # What llava/train/train.py's LazySupervisedDataset does: the whole list, then the words of every turn.

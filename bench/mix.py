@@ -1,7 +1,7 @@
 """Mixing 665k rows of mix665k's shape beside the bare tokenizer; opening the result beside the original's JSON.
 
-`python -m bench.mix [--scale 0.05] [--work DIR]`; `--scale 1` is all 665,298 rows. Text alone: rows that name pictures
-are taken without them, so what is measured is what a mix does beside copying pictures.
+`python -m bench.mix [--rows 33000] [--slice 1000] [--work DIR]`; `--rows 665298` is all of it. Text alone: rows that
+name pictures are taken without them, so what is measured is what a mix does beside copying pictures.
 
 - mix: CPU seconds of all processes of `run_mix` with the published recipe's sources and two workers, against those of
   `encode_batch` of the same tokenizer (32k pieces, trained here) on the same rendered text, two threads, in the same
@@ -34,12 +34,14 @@ from bench.mix665k import write
 HERE = Path(__file__).parent
 WORK = HERE / "output" / "mix"
 PIECES = 32_000
+ROWS = 665_298
 RULE = {"mode": "pad", "image_size": 336, "patch_size": 14}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=0.05)
+    parser.add_argument("--rows", type=int, default=33_000, help="about as many, shared out as in the original")
+    parser.add_argument("--slice", type=int, default=1000, help="rows of a fragment of the imported conversations")
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--side", choices=list(SIDES))
     arguments = parser.parse_args()
@@ -49,7 +51,8 @@ def main() -> None:
     work: Path = arguments.work
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    counts = write(work / "rows.json", arguments.scale)
+    counts = write(work / "rows.json", arguments.rows / ROWS)
+    (work / "slice").write_text(str(arguments.slice))
     train_tokenizer(work)
     measured("import", work)
     mix, bare = measured("mix", work), measured("bare", work)
@@ -59,6 +62,8 @@ def main() -> None:
     print(f"{mix['rows']} rows, of each source as in the file: {right} ({mix['by_source']})")
     print(f"mix   {mix['cpu']:8.1f} s CPU {mix['seconds']:8.1f} s   {mix['rows'] / mix['cpu']:.0f} rows per CPU second")
     print(f"bare  {bare['cpu']:8.1f} s CPU {bare['seconds']:8.1f} s   {bare['tokens']} tokens")
+    print(f"peak  {mix['peak_mb']:8.0f} MB, the sum over all processes (proportional set sizes)")
+    print(f"open  {opened['fragments']} fragments")
     print(f"open  {opened['cpu']:8.2f} s CPU, {opened['private_mb']:.0f} MB; original {original['cpu']:.1f} s, "
           f"{original['private_mb']:.0f} MB")  # fmt: skip
     rows = mix["rows"]
@@ -179,7 +184,8 @@ def run_import_side(work: Path) -> dict[str, Any]:
     from pipelines.engine.runners import Runner
     from pipelines.importers.llava_json import LlavaJson, LlavaJsonConfig
 
-    made = run_import(LlavaJson(LlavaJsonConfig(path=str(work / "rows.json"))), work / "talks", Runner("local", 2))
+    config = LlavaJsonConfig(path=str(work / "rows.json"), rows_per_slice=int((work / "slice").read_text()))
+    made = run_import(LlavaJson(config), work / "talks", Runner("local", 2))
     return {"rows": made.rows}
 
 
@@ -223,9 +229,10 @@ def open_side(work: Path) -> dict[str, Any]:
 
     before, started = private_mb(), time.process_time()
     dataset = Dataset.open(work / "mix")
-    lengths, pictures = dataset.numpy("tokens"), dataset.numpy("image_count")
+    lengths, pictures = dataset.numeric(["tokens", "image_count"])
     assert len(lengths) == len(pictures) == dataset.rows
-    return {"cpu": time.process_time() - started, "private_mb": private_mb() - before}
+    cpu = time.process_time() - started
+    return {"cpu": cpu, "private_mb": private_mb() - before, "fragments": len(dataset.fragments)}
 
 
 def original_side(work: Path) -> dict[str, Any]:

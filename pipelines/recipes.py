@@ -123,8 +123,9 @@ def preview_recipe(actions: list[Action], retry: str = "") -> Iterator[tuple[Pre
         waits = next((pending[path] for path in (action.target, *action.reads) if path in pending), "")
         one = Preview(action.step, action.target, after=waits) if waits else action.preview(retry)
         yield one, None if waits else action.estimate(retry)
-        if waits or one.made or one.retried or one.removed:
-            pending.setdefault(action.target, f"line {number} ({action.title})")
+        for part in (one, *one.parts):
+            if waits or part.made or part.retried or part.removed:
+                pending.setdefault(part.dataset, f"line {number} ({action.title})")
 
 
 def check_retry(actions: list[Action], retry: str) -> None:

@@ -50,6 +50,17 @@ def plain_suffix(path: str) -> str:
     return "." + name.rpartition(".")[2] if "." in name else ""
 
 
+def zipped_name(path: str) -> str | None:
+    """The name of the only file in a zip archive; None for another file. Raises InputError as `open_text` does."""
+    with _opened(path) as file:
+        if _compression(_head(file)) != "zip":
+            return None
+        try:
+            return _only_name(zipfile.ZipFile(file), path)
+        except _DAMAGE as error:
+            raise InputError(f"{path}: the zip data is cut or damaged ({error}). Get the file again.") from error
+
+
 @contextmanager
 def open_text(path: str) -> Iterator[BinaryIO]:
     """The file's text from its start, without a byte order mark.
@@ -221,6 +232,10 @@ def _decompressed(file: BinaryIO, compression: str | None, path: str) -> BinaryI
 
 
 def _only_member(archive: zipfile.ZipFile, path: str) -> BinaryIO:
+    return cast(BinaryIO, archive.open(_only_name(archive, path)))
+
+
+def _only_name(archive: zipfile.ZipFile, path: str) -> str:
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
     names = [name for name in names if not name.startswith("__MACOSX/")]
     if len(names) != 1:
@@ -228,4 +243,4 @@ def _only_member(archive: zipfile.ZipFile, path: str) -> BinaryIO:
             f"{path}: a zip archive of one file is read here; this one holds {len(names)} ({', '.join(names[:5])}"
             f"{', ...' if len(names) > 5 else ''}). Unpack it, and give the files or a pattern."
         )
-    return cast(BinaryIO, archive.open(names[0]))
+    return names[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lavabeam.cli.checking import check_datasets, checked_option
-from lavabeam.cli.data import folder_option, pairs, runner_of, settings_option, with_runner
+from lavabeam.cli.data import folder_option, pairs, runner_of, with_runner
 from lavabeam.cli.options import BeamCommand, beam_arguments
 from lavabeam.cli.outcome import finish
 from lavabeam.cli.output import print_json, print_summaries, print_table, say, statuses_text
@@ -26,7 +26,10 @@ TFLOPS = 400.0
 @click.argument("recipe")
 @click.argument("target", required=False)
 @folder_option
-@settings_option
+@click.option(
+    "--set", "settings", multiple=True,
+    help="KEY=VALUE: a key of the recipe (tokenizer=models/vicuna, sources.gqa.rows=100), or a ${KEY} in it.",
+)  # fmt: skip
 @click.option(
     "--plan", is_flag=True, help="Print what each source would give (rows, turns, tokens, hours); write nothing."
 )
@@ -96,7 +99,7 @@ def _load(recipe: str, folder: str, settings: tuple[str, ...]) -> MixRecipe:
     from lavabeam.recipes import locate
     from pipelines.mix import load_mix
 
-    return load_mix(locate(recipe, "mixes"), folder, pairs(settings))
+    return load_mix(locate(recipe, "mixes"), folder, settings=pairs(settings))
 
 
 def _plan(recipe: MixRecipe, sample: int, tflops: float, as_json: bool) -> None:

@@ -16,11 +16,12 @@ def print_previews(previews: list[tuple[Any, dict[str, Any] | None]], as_json: b
     """Previews (pipelines/engine/preview.py), each with its estimate (pipelines/llm/estimate.py) or None."""
     if as_json:
         return print_json([_as_json(one, estimate) for one, estimate in previews])
-    print_table(_COLUMNS, [_row(one) for one, _ in previews], title="What a run would do (numbers are fragments)")
+    every = [part for one, _ in previews for part in (one, *one.parts)]
+    print_table(_COLUMNS, [_row(one) for one in every], title="What a run would do (numbers are fragments)")
     for one, estimate in previews:
         if estimate is not None:
             _print_estimate(f"\n{one.step}, ", estimate)
-    for one, _ in previews:
+    for one in every:
         if warning := one.warning():
             say(f"lavabeam: {warning}", err=True)
     return None

@@ -28,6 +28,9 @@ class Preview:
     after: str = ""
     """What has to run before the counts are known; they are 0 until then."""
 
+    parts: tuple[Preview, ...] = ()
+    """Other datasets that the same run makes: the validation part of a mix."""
+
     def warning(self) -> str:
         """One line about what is lost; empty when nothing is."""
         if not self.stale and not self.removed:

@@ -52,6 +52,9 @@ def run_export(dataset: str, config: ExportConfig, folder: str | Path) -> Export
     if "://" in str(folder):
         raise InputError(f"{folder}: an export is written into a local folder. Name one, and copy it from there.")
     source, kind, target = Source(dataset, config), exporter_of(config.to), Path(folder)
+    own = Path(source.dataset.path).resolve()
+    if "://" not in source.dataset.path and target.resolve().is_relative_to(own):
+        raise InputError(f"{folder}: it lies in the dataset that is exported, {dataset}. Name a folder outside of it.")
     _check(source, kind, config)
     identity = _identity(source, kind, config)
     with locked(target), in_our_words(str(target)):

@@ -147,7 +147,7 @@ def conversation_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         for name, values in columns.items():
             values.append(row.get(name))
         messages.add(row.get("messages"))
-    arrays = {name: _array(values, schema.field(name).type) for name, values in columns.items()}
+    arrays = {name: storable_array(values, schema.field(name).type) for name, values in columns.items()}
     return pa.Table.from_arrays(
         [arrays[name] if name in arrays else pa.array(messages) for name in schema.names], schema=schema
     )
@@ -165,18 +165,19 @@ def storable(value: Any) -> Any:
     return [storable(item) for item in value] if isinstance(value, list) else value
 
 
+def storable_array(values: list[Any], type: pa.DataType) -> pa.Array:
+    """The values as Arrow's, `storable`."""
+    try:
+        return pa.array(values, type)
+    except UnicodeEncodeError:
+        return pa.array(storable(values), type)
+
+
 def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     try:
         return pa.Table.from_pylist(list(rows), schema)
     except UnicodeEncodeError:
         return pa.Table.from_pylist([storable(row) for row in rows], schema)
-
-
-def _array(values: list[Any], type: pa.DataType) -> pa.Array:
-    try:
-        return pa.array(values, type)
-    except UnicodeEncodeError:
-        return pa.array(storable(values), type)
 
 
 class _Messages:
@@ -203,10 +204,11 @@ class _Messages:
     def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
         message = MESSAGE.field("content").type
         parts = pa.StructArray.from_arrays(
-            [_array(self._kinds, pa.string()), _array(self._texts, pa.string())], fields=list(message.value_type)
+            [storable_array(self._kinds, pa.string()), storable_array(self._texts, pa.string())],
+            fields=list(message.value_type),
         )
         contents = pa.ListArray.from_arrays(pa.array(self._part_ends, pa.int32()), parts, type=message)
-        flat = pa.StructArray.from_arrays([_array(self._roles, pa.string()), contents], fields=list(MESSAGE))
+        flat = pa.StructArray.from_arrays([storable_array(self._roles, pa.string()), contents], fields=list(MESSAGE))
         missing = pa.array(self._missing, pa.bool_())
         return pa.ListArray.from_arrays(pa.array(self._ends, pa.int32()), flat, type=pa.list_(MESSAGE), mask=missing)
 
@@ -245,6 +247,5 @@ def digest(start: int, *parts: bytes) -> str:
     """sha256 over the position of a slice and its source bytes."""
     content = hashlib.sha256(str(start).encode())
     for part in parts:
-        content.update(b"\0")
-        content.update(part)
+        content.update(b"\0" + part)
     return content.hexdigest()

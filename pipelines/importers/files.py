@@ -9,11 +9,14 @@ import fsspec
 
 from schemas.config import nearest
 from schemas.errors import InputError, LavaBeamError
-from schemas.streams import plain_suffix
+from schemas.streams import plain_suffix, zipped_name
 
 
 def expand(paths: str | Sequence[str]) -> list[str]:
     """Every file named by a path, a list of paths, or patterns with `*`; the matches of a pattern are sorted.
+
+    As in a shell, a pattern means hidden files, and those of hidden folders (.cache, .ipynb_checkpoints), only where it
+    has a name with a dot in front itself.
 
     Raises InputError for a path or a pattern that names no file.
     """
@@ -21,7 +24,8 @@ def expand(paths: str | Sequence[str]) -> list[str]:
     for path in [paths] if isinstance(paths, str) else paths:
         fs, local = fsspec.core.url_to_fs(path)
         if any(character in path for character in "*?[") and not fs.isfile(local):
-            matches = [fs.unstrip_protocol(name) if "://" in path else name for name in sorted(fs.glob(local))]
+            seen = [name for name in sorted(fs.glob(local)) if not _hidden(name, local)]
+            matches = [fs.unstrip_protocol(name) if "://" in path else name for name in seen]
             if not matches:
                 raise InputError(f"{path}: no file matches this pattern. Check the folder and the ending.")
             found += matches
@@ -32,6 +36,12 @@ def expand(paths: str | Sequence[str]) -> list[str]:
         else:
             found.append(path)
     return found
+
+
+def _hidden(name: str, pattern: str) -> bool:
+    """Whether a match has more hidden names than the pattern asks for."""
+    hidden, asked = ([part for part in path.split("/") if part[:1] == "."] for path in (name, pattern))
+    return len(hidden) > len(asked)
 
 
 @contextmanager
@@ -55,8 +65,13 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 
 
 def format_of(path: str, given: str | None, known: Sequence[str]) -> str:
-    """`given`, or the format that the file's ending names; raises InputError when neither is in `known`."""
+    """`given`, or the format that the ending of the file names, or of the one in a zip archive.
+
+    Raises InputError when none is in `known`.
+    """
     format = given or plain_suffix(path).removeprefix(".").replace("ndjson", "jsonl")
+    if format not in known and not given:  # urls.zip, which holds urls.csv
+        format = plain_suffix(zipped_name(path) or "").removeprefix(".").replace("ndjson", "jsonl") or format
     if format not in known:
         raise InputError(
             f"{path}: the format {format!r} is unknown. {nearest(format, list(known))} "

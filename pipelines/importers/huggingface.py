@@ -12,20 +12,20 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipelines.engine.step import Later
-from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import Slice
 from pipelines.importers.boxes import BoxUnit
 from pipelines.importers.cells import is_list, picture_in
 from pipelines.importers.huggingface_files import (
     DataFile,
+    DataSource,
     HuggingFaceFilesConfig,
     HuggingFaceImporter,
     opened,
     picture_keys,
+    rows_in,
     rows_per_row,
 )
-from pipelines.importers.mapping import SIZES, image_row, key_text, match
-from pipelines.importers.parquet import ParquetSource
+from pipelines.importers.mapping import SIZES, image_row, key_text, lacking, match
 from pipelines.importers.stored import stored_row, stored_table
 from schemas.chat.shapes import TURN_KEYS, shape_of
 from schemas.errors import InputError
@@ -61,14 +61,19 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
     def __init__(self, config: HuggingFaceConfig):
         super().__init__(config)
         self._talks, self._others = "", list[str]()
+        self._matched: dict[str, set[str]] = {}
 
-    def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
+    def check(self, source: DataSource, file: DataFile) -> None:
         if self.picture_column(source.columns) is None:
             raise InputError(
                 f"{file.path}: no column {self.config.image or 'image'!r} with pictures. "
                 f"Columns found: {', '.join(source.columns)}. Say which one it is with `image`."
             )
+        missing = next((name for name in self.config.columns.values() if name and name not in source.columns), None)
+        if missing is not None:
+            raise InputError(f"{file.path}: no column {missing!r}. Columns found: {', '.join(source.columns)}.")
         self.check_pictures(source, file)
+        self._matched[file.path] = set(match(self.config.columns, source.columns))
         self._talks = self._talks or shape_of(dict.fromkeys(source.columns, True)) or ""
         read = {self.picture_column(source.columns), *match(self.config.columns, source.columns).values()}
         self._others += [name for name in source.columns if name not in {*read, *self._others, *TURN_KEYS}]
@@ -76,11 +81,12 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
     def key_column(self, columns: Iterable[str]) -> str | None:
         return match(self.config.columns, columns).get("key")
 
-    def sizes(self, source: ParquetSource | ArrowSource) -> Iterable[int]:
+    def sizes(self, source: DataSource) -> Iterable[int]:
         return rows_per_row(source, self.picture_column(source.columns))
 
     def notes(self) -> list[str]:
         notes = [f"columns that are not kept: {', '.join(self._others)}."] if self._others else []
+        notes += lacking(self._matched)
         if self._talks:
             how = "`lavabeam import huggingface_chat` with the same --path makes a dataset of them"
             notes.append(f"conversations (column `{self._talks}`) are not kept here: {how}.")
@@ -91,11 +97,10 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
         source = opened(where["path"])
         column = str(self.picture_column(source.columns))
         names = [column, *dict.fromkeys(match(self.config.columns, source.columns).values())]
-        found = source.table(where["row"], where["rows"], [*dict.fromkeys([*names, *_sizes(source.columns)])])
+        names = [*dict.fromkeys([*names, *_sizes(source.columns)])]
         several = is_list(source.schema.field(column).type)
         file = DataFile(where["path"], where["name"])
-        each = (values for batch in found.to_batches(max_chunksize=64) for values in batch.to_pylist())
-        numbered = enumerate(each, where["row"])
+        numbered = enumerate(rows_in(source, where["row"], where["rows"], names), where["row"])
         return stored_table(
             [row for number, values in numbered for row in self._rows(values, column, several, file, number)]
         )

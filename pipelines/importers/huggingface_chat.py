@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -12,26 +13,26 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipelines.engine.step import Later
-from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import Slice, conversation_table
-from pipelines.importers.cells import is_address, is_list, key_of, without_bytes
+from pipelines.importers.cells import is_address, is_list, key_of
 from pipelines.importers.conversation_rows import SOURCES, conversation_row, without_picture
 from pipelines.importers.huggingface_files import (
     PICTURES,
     DataFile,
+    DataSource,
     HuggingFaceFilesConfig,
     HuggingFaceImporter,
     opened,
     picture_keys,
+    rows_in,
 )
 from pipelines.importers.mapping import key_text, match
-from pipelines.importers.parquet import ParquetSource
 from schemas.chat.shapes import KEPT_KEYS, MEDIA_KEYS, PICTURE_KEYS, shape_of
 from schemas.errors import InputError
 
 Turns = Literal[
     "key", "conversations", "messages", "conversation", "prompt", "completion", "texts", "query", "response", "history",
-    "instruction", "input", "output", "question", "answer", "system", "source",
+    "instruction", "input", "output", "question", "answer", "answers", "system", "source",
 ]  # fmt: skip
 
 
@@ -47,6 +48,11 @@ class HuggingFaceChatConfig(HuggingFaceFilesConfig):
         "row",
         description="the pictures' keys: the row's, as `huggingface` makes them, or the paths that cells name, as "
         "`image_folder` makes them; addresses are always keys themselves, as `url_list` makes them of `key: COLUMN`",
+    )
+    answers: Annotated[Literal["most_common", "first"], Later()] = Field(
+        "most_common",
+        description="which of a list `answers` is the answer, in a file without a column `answer`: the one given most "
+        "often (of equal ones the first), or the first",
     )
     kind: str = Field("conversation", description="written into `kind`")
     source: Annotated[str | None, Later()] = Field(
@@ -66,8 +72,9 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         super().__init__(config)
         self._others: list[str] = []
 
-    def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
+    def check(self, source: DataSource, file: DataFile) -> None:
         names = {self._renamed().get(name, name) for name in source.columns} - self._left_out()
+        names |= {"answer"} if "answers" in names else set()
         given = (*self.config.columns.values(), self.config.image)
         missing = next((name for name in given if name is not None and name not in source.columns), None)
         if missing is not None:
@@ -83,7 +90,7 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
     def key_column(self, columns: Iterable[str]) -> str | None:
         return match(self.config.columns, columns).get("key")
 
-    def sizes(self, source: ParquetSource | ArrowSource) -> Iterable[int]:
+    def sizes(self, source: DataSource) -> Iterable[int]:
         return (1 for _ in range(source.rows))
 
     def notes(self) -> list[str]:
@@ -93,15 +100,19 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         where = slice.location
         source = opened(where["path"])
         column = self.picture_column(source.columns)
-        found = source.table(where["row"], where["rows"], self._read(source.columns), [column] if column else [])
-        cells: list[list[Any] | None] = [None] * found.num_rows
         several = column is not None and is_list(source.schema.field(column).type)
-        if column is not None:
-            values = [cell for part in found.column(column).chunks for cell in without_bytes(part)]
-            cells = [(cell or []) if several else [] if cell in (None, "") else [cell] for cell in values]
-            found = found.drop_columns([column])
-        numbered = enumerate(zip(found.to_pylist(), cells, strict=True), where["row"])
-        return conversation_table([self._row(*row, several, where["name"], number) for number, row in numbered])
+        found = rows_in(source, where["row"], where["rows"], self._read(source.columns), [column] if column else [])
+        return conversation_table(
+            self._row(values, self._cells(values, column, several), several, where["name"], number)
+            for number, values in enumerate(found, where["row"])
+        )
+
+    def _cells(self, values: dict[str, Any], column: str | None, several: bool) -> list[Any] | None:
+        """Take the row's pictures out of its values; None in a file without a column for them."""
+        if column is None:
+            return None
+        cell = values.pop(column)
+        return (cell or []) if several else [] if cell in (None, "") else [cell]
 
     def _row(
         self, values: dict[str, Any], cells: list[Any] | None, several: bool, file: str, number: int
@@ -111,6 +122,8 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         key = self.key(file, number, given)
         renamed = self._renamed()
         named = {renamed.get(name, name): value for name, value in values.items()}
+        if "answer" not in named and "answers" in named:
+            named["answer"] = answer_of(named.pop("answers"), self.config.answers)
         keys = picture_keys(key, len(cells or [])) if several else [key]
         keys = [self._picture_key(*picture) for picture in zip(cells or [], keys, strict=False)]
         own_id = named.get("id")
@@ -134,6 +147,15 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
 
     def _read(self, columns: Iterable[str]) -> list[str]:
         """The columns that conversations are made of."""
-        known = {*SOURCES, *KEPT_KEYS, *MEDIA_KEYS, *PICTURE_KEYS} - {*PICTURES} - self._left_out()
+        known = {*SOURCES, "answers", *KEPT_KEYS, *MEDIA_KEYS, *PICTURE_KEYS} - {*PICTURES} - self._left_out()
         wanted = {*known, *self.config.columns.values(), self.key_column(columns)}
         return [name for name in columns if name in wanted or name == self.picture_column(columns)]
+
+
+def answer_of(answers: Any, rule: Literal["most_common", "first"]) -> Any:
+    """One of several people's answers: texts, or objects with `answer` (VQAv2). None where there is none."""
+    texts = [one.get("answer") if isinstance(one, dict) else one for one in answers or ()]
+    texts = [one for one in texts if isinstance(one, str) and one.strip()]
+    if not texts:
+        return None
+    return texts[0] if rule == "first" else Counter(texts).most_common(1)[0][0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
@@ -20,15 +20,18 @@ from pydantic import Field
 from pipelines.engine.step import Config, Later, Runtime
 from pipelines.importers.arrow import ArrowSource
 from pipelines.importers.base import ROWS_PER_SLICE, Importer, Slice, cut_weighted, digest
-from pipelines.importers.cells import holds_pictures, is_list
+from pipelines.importers.cells import holds_pictures, is_list, without_bytes
 from pipelines.importers.files import expand, reading
+from pipelines.importers.json_source import JsonSource
 from pipelines.importers.mapping import check_key
 from pipelines.importers.parquet import ParquetSource
 from schemas.config import nearest
 from schemas.errors import InputError
 from schemas.store import leads_outside
+from schemas.streams import plain_suffix
 
-ENDINGS = (".parquet", ".arrow")
+ENDINGS = (".parquet", ".arrow", ".jsonl", ".json")
+DataSource = ParquetSource | ArrowSource | JsonSource
 PICTURES = ("image", "images")
 """Columns with pictures that are found by themselves; the first one counts."""
 _SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}(?:-[0-9a-f]{16})?")
@@ -38,7 +41,8 @@ class HuggingFaceFilesConfig(Config):
     """Where the dataset is, and which of its columns has the pictures."""
 
     path: Annotated[str | list[str], Runtime()] = Field(
-        description="a save_to_disk folder, a folder of parquet files, a parquet or arrow file, several, or a pattern"
+        description="a save_to_disk folder, a folder of parquet files, a parquet, arrow or jsonl file, several, or a "
+        "pattern"
     )
     split: str | None = Field(None, description="of a folder with several")
     image: str | None = Field(None, description="the column with the pictures; by default image, else images")
@@ -76,7 +80,7 @@ class HuggingFaceImporter(Importer[F]):
     located_by = ("path", "split")
 
     @abstractmethod
-    def check(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
+    def check(self, source: DataSource, file: DataFile) -> None:
         """Raises InputError for a file that this importer cannot read."""
 
     @abstractmethod
@@ -84,7 +88,7 @@ class HuggingFaceImporter(Importer[F]):
         """The column that is mapped to `key`, if one is."""
 
     @abstractmethod
-    def sizes(self, source: ParquetSource | ArrowSource) -> Iterable[int]:
+    def sizes(self, source: DataSource) -> Iterable[int]:
         """How many rows each row of the file becomes."""
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
@@ -117,7 +121,7 @@ class HuggingFaceImporter(Importer[F]):
         wanted = PICTURES if self.config.image is None else (self.config.image,)
         return next((name for name in wanted if name in names), None)
 
-    def check_pictures(self, source: ParquetSource | ArrowSource, file: DataFile) -> None:
+    def check_pictures(self, source: DataSource, file: DataFile) -> None:
         """Raises InputError for a column of pictures that holds something else."""
         column = self.picture_column(source.columns)
         kind = source.schema.field(column).type if column else None
@@ -160,7 +164,7 @@ class HuggingFaceImporter(Importer[F]):
         return [DataFile(one, _named(one, folder)) for one in paths]
 
 
-def opened(path: str) -> ParquetSource | ArrowSource:
+def opened(path: str) -> DataSource:
     """The file at `path`; a worker that reads slice after slice opens it once."""
     fs, name = fsspec.core.url_to_fs(path)
     entry = fs.info(name)
@@ -168,8 +172,25 @@ def opened(path: str) -> ParquetSource | ArrowSource:
 
 
 @lru_cache(maxsize=2)
-def _opened(path: str, size: str, changed: str) -> ParquetSource | ArrowSource:
+def _opened(path: str, size: str, changed: str) -> DataSource:
+    format = plain_suffix(path).removeprefix(".").replace("ndjson", "jsonl")
+    if format in ("json", "jsonl"):
+        return JsonSource(path, format)
     return ParquetSource(path) if path.endswith(".parquet") else ArrowSource(path)
+
+
+def rows_in(
+    source: DataSource, row: int, rows: int, columns: Sequence[str], light: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """`rows` rows from number `row` on, with some columns; those in `light` have b"" for the bytes of pictures."""
+    if isinstance(source, JsonSource):
+        yield from source.dicts(row, rows, columns)
+        return
+    for batch in source.table(row, rows, columns, light).to_batches(max_chunksize=64):
+        heavy = batch.select([name for name in batch.schema.names if name not in light]).to_pylist()
+        cells = {name: without_bytes(batch.column(name)) for name in light}
+        for number, values in enumerate(heavy):
+            yield values | {name: cells[name][number] for name in light}
 
 
 def picture_keys(key: str, count: int) -> list[str]:
@@ -177,7 +198,7 @@ def picture_keys(key: str, count: int) -> list[str]:
     return [f"{key}/{place}" for place in range(count)]
 
 
-def rows_per_row(source: ParquetSource | ArrowSource, column: str | None) -> Iterable[int]:
+def rows_per_row(source: DataSource, column: str | None) -> Iterable[int]:
     """How many pictures each row has, at least one: a row without any keeps its place."""
     if column is None or not is_list(source.schema.field(column).type):
         return (1 for _ in range(source.rows))

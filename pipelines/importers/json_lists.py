@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from pipelines.importers.delimited import Raw
+from pipelines.importers.plain_scan import PlainScan
 from schemas.errors import InputError
 
 _CHUNK = 1 << 20
@@ -55,10 +56,13 @@ class JsonText:
         self._advance(1)
         return character
 
-    def value(self) -> Raw:
-        """Step over the next value; it comes with its bytes and where they stand."""
+    def value(self, plain: PlainScan | None = None) -> Raw:
+        """Step over the next value; it comes with its bytes and where they stand. plain: for plain rows of LLaVA's, of
+        which only the picture is a value."""
         if self._text[self._at : self._at + 1] in _BLANKS and not self.next:
             raise self.error("a value is expected here, found the end of the file")
+        if plain is not None and (row := plain.row(self._text, self._at)) is not None:
+            return self._step(row.end, row.data, row.values)
         while True:
             try:
                 value, end = self._scan(self._text, self._at)
@@ -73,9 +77,11 @@ class JsonText:
             # A number may go on beyond the window; an object, a list or a string that parsed is complete.
             if end < len(self._text) or not self._widen():
                 break
-        text = self._text[self._at : end]
-        raw = Raw(self.line, self.offset, text.encode(), value)
-        self._at, self.line, self.offset = end, self.line + text.count("\n"), raw.end
+        return self._step(end, self._text[self._at : end].encode(), value)
+
+    def _step(self, end: int, data: bytes, value: Any) -> Raw:
+        raw = Raw(self.line, self.offset, data, value)
+        self._at, self.line, self.offset = end, self.line + (data.count(b"\n") if b"\n" in data else 0), raw.end
         return raw
 
     def separated(self) -> bool:
@@ -121,14 +127,15 @@ class JsonText:
         return bool(data)
 
 
-def list_values(file: BinaryIO, path: str, member: str | None = None) -> Iterator[Raw]:
-    """The values of the list that the file holds, or of the list called `member` in its object.
+def list_values(file: BinaryIO, path: str, member: str | None = None, plain: PlainScan | None = None) -> Iterator[Raw]:
+    """The values of the list that the file holds, or of the list called `member` in its object; plain: see
+    JsonText.value.
 
     Raises InputError, naming the line, for a file that holds something else.
     """
     text = JsonText(file, path)
     if member is None:
-        yield from _values(text)
+        yield from _values(text, plain)
         text.end("the list")
         return
     text.take("{", f"before the member {member!r}")
@@ -138,7 +145,7 @@ def list_values(file: BinaryIO, path: str, member: str | None = None) -> Iterato
         if name != member:
             _skip(text)
         elif text.next == "[":
-            yield from _values(text)
+            yield from _values(text, plain)
         else:
             raise text.error(f"{member!r} is to be a list of rows, found {text._found()}")
     text.end("the object")
@@ -231,14 +238,14 @@ def members(file: BinaryIO, path: str) -> dict[str, Member]:
     return found
 
 
-def _values(text: JsonText) -> Iterator[Raw]:
+def _values(text: JsonText, plain: PlainScan | None = None) -> Iterator[Raw]:
     text.take("[", "before the first value")
     if text.next == "]":
         text.take("]", "")
         return
-    yield text.value()
+    yield text.value(plain)
     while text.separated():
-        yield text.value()
+        yield text.value(plain)
 
 
 def _members(text: JsonText) -> Iterator[str]:

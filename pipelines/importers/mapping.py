@@ -73,6 +73,15 @@ def resolve(columns: Mapping[Any, str | None], found: Iterable[str], where: str)
     return resolved
 
 
+def lacking(matched: Mapping[str, set[str]]) -> list[str]:
+    """A note for each file of a source, given our columns that it has, that lacks some which another one has."""
+    known = [name for name in TARGETS if any(name in one for one in matched.values())]
+    missing = {path: [name for name in known if name not in one] for path, one in matched.items()}
+    short = [f"{path} ({', '.join(names)})" for path, names in missing.items() if names]
+    more = f" and {len(short) - 5} more" if len(short) > 5 else ""
+    return [f"files without columns that others have, left empty: {', '.join(short[:5])}{more}."] if short else []
+
+
 def check_key(key: object, where: str, seen: set[str]) -> None:
     """Remember a key; raises InputError when an earlier row has it."""
     if key in (None, ""):

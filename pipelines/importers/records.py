@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any, BinaryIO
 
-from pipelines.importers import delimited, json_lists
+from pipelines.importers import delimited, json_lists, plain_rows
 from pipelines.importers.delimited import Raw, decoded
+from pipelines.importers.plain_scan import PlainScan
 from schemas.errors import InputError
 from schemas.streams import open_text, read_text
 
 TEXT_FORMATS = ("txt", "csv", "tsv", "json", "jsonl")
 SEPARATORS = {"csv": ",", "tsv": "\t"}
+_SEPARATOR_LINE = re.compile(rb'"?sep=([!#-/:-@[-`{-~ \t])"?(?:[\r\n]|\Z)', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class TextSource:
         self.path, self.layout = path, layout
         self.form = form or _form(path, layout)
         """lines, cells, list, member or columns: see `_form`."""
+        stated = _stated_separator(path) if self.form == "cells" else None
+        self._separator = layout.separator or stated or SEPARATORS.get(layout.format, "")
+        self._before = stated is not None
         self.header: list[str] = list(header if header is not None else self._read_header())
         """The column names of delimited text; empty for other formats."""
 
@@ -71,6 +77,18 @@ class TextSource:
         data = read_text(source.path, span.offset, span.length)
         values = json_lists.plain_values(data, source.path, span.offset, span.line)
         return (source.row_of(value, span.line) for value in values)
+
+    @classmethod
+    def plain_at(cls, location: Mapping[str, Any], layout: Layout, count: int) -> plain_rows.Columns | None:
+        """The same as columns, where they are `count` of LLaVA's plain rows; None where they are not."""
+        source = cls(location["path"], replace(layout, format=location["format"]), location["form"], location["header"])
+        span = Span(**location["span"])
+        if source.form in ("list", "member"):
+            return plain_rows.read_list(read_text(source.path, span.offset, span.length), count)
+        if source.form != "lines":
+            return None
+        lines = [raw.data for raw in source.records_in(span)]
+        return plain_rows.read_lines(lines) if len(lines) == count else None
 
     def location(self, records: Sequence[Raw]) -> dict[str, Any]:
         """Where consecutive records are, as JSON values."""
@@ -95,17 +113,20 @@ class TextSource:
         quoted = self.layout.format == "tsv" and self.layout.quotes and any(b'"' in part for part in content)
         return [*header, *content, *([b"quotes"] if quoted else [])]
 
-    def records(self) -> Iterator[Raw]:
-        """Every record of the file, in order."""
+    def records(self, plain: PlainScan | None = None) -> Iterator[Raw]:
+        """Every record of the file, in order. plain: where a record is a plain row of LLaVA's, its picture is its only
+        value."""
         if self.form == "columns":
             yield from self._column_rows(0, None)
             return
         with open_text(self.path) as file:
             if self.form in ("list", "member"):
-                yield from json_lists.list_values(file, self.path, self.layout.records)
+                yield from json_lists.list_values(file, self.path, self.layout.records, plain)
+            elif plain is not None and self.form == "lines":
+                yield from (self._scanned(raw, plain) for raw in self._split(file))
             else:
                 named = self.form == "cells" and self.layout.header
-                yield from islice(self._split(file), 1 if named else 0, None)
+                yield from islice(self._split(file), named + self._before, None)
 
     def records_in(self, span: Span) -> Iterator[Raw]:
         """The records of one byte range that begins and ends between records."""
@@ -144,9 +165,13 @@ class TextSource:
 
     def _split(self, file: BinaryIO, offset: int = 0, line: int = 1) -> Iterator[Raw]:
         if self.form == "cells":
-            separator = self.layout.separator or SEPARATORS[self.layout.format]
-            return delimited.rows(file, self.path, separator, self.layout.quotes, offset, line)
+            return delimited.rows(file, self.path, self._separator, self.layout.quotes, offset, line)
         return (raw for raw in delimited.lines(file, offset, line) if raw.data.strip())
+
+    def _scanned(self, raw: Raw, plain: PlainScan) -> Raw:
+        text = decoded(raw, self.path).rstrip("\r\n")
+        row = plain.row(text, 0)
+        return raw if row is None or row.end < len(text) else raw._replace(value=row.values)
 
     def _column_rows(self, start: int, end: int | None) -> Iterator[Raw]:
         for number, row in enumerate(_columns(self.path)[start:end], start):
@@ -156,7 +181,7 @@ class TextSource:
         if self.form != "cells":
             return []
         with open_text(self.path) as file:
-            first = next(self._split(file), None)
+            first = next(islice(self._split(file), self._before, None), None)
         if first is None:
             what = "its first line must name the columns" if self.layout.header else "it has no row"
             raise InputError(f"{self.path}: the file is empty; {what}.")
@@ -229,6 +254,13 @@ def _value_per_line(head: bytes) -> bool:
     if isinstance(value, list):
         return not any(isinstance(item, dict) for item in value)
     return isinstance(value, dict)
+
+
+def _stated_separator(path: str) -> str | None:
+    """The separator that a first line `sep=;` states, which Excel reads and writes."""
+    with open_text(path) as file:
+        found = _SEPARATOR_LINE.match(file.read(16))
+    return found[1].decode() if found else None
 
 
 @lru_cache(maxsize=1)

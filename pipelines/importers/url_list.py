@@ -24,7 +24,7 @@ from pipelines.importers.extra import (
     text,
 )
 from pipelines.importers.files import expand, format_of
-from pipelines.importers.mapping import check_key, image_row, match, resolve
+from pipelines.importers.mapping import check_key, image_row, lacking, match, resolve
 from pipelines.importers.parquet import ParquetSource
 from pipelines.importers.records import TEXT_FORMATS, Layout, TextSource
 
@@ -104,12 +104,13 @@ class UrlList(Importer[UrlListConfig]):
         super().__init__(config)
         self._extra = ExtraColumns(config.extra)
         self._columns: dict[Any, str | None] = {**config.columns, **self._extra.columns}
+        self._matched: dict[str, set[str]] = {}
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
         remaining = [rows for rows in known if rows > 0]
         made: list[Slice] = []
         seen: set[str] = set()
-        self._extra = ExtraColumns(self.config.extra)
+        self._extra, self._matched = ExtraColumns(self.config.extra), {}
         for path in expand(self.config.path):
             format = format_of(path, self.config.format, (*TEXT_FORMATS, "parquet"))
             start = made[-1].start + made[-1].rows if made else 0
@@ -118,7 +119,7 @@ class UrlList(Importer[UrlListConfig]):
         return self._typed(made)
 
     def notes(self) -> list[str]:
-        return self._extra.notes()
+        return [*self._extra.notes(), *lacking(self._matched)]
 
     def rows(self, slice: Slice) -> pa.Table:
         path, format, types = (slice.location[name] for name in ("path", "format", "types"))
@@ -163,6 +164,8 @@ class UrlList(Importer[UrlListConfig]):
                 self._extra.see(values)
             yield Slice(start, len(records), digest(start, *source.content(records)), source.location(records))
             start += len(records)
+        if columns and source.header:  # objects of JSON need not all have the same names
+            self._matched[path] = set(columns)
 
     def _parquet_slices(
         self, path: str, format: str, start: int, known: Sequence[int], seen: set[str]
@@ -170,6 +173,7 @@ class UrlList(Importer[UrlListConfig]):
         source = ParquetSource(path)
         columns = resolve(self._columns, source.columns, path)
         types = schema_of(path)
+        self._matched[path] = set(columns)
         self._extra.see_types(types)
         # Columns of bytes had no text before: their rows are made again.
         binary = [name.encode() for name in sorted(columns.values()) if is_binary(types[name])]

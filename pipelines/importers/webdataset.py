@@ -71,6 +71,7 @@ class SampleImporter(Importer[S]):
         super().__init__(config)
         self.endings = tuple(ending.lower().lstrip(".") for ending in config.endings)
         self._skipped, self._unread = Counter[str](), Counter[str]()
+        self._empty: list[str] = []
         self._talks, self._keys = "", dict[str, None]()  # of the first json file of each archive
 
     @abstractmethod
@@ -93,15 +94,25 @@ class SampleImporter(Importer[S]):
         remaining = [rows for rows in known if rows > 0]
         made: list[Slice] = []
         self._skipped, self._unread, self._talks, self._keys = Counter[str](), Counter[str](), "", {}
+        self._empty = []
         paths = expand(self.config.path)
         names = _Names(paths)
         for path in paths:
+            before = len(made)
             found = ((sample, self.rows_of(sample)) for sample in names.checked(self._samples(path), path))
             for group, rows in cut_weighted(found, remaining[len(made) :], self.config.rows_per_slice):
                 start = made[-1].start + made[-1].rows if made else 0
                 headers = [header for sample in group for header in sample.identity]
                 location = {"path": path, "offset": group[0].start, "length": group[-1].end - group[0].start}
                 made.append(Slice(start, rows, digest(0, stem(path).encode(), *headers), location))
+            if len(made) == before:
+                self._empty.append(path)
+        if not made:
+            others = f" Files that belong to no sample: {_counted(self._skipped)}." if self._skipped else ""
+            raise InputError(
+                f"{', '.join(paths[:3])}: no sample in the archive. Expected files such as 000.jpg and 000.json."
+                f"{others}"
+            )
         return made
 
     def rows(self, slice: Slice) -> pa.Table:
@@ -114,7 +125,7 @@ class SampleImporter(Importer[S]):
             return self.table([row for sample in found for row in self.made(archive, sample, path)])
 
     def notes(self) -> list[str]:
-        notes = []
+        notes = [f"archives without a sample: {', '.join(self._empty[:5])}."] if self._empty else []
         if self._skipped:
             notes.append(f"files that belong to no sample: {_counted(self._skipped)}.")
         if self._unread:

@@ -65,6 +65,10 @@ class Survey:
         """The numbers of the rows that are still taken, int64."""
         return np.flatnonzero(self.fits & (self.codes == 0))
 
+    def any_of(self, start: int, rows: int) -> bool:
+        """Whether one of `rows` rows from row `start` on is taken."""
+        return bool((self.fits[start : start + rows] & (self.codes[start : start + rows] == 0)).any())
+
     def fragment(self, start: int, rows: int) -> Choice:
         """The choice for `rows` rows from row `start` on."""
         first, last = bisect_left(self._leaders, start), bisect_left(self._leaders, start + rows)

@@ -44,15 +44,19 @@ _WRITTEN_ROWS = 64
 
 @dataclass(frozen=True)
 class MixFragment:
-    """The source of a task: a fragment of the mix source called `name`, and what was decided about its rows."""
+    """The source of a task: a fragment of the mix source called `name`, and what was decided about its rows.
+
+    rest: other fragments of the source, where none has a row that is taken. They are only counted, in one file.
+    """
 
     name: str
     entry: FragmentEntry
     choice: Choice | None = None
+    rest: tuple[MixFragment, ...] = ()
 
     @property
     def rows(self) -> int:
-        return self.entry.rows
+        return self.entry.rows + sum(one.rows for one in self.rest)
 
 
 def judges_of(recipe: MixRecipe, opened: dict[str, Dataset]) -> dict[str, Judge]:
@@ -105,8 +109,9 @@ class MixMaker(Maker[MixFragment]):
     def _rows(self, part: MixFragment, counts: Counter[str], spool: Spool) -> Iterator[Row]:
         judge = self.judges[part.name]
         with Reported(counts) as reported:
-            for batch in judge.batches(Fragment(Store(judge.dataset.path), part.entry)):
-                yield from self._of_batch(batch, part, counts, spool, reported)
+            for one in (part, *part.rest):
+                for batch in judge.batches(Fragment(Store(judge.dataset.path), one.entry)):
+                    yield from self._of_batch(batch, one, counts, spool, reported)
 
     def _of_batch(
         self,

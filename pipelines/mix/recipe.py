@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from pipelines.engine.step import Config
@@ -157,9 +158,22 @@ class MixRecipe(Config):
         return self.model_dump(mode="json", include=kept)
 
 
-def load_mix(path: str | Path, folder: str | Path | None = None, variables: dict[str, str] | None = None) -> MixRecipe:
-    """The recipe at `path`; dataset names are looked up in `folder`, the tokenizer beside the recipe or in `folder`."""
+def load_mix(
+    path: str | Path,
+    folder: str | Path | None = None,
+    variables: dict[str, str] | None = None,
+    settings: dict[str, str] | None = None,
+) -> MixRecipe:
+    """The recipe at `path`; dataset names are looked up in `folder`, the tokenizer beside the recipe or in `folder`.
+
+    settings: values of `${name}`s of the recipe, and, under all other names, of its keys (`sources.gqa.rows`), in YAML.
+    """
     values = read_yaml(path)
+    for name, value in (settings or {}).items():
+        if f"${{{name}}}" in str(values):
+            variables = {**(variables or {}), name: value}
+        else:
+            _set(values, name, value)
     if variables:
         values = substitute(values, variables, str(path))
     recipe = parse(values, MixRecipe, where=str(path))
@@ -168,6 +182,19 @@ def load_mix(path: str | Path, folder: str | Path | None = None, variables: dict
     sources = {name: _placed(source, Path(folder)) for name, source in recipe.sources.items()}
     tokenizer = _first_existing([Path(recipe.tokenizer), Path(folder) / recipe.tokenizer], recipe.tokenizer, path)
     return recipe.model_copy(update={"sources": sources, "tokenizer": tokenizer})
+
+
+def _set(values: dict[str, Any], dotted: str, text: str) -> None:
+    """Set a key, given with those around it; a key that no recipe has is refused when the recipe is checked."""
+    *around, last = dotted.split(".")
+    for key in around:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {dotted}: {key!r} holds a value, not keys. Set {key!r} itself.")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {dotted}={text}: this is not YAML ({' '.join(str(error).split())}).") from error
 
 
 def _placed(source: MixSource, folder: Path) -> MixSource:

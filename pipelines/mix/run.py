@@ -27,7 +27,9 @@ from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.manifest import FileEntry, FragmentEntry, StepEntry
 
-VERSION = 4
+VERSION = 5
+_COUNTED_TOGETHER = 64
+"""Fragments without a row for the mix that share a file, by their place: those that are added change few others."""
 UNFIT = {CANNOT_ENCODE: "cannot be encoded", PICTURE_UNREADABLE: "have a picture that cannot be read"}
 """Reasons that the run's log explains row by row, and what they say about rows."""
 
@@ -73,8 +75,12 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner, lock: Lock | 
 
 
 def preview_mix(recipe: MixRecipe, target: str | Path) -> Preview:
-    """What `run_mix` would do with `target`; raises the same errors."""
-    return mix_work(plan_mix(recipe), str(target)).preview()
+    """What `run_mix` would do with `target` and its validation part; raises the same errors."""
+    planned = plan_mix(recipe)
+    preview = mix_work(planned, str(target)).preview()
+    if not recipe.validation:
+        return preview
+    return replace(preview, parts=(mix_work(planned, validation_of(target), True).preview(),))
 
 
 def validation_of(target: str | Path) -> str:
@@ -123,16 +129,12 @@ def mix_work(planned: Planned, target: str, validation: bool = False) -> Work:
         pictures = _Pictures(judge)
         decided |= {"standing": [judge.standing.identity, pictures.standing.identity if pictures.standing else None]}
         decided |= {"validation part": True} if validation else {}
-        start = 0
-        for fragment in judge.dataset.fragments:
-            columns = [*_columns(judge.source), *judge.standing.columns_in(fragment.owner)]
-            choice = planned.surveys[name].fragment(start, fragment.rows) if name in planned.surveys else None
-            known = [choice.identity, _joined_inputs(judge, choice, columns)] if choice is not None else []
-            plan = fingerprint("mix", VERSION, decided, fragment.inputs(columns), pictures.of(fragment), *known)
-            entry = FragmentEntry(id=f"{name}-{fragment.id}", rows=fragment.rows, files={})
-            entry = work.present.get(entry.id, entry)
-            work.add(entry, plan, {}, frozenset(), source=MixFragment(name, fragment.entry, choice))
-            start += fragment.rows
+        for id, members in _fragments(name, judge, planned.surveys.get(name)):
+            plan = fingerprint("mix", VERSION, decided, *(_inputs(judge, pictures, *one) for one in members))
+            first, *rest = (MixFragment(name, fragment.entry, choice) for fragment, choice in members)
+            part = replace(first, rest=tuple(rest))
+            entry = work.present.get(id, FragmentEntry(id=id, rows=part.rows, files={}))
+            work.add(entry, plan, {}, frozenset(), source=part)
     work.parents, work.reads = [dataset.as_parent() for dataset in opened.values()], list(opened.values())
     work.info = {
         "tokenizer": {"hash": tokenizer.hash, "image_id": tokenizer.image_id},
@@ -141,6 +143,34 @@ def mix_work(planned: Planned, target: str, validation: bool = False) -> Work:
         "max_tokens": recipe.max_tokens,
     }
     return work
+
+
+_Member = tuple[Fragment, Choice | None]
+
+
+def _fragments(name: str, judge: Judge, survey: Survey | None) -> Iterator[tuple[str, list[_Member]]]:
+    """The fragments of a mix that a source becomes, by id: one for each of its own.
+
+    Those of which no row is taken are one per 64 fragments of the source: where six sources share a dataset, most
+    fragments are so. Only a survey knows them before they are made.
+    """
+    start, empty = 0, dict[int, list[_Member]]()
+    for number, fragment in enumerate(judge.dataset.fragments):
+        choice = survey.fragment(start, fragment.rows) if survey is not None else None
+        if survey is None or survey.any_of(start, fragment.rows):
+            yield f"{name}-{fragment.id}", [(fragment, choice)]
+        else:
+            empty.setdefault(number // _COUNTED_TOGETHER, []).append((fragment, choice))
+        start += fragment.rows
+    for members in empty.values():
+        yield f"{name}-{members[0][0].id}", members
+
+
+def _inputs(judge: Judge, pictures: _Pictures, fragment: Fragment, choice: Choice | None) -> str:
+    """A fingerprint of all that decides what becomes of a fragment's rows, but for the recipe."""
+    columns = [*_columns(judge.source), *judge.standing.columns_in(fragment.owner)]
+    known = [choice.identity, _joined_inputs(judge, choice, columns)] if choice is not None else []
+    return fingerprint(fragment.inputs(columns), pictures.of(fragment), *known)
 
 
 def _joined_inputs(judge: Judge, choice: Choice, columns: list[str]) -> list[Any]:
@@ -182,7 +212,8 @@ def _counts(opened: dict[str, Dataset], recipe: MixRecipe, name: str, made: Mapp
     """Why rows of one source were taken or left out."""
     counts: Counter[str] = Counter()
     for fragment in opened[recipe.sources[name].dataset].fragments:
-        counts.update(made[f"{name}-{fragment.id}"].statuses)
+        if (file := made.get(f"{name}-{fragment.id}")) is not None:
+            counts.update(file.statuses)
     return counts
 
 

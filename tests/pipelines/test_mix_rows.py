@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Context
-from pipelines.mix import MixRecipe, MixSource, read_lock, run_mix
+from pipelines.mix import MixRecipe, MixSource, load_mix, preview_mix, read_lock, run_mix
 from pipelines.mix.maker import MixMaker
 from pipelines.mix.run import mix_work, plan_mix
 from schemas.dataset import Dataset
@@ -177,3 +177,41 @@ def test_training_learns_from_the_front_of_a_long_row(folder):
     _, rows = mixed(folder, LONG, max_tokens=200, too_long="cut", image=RULE)
     items = samples_of(folder, "mix", rule=RULE, max_length=200, cut=True)
     assert sorted(len(item.ids) for item in items) == sorted(min(row["tokens"], 200) for row in rows.values())
+
+
+def test_fragments_without_a_row_for_the_mix_share_a_file(folder, monkeypatch):
+    """Two sources share a dataset, as the six of mix665k do; each has rows in one half of its fragments."""
+    monkeypatch.setattr("pipelines.mix.run._COUNTED_TOGETHER", 4)
+    rows = [{**talk(f"{name}{n}", None), "source": name} for name in ("a", "b") for n in range(8)]
+    alone = recipe_of(folder, rows, 1, source={"where": {"source": ["a"]}, "rows": 8})
+    sources = {name: alone.sources["s"].model_copy(update={"where": {"source": [name]}}) for name in ("a", "b")}
+    recipe = alone.model_copy(update={"sources": sources})
+    summary = run_mix(recipe, folder / "mix", LOCAL)
+    mix = Dataset.open(folder / "mix")
+    assert [one.rows for one in mix.fragments] == [*[1] * 8, 0, 0, *[1] * 8, 0, 0]
+    assert dict(summary.statuses) == {"taken": 16, "source=a": 8, "source=b": 8}
+    keys = [row["key"] for row in mix.take(range(mix.rows), ["key"])]
+    assert keys == [f"{name}/{name}{n}" for name in ("a", "b") for n in range(8)]
+    assert run_mix(recipe, folder / "mix", LOCAL).manifest == summary.manifest
+    assert {name: one.rows for name, one in read_lock(folder / "mix").sources.items()} == {"a": 8, "b": 8}
+
+
+def test_a_preview_shows_the_validation_part(folder):
+    recipe = recipe_of(folder, [talk("a", "0"), talk("b", "1")], validation=0.5)
+    preview = preview_mix(recipe, folder / "mix")
+    assert (preview.made, [(one.dataset, one.made) for one in preview.parts]) == (1, [(f"{folder}/mix-validation", 1)])
+    assert preview_mix(recipe_of(folder, []), folder / "mix").parts == ()
+
+
+def test_settings_are_keys_of_the_recipe_or_its_variables(tmp_path):
+    path = tmp_path / "mix.yaml"
+    path.write_text(
+        "{tokenizer: old, template: v1, sources: {s: {conversations: '${NAME}', images: photos, weight: 2}}}"
+    )
+    settings = {"NAME": "talks", "tokenizer": "new", "sources.s.weight": "1", "sources.s.rows": "3"}
+    made = load_mix(path, settings=settings)
+    assert (made.tokenizer, made.sources["s"].conversations, made.sources["s"].rows) == ("new", "talks", 3)
+    with pytest.raises(InputError, match=r"unknown key 'tokeniser'\. Did you mean 'tokenizer'"):
+        load_mix(path, settings={"NAME": "talks", "tokeniser": "x"})
+    with pytest.raises(InputError, match="'tokenizer' holds a value, not keys"):
+        load_mix(path, settings={"NAME": "talks", "tokenizer.x": "x"})

@@ -29,8 +29,8 @@ class Rows:
     @classmethod
     def of(cls, mix: Dataset, rule: ImageRule, max_length: int | None) -> Rows:
         """Read the columns of `mix`; lengths are capped at `max_length` tokens."""
-        lengths = np.minimum(mix.numpy("tokens").astype(np.int64), max_length or np.iinfo(np.int64).max)
-        return cls(lengths, mix.numpy("image_count").astype(np.int64), tile_counts(mix, rule))
+        tokens, images = (column.astype(np.int64) for column in mix.numeric(["tokens", "image_count"]))
+        return cls(np.minimum(tokens, max_length or np.iinfo(np.int64).max), images, tile_counts(mix, rule))
 
 
 def tile_counts(mix: Dataset, rule: ImageRule) -> np.ndarray:

@@ -33,7 +33,9 @@ class ScienceqaConfig(FamilyConfig):
         "trains on QCM-LEA and evaluates on CQM-A",
     )
     line_breaks: Literal["kept", "escaped"] = Field(
-        "kept", description="those of lectures and explanations, which may become the two characters \\n"
+        "kept",
+        description="those of lectures and explanations: as they are, as in LLaVA's files, or as the two characters "
+        "\\n, as in its prompts for GPT",
     )
     suffix: Literal["first", "every", "none"] = Field(
         "none", description="whether suffix_text stands below the options"

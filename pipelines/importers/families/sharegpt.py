@@ -46,6 +46,7 @@ class ShareGpt(LlavaJson):
     name = "sharegpt"
     version = 1
     Config = ShareGptConfig
+    by_columns = False
     config: ShareGptConfig
 
     def _row(self, values: dict[str, Any], number: int) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Conversations beside their pictures in Parquet and Arrow files, and the keys that join both."""
 
 import base64
+import gzip
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -207,3 +209,77 @@ def test_rows_that_are_appended_leave_earlier_slices_unchanged(tmp_path):
     new = made.slices([part.rows for part in old])
     assert [part.digest for part in new[:3]] == [part.digest for part in old]
     assert [part.rows for part in new] == [2, 3, 1, 2, 3, 1]
+
+
+def test_several_answers_to_a_question(tmp_path):
+    """lmms-lab's VQA sets: `answers` are texts, or VQAv2's objects."""
+    given = [["net", "nets", "nets"], ["b", "a"], [], None]
+    path = write(tmp_path / "vqa.parquet", image=[RED] * 4, question=["What?"] * 4, answers=given)
+    said = [row["messages"] and row["messages"][1]["content"][0]["text"] for row in talks(path)]
+    assert said == ["nets", "b", None, None]
+    assert [row["status"] for row in talks(path)] == ["ok", "ok", "bad_conversation", "bad_conversation"]
+    assert talks(path, answers="first")[0]["messages"][1]["content"][0]["text"] == "net"
+    objects = [[{"answer": one, "answer_confidence": "yes"} for one in ("a", "b", "b")]]
+    path = write(tmp_path / "v2.parquet", image=[RED], question=["What?"], answers=objects)
+    assert talks(path)[0]["messages"][1]["content"][0]["text"] == "b"
+    path = write(tmp_path / "both.parquet", question=["What?"], answer=["own"], answers=[["a"]])
+    assert talks(path)[0]["messages"][1]["content"][0]["text"] == "own"
+
+
+def test_a_column_that_is_not_there_stops_the_import(tmp_path):
+    path = write(tmp_path / "a.parquet", image=[RED], caption=["x"])
+    with pytest.raises(InputError, match=r"no column 'CAPTION'. Columns found: image, caption"):
+        photos(path, columns={"alt_text": "CAPTION"})
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+@pytest.mark.parametrize("rows_per_slice", [1, 2, 100])
+def test_pictures_as_base64_in_json_lines(tmp_path, name, rows_per_slice):
+    blue = "data:image/png;base64," + base64.b64encode(png("blue")).decode()
+    rows = [
+        {"image": base64.b64encode(png("red")).decode(), "conversations": ASKED, "caption": "r", "id": 7},
+        {"image": blue, "conversations": ASKED},
+        {"image": {"bytes": base64.b64encode(png("red")).decode(), "path": "x.png"}, "conversations": ASKED},
+        {"conversations": TEXT, "caption": None},
+        {"image": "lost.png", "conversations": ASKED, "caption": 5},
+    ]
+    text = json.dumps(rows) if name == "a.json" else "\n".join(map(json.dumps, rows)) + "\n\n"
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    made = photos(str(path), rows_per_slice=rows_per_slice)
+    assert [row["import_status"] for row in made] == ["ok", "ok", "ok", "no_image", "no_image"]
+    assert [row["alt_text"] for row in made] == ["r", None, None, None, "5"]
+    assert made[0]["image"]["bytes"] == png("red")
+    said = talks(str(path), rows_per_slice=rows_per_slice)
+    assert [row["status"] for row in said] == ["ok"] * 5
+    assert [row["image_keys"] for row in said] == [
+        [made[0]["key"]],
+        [made[1]["key"]],
+        [made[2]["key"]],
+        [],
+        [made[4]["key"]],
+    ]
+
+
+def test_lists_of_pictures_in_json_lines(tmp_path):
+    one = base64.b64encode(png("red")).decode()
+    rows = [
+        {
+            "images": [one, one],
+            "messages": [{"role": "user", "content": "<image><image>\nq"}, {"role": "assistant", "content": "a"}],
+        }
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*rows, {"images": [], "messages": rows[0]["messages"][1:]}])))
+    assert [row["key"] for row in photos(str(path))] == ["a/000000000/0", "a/000000000/1", "a/000000001"]
+    assert talks(str(path))[0]["image_keys"] == ["a/000000000/0", "a/000000000/1"]
+
+
+def test_json_that_is_broken_is_named_with_its_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"image": "x", "conversations": []}\n{"image": \n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: this is not JSON"):
+        photos(str(path))
+    path.write_text('{"picture": "x"}\n')
+    with pytest.raises(InputError, match=r"no column .image. with pictures"):
+        photos(str(path))

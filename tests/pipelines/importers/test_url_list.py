@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.importers.base import cut
+from pipelines.importers.files import expand
 from pipelines.importers.url_list import UrlList, UrlListConfig
 from schemas.errors import InputError
 
@@ -236,3 +238,46 @@ def test_a_cell_that_is_nested_too_deeply_costs_one_cell(tmp_path):
     path = tmp_path / "u.tsv"
     path.write_text("url\tcaptions\nhttp://a/1\t" + "[" * 100_000 + "\nhttp://a/2\tfine\n")
     assert [row["import_status"] for row in all_rows(importer(str(path)))] == ["bad_value", "ok"]
+
+
+@pytest.mark.parametrize("first", ["sep=;\r\n", "sep=;\n", '"sep=;"\n', "SEP=;\n"])
+@pytest.mark.parametrize("config", [{}, {"separator": ";"}, {"rows_per_slice": 1}])
+def test_the_line_that_tells_excel_the_separator_is_no_header(tmp_path, first, config):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{first}url;caption\nhttp://a.test/1.jpg;one, two\nhttp://a.test/2.jpg;\n", newline="")
+    made = [(row["url"], row["alt_text"]) for row in all_rows(importer(str(path), **config))]
+    assert made == [("http://a.test/1.jpg", "one, two"), ("http://a.test/2.jpg", None)]
+
+
+def test_a_zip_archive_is_read_as_what_it_holds(tmp_path):
+    path = tmp_path / "urls.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("lists/urls.csv", "url,caption\nhttp://a.test/1.jpg,one\n")
+    assert [row["alt_text"] for row in all_rows(importer(str(path)))] == ["one"]
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match="the zip data is cut or damaged"):
+        importer(str(path)).slices()
+
+
+def test_a_file_without_a_column_that_others_have_is_named(tmp_path):
+    paths = [write(tmp_path, name, ROWS[:2]) for name in ("a.csv", "b.parquet")]
+    (tmp_path / "c.csv").write_text("url\nhttp://a.test/1.jpg\n")
+    made = importer([*paths, str(tmp_path / "c.csv")])
+    made.slices()
+    assert made.notes() == [f"files without columns that others have, left empty: {tmp_path}/c.csv (alt_text)."]
+
+
+def test_patterns_mean_no_hidden_files(tmp_path):
+    for name in ("a.csv", ".b.csv", "deep/c.csv", "deep/.cache/d.csv", ".hidden/e.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    found = {
+        pattern: [path.removeprefix(f"{tmp_path}/") for path in expand(f"{tmp_path}/{pattern}")]
+        for pattern in ("**/*.csv", ".*.csv", "deep/.cache/*.csv", ".hidden/**/*.csv")
+    }
+    assert found == {
+        "**/*.csv": ["a.csv", "deep/c.csv"],
+        ".*.csv": [".b.csv"],
+        "deep/.cache/*.csv": ["deep/.cache/d.csv"],
+        ".hidden/**/*.csv": [".hidden/e.csv"],
+    }

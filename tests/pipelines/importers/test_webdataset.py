@@ -125,3 +125,14 @@ def test_names_that_are_not_utf_8(tmp_path):
     made = WebDataset(WebDatasetConfig(path=str(path)))
     (row,) = made.rows(made.slices()[0]).to_pylist()
     assert (row["key"], row["width"], row["import_status"]) == ("latin/caf\\udce9", 6, "ok")
+
+
+def test_an_archive_without_a_sample_is_named(tmp_path):
+    for name in ("a.tar", "b.tar"):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            if name == "b.tar":
+                archive.addfile(tarfile.TarInfo("README"), io.BytesIO())
+    with pytest.raises(InputError, match=r"a\.tar: no sample in the archive\. Expected files such as 000\.jpg"):
+        WebDataset(WebDatasetConfig(path=str(tmp_path / "a.tar"))).slices()
+    with pytest.raises(InputError, match=r"Files that belong to no sample: .*without an ending"):
+        WebDataset(WebDatasetConfig(path=str(tmp_path / "*.tar"))).slices()
