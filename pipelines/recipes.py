@@ -195,9 +195,10 @@ class StepLine:
             raise InputError(f"{where}: `to` belongs to steps that make another dataset; {kind.name} adds columns.")
         if self.derives and order.to is None:
             raise InputError(f"{where}: the key 'to' is missing: {kind.name} makes another dataset.")
-        given = {name: order.config[name] for name in kind.datasets if isinstance(order.config.get(name), str)}
-        self.named = {name: resolve(value, folder) for name, value in given.items()}
-        self.options = {**order.config, **self.named}
+        given = {name: order.config[name] for name in kind.datasets if order.config.get(name)}
+        resolved = {name: _resolved(value, folder) for name, value in given.items()}
+        self.named = [path for value in resolved.values() for path in ([value] if isinstance(value, str) else value)]
+        self.options = {**order.config, **resolved}
         self.source = resolve(order.dataset, folder)
         self.target = resolve(order.to, folder) if order.to is not None else self.source
         self.title = f"{kind.name} {order.dataset}" + (f" -> {order.to}" if order.to is not None else "")
@@ -210,7 +211,7 @@ class StepLine:
             self.run,
             self.preview,
             self.target,
-            reads=(self.source, *self.named.values()),
+            reads=(self.source, *self.named),
             retries=tuple(known_words(self.kind)),
             check=self.step,
             admit=self.admit,
@@ -252,3 +253,10 @@ def _split(order: dict[str, Any], model: type[StrictModel], where: str) -> Any:
     placed = {key: value for key, value in order.items() if key in own}
     config = {key: value for key, value in order.items() if key not in own}
     return parse({**placed, "config": config}, model, where)
+
+
+def _resolved(value: Any, folder: str | Path) -> Any:
+    """Where a dataset, or each of several, lies; anything else is for the step's options to refuse."""
+    if isinstance(value, str):
+        return resolve(value, folder)
+    return [resolve(one, folder) for one in value] if isinstance(value, list | tuple) else value

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.dedupe.cluster import (
+    DETAIL,
     MEMBERS,
     VERDICTS,
     companions,
     decide,
     hash_numbers,
     meeting_points,
+    refined,
     sha256_bytes,
     with_roots,
 )
@@ -24,6 +26,7 @@ from pipelines.dedupe.hamming import band_mask, near_forest
 from pipelines.dedupe.keys import DedupeConfig, DedupeKeys
 from pipelines.engine.blocks import Ranges, aligned, block_of, concatenate, distinct, divide, pack, part_of, unpack
 from pipelines.engine.components import FOREST, connect, forest_block
+from pipelines.engine.rereading import reread
 from pipelines.engine.step import DatasetStep
 from schemas.standing import EVERY_CHOICE, LEFT_OUT, Use
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 1 << 18
 """Hashes of one band that are compared in one group, about: 100 bytes each while they are."""
+NO_CHECK = 255
+"""No two values of a signature differ by more, so near-copies are not checked a second time."""
 HASHES = pa.schema([("hash", pa.uint64())])
 COMPANIONS = MEMBERS.append(pa.field("root", pa.uint64()))
 
@@ -48,13 +53,16 @@ class DedupeStatus(StrEnum):
 class Dedupe(DatasetStep[DedupeConfig]):
     """Writes the cluster of every picture (named after its smallest key), its size, and which picture it repeats.
 
-    The largest picture of a cluster that may be used represents it; among equals the first one of the dataset, unless
-    `among_equals` says otherwise.
+    Near-copies have hashes within `near_distance` bits, directly or by way of others, and within such a group details
+    within `near_detail`, again by way of others: what tells charts, cards or slides of one template apart. The largest
+    picture of a cluster that may be used represents it; among equals the first one of the dataset, unless
+    `among_equals` says otherwise. A row that repeats one of another dataset (`against`) is a copy of that one.
     """
 
     name = "dedupe"
     takes = "images"
-    version = 1
+    version = 2
+    datasets = ("against",)
     Config = DedupeConfig
     keys = DedupeKeys
     reads = ("key", "dedupe_sha256", "dedupe_phash", "dedupe_width", "dedupe_height")
@@ -106,12 +114,24 @@ class Dedupe(DatasetStep[DedupeConfig]):
         )
         roots = connect(forests, (distance + 1) * groups) | "roots" >> beam.FlatMap(_rooted, ranges.parts)
         rows = keys | "rows" >> beam.FlatMap(_by_hash, ranges.parts)
-        return (
+        candidates = (
             {"rows": rows, "roots": roots}
             | "share a hash" >> beam.CoGroupByKey()
             | "not alone" >> beam.FlatMap(_accompanied, ranges.parts)
+        )
+        checked = self.config.near and self.config.near_detail < NO_CHECK and bool(ranges.places)
+        if checked:
+            candidates = reread("details", candidates, ranges, [DETAIL])
+        return (
+            candidates
             | "share a cluster" >> beam.GroupByKey()
-            | "decide" >> beam.FlatMap(_decided, ranges, self.config.among_equals == "smallest_key")
+            | "decide"
+            >> beam.FlatMap(
+                _decided,
+                ranges,
+                self.config.among_equals == "smallest_key",
+                self.config.near_detail if checked else None,
+            )
         )
 
     def judge(self, rows: pa.RecordBatch, verdicts: pa.RecordBatch) -> pa.RecordBatch:
@@ -179,6 +199,9 @@ def _accompanied(joined: tuple[int, dict[str, Iterable[bytes]]], parts: int) -> 
     yield from divide(found, part_of(found.column("root").to_numpy(), parts))
 
 
-def _decided(grouped: Grouped, ranges: Ranges, by_key: bool) -> Iterator[tuple[int, bytes]]:
-    decided = decide(concatenate(grouped[1], COMPANIONS), by_key)
+def _decided(grouped: Grouped, ranges: Ranges, by_key: bool, limit: int | None) -> Iterator[tuple[int, bytes]]:
+    members = concatenate(grouped[1], COMPANIONS)
+    if limit is not None:
+        members = refined(members, limit)
+    decided = decide(members, by_key, ranges.places[1:])
     yield from divide(decided, ranges.of_rows(decided.column("row").to_numpy()))
