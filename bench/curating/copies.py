@@ -153,12 +153,12 @@ class Known:
         return alike, alike and within and self.structured and other.structured
 
 
-def table(originals: dict[str, Image.Image]) -> Iterator[tuple[str, int, int, int]]:
+def table(originals: dict[str, Image.Image], asked: list[Change] | None = None) -> Iterator[tuple[str, int, int, int]]:
     """(change, pictures with a structure, copies that the hash finds, copies that all checks find)."""
     config = DedupeConfig()
     known = {name: Known.of(encoded(picture)) for name, picture in originals.items()}
     kept = {name: one for name, one in known.items() if one.structured}
-    for change in changes():
+    for change in asked or changes():
         found = [one.near(Known.of(change.apply(originals[name])), config) for name, one in kept.items()]
         yield change.name, len(found), sum(alike for alike, _ in found), sum(both for _, both in found)
 

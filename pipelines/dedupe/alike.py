@@ -17,6 +17,8 @@ PIVOTS = 32
 """Members that are compared with all others where no cut divides them."""
 CANDIDATES = 16
 """Cells that are tried for a cut."""
+MOST_COST = 0.97
+"""A cut is made where the sides, compared pair by pair, would cost at most this share of the whole."""
 ROWS = 4096
 """Pairs that are compared at a time: 5 MB."""
 
@@ -70,7 +72,7 @@ class _Search:
 
     def _cut(self, own: np.ndarray, spread: np.ndarray) -> list[np.ndarray]:
         """Two sides (bool, shape (rows,)) that share few rows and have every near pair on one of them; or none."""
-        best: tuple[float, int, int] = (0.8 * len(own) ** 2, -1, 0)
+        best: tuple[float, int, int] = (MOST_COST * len(own) ** 2, -1, 0)
         for cell in np.argsort(-spread, kind="stable")[:CANDIDATES].tolist():
             counts = np.bincount(own[:, cell].astype(np.int64) + 128, minlength=256)
             upto = np.cumsum(counts)

@@ -39,7 +39,7 @@ VERDICTS = pa.schema(
 """What the rows of clusters of two or more learn: the cluster's smallest key, its number of rows, the key of the
 picture that represents it (null for that one itself), and whether the bytes equal those of the representative."""
 
-DETAIL = "dedupe_detail"
+CELL_MEANS = "dedupe_cells"
 
 _DIGITS = np.full(256, 255, np.uint8)
 _DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
@@ -115,10 +115,10 @@ def companions(members: pa.RecordBatch, nodes: np.ndarray, roots: np.ndarray) ->
 def refined(members: pa.RecordBatch, limit: int) -> pa.RecordBatch:
     """`members` with the roots of clusters of pictures whose details agree as well; those left alone are not in it.
 
-    `members` (with `root` and a column `dedupe_detail`, binary) hold all rows of some clusters. Within each, rows
+    `members` (with `root` and a column `dedupe_cells`, binary) hold all rows of some clusters. Within each, rows
     connect whose signatures differ by at most `limit` in every cell, which have no signature, or whose bytes are equal.
     """
-    roots, details = members.column("root").to_numpy(), members.column(DETAIL)
+    roots, details = members.column("root").to_numpy(), members.column(CELL_MEANS)
     hashed = members.column("near").is_valid().to_numpy(zero_copy_only=False)
     sets, digests, values = Components(len(roots)), _codes(members.column("sha256")), _codes(details)
     _join_equal(sets, np.lexsort((digests, roots, hashed)), hashed, roots, digests)
@@ -131,13 +131,17 @@ def refined(members: pa.RecordBatch, limit: int) -> pa.RecordBatch:
         signatures = np.frombuffer(b"".join(_fixed(details.take(pa.array(first)))), np.int8).reshape(len(first), -1)
         connect_alike(signatures, np.cumsum(_new(roots[first])), limit, own)
         sets.join(first, first[own.roots(np.arange(len(first)))])
-    found = sets.roots(np.arange(len(roots)))
-    lowest = np.full(len(roots), np.iinfo(np.int64).max)
+    return with_sets(members.drop_columns([CELL_MEANS]), sets)
+
+
+def with_sets(members: pa.RecordBatch, sets: Components) -> pa.RecordBatch:
+    """`members` with the smallest row of its set as each row's `root`; without those that are alone in theirs."""
+    found = sets.roots(np.arange(members.num_rows))
+    lowest = np.full(len(found), np.iinfo(np.int64).max)
     np.minimum.at(lowest, found, members.column("row").to_numpy())
-    crowded = np.bincount(found, minlength=len(roots))[found] > 1
+    crowded = np.bincount(found, minlength=len(found))[found] > 1
     index = members.schema.get_field_index("root")
-    made = members.set_column(index, "root", pa.array(lowest[found].astype(np.uint64)))
-    return made.drop_columns([DETAIL]).filter(pa.array(crowded))
+    return members.set_column(index, "root", pa.array(lowest[found].astype(np.uint64))).filter(pa.array(crowded))
 
 
 def decide(members: pa.RecordBatch, by_key: bool = False, others: Sequence[Place] = ()) -> pa.RecordBatch:

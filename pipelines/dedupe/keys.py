@@ -61,7 +61,7 @@ class DedupeKeys(Step[DedupeConfig]):
     """Adds hashes and size under names of its own, so that the verdicts read one file of numbers and no image.
 
     `download` and some importers have written `sha256`, `phash`, `width` and `height`; what is missing is computed, and
-    `dedupe_detail` (pipelines/dedupe/detail.py) always. A picture without structure has no perceptual hash here.
+    `dedupe_cells` (pipelines/dedupe/detail.py) always. A picture without structure has no perceptual hash here.
     """
 
     name = "dedupe_keys"
@@ -74,7 +74,7 @@ class DedupeKeys(Step[DedupeConfig]):
         pa.field("dedupe_phash", pa.string()),
         pa.field("dedupe_width", pa.int32()),
         pa.field("dedupe_height", pa.int32()),
-        pa.field("dedupe_detail", pa.binary(SIZE)),
+        pa.field("dedupe_cells", pa.binary(SIZE)),
     )
     statuses = KeyStatus
 
@@ -96,7 +96,7 @@ class DedupeKeys(Step[DedupeConfig]):
         status = pc.if_else(plain, KeyStatus.no_structure.value, hashed)
         known["phash"] = pc.if_else(plain, pa.scalar(None, pa.string()), known["phash"])
         columns = {f"dedupe_{name}": column for name, column in known.items()}
-        columns["dedupe_detail"] = details
+        columns["dedupe_cells"] = details
         columns[f"{self.name}_status"] = pc.if_else(held, status, KeyStatus.no_image.value)
         columns[f"{self.name}_detail"] = pa.nulls(batch.num_rows, pa.string())
         return canonical(pa.RecordBatch.from_pydict(columns, schema=self.output_schema))
