@@ -72,8 +72,9 @@ def bands_of(numbers: np.ndarray, ends: np.ndarray, bands: int, rows: int) -> np
     if not len(some):
         return found
     factors, offsets = _permutations(bands * rows)
+    seeds = np.arange(bands, dtype=np.uint64) * _FACTOR
     for band in range(bands):
-        value = np.full(len(some), np.uint64(band) * _FACTOR)
+        value = np.full(len(some), seeds[band])
         for row in range(band * rows, (band + 1) * rows):
             permuted = (numbers * factors[row] + offsets[row]) >> np.uint64(32)
             value = _mixed(value ^ np.minimum.reduceat(permuted, starts[some]))
@@ -129,7 +130,7 @@ class _Search:
         # Sets whose sizes differ too much cannot be similar: J <= smaller / larger.
         small = np.minimum(self.sizes[first[apart]], self.sizes[second[apart]])
         large = np.maximum(self.sizes[first[apart]], self.sizes[second[apart]])
-        apart = apart[small >= self.threshold * large]
+        apart = apart[small / large >= self.threshold]
         for start in range(0, len(apart), PAIRS):
             part = apart[start : start + PAIRS]
             near = self._similarity(first[part], second[part]) >= self.threshold

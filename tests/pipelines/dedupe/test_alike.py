@@ -41,13 +41,19 @@ def test_any_few(signatures, limit, groups):
 def drawn(kind, rows=700):
     random = np.random.default_rng(3)
     ground = random.integers(-60, 60, 40)
-    return {
-        "one template": lambda: ground + np.where(random.random((rows, 40)) < 0.05, 50, 0),
-        "noise around it": lambda: ground + random.integers(-4, 5, (rows, 40)),
-        "a chain": lambda: ground + (np.arange(rows) % 180)[:, None] * (np.arange(40) == 5) - 60 * (np.arange(40) == 5),
-        "no cut divides them": lambda: random.integers(-6, 7, (rows, 40)),
-        "random": lambda: random.integers(-127, 128, (rows, 40)),
-    }[kind]().clip(-127, 127).astype(np.int8)
+    return (
+        {
+            "one template": lambda: ground + np.where(random.random((rows, 40)) < 0.05, 50, 0),
+            "noise around it": lambda: ground + random.integers(-4, 5, (rows, 40)),
+            "a chain": lambda: (
+                ground + (np.arange(rows) % 180)[:, None] * (np.arange(40) == 5) - 60 * (np.arange(40) == 5)
+            ),
+            "no cut divides them": lambda: random.integers(-6, 7, (rows, 40)),
+            "random": lambda: random.integers(-127, 128, (rows, 40)),
+        }[kind]()
+        .clip(-127, 127)
+        .astype(np.int8)
+    )
 
 
 @pytest.mark.parametrize("kind", ["one template", "noise around it", "a chain", "no cut divides them", "random"])

@@ -43,7 +43,7 @@ def test_pictures_without_structure_have_none(pictures, kind):
 
 
 def test_clusters_of_the_step_hold_one_picture_each(pictures, tmp_path):
-    """Copies and originals together: no chain of copies joins two pictures, and equal bytes of a flat one are a copy."""
+    """Copies and originals together: no chain joins two pictures, and equal bytes of a flat one are a copy."""
     rows = [(f"{name}/original", encoded(picture)) for name, picture in pictures.items()]
     chosen = [change for change in changes() if change.name in ("saved as JPEG 75", "resized by 0.5", "EXIF turn")]
     rows += [(f"{name}/{change.name}", change.apply(one)) for name, one in pictures.items() for change in chosen]
