@@ -2,8 +2,8 @@
 
     python -m bench.curating.copies
 
-Photographs are those in scikit-image's wheel. Made ones are what a perceptual hash confuses: bar charts, cards, memes and
-slides on one template each, flat colours and gradients, drawings on transparency, 16 bits.
+Photographs are those in scikit-image's wheel. Made ones are what a perceptual hash confuses: bar charts, cards, memes
+and slides on one template each, flat colours and gradients, drawings on transparency, 16 bits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The `dedupe_joint` step: rows that repeat another one in every way that was looked at. Nothing is deleted.
 
-A picture with another caption, or a caption of another picture, is not a repetition for who trains on both. A row repeats
-another one here only when all of the chosen clusters are the same: its picture's, its text's, its embedding's.
+A picture with another caption, or a caption of another picture, is no repetition where both are trained on. A row
+repeats another one here only when all of the chosen clusters are the same: its picture's, its text's, its embedding's.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class DedupeJoint(DatasetStep[JointConfig]):
         for column in self.config.clusters if dataset.rows else ():
             if column not in dataset.columns:
                 raise InputError(
-                    f"{dataset.path}: has no column {column!r}. Run `lavabeam {CLUSTERS[column]} {dataset.path}` first, "
-                    "or name other --clusters."
+                    f"{dataset.path}: has no column {column!r}. Run `lavabeam {CLUSTERS[column]}` on it first, or name "
+                    "other --clusters."
                 )
 
     def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,7 +1,7 @@
 """The `dedupe_semantic` step: clusters of rows whose embeddings point the same way. Exact, and quadratic.
 
-All pairs are compared, in blocks of products: n^2 d / 2 multiplications for n rows of d numbers. What is left to save is
-memory: a block of each side is held, never all rows.
+All pairs are compared, in blocks of products: n^2 d / 2 multiplications for n rows of d numbers. What is left to save
+is memory: a block of each side is held, never all rows.
 """
 
 from __future__ import annotations

@@ -12,10 +12,13 @@ from schemas.config import StrictModel, parse, read_yaml, substitute
 from schemas.errors import InputError
 from schemas.standing import Use
 
+JOINT = "duplicate_joint"
+"""The reason of rows that repeat another one in every way."""
+_EACH = frozenset({"duplicate", "duplicate_text", "duplicate_semantic"})
 TAKEN = {
     "drop": frozenset[str](),
-    "joint": frozenset({"duplicate", "duplicate_text", "duplicate_semantic"}),
-    "keep": frozenset({"duplicate", "duplicate_text", "duplicate_semantic", "duplicate_joint"}),
+    "joint": _EACH,
+    "keep": _EACH | {JOINT},
 }
 """Value of `duplicates` -> the reasons, as steps declare them, of rows that are taken all the same."""
 
