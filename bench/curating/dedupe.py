@@ -45,7 +45,7 @@ GOAL_TEXT, GOAL_HASH = 10, 3
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=100_000)
-    parser.add_argument("--peer-texts", type=int, default=10_000)
+    parser.add_argument("--peer-texts", type=int, default=20_000)
     parser.add_argument("--embeddings", type=_sizes, default="10000,30000")
     parser.add_argument("--size", type=int, default=512)
     asked = parser.parse_args(arguments)
@@ -75,6 +75,7 @@ def near_text(rows: int) -> dict[str, float]:
     sets = [{tuple(one[at : at + LENGTH]) for at in range(max(len(one) - LENGTH + 1, 1))} for one in split]
     similar = [(a, b) for a, b in pairs if len(sets[a] & sets[b]) >= THRESHOLD * len(sets[a] | sets[b])]
 
+    grams(texts[:100], LENGTH)  # tables that are made once
     started = time.process_time()
     numbers, ends, _ = grams(texts, LENGTH)
     bands = bands_of(numbers, ends, *bands_for(THRESHOLD, PERMUTATIONS))
