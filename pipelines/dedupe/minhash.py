@@ -21,7 +21,7 @@ from schemas.lookup import hashes
 PERMUTATIONS = 128
 MISSED = 0.02
 """At most this share of pairs that are just similar enough shares no band."""
-HOT = 64
+HOT = 256
 """A band's value that more texts share is searched by way of a few of them first."""
 PIVOTS = 8
 PAIRS = 1 << 15
@@ -122,8 +122,11 @@ class _Search:
             self._compare(np.full(len(texts), pivot), texts)
         roots = self.sets.roots(texts)
         values, counts = np.unique(roots, return_counts=True)
-        for one in texts[roots != values[counts.argmax()]].tolist():
-            self._compare(np.full(len(texts), one), texts)
+        rest = texts[roots != values[counts.argmax()]]
+        together = max(1, 8 * PAIRS // len(texts))
+        for start in range(0, len(rest), together):
+            part = rest[start : start + together]
+            self._compare(np.repeat(part, len(texts)), np.tile(texts, len(part)))
 
     def _compare(self, first: np.ndarray, second: np.ndarray) -> None:
         apart = np.flatnonzero(self.sets.roots(first) != self.sets.roots(second))
