@@ -68,11 +68,6 @@ class Ranges:
         rows = sum(fragment.rows for part in ranges for fragment in part.fragments)
         return cls(tuple(part.start for part in ranges), rows, tuple(places))
 
-    @property
-    def own(self) -> int:
-        """Rows of the dataset that is worked on. Rows with this number and higher ones are of other datasets."""
-        return self.places[0].rows if self.places else self.rows
-
     def of_rows(self, rows: np.ndarray) -> np.ndarray:
         """The number of the range that holds each of `rows` (numbers of the dataset, int64)."""
         return np.searchsorted(np.array(self.starts, np.int64), rows, side="right") - 1

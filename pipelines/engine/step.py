@@ -347,7 +347,7 @@ class DatasetStep(Step[C]):
         """PCollection[block of what `key` returns] -> PCollection[(range number, block of `verdict_schema`)].
 
         `row` counts from the first row of the dataset here. Rows need not have a verdict, and no row has two. Rows of
-        other datasets (`ranges.own` and above) have none. `rereading.reread` reads more columns of some rows.
+        other datasets (`ranges.places[1:]`) have none. `rereading.reread` reads more columns of some rows.
         """
         raise TypeError(f"step {self.name!r} does not define verdicts")
 
