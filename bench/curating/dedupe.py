@@ -2,8 +2,9 @@
 
     python -m bench.curating.dedupe [--texts 100000] [--peer-texts 10000] [--embeddings 10000,30000]
 
-Texts are made like CC3M's captions: 3 to 20 words, shaped by Zipf's law, a tenth of them another one with a word changed
-or added. Recall is the share of planted pairs at or above the threshold that a method finds; steps are whole commands.
+Texts are made like CC3M's captions: 3 to 20 words, shaped by Zipf's law, a tenth of them another one with a word
+changed or added. Recall is the share of planted pairs at or above the threshold that a method finds. Steps are whole
+commands.
 """
 
 from __future__ import annotations
