@@ -197,7 +197,7 @@ class StepLine:
             raise InputError(f"{where}: the key 'to' is missing: {kind.name} makes another dataset.")
         given = {name: order.config[name] for name in kind.datasets if order.config.get(name)}
         resolved = {name: _resolved(value, folder) for name, value in given.items()}
-        self.named = [path for value in resolved.values() for path in ([value] if isinstance(value, str) else value)]
+        self.named = [path for value in resolved.values() for path in _paths(value)]
         self.options = {**order.config, **resolved}
         self.source = resolve(order.dataset, folder)
         self.target = resolve(order.to, folder) if order.to is not None else self.source
@@ -240,7 +240,7 @@ class StepLine:
         )
 
     def admit(self, runner: Runner) -> None:
-        runner.admit(self.where, self.step().needs, (self.source, self.target, *self.named.values()))
+        runner.admit(self.where, self.step().needs, (self.source, self.target, *self.named))
 
     def estimate(self, retry: str) -> dict[str, Any] | None:
         step, own = self.step(retry), own_words(self.kind, retry)
@@ -259,4 +259,9 @@ def _resolved(value: Any, folder: str | Path) -> Any:
     """Where a dataset, or each of several, lies; anything else is for the step's options to refuse."""
     if isinstance(value, str):
         return resolve(value, folder)
-    return [resolve(one, folder) for one in value] if isinstance(value, list | tuple) else value
+    return [_resolved(one, folder) for one in value] if isinstance(value, list) else value
+
+
+def _paths(value: Any) -> list[str]:
+    listed = value if isinstance(value, list) else [value]
+    return [one for one in listed if isinstance(one, str)]

@@ -40,7 +40,8 @@ def read_rows(ranges: Ranges, rows: np.ndarray, columns: Sequence[str]) -> pa.Re
     Raises SchemaError for a column that a fragment lacks.
     """
     order = np.argsort(rows, kind="stable")
-    ordered, parts = rows[order], []
+    ordered = rows[order]
+    parts: list[pa.Table] = []
     for place in ranges.places:
         first, last = np.searchsorted(ordered, [place.start, place.start + place.rows])
         if first < last:

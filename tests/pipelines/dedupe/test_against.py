@@ -1,10 +1,13 @@
 """Rows that repeat a row of another dataset: copies of that one, which stays as it is."""
 
+import json
+
 import pytest
 
 from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_step
+from pipelines.recipes import load_recipe
 from schemas import Dataset
 from schemas.errors import InputError
 from tests.pipelines.dedupe.test_step import found_in, known_of
@@ -59,3 +62,19 @@ def test_several_datasets(two):
         "d": "third:q",
         "e": None,
     }
+
+
+@pytest.mark.parametrize("against", ["other", ["other"]])
+def test_a_recipe_finds_the_other_dataset_in_its_folder(two, tmp_path, against):
+    run_step(Dedupe(DedupeConfig()), "other", Runner("local", 1))
+    (tmp_path / "r.yaml").write_text(json.dumps({"steps": [{"dedupe": {"dataset": "own", "against": against}}]}))
+    (action,) = load_recipe(tmp_path / "r.yaml", tmp_path)
+    assert action.reads == (str(tmp_path / "own"), str(tmp_path / "other"))
+    action.admit(Runner("local", 1))
+    action.check()
+
+
+def test_a_recipe_that_names_no_dataset_is_refused(two, tmp_path):
+    (tmp_path / "r.yaml").write_text(json.dumps({"steps": [{"dedupe": {"dataset": "own", "against": 5}}]}))
+    with pytest.raises(InputError, match="against"):
+        load_recipe(tmp_path / "r.yaml", tmp_path)
