@@ -39,6 +39,13 @@ class Entry:
 STEPS = {
     "download": Entry("pipelines.download:Download", "Fetch every URL into an images dataset, politely and safely."),
     "dedupe": Entry("pipelines.dedupe:Dedupe", "Find exact copies and near-copies among all pictures."),
+    "dedupe_text": Entry("pipelines.dedupe.text:DedupeText", "Find equal and nearly equal texts of a column."),
+    "dedupe_semantic": Entry(
+        "pipelines.dedupe.semantic:DedupeSemantic", "Find rows whose embeddings are nearly equal."
+    ),
+    "dedupe_joint": Entry(
+        "pipelines.dedupe.joint:DedupeJoint", "Find rows that are in the same clusters of every kind."
+    ),
     "caption": Entry("pipelines.caption:Caption", "Describe pictures with a model, an endpoint, or a classifier."),
     "generate": Entry("pipelines.generate:Generate", "Have an LLM write conversations about every picture of DATASET."),
     "judge": Entry("pipelines.judge:Judge", "Have an LLM score the conversations of DATASET from 1 to 5."),

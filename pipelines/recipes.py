@@ -196,9 +196,10 @@ class StepLine:
             raise InputError(f"{where}: `to` belongs to steps that make another dataset; {kind.name} adds columns.")
         if self.derives and order.to is None:
             raise InputError(f"{where}: the key 'to' is missing: {kind.name} makes another dataset.")
-        given = {name: order.config[name] for name in kind.datasets if isinstance(order.config.get(name), str)}
-        self.named = {name: resolve(value, folder) for name, value in given.items()}
-        self.options = {**order.config, **self.named}
+        given = {name: order.config[name] for name in kind.datasets if order.config.get(name)}
+        resolved = {name: _resolved(value, folder) for name, value in given.items()}
+        self.named = [path for value in resolved.values() for path in _paths(value)]
+        self.options = {**order.config, **resolved}
         self.source = resolve(order.dataset, folder)
         self.target = resolve(order.to, folder) if order.to is not None else self.source
         self.title = f"{kind.name} {order.dataset}" + (f" -> {order.to}" if order.to is not None else "")
@@ -211,7 +212,7 @@ class StepLine:
             self.run,
             self.preview,
             self.target,
-            reads=(self.source, *self.named.values()),
+            reads=(self.source, *self.named),
             retries=tuple(known_words(self.kind)),
             check=self.step,
             admit=self.admit,
@@ -240,7 +241,7 @@ class StepLine:
         )
 
     def admit(self, runner: Runner) -> None:
-        runner.admit(self.where, self.step().needs, (self.source, self.target, *self.named.values()))
+        runner.admit(self.where, self.step().needs, (self.source, self.target, *self.named))
 
     def estimate(self, retry: str) -> dict[str, Any] | None:
         step, own = self.step(retry), own_words(self.kind, retry)
@@ -253,3 +254,15 @@ def _split(order: dict[str, Any], model: type[StrictModel], where: str) -> Any:
     placed = {key: value for key, value in order.items() if key in own}
     config = {key: value for key, value in order.items() if key not in own}
     return parse({**placed, "config": config}, model, where)
+
+
+def _resolved(value: Any, folder: str | Path) -> Any:
+    """Where a dataset, or each of several, lies; anything else is for the step's options to refuse."""
+    if isinstance(value, str):
+        return resolve(value, folder)
+    return [_resolved(one, folder) for one in value] if isinstance(value, list) else value
+
+
+def _paths(value: Any) -> list[str]:
+    listed = value if isinstance(value, list) else [value]
+    return [one for one in listed if isinstance(one, str)]

@@ -2,5 +2,6 @@
 
 from pipelines.dedupe.keys import DedupeConfig
 from pipelines.dedupe.step import Dedupe, DedupeStatus
+from pipelines.dedupe.text import DedupeText, TextConfig
 
-__all__ = ["Dedupe", "DedupeConfig", "DedupeStatus"]
+__all__ = ["Dedupe", "DedupeConfig", "DedupeStatus", "DedupeText", "TextConfig"]

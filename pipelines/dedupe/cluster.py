@@ -7,12 +7,15 @@ count), width times height, whether an earlier step left it out, the sha256 of i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.engine.blocks import distinct
+from pipelines.dedupe.alike import connect_alike
+from pipelines.engine.blocks import Place, distinct
+from pipelines.engine.components import Components
 
 MEMBERS = pa.schema(
     [
@@ -35,6 +38,8 @@ VERDICTS = pa.schema(
 )
 """What the rows of clusters of two or more learn: the cluster's smallest key, its number of rows, the key of the
 picture that represents it (null for that one itself), and whether the bytes equal those of the representative."""
+
+CELL_MEANS = "dedupe_cells"
 
 _DIGITS = np.full(256, 255, np.uint8)
 _DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
@@ -107,43 +112,106 @@ def companions(members: pa.RecordBatch, nodes: np.ndarray, roots: np.ndarray) ->
     return members.append_column("root", pa.array(root)).filter(pa.array(crowded))
 
 
-def decide(members: pa.RecordBatch, by_key: bool = False) -> pa.RecordBatch:
+def refined(members: pa.RecordBatch, limit: int) -> pa.RecordBatch:
+    """`members` with the roots of clusters of pictures whose details agree as well; those left alone are not in it.
+
+    `members` (with `root` and a column `dedupe_cells`, binary) hold all rows of some clusters. Within each, rows
+    connect whose signatures differ by at most `limit` in every cell, which have no signature, or whose bytes are equal.
+    """
+    roots, details = members.column("root").to_numpy(), members.column(CELL_MEANS)
+    hashed = members.column("near").is_valid().to_numpy(zero_copy_only=False)
+    sets, digests, values = Components(len(roots)), _codes(members.column("sha256")), _codes(details)
+    _join_equal(sets, np.lexsort((digests, roots, hashed)), hashed, roots, digests)
+    order = np.lexsort((values, roots, hashed))
+    _join_equal(sets, order, hashed, roots, values)
+    first = order[_new(hashed[order], roots[order], values[order])]  # one of each that is equal in all three
+    first = first[(hashed & details.is_valid().to_numpy(zero_copy_only=False))[first]]
+    if len(first):
+        own = Components(len(first))
+        signatures = np.frombuffer(b"".join(_fixed(details.take(pa.array(first)))), np.int8).reshape(len(first), -1)
+        connect_alike(signatures, np.cumsum(_new(roots[first])), limit, own)
+        sets.join(first, first[own.roots(np.arange(len(first)))])
+    return with_sets(members.drop_columns([CELL_MEANS]), sets)
+
+
+def with_sets(members: pa.RecordBatch, sets: Components) -> pa.RecordBatch:
+    """`members` with the smallest row of its set as each row's `root`; without those that are alone in theirs."""
+    found = sets.roots(np.arange(members.num_rows))
+    lowest = np.full(len(found), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, found, members.column("row").to_numpy())
+    crowded = np.bincount(found, minlength=len(found))[found] > 1
+    index = members.schema.get_field_index("root")
+    return members.set_column(index, "root", pa.array(lowest[found].astype(np.uint64))).filter(pa.array(crowded))
+
+
+def decide(members: pa.RecordBatch, by_key: bool = False, others: Sequence[Place] = ()) -> pa.RecordBatch:
     """The verdict on each row (`VERDICTS`, in any order), given all rows of some clusters with their `root`.
 
-    The largest picture of those that were not left out represents its cluster, among equals the first of the dataset,
-    or the smallest key (`by_key`): copies of a picture that nobody may use would be lost with it.
+    The largest of those that were not left out represents its cluster, among equals the first of the dataset, or the
+    smallest key (`by_key`): copies of a picture that nobody may use would be lost with it. A row of one of `others`
+    comes before all of the dataset's own; it has no verdict and does not count.
     """
     row, area, root = (members.column(name).to_numpy() for name in ("row", "area", "root"))
     hashed = members.column("near").is_valid().to_numpy(zero_copy_only=False)
     left_out = members.column("left_out").to_numpy(zero_copy_only=False)
+    own = row < others[0].start if others else np.ones(len(row), bool)
     equals = (row, pc.rank(members.column("key"), tiebreaker="min").to_numpy()) if by_key else (row,)
-    order = np.lexsort((*equals, -area, left_out, root, hashed))
-    root, hashed = root[order], hashed[order]
-    starts = np.flatnonzero(np.append(True, (root[1:] != root[:-1]) | (hashed[1:] != hashed[:-1]))[: len(root)])
+    order = np.lexsort((*equals, -area, left_out, own, root, hashed))
+    root, hashed, own = root[order], hashed[order], own[order]
+    starts = np.flatnonzero(_new(hashed, root))
     sizes = np.diff(np.append(starts, len(root)))
     first = np.repeat(starts, sizes)  # the representative's place, for each row
 
     members = members.take(pa.array(order))
     keys, digests = members.column("key"), members.column("sha256").dictionary_encode().indices.to_numpy()
     ranks = pc.rank(keys, sort_keys="ascending", tiebreaker="first").to_numpy()
-    row_of_rank = np.empty(len(ranks) + 1, np.int64)
+    row_of_rank = np.zeros(len(ranks) + 2, np.int64)
     row_of_rank[ranks] = np.arange(len(ranks))
+    ranks = np.where(own, ranks, len(ranks) + 1)
     smallest = row_of_rank[np.minimum.reduceat(ranks, starts)] if len(starts) else starts
+    counts = np.add.reduceat(own.astype(np.int64), starts) if len(starts) else starts
     itself = np.arange(len(root)) == first
     columns = [
         members.column("row"),
         keys.take(pa.array(np.repeat(smallest, sizes))),
-        pa.array(np.repeat(sizes, sizes).astype(np.int32)),
-        keys.take(pa.array(first, mask=itself)),
+        pa.array(np.repeat(counts, sizes).astype(np.int32)),
+        _named(members, others).take(pa.array(first, mask=itself)),
         pa.array(digests == digests[first]),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=VERDICTS)
+    return pa.RecordBatch.from_arrays(columns, schema=VERDICTS).filter(pa.array(own))
+
+
+def _named(members: pa.RecordBatch, others: Sequence[Place]) -> pa.Array:
+    """Keys as `duplicate_of` gives them: `NAME:key` for rows of other datasets, NAME being the folder's name."""
+    keys, rows = members.column("key"), members.column("row").to_numpy()
+    for place in others:
+        inside = pa.array((rows >= place.start) & (rows < place.start + place.rows))
+        name = place.dataset.rstrip("/").rpartition("/")[2]
+        keys = pc.if_else(inside, pc.binary_join_element_wise(name, keys, ":"), keys)
+    return keys
 
 
 def with_roots(nodes: np.ndarray, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A forest's (node, root) pairs and (root, root) for each root."""
     own = distinct(roots)
     return np.concatenate([nodes, own]), np.concatenate([roots, own])
+
+
+def _codes(column: pa.Array) -> np.ndarray:
+    """A number per different value, -1 for null: int64, shape (rows,)."""
+    return column.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _new(*columns: np.ndarray) -> np.ndarray:
+    """Where any of the columns differs from the row before, the first row included: bool, shape (rows,)."""
+    differs = [column[1:] != column[:-1] for column in columns]
+    return np.append(True, np.logical_or.reduce(differs))[: len(columns[0])]
+
+
+def _join_equal(sets: Components, places: np.ndarray, *columns: np.ndarray) -> None:
+    """Join the rows that are equal in all columns, given an order (int64) in which they are neighbours."""
+    equal = ~_new(*(column[places] for column in columns))[1:]
+    sets.join(places[1:][equal], places[:-1][equal])
 
 
 def _shared(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from pipelines.dedupe.detail import SIZE, Detail, detail_of
 from pipelines.engine.blocks import canonical
-from pipelines.engine.step import Config, Step
+from pipelines.engine.step import Config, Later, Step
 from schemas.fingerprint import fingerprint
 from schemas.phash import perceptual_hash
 from schemas.pictures import PictureError, read
@@ -25,6 +26,16 @@ class DedupeConfig(Config):
     near_distance: int = Field(6, ge=0, le=16, description="bits of 64 in which near-copies may differ")
     near_min_size: int = Field(
         96, ge=0, description="shorter side in pixels below which only equal bytes count: small drawings look alike"
+    )
+    near_detail: Annotated[int, Later()] = Field(
+        7,
+        ge=0,
+        le=255,
+        description="how much near-copies may differ in any of 24 x 24 cells, in 1/24 of a picture's standard "
+        "deviation; 255: the hash alone decides",
+    )
+    against: Annotated[tuple[str, ...], Later()] = Field(
+        (), description="other datasets, with keys of this step: rows that repeat one of theirs are copies too"
     )
     among_equals: Literal["first", "smallest_key"] = Field(
         "first",
@@ -42,17 +53,19 @@ class KeyStatus(StrEnum):
 
     ok = "ok"
     no_image = "no_image"  # an earlier step left the row without image bytes
+    no_structure = "no_structure"  # one colour or a gradient: only equal bytes make it a copy
     undecodable = "undecodable"  # no perceptual hash; equal bytes are still found
 
 
 class DedupeKeys(Step[DedupeConfig]):
     """Adds hashes and size under names of its own, so that the verdicts read one file of numbers and no image.
 
-    `download` and some importers have written `sha256`, `phash`, `width` and `height`; what is missing is computed.
+    `download` and some importers have written `sha256`, `phash`, `width` and `height`; what is missing is computed, and
+    `dedupe_cells` (pipelines/dedupe/detail.py) always. A picture without structure has no perceptual hash here.
     """
 
     name = "dedupe_keys"
-    version = 2
+    version = 3
     Config = DedupeConfig
     reads = ("key", "image")
     optional = ("sha256", "phash", "width", "height")
@@ -61,6 +74,7 @@ class DedupeKeys(Step[DedupeConfig]):
         pa.field("dedupe_phash", pa.string()),
         pa.field("dedupe_width", pa.int32()),
         pa.field("dedupe_height", pa.int32()),
+        pa.field("dedupe_cells", pa.binary(SIZE)),
     )
     statuses = KeyStatus
 
@@ -77,9 +91,13 @@ class DedupeKeys(Step[DedupeConfig]):
             lacking |= pc.and_(held, pc.is_null(column)).to_numpy(zero_copy_only=False)
         if lacking.any():
             known = _completed(known, np.flatnonzero(lacking), batch.column("image"))
+        details, plain = _details(batch.column("image"), held)
         hashed = pc.if_else(known["phash"].is_valid(), KeyStatus.ok.value, KeyStatus.undecodable.value)
+        status = pc.if_else(plain, KeyStatus.no_structure.value, hashed)
+        known["phash"] = pc.if_else(plain, pa.scalar(None, pa.string()), known["phash"])
         columns = {f"dedupe_{name}": column for name, column in known.items()}
-        columns[f"{self.name}_status"] = pc.if_else(held, hashed, KeyStatus.no_image.value)
+        columns["dedupe_cells"] = details
+        columns[f"{self.name}_status"] = pc.if_else(held, status, KeyStatus.no_image.value)
         columns[f"{self.name}_detail"] = pa.nulls(batch.num_rows, pa.string())
         return canonical(pa.RecordBatch.from_pydict(columns, schema=self.output_schema))
 
@@ -92,6 +110,19 @@ class DedupeKeys(Step[DedupeConfig]):
         column = batch.column(name).cast(kind)
         empty = pc.equal(column, pa.scalar("" if pa.types.is_string(kind) else 0, kind))
         return pc.if_else(pc.and_(held, pc.fill_null(pc.invert(empty), False)), column, nothing)
+
+
+def _details(images: pa.StructArray, held: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """(the signature of each picture, null where it cannot be decoded; which pictures have no structure)."""
+    found: list[Detail | None] = []
+    for image, there in zip(images, held.to_pylist(), strict=True):
+        try:
+            found.append(detail_of(image["bytes"].as_py()) if there else None)
+        except PictureError:
+            found.append(None)
+    signatures = [None if one is None else one.signature for one in found]
+    plain = [one is not None and not one.structured for one in found]
+    return pa.array(signatures, pa.binary(SIZE)), pa.array(plain, pa.bool_())
 
 
 def _completed(known: dict[str, pa.Array], rows: np.ndarray, images: pa.StructArray) -> dict[str, pa.Array]:

@@ -31,6 +31,8 @@ class Range:
     number: int
     start: int
     fragments: tuple[FragmentEntry, ...]
+    dataset: str = ""
+    """Where the fragments are; empty for the dataset that is worked on."""
 
     def placed(self) -> Iterator[tuple[int, FragmentEntry]]:
         """Each fragment with the number of its first row in the dataset."""
@@ -41,18 +43,30 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Place:
+    """One version of a dataset whose rows take part; the first of them has the number `start`."""
+
+    dataset: str
+    manifest: int
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Ranges:
     """Where the ranges of a dataset begin: small enough to travel with every function of a pipeline."""
 
     starts: tuple[int, ...]
     """The number of the first row of each range, ascending."""
     rows: int
-    """Rows of the dataset."""
+    """Rows of all ranges."""
+    places: tuple[Place, ...] = ()
+    """Where rows can be read again: the dataset that is worked on, then those that it is compared with."""
 
     @classmethod
-    def of(cls, ranges: Sequence[Range]) -> Ranges:
+    def of(cls, ranges: Sequence[Range], places: Sequence[Place] = ()) -> Ranges:
         rows = sum(fragment.rows for part in ranges for fragment in part.fragments)
-        return cls(tuple(part.start for part in ranges), rows)
+        return cls(tuple(part.start for part in ranges), rows, tuple(places))
 
     def of_rows(self, rows: np.ndarray) -> np.ndarray:
         """The number of the range that holds each of `rows` (numbers of the dataset, int64)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -17,15 +17,16 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines.engine.blocks import Range, Ranges, concatenate, cut, pack, with_row_offset
+from pipelines.engine.blocks import Range, Ranges, concatenate, pack, with_row_offset
+from pipelines.engine.compared import placed_ranges
 from pipelines.engine.makers import Maker, Task, VerdictMaker, fragment_rows
 from pipelines.engine.step import Context, DatasetStep
 from pipelines.engine.workers import Hands, workforce
 from schemas import errors
 from schemas.commit import Change, commit
-from schemas.dataset import Fragment
+from schemas.dataset import Dataset, Fragment
 from schemas.errors import LavaBeamError
-from schemas.manifest import FileEntry, FragmentEntry
+from schemas.manifest import FileEntry
 from schemas.store import Store
 
 OUTCOME = "outcome.json"
@@ -48,22 +49,25 @@ def fragment_job(
 
 def verdict_job(
     pipeline: beam.Pipeline,
-    fragments: list[FragmentEntry],
+    datasets: Sequence[Dataset],
     tasks: list[Task],
     maker: VerdictMaker,
     context: Context,
     hands: Hands,
     change: Change,
 ) -> None:
-    """Keys of every row of the dataset -> verdicts -> one column file per task, then the commit."""
-    step, ranges = maker.step, cut(fragments, context.workers)
+    """Keys of every row -> verdicts -> one column file per task, then the commit.
+
+    `datasets`: the one that is worked on, then those that its rows are compared with.
+    """
+    step, (ranges, places) = maker.step, placed_ranges(datasets, context.workers)
     keys = (
         pipeline
         | "ranges" >> beam.Create(ranges)
         | "spread" >> beam.Reshuffle()
         | "keys" >> beam.ParDo(ReadKeys(step, maker.target))
     )
-    verdicts = step.verdicts(keys, Ranges.of(ranges))
+    verdicts = step.verdicts(keys, Ranges.of(ranges, places))
     work = pipeline | "tasks" >> beam.Create(_tasks_of_ranges(tasks, ranges))
     made = (
         {"tasks": work, "verdicts": verdicts}
@@ -79,6 +83,7 @@ def _tasks_of_ranges(tasks: list[Task], ranges: list[Range]) -> list[tuple[int, 
     placed = [
         (part.number, [(start, by_fragment[entry.id]) for start, entry in part.placed() if entry.id in by_fragment])
         for part in ranges
+        if not part.dataset
     ]
     return [(number, work) for number, work in placed if work]
 
@@ -117,9 +122,9 @@ class ReadKeys(beam.DoFn):
         self.step, self.target = step, target
 
     def process(self, part: Range) -> Iterator[bytes]:
-        store, found = Store(self.target), []
+        store, found = Store(part.dataset or self.target), []
         for start, entry in part.placed():
-            for rows in fragment_rows(self.step, Fragment(store, entry)):
+            for rows in fragment_rows(self.step, Fragment(store, entry), judged=not part.dataset):
                 found.append(with_row_offset(self.step.key(rows), start))
         if found:
             yield pack(pa.concat_batches(found))

@@ -196,9 +196,13 @@ class VerdictMaker(Maker[FragmentEntry]):
                 yield canonical(judged.slice(start, self.step.batch_rows))
 
 
-def fragment_rows(step: DatasetStep, fragment: Fragment) -> list[pa.RecordBatch]:
-    """The columns of all rows of a fragment that `step` reads as one batch; none when the fragment is empty."""
-    return _input_table(step, fragment).combine_chunks().to_batches()
+def fragment_rows(step: DatasetStep, fragment: Fragment, judged: bool = True) -> list[pa.RecordBatch]:
+    """The columns of all rows of a fragment that `step` reads as one batch; none when the fragment is empty.
+
+    `judged` is False for a fragment of a dataset that is only compared with: its rows' standing is not asked.
+    """
+    table = _input_table(step, fragment) if judged else fragment.read(list(step.reads))
+    return table.combine_chunks().to_batches()
 
 
 def input_columns(step: Step, fragment: FragmentEntry) -> list[str]:

@@ -83,9 +83,16 @@ def recorded_versions(step: Step, made: str) -> dict[str, int]:
         return {}
     # Releases before 0.2 kept the numbers among the options.
     recorded = {**entry.config, **entry.depends_on}
-    paths = {name: getattr(step.config, name) for name in step.datasets}
-    versions = {name: recorded.get(f"{name}_manifest") for name, path in paths.items() if recorded.get(name) == path}
+    paths = step.dataset_paths
+    known = {**recorded, **_numbered(recorded)}
+    versions = {name: recorded.get(f"{name}_manifest") for name, path in paths.items() if known.get(name) == path}
     return {name: number for name, number in versions.items() if number in numbers(Store(paths[name]))}
+
+
+def _numbered(recorded: dict[str, Any]) -> dict[str, Any]:
+    """`option.0`, `option.1` -> the values of options that hold several, as `Step.dataset_paths` names them."""
+    several = {name: value for name, value in recorded.items() if isinstance(value, list)}
+    return {f"{name}.{number}": one for name, value in several.items() for number, one in enumerate(value)}
 
 
 def _entry(kind: type[Step], made: str) -> StepEntry | None:

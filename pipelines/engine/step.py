@@ -154,8 +154,9 @@ class Step(Generic[C]):
     takes: ClassVar[str | None] = None
     """The schema of the dataset that it works on; None for any that has its columns."""
     datasets: ClassVar[tuple[str, ...]] = ()
-    """Config fields that name another dataset: a recipe looks for them in its folder of datasets, and a run reads the
-    version of `dataset_versions`, which stays until the run has ended."""
+    """Config fields that name another dataset, or several: a recipe looks for them in its folder of datasets, and a run
+    reads the version of `dataset_versions`, which stays until the run has ended. The rows of a `DatasetStep`'s take
+    part in its comparing, and get no verdict."""
     batch_rows: ClassVar[int] = 64
 
     standing: Standing | None = None
@@ -188,12 +189,24 @@ class Step(Generic[C]):
         return {}
 
     @cached_property
+    def dataset_paths(self) -> dict[str, str]:
+        """Option -> path of each dataset that `datasets` name; `option.0`, `option.1` where an option takes several."""
+        found: dict[str, str] = {}
+        for name in self.datasets:
+            value = getattr(self.config, name)
+            if isinstance(value, str):
+                found[name] = value
+            else:
+                found |= {f"{name}.{number}": path for number, path in enumerate(value or ())}
+        return found
+
+    @cached_property
     def dataset_versions(self) -> dict[str, int]:
-        """The newest manifest number of each of `datasets` when the run was planned; workers get the same numbers.
+        """The newest manifest number of each of `dataset_paths` when the run was planned; workers get the same numbers.
 
         Raises InputError for one that does not exist.
         """
-        return {name: Dataset.open(getattr(self.config, name)).manifest.number for name in self.datasets}
+        return {name: Dataset.open(path).manifest.number for name, path in self.dataset_paths.items()}
 
     def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
         """The fragments that this step adds its columns to: all, unless the rows of some have no need of it."""
@@ -320,6 +333,9 @@ class DatasetStep(Step[C]):
     verdict_schema: ClassVar[pa.Schema]
     """The columns of a verdict; the first is `row`, int64."""
 
+    def check(self, dataset: Dataset) -> None:
+        """Raises InputError or SchemaError, before any work, where `dataset` is not one that this step can compare."""
+
     def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """What is grouped, one row for each of `rows` that takes part; the first column is `row`, int64.
 
@@ -330,7 +346,8 @@ class DatasetStep(Step[C]):
     def verdicts(self, keys: beam.PCollection[bytes], ranges: Ranges) -> beam.PCollection[tuple[int, bytes]]:
         """PCollection[block of what `key` returns] -> PCollection[(range number, block of `verdict_schema`)].
 
-        `row` counts from the first row of the dataset here. Rows need not have a verdict, and no row has two.
+        `row` counts from the first row of the dataset here. Rows need not have a verdict, and no row has two. Rows of
+        other datasets (`ranges.places[1:]`) have none. `rereading.reread` reads more columns of some rows.
         """
         raise TypeError(f"step {self.name!r} does not define verdicts")
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipelines.engine.compared import check_compared
 from pipelines.engine.elsewhere import is_interruption
 from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, bind, input_columns
 from pipelines.engine.output import Columns, Output, Rows
@@ -52,8 +53,7 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
     Raises InputError for an unknown status, SchemaError when a column that the step reads is missing.
     """
     if isinstance(step, DatasetStep):
-        _check_schema(step, Dataset.open(dataset))
-        retried_statuses(step, retry)
+        _check_verdicts(step, dataset, retry)
         with runner.session() as session:
             run_step(step.keys(step.config), dataset, session, own_words(step.keys, retry))
             work = _verdict_work(step, dataset)
@@ -72,8 +72,7 @@ def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
     """What `run_step` would do; raises the same errors before anything is done."""
     if not isinstance(step, DatasetStep):
         return _column_work(step, dataset, retry).preview()
-    _check_schema(step, Dataset.open(dataset))
-    retried_statuses(step, retry)
+    _check_verdicts(step, dataset, retry)
     keys = _column_work(step.keys(step.config), dataset, own_words(step.keys, retry))
     if not keys.tasks:
         return _verdict_work(step, dataset).preview()
@@ -115,6 +114,15 @@ def _check_schema(step: Step, dataset: Dataset) -> None:
         raise InputError(
             f"{step.name}: {dataset.path} is a {dataset.schema_name} dataset, expected {step.takes}. Check the path."
         )
+
+
+def _check_verdicts(step: DatasetStep, dataset: str | Path, retry: str) -> None:
+    """Raises what would stop the run, before the keys are made."""
+    opened = Dataset.open(dataset)
+    _check_schema(step, opened)
+    step.check(opened)
+    check_compared(step, opened)
+    retried_statuses(step, retry)
 
 
 def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
@@ -173,8 +181,7 @@ def _verdict_job(work: Work) -> Callable[..., None]:
     def build(pipeline: beam.Pipeline, maker: VerdictMaker, context: Context, hands: Hands, change: Change) -> None:
         from pipelines.engine.job import verdict_job
 
-        fragments = [fragment.entry for fragment in work.source.fragments]
-        verdict_job(pipeline, fragments, work.tasks, maker, context, hands, change)
+        verdict_job(pipeline, work.reads, work.tasks, maker, context, hands, change)
 
     return build
 
@@ -232,7 +239,7 @@ class Work:
             depends_on=step.dependencies,
             statuses=step.status_rule,
         )
-        others = [Dataset.open(getattr(step.config, name), at=at) for name, at in step.dataset_versions.items()]
+        others = [Dataset.open(step.dataset_paths[name], at=at) for name, at in step.dataset_versions.items()]
         return cls(
             step.name,
             path,

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.mix.images import Images
-from pipelines.mix.recipe import MixSource
+from pipelines.mix.recipe import JOINT, MixSource
 from pipelines.mix.select import caption_rows, refused_by
 from schemas.dataset import Dataset, Fragment
 from schemas.errors import InputError
 from schemas.lookup import PicturesByName
-from schemas.standing import LEFT_OUT, Standing
+from schemas.standing import LEFT_OUT, Standing, status_rules
 
 CONVERSATION_COLUMNS = ["key", "image_keys", "messages", "kind", "source", "id", "extra"]
 BATCH_ROWS = 512
@@ -66,6 +66,8 @@ class Judge:
         self.name, self.source, self.dataset = name, source, dataset
         self.standing = Standing.of(dataset, source.row_use)
         self.images = Images(pictures, source) if pictures is not None else None
+        if source.duplicates == "joint":
+            _check_joint(name, [dataset, *([pictures.dataset] if pictures is not None else [])])
 
     def columns(self, fragment: Fragment, messages: bool = True) -> list[str]:
         """The columns of a fragment that rows are read with."""
@@ -157,6 +159,16 @@ class Judge:
         if source.modality is not None and (source.modality == "pictures") != bool(row["image_keys"]):
             return "modality"
         return None
+
+
+def _check_joint(source: str, datasets: list[Dataset]) -> None:
+    """Raises InputError where no dataset says which rows repeat another one in every way: all would be taken."""
+    rules = [rule for dataset in datasets for rule in status_rules(dataset).values()]
+    if not any(JOINT in rule.by_choice.values() for rule in rules):
+        raise InputError(
+            f"mix source {source!r}: `duplicates: joint` asks for the verdicts of dedupe_joint, and neither of "
+            f"{', '.join(one.path for one in datasets)} has them. Run `lavabeam dedupe_joint` on one of them first."
+        )
 
 
 def _without(

@@ -13,8 +13,15 @@ from schemas.config import StrictModel, parse, read_yaml, substitute
 from schemas.errors import InputError
 from schemas.standing import Use
 
-DUPLICATE = "duplicate"
-"""The reason, as steps declare it, of rows that `duplicates: keep` takes."""
+JOINT = "duplicate_joint"
+"""The reason of rows that repeat another one in every way."""
+_EACH = frozenset({"duplicate", "duplicate_text", "duplicate_semantic"})
+TAKEN = {
+    "drop": frozenset[str](),
+    "joint": _EACH,
+    "keep": _EACH | {JOINT},
+}
+"""Value of `duplicates` -> the reasons, as steps declare them, of rows that are taken all the same."""
 
 SIZES = ("weight", "rows", "max_rows", "share")
 """Keys of a source that say how many rows are taken."""
@@ -47,7 +54,11 @@ class MixSource(StrictModel):
     kinds: list[str] | None = Field(None, description="only these kinds of conversation")
     where: dict[str, Accepted] = Field({}, description="filters on the conversation's columns")
     image_where: dict[str, Accepted] = Field({}, description="filters on the columns of every picture")
-    duplicates: Literal["drop", "keep"] = Field("drop", description="drop pictures that `dedupe` calls copies")
+    duplicates: Literal["drop", "joint", "keep"] = Field(
+        "drop",
+        description="drop what any dedupe step calls a copy (pictures, and rows of the source), what `dedupe_joint` "
+        "says repeats another row in every way, or nothing",
+    )
     weight: float = Field(1.0, ge=0, description="0.5 takes half of the rows, 2 takes each twice")
     rows: int | None = Field(None, ge=1, description="exactly this many of the usable rows; fewer stop the run")
     max_rows: int | None = Field(None, ge=1, description="at most this many rows")
@@ -101,13 +112,12 @@ class MixSource(StrictModel):
     @property
     def row_use(self) -> Use:
         """How rows are judged: a status that `where` names is the recipe's own matter."""
-        return Use(decides=frozenset(self.where))
+        return Use(takes=TAKEN[self.duplicates], decides=frozenset(self.where))
 
     @property
     def image_use(self) -> Use:
         """How pictures are judged: a status that `image_where` names is the recipe's own matter."""
-        takes = frozenset({DUPLICATE}) if self.duplicates == "keep" else frozenset()
-        return Use(pictures=True, takes=takes, decides=frozenset(self.image_where))
+        return Use(pictures=True, takes=TAKEN[self.duplicates], decides=frozenset(self.image_where))
 
 
 class Pictures(StrictModel):

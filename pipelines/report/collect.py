@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.report.clusters import ClustersOfKind, clusters_of_kinds
 from pipelines.report.counts import Failures, count_clusters, count_copies, failures, is_walked
 from pipelines.report.images import Images, images_of, open_dataset
 from pipelines.report.pictures import Thumbnail, thumbnail
@@ -75,6 +76,7 @@ class Section:
     clusters: list[Group] = field(default_factory=list)
     cluster_count: int = 0
     copies: int = 0
+    kinds: list[ClustersOfKind] = field(default_factory=list)
     counts: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
@@ -134,6 +136,7 @@ def sections(paths: Sequence[str | Path]) -> list[Section]:
     for dataset in datasets:
         section = Section(Path(dataset.path).name, dataset, _steps(dataset))
         fill[dataset.schema_name](section, datasets)
+        section.kinds = clusters_of_kinds(dataset, looked_into(dataset))
         made.append(section)
     return made
 

@@ -23,7 +23,11 @@ WRITTEN = {
         {"compute_hash": "md5", "verify_hash": ["m", "md5"]},
         "9d6d717e8fd9d4b8eb869c37afff9bdeea99c905f5c37577489e854ba5e821fc",
     ),
-    "dedupe": ({}, "c69b69f72dcbfaac1cab685d35c2b689688606ff42c51c506243b64d111efab3"),
+    "dedupe": ({}, "7be1ddd84bd724a79916f4f96d24da5d282d81affa3878e1780a503cbc8580d7"),
+    # Of the first release that has them.
+    "dedupe_text": ({}, "89672b6d0c26495164f27a247e3bad208635abe03e4d263137ed74bdbf8d5834"),
+    "dedupe_semantic": ({}, "9faf5534ee8ce9d1d1e79876b747302dfe1c7121dee425ac0b8eee5c9b97315a"),
+    "dedupe_joint": ({}, "f98047f857f57fe4df4268823a3d53c5a7a226e35ddbe7be7ee38063ffbd4bb5"),
     "caption by labels": ({"engine": "labels"}, "c5ef9503f006aa532f2d22bd877444d998b5a4990f3c75e17ba3cd2314297829"),
     "caption by endpoint": (
         {"engine": {"name": "endpoint", "model": "m"}, "only": {"source": ["a"]}},
@@ -58,7 +62,7 @@ def test_fingerprints_stay(name, images):
 def test_the_keys_of_dedupe_stay():
     assert (
         DedupeKeys(DedupeKeys.Config()).fingerprint({"key": "f1"})
-        == "77e6865cd3fdab00a522b685141558fb7d0590cee4606de44d45f70e05f395c7"
+        == "ccf8d5d74bde5acb5c5a16672afb704c0016877865d6dfb258b6e9e708e34c69"
     )
 
 

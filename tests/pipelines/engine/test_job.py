@@ -1,10 +1,13 @@
 """The portable core: a pipeline that uses anything else may be silently wrong on some runner."""
 
+from functools import partial
+
 import apache_beam as beam
 import pytest
 from apache_beam.internal import pickler
 from apache_beam.portability.api import beam_runner_api_pb2
 
+from pipelines import catalog
 from pipelines.engine.job import fragment_job, verdict_job
 from pipelines.engine.makers import StepMaker, VerdictMaker
 from pipelines.engine.step import Context
@@ -61,13 +64,15 @@ def fill_verdicts(pipeline):
     verdict_job(pipeline, [], [], VerdictMaker(Twin(Twin.Config()), "d", "images"), CONTEXT, Hands(), CHANGE)
 
 
-def fill_dedupe(pipeline):
-    from pipelines.dedupe import Dedupe
+def fill_with(name, pipeline):
+    step = catalog.step(name)
+    verdict_job(pipeline, [], [], VerdictMaker(step(step.Config()), "d", "images"), CONTEXT, Hands(), CHANGE)
 
-    verdict_job(pipeline, [], [], VerdictMaker(Dedupe(Dedupe.Config()), "d", "images"), CONTEXT, Hands(), CHANGE)
+
+DATASET_STEPS = [partial(fill_with, name) for name in ("dedupe", "dedupe_text", "dedupe_semantic", "dedupe_joint")]
 
 
-@pytest.mark.parametrize("fill", [fill_steps, fill_verdicts, fill_dedupe])
+@pytest.mark.parametrize("fill", [fill_steps, fill_verdicts, *DATASET_STEPS])
 def test_every_job_stays_in_the_portable_core(fill):
     pipeline = beam.Pipeline()
     fill(pipeline)

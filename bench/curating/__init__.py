@@ -1,0 +1,1 @@
+"""Benches of curation, one file for each part: `python -m bench.curating.PART`."""
