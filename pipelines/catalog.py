@@ -39,6 +39,9 @@ class Entry:
 STEPS = {
     "download": Entry("pipelines.download:Download", "Fetch every URL into an images dataset, politely and safely."),
     "dedupe": Entry("pipelines.dedupe:Dedupe", "Find exact copies and near-copies among all pictures."),
+    "balance": Entry(
+        "pipelines.balance:Balance", "Draw captions so that no concept outweighs others, as for CC3M-595K."
+    ),
     "caption": Entry("pipelines.caption:Caption", "Describe pictures with a model, an endpoint, or a classifier."),
     "generate": Entry("pipelines.generate:Generate", "Have an LLM write conversations about every picture of DATASET."),
     "judge": Entry("pipelines.judge:Judge", "Have an LLM score the conversations of DATASET from 1 to 5."),

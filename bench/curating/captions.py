@@ -4,10 +4,10 @@ A caption has 1 to 5 noun phrases, drawn independently. A phrase's rank R follow
 P(R > r) = (1 + r / B)^-(S - 1), which is Zipf's law with exponent S = 1.25 and Mandelbrot's shift B.
 
 S and B are computed from two figures of CC3M and from nothing else: about 890,000 phrases in all (a user's count, LLaVA
-issue 1176) and 108,182 in the legend of the paper's figure 7 (arXiv 2304.08485), read as those that occur three times or
-more. A tail with exponent S has a share 1 - a - a (1 - a) / 2, a = 1 / S, of phrases that occur three times or more:
-0.12 at a = 0.8. B then sets the number of phrases among 9.3 million draws. Independence is an assumption: in real captions
-phrases keep company.
+issue 1176) and 108,182 in the legend of the paper's figure 7 (arXiv 2304.08485), read as those that occur three times
+or more. A tail with exponent S has a share 1 - a - a (1 - a) / 2, a = 1 / S, of phrases that occur three times or
+more: 0.12 at a = 0.8. B then sets the number of phrases among 9.3 million draws. Independence is an assumption: in
+real captions phrases keep company.
 """
 
 from __future__ import annotations
