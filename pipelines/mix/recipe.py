@@ -12,8 +12,8 @@ from schemas.config import StrictModel, parse, read_yaml, substitute
 from schemas.errors import InputError
 from schemas.standing import Use
 
-DUPLICATE = "duplicate"
-"""The reason, as steps declare it, of rows that `duplicates: keep` takes."""
+CHOICES = {"duplicates": "duplicate", "balanced_out": "balanced_out", "leaks": "leaked"}
+"""Keys of a source -> the reason, as steps declare it, of rows that the key takes where it says `keep`."""
 
 SIZES = ("weight", "rows", "max_rows", "share")
 """Keys of a source that say how many rows are taken."""
@@ -21,7 +21,7 @@ SIZES = ("weight", "rows", "max_rows", "share")
 CHOSEN = frozenset({"rows", "max_rows", "share", "max_per_image"})
 """Keys that decide about all rows of a source together: a fragment depends on which of its rows were chosen."""
 
-LATER = frozenset({"modality", "missing_image", "turns", "shuffle_turns", "suffix"})
+LATER = frozenset({"balanced_out", "leaks", "modality", "missing_image", "turns", "shuffle_turns", "suffix"})
 
 Accepted = list[str | int | float | bool | None] | dict[Literal["min", "max"], float]
 """A filter on one column: the values that pass, or a range."""
@@ -47,6 +47,8 @@ class MixSource(StrictModel):
     where: dict[str, Accepted] = Field({}, description="filters on the conversation's columns")
     image_where: dict[str, Accepted] = Field({}, description="filters on the columns of every picture")
     duplicates: Literal["drop", "keep"] = Field("drop", description="drop pictures that `dedupe` calls copies")
+    balanced_out: Literal["drop", "keep"] = Field("drop", description="drop captions that `balance` did not draw")
+    leaks: Literal["drop", "keep"] = Field("drop", description="drop rows and pictures that `decontaminate` found")
     weight: float = Field(1.0, ge=0, description="0.5 takes half of the rows, 2 takes each twice")
     rows: int | None = Field(None, ge=1, description="exactly this many of the usable rows; fewer stop the run")
     max_rows: int | None = Field(None, ge=1, description="at most this many rows")
@@ -100,13 +102,16 @@ class MixSource(StrictModel):
     @property
     def row_use(self) -> Use:
         """How rows are judged: a status that `where` names is the recipe's own matter."""
-        return Use(decides=frozenset(self.where))
+        return Use(takes=self._takes, decides=frozenset(self.where))
 
     @property
     def image_use(self) -> Use:
         """How pictures are judged: a status that `image_where` names is the recipe's own matter."""
-        takes = frozenset({DUPLICATE}) if self.duplicates == "keep" else frozenset()
-        return Use(pictures=True, takes=takes, decides=frozenset(self.image_where))
+        return Use(pictures=True, takes=self._takes, decides=frozenset(self.image_where))
+
+    @property
+    def _takes(self) -> frozenset[str]:
+        return frozenset(reason for key, reason in CHOICES.items() if getattr(self, key) == "keep")
 
 
 class Pictures(StrictModel):

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipelines.report.counts import Failures, count_clusters, count_copies, failures, is_walked
 from pipelines.report.images import Images, images_of, open_dataset
+from pipelines.report.phrases import Phrases, phrases_of
 from pipelines.report.pictures import Thumbnail, thumbnail
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
@@ -77,6 +78,7 @@ class Section:
     copies: int = 0
     counts: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    phrases: Phrases | None = None
 
     @property
     def partly(self) -> str:
@@ -170,6 +172,7 @@ def _fill_images(section: Section, datasets: Sequence[Dataset]) -> None:
         for source, numbers in groups.items():
             shown = [_shown(dataset, number, reasons) for number in spread(numbers, PER_SOURCE)]
             section.groups.append(Group(source, shown, len(numbers)))
+    section.phrases = phrases_of(dataset)
     clusters = rows.by("cluster", lambda row: (row.get("cluster_size") or 1) > 1)
     for name, numbers in sorted(clusters.items(), key=lambda item: -len(item[1]))[:CLUSTERS]:
         shown = [_shown(dataset, number, reasons) for number in numbers[:PER_CLUSTER]]
