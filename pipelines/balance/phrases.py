@@ -40,7 +40,7 @@ def versions(kind: str) -> dict[str, str]:
         raise InputError(
             f"phrases: expected {LEXICON} or {SPACY}MODEL (a spaCy model's name or folder), found {kind!r}."
         )
-    found = {"spacy": _version("spacy", "pip install spacy, and a model of yours")}
+    found = {"spacy": _version("spacy", "pip install 'lavabeam[spacy]', and a model")}
     meta = _load(kind.removeprefix(SPACY)).meta
     return {**found, "model": f"{meta.get('lang')}_{meta.get('name')} {meta.get('version')}"}
 

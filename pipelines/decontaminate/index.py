@@ -77,7 +77,7 @@ class Index:
             found = values["format"], values["version"]
         except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{path}: not an index of evaluation sets, or damaged ({error}). Make one: `lavabeam decontaminate-index`."
+                f"{path}: not an index of evaluation sets, or damaged. `lavabeam decontaminate-index` makes one."
             ) from error
         if found[0] != FORMAT:
             raise InputError(

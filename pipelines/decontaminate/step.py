@@ -60,7 +60,7 @@ class DecontaminateStatus(StrEnum):
 
     ok = "ok"  # in no evaluation set of the index
     leaked = "leaked"  # `leaks` says where
-    nothing_to_compare = "nothing_to_compare"  # no picture that can be decoded, and no text
+    nothing_to_compare = "nothing_to_compare"  # no picture that can be decoded, no text that is long enough
 
 
 class Hit(NamedTuple):
@@ -81,6 +81,7 @@ class Decontaminate(Step[DecontaminateConfig]):
     statuses = DecontaminateStatus
     reads = ("key",)
     adds = (pa.field("leaks", pa.list_(HIT)),)
+    passed_over = frozenset({DecontaminateStatus.nothing_to_compare})
     by_choice: ClassVar[Mapping[str, str]] = {DecontaminateStatus.leaked: "leaked"}
     _index: Index | None = None
 
@@ -94,8 +95,8 @@ class Decontaminate(Step[DecontaminateConfig]):
         return Needs(model_files=(self.config.index,))
 
     def depends_on(self) -> dict[str, Any]:
-        """The index by its content: at another place it gives the same columns."""
-        return {"index": self._opened.sha256}
+        """The index by its content: at another place it gives the same columns. Its sets, for the report."""
+        return {"index": self._opened.sha256, "sets": {one["name"]: one["rows"] for one in self._opened.meta.sets}}
 
     def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
         """All; raises InputError where index and dataset have nothing that can be compared, or what was asked for."""
@@ -124,45 +125,56 @@ class Decontaminate(Step[DecontaminateConfig]):
 
     def _found(self, batch: pa.RecordBatch, present: np.ndarray) -> Iterator[tuple[int, Hit]]:
         """(row, hit) of all kinds; marks in `present` the rows that have something to compare."""
-        index, kinds = self._opened, set(self.config.kinds or self._opened.kinds)
+        index = self._opened
+        kinds = set(self.config.kinds or index.kinds) & set(index.kinds)
+        yield from self._picture_hits(batch, kinds, present)
+        yield from self._text_hits(batch, kinds, present)
+        if EMBEDDING in kinds and self.config.embedding in batch.schema.names:
+            yield from self._embedding_hits(batch.column(self.config.embedding), present)
+
+    def _picture_hits(self, batch: pa.RecordBatch, kinds: set[str], present: np.ndarray) -> Iterator[tuple[int, Hit]]:
+        index = self._opened
+        if not kinds & {"bytes", "picture"}:
+            return
         for row, digest, phash in _picture_hashes(batch, "picture" in kinds):
-            present[row] |= digest is not None or phash is not None
-            if digest and "bytes" in kinds and "bytes" in index.kinds:
+            if digest and "bytes" in kinds:
+                present[row] = True
                 found = index.equal("bytes", np.array([bytes_hash(digest)], np.uint64))[1]
                 yield from ((row, Hit("bytes", one, 0.0)) for one in found.tolist())
-            if phash and "picture" in kinds and "picture" in index.kinds:
+            if phash and "picture" in kinds:
+                present[row] = True
                 rows, bits = index.near(int(phash, 16), self.config.distance)
                 yield from (
                     (row, Hit("picture", one, far)) for one, far in zip(rows.tolist(), bits.tolist(), strict=True)
                 )
-        yield from self._text_hits(batch, kinds, present)
-        if EMBEDDING in kinds and self.config.embedding in batch.schema.names:
-            vectors, rows = vectors_of(batch.column(self.config.embedding), f"column {self.config.embedding!r}")
-            self._check_size(vectors.shape[1] if len(rows) else None, f"column {self.config.embedding!r}")
-            present[rows] = True
-            if len(rows):
-                places, entries, cosines = index.alike(vectors, self.config.min_similarity)
-                for place, entry, cosine in zip(rows[places].tolist(), entries.tolist(), cosines.tolist(), strict=True):
-                    yield place, Hit(EMBEDDING, entry, max(1 - cosine, 0.0))
 
     def _text_hits(self, batch: pa.RecordBatch, kinds: set[str], present: np.ndarray) -> Iterator[tuple[int, Hit]]:
         index = self._opened
         if not kinds & {"question", "ngram"}:
             return
         asked, grams, owners = text_hashes_of(batch, index.settings)
-        present[owners] = True
-        present[[row for row, _ in asked]] = True
-        if asked and "question" in kinds and "question" in index.kinds:
+        if "question" in kinds and asked:
+            rows = np.array([row for row, _ in asked])
+            present[rows] = True
             places, entries = index.equal("question", np.array([value for _, value in asked], np.uint64))
-            yield from (
-                (asked[place][0], Hit("question", one, 0.0))
-                for place, one in zip(places, entries.tolist(), strict=True)
-            )
-        if len(grams) and "ngram" in kinds and "ngram" in index.kinds:
+            yield from zip(rows[places].tolist(), (Hit("question", one, 0.0) for one in entries.tolist()), strict=True)
+        if "ngram" in kinds and len(grams):
+            present[owners] = True
             both = np.unique(np.rec.fromarrays([owners, grams], names="row,gram"))
             places, entries = index.equal("ngram", both["gram"])
-            for place, entry in zip(both["row"][places].tolist(), entries.tolist(), strict=True):
-                yield place, Hit("ngram", entry, 0.0)
+            rows = both["row"][places]
+            yield from zip(rows.tolist(), (Hit("ngram", one, 0.0) for one in entries.tolist()), strict=True)
+
+    def _embedding_hits(self, column: pa.Array, present: np.ndarray) -> Iterator[tuple[int, Hit]]:
+        where = f"column {self.config.embedding!r}"
+        vectors, rows = vectors_of(column, where)
+        if not len(rows):
+            return
+        self._check_size(vectors.shape[1], where)
+        present[rows] = True
+        places, entries, cosines = self._opened.alike(vectors, self.config.min_similarity)
+        for row, entry, cosine in zip(rows[places].tolist(), entries.tolist(), cosines.tolist(), strict=True):
+            yield row, Hit(EMBEDDING, entry, max(1 - cosine, 0.0))
 
     def _row(self, hits: list[Hit], there: bool) -> dict[str, Any]:
         """The best hit for each set and kind, sets and kinds in the order of the index."""
@@ -176,7 +188,7 @@ class Decontaminate(Step[DecontaminateConfig]):
                 nearest = min(known, hit, key=lambda one: (one.distance, one.row))
                 best[place] = nearest._replace(count=known.count + 1 if hit.kind == "ngram" else 1)
         leaks = [
-            {"set": index.sets[one], "row": index.name(hit.row)} | hit._asdict() | {"row": index.name(hit.row)}
+            {**hit._asdict(), "set": index.sets[one], "row": index.name(hit.row)}
             for (one, _), hit in sorted(best.items())
             if hit.kind != "ngram" or hit.count >= self.config.min_ngrams
         ]

@@ -12,8 +12,11 @@ from schemas.config import StrictModel, parse, read_yaml, substitute
 from schemas.errors import InputError
 from schemas.standing import Use
 
-CHOICES = {"duplicates": "duplicate", "balanced_out": "balanced_out", "leaks": "leaked"}
-"""Keys of a source -> the reason, as steps declare it, of rows that the key takes where it says `keep`."""
+DUPLICATE = "duplicate"
+"""The reason, as steps declare it, of rows that `duplicates: keep` takes."""
+
+CHOICES = {"duplicates": DUPLICATE, "balanced_out": "balanced_out", "leaks": "leaked"}
+"""Keys of a source -> the reason of rows that the key takes where it says `keep`."""
 
 SIZES = ("weight", "rows", "max_rows", "share")
 """Keys of a source that say how many rows are taken."""

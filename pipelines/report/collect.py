@@ -12,6 +12,7 @@ import numpy as np
 
 from pipelines.report.counts import Failures, count_clusters, count_copies, failures, is_walked
 from pipelines.report.images import Images, images_of, open_dataset
+from pipelines.report.leaks import Leaks, leaks_of
 from pipelines.report.phrases import Phrases, phrases_of
 from pipelines.report.pictures import Thumbnail, thumbnail
 from schemas.dataset import Dataset
@@ -79,6 +80,7 @@ class Section:
     counts: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     phrases: Phrases | None = None
+    leaks: list[Leaks] = field(default_factory=list)
 
     @property
     def partly(self) -> str:
@@ -134,7 +136,7 @@ def sections(paths: Sequence[str | Path]) -> list[Section]:
     fill = {"images": _fill_images, "conversations": _fill_conversations, "samples": _fill_samples}
     made = []
     for dataset in datasets:
-        section = Section(Path(dataset.path).name, dataset, _steps(dataset))
+        section = Section(Path(dataset.path).name, dataset, _steps(dataset), leaks=leaks_of(dataset))
         fill[dataset.schema_name](section, datasets)
         made.append(section)
     return made
