@@ -8,7 +8,15 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from pipelines.decontaminate.hashes import bytes_hash, gram_hashes, lines, message_texts, questions, views
+from pipelines.decontaminate.hashes import (
+    bytes_hash,
+    distinct_pairs,
+    gram_hashes,
+    lines,
+    message_texts,
+    questions,
+    views,
+)
 from pipelines.decontaminate.index import EMBEDDING, FORMAT, KINDS, VERSION, Index, Meta, Settings, assembled
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -147,16 +155,16 @@ def text_hashes_of(batch: pa.RecordBatch, settings: Settings) -> tuple[list[tupl
 
 
 def vectors_of(column: pa.Array, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """(embeddings, float32, shape (n, size); the rows that have one). Raises InputError where sizes differ."""
+    """(embeddings, float32, shape (n, size); the rows that have one of finite numbers). Raises InputError where sizes
+    differ."""
     rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
     values = column.take(pa.array(rows)).to_pylist() if len(rows) else []
     sizes = {len(value) for value in values}
     if len(sizes) > 1:
         raise InputError(f"{where}: embeddings of {sorted(sizes)} numbers in one column, expected one size.")
     vectors = np.array(values, np.float32).reshape(len(rows), -1 if len(rows) else 0)
-    if not np.isfinite(vectors).all():
-        raise InputError(f"{where}: an embedding has a number that is not finite.")
-    return vectors, rows
+    finite = np.isfinite(vectors).all(axis=1)
+    return vectors[finite], rows[finite]
 
 
 def _add_picture(into: _Set, data: bytes, row: int, min_side: int) -> None:
@@ -193,16 +201,14 @@ def _gather(one: _Set, settings: Settings, entries: dict[str, list[np.ndarray]])
         if kind == EMBEDDING:
             entries[kind] += pairs
             continue
-        both = np.unique(
-            np.rec.fromarrays([np.concatenate(pairs[::2]), np.concatenate(pairs[1::2])], names="value,row")
-        )
-        values, first, counts = np.unique(both["value"], return_index=True, return_counts=True)
+        hashes, rows = distinct_pairs(np.concatenate(pairs[::2]), np.concatenate(pairs[1::2]))
         if kind == "picture":
-            entries[kind] += [both["value"], both["row"]]
+            entries[kind] += [hashes, rows]
             continue
+        values, first, counts = np.unique(hashes, return_index=True, return_counts=True)
         kept = counts <= settings.common_rows if kind != "bytes" else np.ones(len(values), bool)
         one.report.common += int((~kept).sum())
         if kind != "bytes":
             count = int(kept.sum())
             setattr(one.report, "questions" if kind == "question" else "ngrams", count)
-        entries[kind] += [values[kept], both["row"][first[kept]]]
+        entries[kind] += [values[kept], rows[first[kept]]]

@@ -84,6 +84,15 @@ def questions(text: str, least: int) -> set[int]:
     return {_hash(" ".join(one)) for one in (whole, *found[:1]) if len(one) >= least}
 
 
+def distinct_pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different pairs of two arrays of one length, ascending by the first and then the second."""
+    order = np.lexsort([second, first])
+    first, second = first[order], second[order]
+    fresh = np.ones(len(first), bool)
+    fresh[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    return first[fresh], second[fresh]
+
+
 def message_texts(messages: Sequence[dict[str, Any]] | None) -> Iterator[tuple[str, str]]:
     """(role, text) of each message."""
     for message in messages or ():

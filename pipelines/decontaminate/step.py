@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from pipelines.decontaminate.build import TEXTS, pictures_of, text_hashes_of, vectors_of
-from pipelines.decontaminate.hashes import bytes_hash
+from pipelines.decontaminate.hashes import bytes_hash, distinct_pairs
 from pipelines.decontaminate.index import EMBEDDING, Index
 from pipelines.engine.step import Config, Context, Needs, Runtime, Step
 from schemas.dataset import Dataset, Fragment
@@ -63,7 +64,8 @@ class DecontaminateStatus(StrEnum):
     nothing_to_compare = "nothing_to_compare"  # no picture that can be decoded, no text that is long enough
 
 
-class Hit(NamedTuple):
+@dataclass(frozen=True)
+class Hit:
     """A row of the index that a row is like."""
 
     kind: str
@@ -160,9 +162,9 @@ class Decontaminate(Step[DecontaminateConfig]):
             yield from zip(rows[places].tolist(), (Hit("question", one, 0.0) for one in entries.tolist()), strict=True)
         if "ngram" in kinds and len(grams):
             present[owners] = True
-            both = np.unique(np.rec.fromarrays([owners, grams], names="row,gram"))
-            places, entries = index.equal("ngram", both["gram"])
-            rows = both["row"][places]
+            owners, grams = distinct_pairs(owners, grams)
+            places, entries = index.equal("ngram", grams)
+            rows = owners[places]
             yield from zip(rows.tolist(), (Hit("ngram", one, 0.0) for one in entries.tolist()), strict=True)
 
     def _embedding_hits(self, column: pa.Array, present: np.ndarray) -> Iterator[tuple[int, Hit]]:
@@ -186,9 +188,9 @@ class Decontaminate(Step[DecontaminateConfig]):
                 best[place] = hit
             else:
                 nearest = min(known, hit, key=lambda one: (one.distance, one.row))
-                best[place] = nearest._replace(count=known.count + 1 if hit.kind == "ngram" else 1)
+                best[place] = replace(nearest, count=known.count + 1 if hit.kind == "ngram" else 1)
         leaks = [
-            {**hit._asdict(), "set": index.sets[one], "row": index.name(hit.row)}
+            {**asdict(hit), "set": index.sets[one], "row": index.name(hit.row)}
             for (one, _), hit in sorted(best.items())
             if hit.kind != "ngram" or hit.count >= self.config.min_ngrams
         ]

@@ -119,13 +119,14 @@ def test_known_hashes_are_enough(tmp_path, index):
 
 
 def test_embeddings_are_compared_by_cosine(tmp_path, index):
-    vectors = (pa.list_(pa.float32()), [[2.0, 0.2, 0.0], [0.0, 1.0, 0.0], None])
-    images_of(tmp_path / "photos", dict.fromkeys("abc"), vector=vectors)
+    vectors = (pa.list_(pa.float32()), [[2.0, 0.2, 0.0], [0.0, 1.0, 0.0], None, [1.0, np.nan, 0.0]])
+    images_of(tmp_path / "photos", dict.fromkeys("abcd"), vector=vectors)
     checked(tmp_path / "photos", str(tmp_path / "pictures.npz"), embedding="vector")
     assert found_in(tmp_path / "photos") == {
         "a": ("leaked", [("pictures", "e1", "embedding", 0.005, 1)]),
         "b": ("ok", []),
         "c": ("nothing_to_compare", []),
+        "d": ("nothing_to_compare", []),
     }
 
 
