@@ -109,11 +109,11 @@ class Index:
     def settings(self) -> Settings:
         return self.meta.settings
 
-    @property
+    @cached_property
     def sets(self) -> list[str]:
         return [one["name"] for one in self.meta.sets]
 
-    @property
+    @cached_property
     def kinds(self) -> list[str]:
         """What rows can be compared by."""
         return [kind for kind in KINDS if len(self.arrays.get(f"{kind}_row", ()))]
