@@ -42,6 +42,7 @@ PUBLISHED = {"kept": 595_375 / CC3M_CAPTIONS, "phrases before": 108_182, "phrase
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=_sizes, default="30000,100000,300000,1000000")
+    parser.add_argument("--workers", type=_sizes, default="1,2")
     parser.add_argument("--published", type=int, default=CC3M_CAPTIONS)
     chosen = parser.parse_args(arguments)
     found: list[dict[str, Any]] = []
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json.dumps(found[-1]), flush=True)
     costs: dict[int, Cost] = {}
     for rows in chosen.sizes:
-        for workers in (1, 2):
+        for workers in chosen.workers:
             cost, different = measured(rows, workers)
             costs[rows] = costs.get(rows, cost)
             peer = f"; the peer takes {different[1]:.1f} s CPU, {different[0]} rows differ" if different else ""
