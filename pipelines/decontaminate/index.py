@@ -28,6 +28,7 @@ FORMAT, VERSION = "lavabeam evaluation index", 1
 HASHED = ("bytes", "picture", "question", "ngram")
 EMBEDDING = "embedding"
 KINDS = (*HASHED, EMBEDDING)
+_ROWS = {"row_set": np.uint16, "names": np.uint8, "name_ends": np.int64}
 
 
 class Settings(StrictModel):
@@ -184,17 +185,21 @@ class Index:
         return {}
 
     def _check(self, path: str | Path) -> None:
-        """Raises CorruptError where arrays are missing or do not fit each other."""
-        rows, ends = len(self.arrays.get("row_set", ())), self.arrays.get("name_ends", np.zeros(0))
-        expected = [
-            ("name_ends", len(ends) == rows),
-            ("row_set", not rows or self.arrays["row_set"].max() < len(self.sets)),
-        ]
+        """Raises CorruptError where arrays are missing, of other types, or do not fit each other."""
+        arrays = {**{name: np.zeros(0, kind) for name, kind in _ROWS.items()}, **self.arrays}
+        wrong = [name for name, kind in _ROWS.items() if arrays[name].dtype != kind]
+        rows, ends = len(arrays["row_set"]), arrays["name_ends"]
+        if wrong or len(ends) != rows or (rows and ends[-1] != len(arrays["names"])):
+            wrong.append("names")
+        if rows and arrays["row_set"].max() >= len(self.sets):
+            wrong.append("row_set")
         for kind in KINDS:
-            values = self.arrays.get(kind if kind == EMBEDDING else f"{kind}_hash", ())
-            owners = self.arrays.get(f"{kind}_row", np.zeros(0))
-            expected.append((kind, len(values) == len(owners) and (not len(owners) or owners.max() < rows)))
-        wrong = [name for name, fits in expected if not fits]
+            name, expected = (kind, np.float16) if kind == EMBEDDING else (f"{kind}_hash", np.uint64)
+            values, owners = arrays.get(name, np.zeros(0, expected)), arrays.get(f"{kind}_row", np.zeros(0, np.uint32))
+            fits = values.dtype == expected and owners.dtype == np.uint32 and len(values) == len(owners)
+            ordered = kind == EMBEDDING or not len(values) or bool((values[1:] >= values[:-1]).all())
+            if not fits or not ordered or (len(owners) and owners.max() >= rows):
+                wrong.append(name)
         if wrong:
             raise CorruptError(f"{path}: the index does not hold together ({', '.join(wrong)}). Make it anew.")
 

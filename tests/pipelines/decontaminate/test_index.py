@@ -123,6 +123,15 @@ def test_files_that_are_no_index_are_one_message(tmp_path):
         with pytest.raises(error):
             Index.open(path)
     meta = index.meta.model_copy(update={"format": "lavabeam evaluation index"})
-    Index(meta, {**index.arrays, "picture_row": np.array([0], np.uint32)}).write(path)
-    with pytest.raises(CorruptError, match="picture"):
-        Index.open(path)
+    wrong = [
+        {"picture_row": np.array([0], np.uint32)},
+        {"picture_row": np.array([0, 9], np.uint32)},
+        {"picture_hash": np.zeros(2)},
+        {"picture_hash": np.array([2, 1], np.uint64)},
+        {"row_set": np.array([0, 1], np.uint16)},
+        {"name_ends": np.array([1, 9])},
+    ]
+    for arrays in wrong:
+        Index(meta, {**index.arrays, **arrays}).write(path)
+        with pytest.raises(CorruptError, match="does not hold together"):
+            Index.open(path)
