@@ -46,6 +46,12 @@ STEPS = {
     "dedupe_joint": Entry(
         "pipelines.dedupe.joint:DedupeJoint", "Find rows that are in the same clusters of every kind."
     ),
+    "balance": Entry(
+        "pipelines.balance:Balance", "Draw captions so that no concept outweighs others, as for CC3M-595K."
+    ),
+    "decontaminate": Entry(
+        "pipelines.decontaminate:Decontaminate", "Find rows that are in evaluation sets, by an index."
+    ),
     "caption": Entry("pipelines.caption:Caption", "Describe pictures with a model, an endpoint, or a classifier."),
     "generate": Entry("pipelines.generate:Generate", "Have an LLM write conversations about every picture of DATASET."),
     "judge": Entry("pipelines.judge:Judge", "Have an LLM score the conversations of DATASET from 1 to 5."),
@@ -94,6 +100,7 @@ COMMANDS = frozenset(
         "mix",
         "report",
         "export",
+        "decontaminate-index",
         "demo",
         "plan",
         "tokens",

@@ -158,12 +158,18 @@ class ImportGroup(LazyGroup):
 
 def pairs(settings: tuple[str, ...]) -> dict[str, str]:
     """`("a=b",)` -> {"a": "b"}; raises InputError for a word without `=`."""
+    return dict(pairs_of("--set", settings))
+
+
+def pairs_of(option: str, words: tuple[str, ...], expected: str = "name=value") -> list[tuple[str, str]]:
+    """`("a=b",)` -> [("a", "b")]; raises InputError for a word without `=`."""
     from schemas.errors import InputError
 
-    wrong = [word for word in settings if "=" not in word]
-    if wrong:
-        raise InputError(f"--set {wrong[0]}: expected name=value.")
-    return dict(word.split("=", 1) for word in settings)
+    found = [word.partition("=") for word in words]
+    for word, (_, sign, _) in zip(words, found, strict=True):
+        if not sign:
+            raise InputError(f"{option} {word}: expected {expected}.")
+    return [(name, value) for name, _, value in found]
 
 
 def _run_step(name: str, config: dict, arguments: list[str], dataset: str, as_json: bool, **given: Any) -> None:

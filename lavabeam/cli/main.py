@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import cloud, data, exporting, look, mixing, scheduling, talking, training, upkeep
+from lavabeam.cli import cloud, curating, data, exporting, look, mixing, scheduling, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import say
@@ -29,7 +29,17 @@ class Commands(LazyGroup):
         return {name: partial(data.step_command, name) for name in catalog.steps()}
 
     def order(self) -> tuple[str, ...]:
-        return ("demo", "run", "import", *catalog.steps(), "mix", *self.training, *self.looking, *self.elsewhere)
+        return (
+            "demo",
+            "run",
+            "import",
+            *catalog.steps(),
+            "decontaminate-index",
+            "mix",
+            *self.training,
+            *self.looking,
+            *self.elsewhere,
+        )
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 110}, epilog=EXIT_CODES)
@@ -43,6 +53,7 @@ def app() -> None:
 
 for command in (
     data.run,
+    curating.decontaminate_index,
     mixing.mix,
     data.report,
     exporting.export,

@@ -23,13 +23,16 @@ TAKEN = {
 }
 """Value of `duplicates` -> the reasons, as steps declare them, of rows that are taken all the same."""
 
+KEPT = {"balanced_out": "balanced_out", "leaks": "leaked"}
+"""Other keys of a source -> the reason of rows that the key takes where it says `keep`."""
+
 SIZES = ("weight", "rows", "max_rows", "share")
 """Keys of a source that say how many rows are taken."""
 
 CHOSEN = frozenset({"rows", "max_rows", "share", "max_per_image"})
 """Keys that decide about all rows of a source together: a fragment depends on which of its rows were chosen."""
 
-LATER = frozenset({"modality", "missing_image", "turns", "shuffle_turns", "suffix"})
+LATER = frozenset({"balanced_out", "leaks", "modality", "missing_image", "turns", "shuffle_turns", "suffix"})
 
 Accepted = list[str | int | float | bool | None] | dict[Literal["min", "max"], float]
 """A filter on one column: the values that pass, or a range."""
@@ -59,6 +62,8 @@ class MixSource(StrictModel):
         description="drop what any dedupe step calls a copy (pictures, and rows of the source), what `dedupe_joint` "
         "says repeats another row in every way, or nothing",
     )
+    balanced_out: Literal["drop", "keep"] = Field("drop", description="drop captions that `balance` did not draw")
+    leaks: Literal["drop", "keep"] = Field("drop", description="drop rows and pictures that `decontaminate` found")
     weight: float = Field(1.0, ge=0, description="0.5 takes half of the rows, 2 takes each twice")
     rows: int | None = Field(None, ge=1, description="exactly this many of the usable rows; fewer stop the run")
     max_rows: int | None = Field(None, ge=1, description="at most this many rows")
@@ -112,12 +117,17 @@ class MixSource(StrictModel):
     @property
     def row_use(self) -> Use:
         """How rows are judged: a status that `where` names is the recipe's own matter."""
-        return Use(takes=TAKEN[self.duplicates], decides=frozenset(self.where))
+        return Use(takes=self._takes, decides=frozenset(self.where))
 
     @property
     def image_use(self) -> Use:
         """How pictures are judged: a status that `image_where` names is the recipe's own matter."""
-        return Use(pictures=True, takes=TAKEN[self.duplicates], decides=frozenset(self.image_where))
+        return Use(pictures=True, takes=self._takes, decides=frozenset(self.image_where))
+
+    @property
+    def _takes(self) -> frozenset[str]:
+        kept = frozenset(reason for key, reason in KEPT.items() if getattr(self, key) == "keep")
+        return TAKEN[self.duplicates] | kept
 
 
 class Pictures(StrictModel):

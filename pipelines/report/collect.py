@@ -13,6 +13,8 @@ import numpy as np
 from pipelines.report.clusters import ClustersOfKind, clusters_of_kinds
 from pipelines.report.counts import Failures, count_clusters, count_copies, failures, is_walked
 from pipelines.report.images import Images, images_of, open_dataset
+from pipelines.report.leaks import Leaks, leaks_of
+from pipelines.report.phrases import Phrases, phrases_of
 from pipelines.report.pictures import Thumbnail, thumbnail
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
@@ -79,6 +81,8 @@ class Section:
     kinds: list[ClustersOfKind] = field(default_factory=list)
     counts: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    phrases: Phrases | None = None
+    leaks: list[Leaks] = field(default_factory=list)
 
     @property
     def partly(self) -> str:
@@ -134,7 +138,7 @@ def sections(paths: Sequence[str | Path]) -> list[Section]:
     fill = {"images": _fill_images, "conversations": _fill_conversations, "samples": _fill_samples}
     made = []
     for dataset in datasets:
-        section = Section(Path(dataset.path).name, dataset, _steps(dataset))
+        section = Section(Path(dataset.path).name, dataset, _steps(dataset), leaks=leaks_of(dataset))
         fill[dataset.schema_name](section, datasets)
         section.kinds = clusters_of_kinds(dataset, looked_into(dataset))
         made.append(section)
@@ -173,6 +177,7 @@ def _fill_images(section: Section, datasets: Sequence[Dataset]) -> None:
         for source, numbers in groups.items():
             shown = [_shown(dataset, number, reasons) for number in spread(numbers, PER_SOURCE)]
             section.groups.append(Group(source, shown, len(numbers)))
+    section.phrases = phrases_of(dataset)
     clusters = rows.by("cluster", lambda row: (row.get("cluster_size") or 1) > 1)
     for name, numbers in sorted(clusters.items(), key=lambda item: -len(item[1]))[:CLUSTERS]:
         shown = [_shown(dataset, number, reasons) for number in numbers[:PER_CLUSTER]]
