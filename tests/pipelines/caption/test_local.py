@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from pipelines.caption.engine import Caption, CaptionStatus, Picture
-from pipelines.caption.local import captions_in_batches, weights_version
+from pipelines.caption.local import captions_in_batches
+from pipelines.models.loading import weights_version
 from pipelines.llm.answer import AnswerStatus
 
 
