@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from schemas.errors import LavaBeamError
+
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -23,7 +25,7 @@ def in_batches(
 ) -> list[Made | Failed]:
     """One result per item, in order; `model` gets at most `most` items at a time.
 
-    When it raises on a batch, each item of that batch is tried alone.
+    When it raises on a batch, each item of that batch is tried alone; our own errors are about all of them, and pass.
     """
     found: list[Made | Failed] = []
     for start in range(0, len(items), most):
@@ -40,6 +42,8 @@ def one_line(error: Any) -> str:
 def _tried(items: Sequence[Item], model: Callable[[Sequence[Item]], Sequence[Made]]) -> list[Made | Failed]:
     try:
         return list(model(items))
+    except LavaBeamError:
+        raise
     except Exception as error:
         # Whatever a model library raises: it is reported in the row, and the other rows go on.
         if len(items) == 1:

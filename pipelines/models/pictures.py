@@ -14,7 +14,21 @@ SIDE = 1024
 
 
 def decoded(data: bytes, header: Header | None = None) -> np.ndarray:
-    """The upright picture, uint8 (height, width, 3). A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that
-    leaves `SIDE` pixels; anything else whole. Raises PictureError."""
+    """The upright picture, uint8 (height, width, 3), its longer side below 2 * `SIDE` pixels. Raises PictureError.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves `SIDE` pixels; what is larger still is averaged.
+    """
     header = header or read(data)
-    return shrunk(data, header, max(header.width, header.height) // SIDE)
+    return fitted(shrunk(data, header, max(header.width, header.height) // SIDE), 2 * SIDE - 1)
+
+
+def fitted(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(height, width, 3) with a longer side of `side` pixels at most; each pixel the mean of those it stands for."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    share = side / max(height, width)
+    if share >= 1:
+        return pixels
+    size = (max(round(width * share), 1), max(round(height * share), 1))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

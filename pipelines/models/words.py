@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
 from schemas.errors import InputError
 
 
@@ -25,3 +27,14 @@ def text_of(value: Any, column: str) -> str | None:
         f"column {column!r} holds {type(value).__name__} values, expected text, a list of texts, or messages. Name "
         "another column."
     )
+
+
+def check_text(field: pa.Field) -> None:
+    """Raise InputError for a column that `text_of` cannot read."""
+    kind = field.type
+    inner = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    messages = pa.types.is_struct(inner) and inner is not kind and inner.get_field_index("content") >= 0
+    if not (messages or any(test(inner) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null))):
+        raise InputError(
+            f"column {field.name!r} holds {kind}, expected text, a list of texts, or messages. Name another column."
+        )
