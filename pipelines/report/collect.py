@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.report.counts import Failures, count_clusters, count_copies, failures, is_walked
 from pipelines.report.images import Images, images_of, open_dataset
 from pipelines.report.pictures import Thumbnail, thumbnail
+from pipelines.report.scores import Scores, scores_of
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
 from schemas.standing import EVERY_CHOICE, LEFT_OUT, Standing, Use, status_rules
@@ -75,6 +76,7 @@ class Section:
     clusters: list[Group] = field(default_factory=list)
     cluster_count: int = 0
     copies: int = 0
+    scores: list[Scores] = field(default_factory=list)
     counts: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
@@ -134,6 +136,7 @@ def sections(paths: Sequence[str | Path]) -> list[Section]:
     for dataset in datasets:
         section = Section(Path(dataset.path).name, dataset, _steps(dataset))
         fill[dataset.schema_name](section, datasets)
+        section.scores = scores_of(dataset, looked_into(dataset))
         made.append(section)
     return made
 

@@ -7,8 +7,8 @@ from PIL import Image
 
 from pipelines.caption.engine import Caption, CaptionStatus, Picture
 from pipelines.caption.local import captions_in_batches
-from pipelines.models.loading import weights_version
 from pipelines.llm.answer import AnswerStatus
+from pipelines.models.loading import weights_version
 
 
 def picture(color, size=(4, 3), **options):

@@ -1,0 +1,1 @@
+"""Benches of the steps that curate, one file for each: `python -m bench.curating.PART`."""
