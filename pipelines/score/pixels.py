@@ -24,12 +24,15 @@ def blur(grey: np.ndarray) -> float:
     """
     import cv2
 
-    return float(cv2.Laplacian(grey, cv2.CV_64F, ksize=1).var())
+    # Exact in 16 bits: 4 neighbours of 255 at most.
+    return _mean_and_deviation(cv2.Laplacian(grey, cv2.CV_16S, ksize=1))[1] ** 2
 
 
 def entropy(grey: np.ndarray) -> float:
     """Bits per pixel of the histogram of 256 grey levels, 0 to 8 (Shannon, 1948). 0: one level alone."""
-    counts = np.bincount(grey.reshape(-1), minlength=256)
+    import cv2
+
+    counts = cv2.calcHist([grey], [0], None, [256], [0, 256]).reshape(-1).astype(np.float64)
     shares = counts[counts > 0] / grey.size
     return float(-(shares * np.log2(shares)).sum()) + 0.0  # no -0.0
 
@@ -39,11 +42,12 @@ def colourfulness(rgb: np.ndarray) -> float:
 
     0 for grey; they call 15 slightly, 33 moderately, 59 highly, 109 extremely colourful.
     """
-    red, green, blue = (rgb[..., channel].astype(np.float32) for channel in range(3))
-    red_green, yellow_blue = red - green, (red + green) / 2 - blue
-    spread = math.hypot(float(red_green.std(dtype=np.float64)), float(yellow_blue.std(dtype=np.float64)))
-    middle = math.hypot(float(red_green.mean(dtype=np.float64)), float(yellow_blue.mean(dtype=np.float64)))
-    return spread + 0.3 * middle
+    import cv2
+
+    red, green, blue = cv2.split(rgb.astype(np.int16))
+    across, spread_across = _mean_and_deviation(red - green)
+    along, spread_along = _mean_and_deviation(red + green - 2 * blue)  # twice the paper's, in whole numbers
+    return math.hypot(spread_across, spread_along / 2) + 0.3 * math.hypot(across, along / 2)
 
 
 def text_share(grey: np.ndarray) -> float:
@@ -75,7 +79,7 @@ def _has_letters(box: np.ndarray) -> bool:
     """Whether rows change between ink and paper often enough, with few levels in between."""
     import cv2
 
-    mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(box))
+    mean, deviation = _mean_and_deviation(box)
     if deviation < MIN_CONTRAST:
         return False
     ink = cv2.compare(box, mean, cv2.CMP_LT)
@@ -138,6 +142,13 @@ class TextShare(RowScorer[Settings]):
 
     def score(self, sample: Sample) -> float:
         return text_share(sample.grey)
+
+
+def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
+    import cv2
+
+    mean, deviation = cv2.meanStdDev(values)
+    return float(mean[0, 0]), float(deviation[0, 0])
 
 
 def _size(sample: Sample) -> tuple[int, int]:
