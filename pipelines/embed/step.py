@@ -18,7 +18,8 @@ from pipelines.models.folder import EmbeddingModel, Pooling, Side, embedding_mod
 from pipelines.models.loading import weights_version
 from pipelines.models.needs import model_needs
 from pipelines.models.pictures import decoded
-from pipelines.models.words import text_of
+from pipelines.models.words import check_text, text_of
+from schemas.dataset import Dataset, Fragment
 from schemas.pictures import PictureError
 
 
@@ -160,6 +161,13 @@ class EmbedText(_Embeds[EmbedTextConfig]):
     @property
     def reads(self) -> tuple[str, ...]:
         return (self.config.text,)
+
+    def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
+        """All. Raises InputError where the column holds no text."""
+        first = next(iter(dataset.fragments), None)
+        if first is not None and self.config.text in first.owner:
+            check_text(first.read([self.config.text]).schema.field(0))
+        return dataset.fragments
 
     def _item(self, batch: pa.RecordBatch, place: int, row: dict[str, Any]) -> str | None:
         words = text_of(batch.column(self.config.text)[place].as_py(), self.config.text)

@@ -87,7 +87,7 @@ def read_head(path: Path, relu: bool = False) -> Head:
     """
     tensors = _tensors(path)
     names = sorted((_numbers(name), name) for name in tensors if name.endswith("weight"))
-    layers = []
+    layers: list[tuple[np.ndarray, np.ndarray]] = []
     for _, name in names:
         weight = tensors[name]
         bias = tensors.get(name.removesuffix("weight") + "bias", np.zeros(weight.shape[:1], np.float32))

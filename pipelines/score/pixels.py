@@ -82,7 +82,7 @@ def _has_letters(box: np.ndarray) -> bool:
     mean, deviation = _mean_and_deviation(box)
     if deviation < MIN_CONTRAST:
         return False
-    ink = cv2.compare(box, mean, cv2.CMP_LT)
+    ink = (box < mean).view(np.uint8)
     changes = cv2.countNonZero(cv2.bitwise_xor(ink[:, 1:], ink[:, :-1])) / box.shape[0]
     if changes < MIN_STROKES or changes * box.shape[0] < 0.8 * box.shape[1]:
         return False

@@ -97,9 +97,9 @@ class Score(Step[ScoreConfig]):
 
     def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
         """All. Raises InputError where scores of an earlier run would vanish without having been asked to."""
-        first = next(iter(dataset.fragments), None)
-        if first is not None and set(self.reads) <= set(first.owner):
-            schema = first.read(list(self.reads)).schema
+        first, asked = next(iter(dataset.fragments), None), [name for name in self.reads if name != IMAGE]
+        if first is not None and asked and set(asked) <= set(first.owner):
+            schema = first.read(asked).schema
             for one in self.scorers:
                 one.check_columns(schema)
         own = {field.name for field in self.output_schema}

@@ -124,6 +124,8 @@ def test_turns_of_a_conversation_are_one_text(tmp_path, models):
 def test_wrong_columns_and_folders_end_the_run_before_any_work(photos, models):
     with pytest.raises(SchemaError, match="nowhere"):
         run_step(EmbedText(EmbedTextConfig(model=str(models / "bert"), text="nowhere")), photos, LOCAL)
+    with pytest.raises(InputError, match="column 'image' holds struct"):
+        run_step(EmbedText(EmbedTextConfig(model=str(models / "bert"), text="image")), photos, LOCAL)
     with pytest.raises(InputError, match="a bert model embeds texts"):
         run_step(Embed(EmbedConfig(model=str(models / "bert"))), photos, LOCAL)
     with pytest.raises(InputError, match="no such folder"):

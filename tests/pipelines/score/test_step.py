@@ -151,8 +151,8 @@ def test_scores_vanish_only_when_that_is_said(photos):
 def test_wrong_columns_end_the_run_before_any_work(photos, tmp_path):
     with pytest.raises(SchemaError, match="nowhere"):
         scored(photos, "length", text="nowhere")
-    with pytest.raises(InputError, match="column 'image' holds struct"):
-        scored(photos, {"name": "length", "text": "image"})
+    with pytest.raises(InputError, match="column 'width' holds int32"):
+        scored(sized(tmp_path / "sized"), {"name": "length", "text": "width"})
     with pytest.raises(InputError, match="two scorers make the column 'blur'"):
         scored(photos, "blur", {"name": "entropy", "column": "blur"})
     vectors = pa.table(
@@ -171,6 +171,12 @@ def test_wrong_columns_end_the_run_before_any_work(photos, tmp_path):
     assert statuses == {"ok": 1, "no_value": 1}
     assert rows["a"]["similarity"] == pytest.approx(0.6, abs=1e-3)
     assert rows["b"]["score_detail"] == "one"
+
+
+def sized(path):
+    row = {"key": "a", "width": 3}
+    write_dataset(path, "images", [pa.Table.from_pylist([row], pa.schema([*BASE["images"], ("width", pa.int32())]))])
+    return path
 
 
 def _of_columns(image, text):
