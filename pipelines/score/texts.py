@@ -69,7 +69,7 @@ class UrlShare(RowScorer[TextSettings]):
 
 
 class Language(RowScorer[TextSettings]):
-    """The likeliest of 139 languages (ISO 639-1 code: `en`), and in `<column>_confidence` its probability, 0 to 1.
+    """The likeliest of 139 languages (its ISO 639 code: `en`), and in `<column>_confidence` its probability, 0 to 1.
 
     By py3langid, a naive Bayes over bytes (Lui & Baldwin, "langid.py", ACL 2012); no download. Null for a text without
     a letter.
