@@ -119,7 +119,8 @@ class Score(Step[ScoreConfig]):
 
     def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         # Where no model wants several, one decoded picture at a time is in memory.
-        together = self.config.batch if any(one.models for one in self.scorers) else 1
+        several = any(one.models for one in self.scorers) or not self._sees_pixels
+        together = self.config.batch if several else 1
         columns: dict[str, list[Any]] = {field.name: [] for field in self.output_schema}
         for start in range(0, batch.num_rows, together):
             for name, values in self._scored(batch.slice(start, together)).items():
