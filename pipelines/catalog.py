@@ -52,6 +52,9 @@ STEPS = {
     "decontaminate": Entry(
         "pipelines.decontaminate:Decontaminate", "Find rows that are in evaluation sets, by an index."
     ),
+    "embed": Entry("pipelines.embed:Embed", "Embed every picture with a CLIP, SigLIP, ViT or DINOv2 folder."),
+    "embed_text": Entry("pipelines.embed:EmbedText", "Embed every row's text with a BERT-like, CLIP or SigLIP folder."),
+    "score": Entry("pipelines.score:Score", "Score pictures and texts: sharpness, text share, language, similarity..."),
     "caption": Entry("pipelines.caption:Caption", "Describe pictures with a model, an endpoint, or a classifier."),
     "generate": Entry("pipelines.generate:Generate", "Have an LLM write conversations about every picture of DATASET."),
     "judge": Entry("pipelines.judge:Judge", "Have an LLM score the conversations of DATASET from 1 to 5."),

@@ -16,14 +16,14 @@ from pydantic import Field, model_validator
 
 from pipelines.caption.candidates import best_captions
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
-from pipelines.caption.local import Opened, captions_in_batches, load_local, load_processor, model_version
+from pipelines.caption.local import Opened, captions_in_batches
 from pipelines.caption.matching import Matcher
 from pipelines.engine.step import Config, Needs, Runtime
 from pipelines.llm.answer import AnswerStatus
+from pipelines.models.loading import load_local, load_processor, model_version
+from pipelines.models.needs import GPU
 from schemas.chat.checked import check_chat_template
 
-GPU = "type:nvidia-l4;count:1;install-nvidia-driver"
-"""What `device: cuda` asks a cluster for, in Beam's words: 24 GB."""
 DESCRIBE = "Describe this picture in one sentence."
 """What a chat model is asked unless `prompt` says otherwise."""
 

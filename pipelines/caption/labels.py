@@ -17,9 +17,10 @@ from PIL import Image
 from pydantic import Field
 
 from pipelines.caption.engine import Caption, CaptionStatus, Identity, Picture
-from pipelines.caption.local import Opened, captions_in_batches, weights_version
+from pipelines.caption.local import Opened, captions_in_batches
 from pipelines.engine.step import Config, Needs, Runtime
 from pipelines.llm.answer import AnswerStatus
+from pipelines.models.loading import weights_version
 from schemas.errors import InputError
 
 MODEL = "efficientnet-lite0"

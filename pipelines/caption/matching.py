@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from pipelines.caption.local import load_local, load_processor, model_version
+from pipelines.models.loading import load_local, load_processor, model_version
 from schemas.errors import InputError
 
 if TYPE_CHECKING:

@@ -46,19 +46,24 @@ def histogram(values: Sequence[int], unit: str, bins: int = 32) -> str:
     counts = [0] * bins
     for value in values:
         counts[min(int((value - low) / width), bins - 1)] += 1
-    step = (WIDTH - LEFT - RIGHT) / bins
-    scale = (HEIGHT - TOP - BOTTOM) / max(counts)
-    bars = "".join(
+    return bars(counts, low, high, unit)
+
+
+def bars(counts: Sequence[int], low: float, high: float, unit: str) -> str:
+    """A bar per count; the x axis goes from `low` to `high` in `unit`s."""
+    step = (WIDTH - LEFT - RIGHT) / len(counts)
+    scale = (HEIGHT - TOP - BOTTOM) / max(*counts, 1)
+    drawn = "".join(
         f'<rect x="{LEFT + index * step:.1f}" width="{max(step - 1, 1):.1f}" '
         f'y="{HEIGHT - BOTTOM - count * scale:.1f}" height="{count * scale:.1f}" class="bar"/>'
         for index, count in enumerate(counts)
     )
     ends = (
-        f'<text x="{LEFT}" y="{HEIGHT - 8}">{low:g}</text>'
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{high:g} {escape(unit)}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 8}">{figure(low)}</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{figure(high)} {escape(unit)}</text>'
         f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{max(counts)}</text>'
     )
-    return _svg(bars + ends)
+    return _svg(drawn + ends)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -66,6 +71,11 @@ def smoothed(values: Sequence[float]) -> list[float]:
     reach = max(len(values) // 40, 1)
     windows = [values[max(index - reach, 0) : index + reach + 1] for index in range(len(values))]
     return [sum(window) / len(window) for window in windows]
+
+
+def figure(value: float) -> str:
+    """A whole number, and one of a thousand and more, with all digits; another one with four."""
+    return f"{value:.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _ticks(low: float, high: float) -> list[float]:

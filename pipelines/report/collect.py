@@ -16,6 +16,7 @@ from pipelines.report.images import Images, images_of, open_dataset
 from pipelines.report.leaks import Leaks, leaks_of
 from pipelines.report.phrases import Phrases, phrases_of
 from pipelines.report.pictures import Thumbnail, thumbnail
+from pipelines.report.scores import Scores, scores_of
 from schemas.dataset import Dataset
 from schemas.entries import StatusRule
 from schemas.standing import EVERY_CHOICE, LEFT_OUT, Standing, Use, status_rules
@@ -79,6 +80,7 @@ class Section:
     cluster_count: int = 0
     copies: int = 0
     kinds: list[ClustersOfKind] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
     counts: list[tuple[str, int]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     phrases: Phrases | None = None
@@ -141,6 +143,7 @@ def sections(paths: Sequence[str | Path]) -> list[Section]:
         section = Section(Path(dataset.path).name, dataset, _steps(dataset), leaks=leaks_of(dataset))
         fill[dataset.schema_name](section, datasets)
         section.kinds = clusters_of_kinds(dataset, looked_into(dataset))
+        section.scores = scores_of(dataset, looked_into(dataset))
         made.append(section)
     return made
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.report.charts import histogram, line_chart
+from pipelines.report.charts import figure, histogram, line_chart
 from pipelines.report.collect import sections
 from schemas.entries import StatusRule
 
@@ -34,7 +34,8 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(thousands=lambda number: f"{number:,}", percent=lambda share: f"{share:.1%}")
+    filters = {"thousands": lambda number: f"{number:,}", "percent": lambda share: f"{share:.1%}", "figure": figure}
+    environment.filters.update(filters)
     training = training or {}
     page = environment.get_template("page.html").render(
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
@@ -52,7 +53,7 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
 HIDDEN = frozenset({"fingerprint", "model", "reused", "stage"})
 """Entries of a stage that are for machines."""
 
-NEUTRAL = frozenset({"not_asked", "no_image", "no_context", "skipped_input", "empty"})
+NEUTRAL = frozenset({"not_asked", "no_image", "no_context", "skipped_input", "empty", "no_text", "no_value"})
 """Statuses that are drawn neither as success nor as failure: nothing went wrong in that step."""
 
 

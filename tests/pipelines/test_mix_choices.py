@@ -6,7 +6,7 @@ import pytest
 from pipelines.engine.filters import filter_step
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_step
-from pipelines.mix.recipe import CHOICES, MixSource
+from pipelines.mix.recipe import KEPT, MixSource
 from schemas import Dataset
 from schemas.records import BASE
 from schemas.standing import Standing
@@ -29,7 +29,7 @@ verdict.by_choice = {**dict.fromkeys(REASONS[:2], "balanced_out"), "leaked": "le
         ({}, [None, "balanced_out", "balanced_out", "leaked", "duplicate"]),
         ({"balanced_out": "keep"}, [None, None, None, "leaked", "duplicate"]),
         ({"leaks": "keep", "duplicates": "keep"}, [None, "balanced_out", "balanced_out", None, None]),
-        (dict.fromkeys(CHOICES, "keep"), [None] * 5),
+        (dict.fromkeys([*KEPT, "duplicates"], "keep"), [None] * 5),
     ],
 )
 def test_each_choice_has_a_key(tmp_path, keys, left):

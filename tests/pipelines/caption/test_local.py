@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from pipelines.caption.engine import Caption, CaptionStatus, Picture
-from pipelines.caption.local import captions_in_batches, weights_version
+from pipelines.caption.local import captions_in_batches
 from pipelines.llm.answer import AnswerStatus
+from pipelines.models.loading import weights_version
 
 
 def picture(color, size=(4, 3), **options):
