@@ -230,6 +230,11 @@ class Step(Generic[C]):
     def teardown(self) -> None:
         """Once per worker process, at its end."""
 
+    def doubt(self, dataset: Dataset) -> str:
+        """What speaks against the finished result as a whole, as a sentence; empty for nothing. The command that ran
+        the step ends with an exit code of its own then."""
+        return ""
+
     @property
     def needs(self) -> Needs:
         return Needs()

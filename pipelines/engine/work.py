@@ -59,13 +59,13 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
             work = _verdict_work(step, dataset)
             return work.run(session, VerdictMaker(step, work.target, work.schema_name), _verdict_job(work))
     work = _column_work(step, dataset, retry)
-    return work.run(runner, StepMaker(step, work.target, work.schema_name))
+    return _looked_at(step, work.run(runner, StepMaker(step, work.target, work.schema_name)))
 
 
 def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Runner, retry: str = "") -> RunSummary:
     """Make, or bring up to date, the dataset `target` that `step` derives from `source`."""
     work = _derive_work(step, source, target, retry)
-    return work.run(runner, DeriveMaker(step, work.source.path, work.target))
+    return _looked_at(step, work.run(runner, DeriveMaker(step, work.source.path, work.target)))
 
 
 def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
@@ -108,6 +108,10 @@ def batches_to_retry(
     maker = StepMaker(step, work.target, work.schema_name)
     for task in work.tasks:
         yield from ((batch, None, task.retry) for batch in maker.given(task))
+
+
+def _looked_at(step: Step, summary: RunSummary) -> RunSummary:
+    return replace(summary, doubt=step.doubt(Dataset.open(summary.dataset, at=summary.manifest)))
 
 
 def _check_schema(step: Step, dataset: Dataset) -> None:

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from pipelines.engine.step import Context, Needs
+from pipelines.judge.scores import AXES, Scores, doubt_about, in_order_of, read_scores, schema_of
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, Answer, AnswerStatus, with_answers
 from pipelines.llm.asks import AsksLlm
 from pipelines.llm.context import CAPTION_COLUMNS, Known, known_from
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import Prompt, load_prompt
-from pipelines.llm.reading.parsers import parse_json
-from pipelines.llm.request import AnswerSchema, ChatRequest
+from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import Structured, ask_for
 from pipelines.llm.tally import Tally, usage_fields, usage_of
@@ -29,24 +29,7 @@ from schemas import Dataset
 from schemas.lookup import PicturesByName
 from schemas.standing import LEFT_OUT, Use
 
-AXES = ("relevance", "accuracy", "completeness", "language")
 _CONTEXT_COLUMNS = ("key", *CAPTION_COLUMNS, "boxes", "facts")
-
-
-class Scores(BaseModel):
-    """What the judge answers: each axis from 1 (bad) to 5 (very good)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    reason: str
-    """Comes first: what is written before the scores is thought about before them."""
-    relevance: int = Field(ge=1, le=5)
-    accuracy: int = Field(ge=1, le=5)
-    completeness: int = Field(ge=1, le=5)
-    language: int = Field(ge=1, le=5)
-
-
-_SCHEMA = AnswerSchema("scores", Scores.model_json_schema())
 
 
 class JudgeStatus(StrEnum):
@@ -156,6 +139,10 @@ class Judge(AsksLlm[JudgeConfig]):
         for event in tally.events():
             self._context.log(event)
 
+    def doubt(self, dataset: Dataset) -> str:
+        """Equal scores everywhere say nothing about the conversations."""
+        return doubt_about(dataset)
+
     async def _judge(self, row: Mapping[str, Any]) -> tuple[str, dict[str, Any], Answer | None]:
         """The row's key, its columns, and the answer that they were read from."""
         request = self._request(row)
@@ -163,7 +150,7 @@ class Judge(AsksLlm[JudgeConfig]):
             reason = row[LEFT_OUT]
             detail = f"the conversation is {reason.partition('=')[2] or reason}"
             return row["key"], {"status": str(JudgeStatus.not_asked), "detail": detail}, None
-        result = await ask_for(self._lease.client, request, _read_scores, self.config.repairs)
+        result = await ask_for(self._lease.client, request, read_scores, self.config.repairs)
         return row["key"], self._columns(result), result.answer
 
     def _columns(self, result: Structured[Scores]) -> dict[str, Any]:
@@ -186,13 +173,14 @@ class Judge(AsksLlm[JudgeConfig]):
             for turn in row["messages"]
         ]
         known = self._images.known(row["image_keys"][0]) if row["image_keys"] else Known(row["key"])
+        axes = in_order_of(row["key"])
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
-            messages=self._prompt.messages({**known.values(), "turns": turns}),
+            messages=self._prompt.messages({**known.values(), "turns": turns, "axes": axes}),
             max_output_tokens=self.config.max_output_tokens,
             parameters=self.config.request_parameters(),
-            schema=_SCHEMA,
+            schema=schema_of(axes),
             prompt=f"{self._prompt.id}/{self._prompt.version}",
         )
 
@@ -212,7 +200,3 @@ class Images:
             return Known(key)
         (row,) = self._dataset.take([number], self._columns)
         return known_from(row, CAPTION_COLUMNS)
-
-
-def _read_scores(text: str) -> Scores:
-    return Scores.model_validate(parse_json(text))

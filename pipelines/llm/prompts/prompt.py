@@ -36,7 +36,7 @@ class Prompt(StrictModel):
     """One versioned prompt.
 
     `user` and `system` are jinja2 templates in a sandbox (schemas/sandbox.py); they see `captions`, `objects`, `facts`,
-    and with `answer: score` the `turns` of the conversation.
+    and with `answer: score` the `turns` of the conversation and the `axes` to score (name, asks) in a row's own order.
     """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -87,7 +87,7 @@ class Prompt(StrictModel):
 
     def compile(self, part: Literal["system", "user"]) -> Program:
         """The template of a part; raises TemplateFault for what it may not do, and for names that there are not."""
-        names = (*_KNOWN, "turns") if self.answer == "score" else _KNOWN
+        names = (*_KNOWN, "turns", "axes") if self.answer == "score" else _KNOWN
         return _program(self.system if part == "system" else self.user, names)
 
     def _rendered(self, part: Literal["system", "user"], values: Mapping[str, Any]) -> str:
