@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from pipelines.engine.choosing import NOT_CHOSEN
 from pipelines.llm.answer import Answer, AnswerStatus
 
 
 class CaptionStatus(StrEnum):
     """Why a row has no caption, beside an endpoint's reasons (`AnswerStatus`, which has `ok` too)."""
 
+    not_chosen = NOT_CHOSEN  # limit or sample leaves this row for a later run
     not_asked = "not_asked"  # the step's `only` leaves this row out
     no_image = "no_image"  # an earlier step left the row without image bytes
     skipped_input = "skipped_input"  # an earlier step says that the row cannot be used; the detail says which

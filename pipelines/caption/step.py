@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field
 
 from pipelines.caption.endpoint import Endpoint, EndpointCaptionConfig
 from pipelines.caption.engine import Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
-from pipelines.engine.step import Config, Context, Needs
+from pipelines.engine.choosing import NOT_CHOSEN, ChosenRows
+from pipelines.engine.step import Context, Needs
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, AnswerStatus, with_answers
 from pipelines.llm.asks import AsksLlm
 from pipelines.llm.request import ChatRequest
@@ -30,7 +32,7 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class CaptionConfig(Config):
+class CaptionConfig(ChosenRows):
     """Who describes which pictures."""
 
     engine: Annotated[EngineConfig, BeforeValidator(_named)] = Field(
@@ -74,14 +76,28 @@ class CaptionStep(AsksLlm[CaptionConfig]):
     )
     statuses = with_answers(CaptionStatus)
     transient = TRANSIENT
-    unfinished = UNFINISHED
-    passed_over = frozenset({CaptionStatus.not_asked, CaptionStatus.no_image, CaptionStatus.skipped_input})
+    unfinished = UNFINISHED | {NOT_CHOSEN}
+    passed_over = frozenset(
+        {CaptionStatus.not_chosen, CaptionStatus.not_asked, CaptionStatus.no_image, CaptionStatus.skipped_input}
+    )
     former_statuses: ClassVar = {"over_budget": AnswerStatus.budget_exhausted}
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns that choose the rows are read like any other, so that their change is noticed."""
         return ("key", "image", *sorted(self.config.only))
+
+    @property
+    def asks_by(self) -> tuple[str, ...]:
+        return tuple(sorted(self.config.only))
+
+    def would_ask(self, rows: pa.Table) -> pa.ChunkedArray | None:
+        """Only about rows that `only` takes."""
+        wanted = None
+        for name, values in self.config.only.items():
+            taken = pc.is_in(rows.column(name), value_set=pa.array(values, pa.string()))
+            wanted = taken if wanted is None else pc.and_(wanted, taken)
+        return wanted
 
     @property
     def use(self) -> Use:

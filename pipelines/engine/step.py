@@ -28,6 +28,8 @@ from schemas.standing import Standing, Use
 if TYPE_CHECKING:
     import apache_beam as beam
 
+    from pipelines.engine.choosing import Choice
+
 
 class Runtime:
     """Marks a config field that cannot change the output (concurrency, timeouts, the location of a cache).
@@ -160,6 +162,9 @@ class Step(Generic[C]):
 
     standing: Standing | None = None
     """The rules of the dataset that is read, for a step with a `use`; the engine sets it before it plans."""
+    choice: Choice | None = None
+    """Which rows are worked on, for a step whose Config is a `ChosenRows`; the engine sets it before it plans. Rows of
+    a `Derive` that are not chosen have `not_chosen` in the column `left_out`; other steps never see them."""
 
     def __init__(self, config: C):
         self.config = config
@@ -202,6 +207,15 @@ class Step(Generic[C]):
     @property
     def use(self) -> Use | None:
         """What this step does with rows. With one, batches have the column `left_out` (`standing.reasons_in`)."""
+        return None
+
+    @property
+    def asks_by(self) -> tuple[str, ...]:
+        """The columns that `would_ask` looks at."""
+        return ()
+
+    def would_ask(self, rows: pa.Table) -> pa.Array | pa.ChunkedArray | None:
+        """Which rows a limit counts, shape (rows,), bool: not those that the configuration leaves out. None for all."""
         return None
 
     @property
@@ -285,6 +299,12 @@ class Derive(Step[C]):
 
     makes: ClassVar[str] = "conversations"
     schema: ClassVar[pa.Schema]
+    chosen_by: ClassVar[tuple[str, ...]] = ("key",)
+    """The columns that `keys_of` reads, for a step that can be limited."""
+
+    def keys_of(self, made: pa.Table) -> pa.Array | pa.ChunkedArray:
+        """The key of the source row that each row was `made` of."""
+        return made.column("key")
 
     def process_again(
         self, batches: Iterator[pa.RecordBatch], previous: pa.Table, retry: tuple[str, ...]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.engine.choosing import NOT_CHOSEN
 from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.context import Known, known_from
@@ -35,7 +36,7 @@ class Unasked:
     """Why a row is not asked about; without a kind when that holds for all of them."""
 
     status: GenerateStatus
-    detail: str
+    detail: str | None
     kind: Kind | None = None
     prompt: Prompt | None = None
 
@@ -53,7 +54,10 @@ class Questions:
 
     def about(self, row: Mapping[str, Any]) -> list[Question | Unasked]:
         """At least one for every row of an `images` dataset. Encodes the picture again if no provider accepts it."""
-        if skipped := row.get(LEFT_OUT):
+        skipped = row.get(LEFT_OUT)
+        if skipped == NOT_CHOSEN:
+            return [Unasked(GenerateStatus.not_chosen, None)]
+        if skipped:
             return [Unasked(GenerateStatus.skipped_input, skipped)]
         return list(self._of_source(row)) or [Unasked(GenerateStatus.not_asked, f"source {row.get('source')!r}")]
 

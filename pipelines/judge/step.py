@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field, PrivateAttr, model_validator
 
+from pipelines.engine.choosing import NOT_CHOSEN, ChosenRows
 from pipelines.engine.step import Context, Needs
 from pipelines.judge.scores import AXES, Scores, doubt_about, in_order_of, read_scores, schema_of
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, Answer, AnswerStatus, with_answers
@@ -35,11 +36,12 @@ _CONTEXT_COLUMNS = ("key", *CAPTION_COLUMNS, "boxes", "facts")
 class JudgeStatus(StrEnum):
     """Why a conversation has no scores, beside the request layer's reasons (`AnswerStatus`, which has `ok` too)."""
 
+    not_chosen = NOT_CHOSEN  # limit or sample leaves this row for a later run
     not_asked = "not_asked"  # an earlier step left the conversation out
     wrong_schema = "wrong_schema"  # no scores of the asked form, after all repairs
 
 
-class JudgeConfig(EndpointConfig):
+class JudgeConfig(EndpointConfig, ChosenRows):
     """The endpoint that judges, and where the pictures' context lies."""
 
     images: str = Field(description="the images dataset that the conversations were made from")
@@ -82,8 +84,8 @@ class Judge(AsksLlm[JudgeConfig]):
     )
     statuses = with_answers(JudgeStatus)
     transient = TRANSIENT
-    unfinished = UNFINISHED
-    passed_over = frozenset({JudgeStatus.not_asked})
+    unfinished = UNFINISHED | {NOT_CHOSEN}
+    passed_over = frozenset({JudgeStatus.not_chosen, JudgeStatus.not_asked})
     datasets = ("images",)
 
     def depends_on(self) -> dict[str, Any]:
