@@ -108,7 +108,10 @@ class StepMaker(Maker[FragmentEntry]):
         """What the step gets for a task: the rows of the fragment, without those that are finished or not chosen."""
         table = _input_table(self.step, Fragment(Store(self.target), task.source))
         if task.previous is not None or self.step.choice is not None:
-            table = table.filter(self._before(task)[1])
+            before, made = self._before(task)
+            for name in self.step.reads_before if task.previous is not None else ():
+                table = table.append_column(name, before.column(name))
+            table = table.filter(made)
         return _batches(table, self.step.batch_rows)
 
     def _before(self, task: Task[FragmentEntry]) -> tuple[pa.Table, pa.ChunkedArray | pa.Array]:

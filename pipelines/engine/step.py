@@ -158,6 +158,8 @@ class Step(Generic[C]):
     datasets: ClassVar[tuple[str, ...]] = ()
     """Config fields that name another dataset: a recipe looks for them in its folder of datasets, and a run reads the
     version of `dataset_versions`, which stays until the run has ended."""
+    reads_before: ClassVar[tuple[str, ...]] = ()
+    """Columns of its own that a batch of rows to make again has beside the others, as they were."""
     batch_rows: ClassVar[int] = 64
 
     standing: Standing | None = None

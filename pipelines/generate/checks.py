@@ -24,7 +24,7 @@ VERSION = 2
 _NOTES = re.compile(
     r"""\b(?:(?:the|these|those|each|given|provided|first|second|third|fourth|fifth|other|all)\ captions?
     | captions?\ (?:says?|states?|mentions?|describes?|indicates?|suggests?)
-    | bounding[ -]box(?:es)? | alt[ -]text
+    | bounding[ -]box(?:es)? | alt[ -]text | left,\ top,\ right
     | (?:normali[sz]ed|box|object|given|provided)\ coordinates | coordinates?\ [\[(]?[\d.]
     | (?:provided|given)\ (?:text|information|description|notes?)
     | according\ to\ the\ (?:notes?|descriptions?|text)\b(?!\ (?:on|in|of|at|above|below|printed|written))

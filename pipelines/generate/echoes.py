@@ -31,12 +31,12 @@ _TEMPLATE = re.compile(r"{[{%].*?[%}]}", re.DOTALL)
 
 def example_echo(pairs: Sequence[Pair], known: Known, prompt: Prompt) -> str | None:
     """Words of the prompt's few-shot examples in the answers, which the row gives no reason for; or None."""
-    return _echo(pairs, known, _example_runs(prompt))
+    return _echo(pairs, known, _example_runs(tuple((one.captions, one.answer) for one in prompt.examples)))
 
 
 def prompt_echo(pairs: Sequence[Pair], known: Known, prompt: Prompt) -> str | None:
     """Words of the prompt's own orders in the answers; or None."""
-    return _echo(pairs, known, _order_runs(prompt))
+    return _echo(pairs, known, _order_runs(prompt.system, prompt.user))
 
 
 def _echo(pairs: Sequence[Pair], known: Known, runs: frozenset[tuple[str, ...]]) -> str | None:
@@ -56,14 +56,14 @@ def _context(known: Known) -> Iterable[str]:
     yield from (part for fact in known.facts.items() for part in fact)
 
 
-@functools.lru_cache(maxsize=64)
-def _runs(texts: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
+def _runs(texts: Iterable[str]) -> frozenset[tuple[str, ...]]:
     return frozenset(run for text in texts for run in ngrams(words(text), RUN))
 
 
-def _example_runs(prompt: Prompt) -> frozenset[tuple[str, ...]]:
+@functools.lru_cache(maxsize=64)
+def _example_runs(examples: tuple[tuple[tuple[str, ...], str], ...]) -> frozenset[tuple[str, ...]]:
     """Of captions and answers. An example's questions are what anybody asks."""
-    return _runs(tuple(text for example in prompt.examples for text in (*example.captions, *_said(example.answer))))
+    return _runs(text for captions, answer in examples for text in (*captions, *_said(answer)))
 
 
 def _said(answer: str) -> list[str]:
@@ -73,5 +73,6 @@ def _said(answer: str) -> list[str]:
         return [answer]
 
 
-def _order_runs(prompt: Prompt) -> frozenset[tuple[str, ...]]:
-    return _runs((_TEMPLATE.sub(" ", prompt.system), _TEMPLATE.sub(" ", prompt.user)))
+@functools.lru_cache(maxsize=64)
+def _order_runs(*templates: str) -> frozenset[tuple[str, ...]]:
+    return _runs(_TEMPLATE.sub(" ", text) for text in templates)

@@ -17,9 +17,6 @@ from pipelines.llm.request import ChatRequest
 from schemas.pictures import PictureError
 from schemas.standing import LEFT_OUT
 
-# A rejected answer is asked again with at least this temperature: at 0 the same would come back.
-_RESAMPLE_TEMPERATURE = 0.7
-
 
 @dataclass(frozen=True)
 class Question:
@@ -88,16 +85,13 @@ def build_request(
     config: GenerateConfig, prompt: Prompt, known: Known, image: bytes | None, sample: int = 0
 ) -> ChatRequest:
     """The request for one prompt about one picture."""
-    parameters = config.request_parameters()
-    if sample and config.temperature is not None:
-        parameters["temperature"] = max(config.temperature, _RESAMPLE_TEMPERATURE)
-    return ChatRequest(
+    first = ChatRequest(
         provider=config.provider,
         model=config.model,
         messages=prompt.messages(known.values(), (image,) if image else ()),
         max_output_tokens=config.max_output_tokens,
-        parameters=parameters,
+        parameters=config.request_parameters(),
         schema=PAIRS_SCHEMA if prompt.answer == "json_pairs" else None,
-        sample=sample,
         prompt=f"{prompt.id}/{prompt.version}",
     )
+    return first.sampled(sample)

@@ -25,7 +25,7 @@ from pipelines.llm.prompts import Prompt, load_prompt
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import Structured, ask_for
-from pipelines.llm.tally import Tally, usage_fields, usage_of
+from pipelines.llm.tally import Tally, after_rejected, usage_fields, usage_of
 from schemas import Dataset
 from schemas.lookup import PicturesByName
 from schemas.standing import LEFT_OUT, Use
@@ -39,6 +39,10 @@ class JudgeStatus(StrEnum):
     not_chosen = NOT_CHOSEN  # limit or sample leaves this row for a later run
     not_asked = "not_asked"  # an earlier step left the conversation out
     wrong_schema = "wrong_schema"  # no scores of the asked form, after all repairs
+
+
+_REJECTED = frozenset({AnswerStatus.truncated, AnswerStatus.refused, JudgeStatus.wrong_schema})
+"""Statuses of answers that another sample may do better."""
 
 
 class JudgeConfig(EndpointConfig, ChosenRows):
@@ -87,6 +91,7 @@ class Judge(AsksLlm[JudgeConfig]):
     unfinished = UNFINISHED | {NOT_CHOSEN}
     passed_over = frozenset({JudgeStatus.not_chosen, JudgeStatus.not_asked})
     datasets = ("images",)
+    reads_before = ("judge_request_id", "judge_status")
 
     def depends_on(self) -> dict[str, Any]:
         return {"prompt_hash": self._prompt.hash}
@@ -184,6 +189,7 @@ class Judge(AsksLlm[JudgeConfig]):
             parameters=self.config.request_parameters(),
             schema=schema_of(axes),
             prompt=f"{self._prompt.id}/{self._prompt.version}",
+            after=after_rejected("judge", _REJECTED, row),
         )
 
 

@@ -235,7 +235,7 @@ LONG = "It is a place where somebody lives who likes plants and reads much, and 
         ("detail", f"A cat sleeps on a wooden chair. {LONG}", "A cat sleeps on a wooden chair.", "ok"),
         ("detail", f"On the right side of the room there are two. {LONG}", "A red bus.", "ok"),
         ("reasoning", f"He is probably repairing the lamp, or changing its bulb. {LONG}", "A dog.", "echoes_example"),
-        ("reasoning", f"Then answer it step by step, from what is visible, over what people know about the world. {LONG}",
+        ("reasoning", f"Then answer it step by step, from what is visible, over what people know. {LONG}",
          "A dog.", "echoes_prompt"),
         ("detail", "A black cat sits on a windowsill.", "A black cat.", "too_little"),
         ("reasoning", "It is a bicycle. They are all the same price.", "A bicycle.", "too_little"),
