@@ -18,6 +18,8 @@ from xml.sax.saxutils import escape
 
 SKIPPED = ("tests", "bench", "docs", "dags", "build", "recipes")
 DIVIDED = "pipelines"
+SHARED = {"pipelines.texts"}
+"""Files beside the rooms that rooms import, unlike those that name all rooms: each is drawn as a room."""
 WIDTH, ROW, BOX = 1180, 112, 44
 LETTER = 8.2
 """Width of a letter of the 14 px font, about."""
@@ -40,6 +42,8 @@ def room_of(name: str, modules: dict[str, Path]) -> str:
     top, *inner = name.split(".")
     if top != DIVIDED:
         return top
+    if name in SHARED:
+        return f"{top}/{inner[0]}.py"
     folder = len(inner) > 1 or (inner and modules[name].name == "__init__.py")
     return f"{top}/{inner[0]}" if folder else f"{top}/*.py"
 

@@ -52,11 +52,11 @@ def denial(question: str, answer: str, captions: Sequence[str]) -> str | None:
         if caption is not None:
             return f"denies {thing.lower()!r}, which a caption names: {caption[:80]!r}"
     if (asked := _IT_IS.match(question)) and (said := _NO.match(answer)):
-        thing = words(asked["thing"])
-        caption = next((caption for caption in captions if _names(words(caption), thing)), None)
+        named = words(asked["thing"])
+        caption = next((caption for caption in captions if _names(words(caption), named)), None)
         # "No, it is the cat": it is another thing of the captions.
-        if caption is not None and not _others(said["rest"], captions, thing):
-            return f"says that it is not {' '.join(thing)!r}, which a caption names: {caption[:80]!r}"
+        if caption is not None and not _others(said["rest"], captions, named):
+            return f"says that it is not {' '.join(named)!r}, which a caption names: {caption[:80]!r}"
     return None
 
 
