@@ -131,7 +131,7 @@ def mix_work(planned: Planned, target: str, validation: bool = False) -> Work:
             plan = fingerprint("mix", VERSION, decided, fragment.inputs(columns), pictures.of(fragment), *known)
             entry = FragmentEntry(id=f"{name}-{fragment.id}", rows=fragment.rows, files={})
             entry = work.present.get(entry.id, entry)
-            work.add(entry, plan, {}, frozenset(), source=MixFragment(name, fragment.entry, choice))
+            work.add(entry, plan, {}, {}, source=MixFragment(name, fragment.entry, choice))
             start += fragment.rows
     work.parents, work.reads = [dataset.as_parent() for dataset in opened.values()], list(opened.values())
     work.info = {
