@@ -177,13 +177,13 @@ def checkpoint_facts(run: Run, shown: Mapping[str, Any]) -> dict[str, Any]:
 def outcome(code: int) -> str:
     """What becomes of a task whose command ended with `code`: ok, fail (again would end the same), or retry.
 
-    0 is done. 2 is bad input and 3 too few usable rows: the same command gives the same code. All else may pass: 1
-    (worker processes died), 4 (another run was in the way), 130 (interrupted), a signal (negative, or 128 and more
-    behind a shell).
+    0 is done. 2 is bad input, 3 too few usable rows, 5 scores that say nothing: the same command gives the same code.
+    All else may pass: 1 (worker processes died), 4 (another run was in the way), 130 (interrupted), a signal (negative,
+    or 128 and more behind a shell).
     """
     if code == 0:
         return "ok"
-    return "fail" if code in (2, 3) else "retry"
+    return "fail" if code in (2, 3, 5) else "retry"
 
 
 def _mix(run: Run, recipe: str, target: str) -> list[str]:

@@ -9,10 +9,12 @@ import click
 from lavabeam.cli.output import say, statuses_text
 
 UNUSABLE = 3
+DOUBTFUL = 5
 INTERRUPTED = 130
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 a defect, or workers that died again and again; 2 bad input; "
-    "3 done, but no row of the result is usable, or fewer than --min-ok; 4 another run was in the way; 130 interrupted."
+    "3 done, but no row of the result is usable, or fewer than --min-ok; 4 another run was in the way; "
+    "5 done, but the result says nothing (a judge whose scores are all equal); 130 interrupted."
 )
 MIN_OK = click.Option(
     ["--min-ok"],
@@ -40,9 +42,11 @@ def complaint(summary: Any, min_ok: float | None) -> str:
 
 
 def finish(summaries: list[Any], min_ok: float | None) -> None:
-    """Say on stderr what is not good enough, and end the command with exit code 3 if anything is not."""
+    """Say on stderr what is not good enough, and end the command with 3 if anything is not, or with 5 if a step doubts
+    its own result."""
     wrong = [words for summary in summaries if (words := complaint(summary, min_ok))]
-    for words in wrong:
+    doubts = [f"{summary.step}: {summary.doubt}" for summary in summaries if summary.doubt]
+    for words in [*wrong, *doubts]:
         say(f"lavabeam: {words}", err=True)
-    if wrong:
-        click.get_current_context().exit(UNUSABLE)
+    if wrong or doubts:
+        click.get_current_context().exit(UNUSABLE if wrong else DOUBTFUL)

@@ -78,6 +78,8 @@ def _conversation(notes: Notes) -> str:
     for number, caption in enumerate(notes.captions[:3]):
         question = ("What does the picture show?", "What else can you say about it?", "Is there more to see?")[number]
         pairs.append((question, _sentence(caption)))
+    if len(pairs) == 1:
+        pairs.append(_MORE_TO_ASK)
     return "\n\n".join(f"Question: {question}\nAnswer: {answer}" for question, answer in pairs or [_NOTHING])
 
 
@@ -91,7 +93,8 @@ def _detail(notes: Notes) -> str:
             sentences.append(f"There is {_article(label)} {positions[0]}.")
         else:
             sentences.append(f"There are {_number(count)} {_plural(label)}, the first of them {positions[0]}.")
-    return " ".join(dict.fromkeys(sentences)) or _NOTHING[1]
+    text = " ".join(dict.fromkeys(sentences)) or _NOTHING[1]
+    return text if len(text.split()) >= _LEAST_WORDS else f"{text} {_MORE}"
 
 
 def _reasoning(notes: Notes) -> str:
@@ -103,9 +106,11 @@ def _reasoning(notes: Notes) -> str:
     elif notes.facts:
         question = "How can one tell what is shown?"
         thought = " ".join(f"Its {name} is {value}, which settles it." for name, value in notes.facts.items())
+        thought += " One look is enough to see that, and nothing else in the picture says otherwise."
     else:
         question = "What may have been the reason to take this picture?"
-        thought = "Someone probably found this worth keeping, because people photograph what stands out to them."
+        thought = "Someone probably found this worth keeping, because people photograph what stands out to them, "
+        thought += "and look at it again years later."
     return f"Question: {question}\nAnswer: {seen} {thought}"
 
 
@@ -129,6 +134,13 @@ def _judge(notes: Notes) -> str:
     return json.dumps({**scores, "reason": f"{share:.0%} of the known words are used"})
 
 
+_MORE_TO_ASK = ("Is that easy to see?", "Yes, it is the first thing that one notices.")
+_LEAST_WORDS = 25
+"""What a prompt for a description takes as one."""
+_MORE = (
+    "It fills most of the picture, and nothing else asks for attention. Whoever looks at it sees this first, and may "
+    "look twice before noticing anything more."
+)
 _NOTHING = ("What does the picture show?", "It is a picture.")
 _TASKS = {
     "describe": _describe,

@@ -113,6 +113,7 @@ class Endpoint:
             max_output_tokens=self.config.max_output_tokens,
             parameters=self.config.request_parameters(),
             prompt=f"{self._prompt.id}/{self._prompt.version}",
+            after=picture.after,
         )
 
 

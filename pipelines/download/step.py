@@ -49,6 +49,8 @@ class Download(Step[DownloadConfig]):
     Config = DownloadConfig
     statuses = DownloadStatus
     transient = TRANSIENT
+    unfinished = frozenset({DownloadStatus.not_chosen})
+    passed_over = unfinished
     leaves_out = NOT_OK
     counted_by = "download_host"
 

@@ -114,7 +114,7 @@ def _add_slices(work: Work, importer: Source, slices: Sequence[SourceSlice], sou
         name = f"{number:04d}-{plan[:8]}" if source_number == 0 else f"s{source_number + 1}-{number:04d}-{plan[:8]}"
         empty = FragmentEntry(id=name, rows=slice_.rows, files={})
         placed = slice_.placed(source_number * ROW_NUMBERS)
-        work.add(work.present.get(name, empty), plan, {}, frozenset(), source=placed, rows=slice_.rows)
+        work.add(work.present.get(name, empty), plan, {}, {}, source=placed, rows=slice_.rows)
 
 
 class _OneOfSeveral(ImportMaker):

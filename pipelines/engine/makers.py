@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.engine.blocks import canonical
+from pipelines.engine.choosing import NOT_CHOSEN, choice_of, with_choice
 from pipelines.engine.output import Columns, Output, Rows
 from pipelines.engine.source import HasRows, Source, SourceSlice
 from pipelines.engine.step import Context, DatasetStep, Derive, Needs, Step
@@ -101,26 +102,41 @@ class StepMaker(Maker[FragmentEntry]):
 
     def batches(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
         made = self.step.process_fragment(self.given(task))
-        return made if task.previous is None else self._retried(made, task)
+        return made if task.previous is None and self.step.choice is None else self._filled(made, task)
 
     def given(self, task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
-        """What the step gets for a task: the rows of the fragment, or those to retry."""
+        """What the step gets for a task: the rows of the fragment, without those that are finished or not chosen."""
         table = _input_table(self.step, Fragment(Store(self.target), task.source))
-        if task.previous is not None:
-            previous = read_column_file(Store(self.target), task.previous)
-            table = table.filter(self._again(previous, task))
+        if task.previous is not None or self.step.choice is not None:
+            before, made = self._before(task)
+            for name in self.step.reads_before if task.previous is not None else ():
+                table = table.append_column(name, before.column(name))
+            table = table.filter(made)
         return _batches(table, self.step.batch_rows)
 
-    def _again(self, previous: pa.Table, task: Task[FragmentEntry]) -> pa.ChunkedArray:
-        """Which rows are retried, shape (rows,), bool."""
+    def _before(self, task: Task[FragmentEntry]) -> tuple[pa.Table, pa.ChunkedArray | pa.Array]:
+        """What the file has before the step works, and which of its rows are made now, shape (rows,), bool."""
         assert self.status_column is not None
-        return pc.is_in(previous.column(self.status_column), value_set=pa.array(task.retry))
+        if task.previous is not None:
+            before = read_column_file(Store(self.target), task.previous)
+            made = pc.is_in(before.column(self.status_column), value_set=pa.array(task.retry))
+        else:
+            before = self._unmade(task.source.rows)
+            made = pa.chunked_array([pa.repeat(pa.scalar(True), before.num_rows)])
+        if self.step.choice is None:
+            return before, made
+        keys = Fragment(Store(self.target), task.source).read(["key"]).column("key")
+        return before, pc.and_(made, self.step.choice.of(keys))
 
-    def _retried(self, made: Iterator[pa.RecordBatch], task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
-        """The previous file with the rows to retry replaced by those that were `made`, batch by batch."""
-        assert task.previous is not None
-        previous = read_column_file(Store(self.target), task.previous)
-        again, fresh = self._again(previous, task), _Rows(made, self.schema)
+    def _unmade(self, rows: int) -> pa.Table:
+        """`rows` rows that nothing was done about."""
+        status = pa.repeat(pa.scalar(NOT_CHOSEN), rows)
+        columns = [status if field.name == self.status_column else pa.nulls(rows, field.type) for field in self.schema]
+        return pa.Table.from_arrays(columns, schema=self.schema)
+
+    def _filled(self, made: Iterator[pa.RecordBatch], task: Task[FragmentEntry]) -> Iterator[pa.RecordBatch]:
+        """What the file had before, with the rows that were `made` in their places, batch by batch."""
+        (previous, again), fresh = self._before(task), _Rows(made, self.schema)
         for start in range(0, previous.num_rows, self.step.batch_rows):
             old = previous.slice(start, self.step.batch_rows).select(self.schema.names)
             redo = again.slice(start, self.step.batch_rows).to_numpy()
@@ -213,21 +229,27 @@ def input_columns(step: Step, fragment: FragmentEntry) -> list[str]:
 
 
 def bind(step: Step, dataset: Dataset) -> None:
-    """Give `step` the rules of the dataset that it reads, when it has a `use` for them."""
+    """Give `step` the rules of the dataset that it reads, when it has a `use` for them, and the choice of its rows."""
     if step.use is not None:
         step.standing = Standing.of(dataset, step.use, before=None if isinstance(step, Derive) else step.name)
+    step.choice = choice_of(step, dataset)
 
 
 def input_batches(step: Step, dataset: Dataset) -> Iterator[pa.RecordBatch]:
     """The batches that `step` would get of all of `dataset`: for estimates."""
     bind(step, dataset)
     for fragment in dataset.fragments:
-        yield from _batches(_input_table(step, fragment), step.batch_rows)
+        table = _input_table(step, fragment)
+        if step.choice is not None and not isinstance(step, Derive):
+            table = table.filter(step.choice.of(table.column("key")))
+        yield from _batches(table, step.batch_rows)
 
 
 def _input_table(step: Step, fragment: Fragment) -> pa.Table:
     table = fragment.read(input_columns(step, fragment.entry))
-    return table.append_column(LEFT_OUT, step.standing.reasons(table)) if step.standing else table
+    if step.standing:
+        table = table.append_column(LEFT_OUT, step.standing.reasons(table))
+    return with_choice(step, table) if isinstance(step, Derive) else table
 
 
 def _batches(table: pa.Table, rows: int) -> Iterator[pa.RecordBatch]:

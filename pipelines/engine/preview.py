@@ -23,6 +23,9 @@ class Preview:
     retried_rows: int = 0
     removed: int = 0
     """Fragments that the dataset has now and will not have, with all their columns."""
+    unchosen: int = 0
+    """Rows that an earlier run finished with other options, in a run with a limit or a sample: what it does not choose
+    of them becomes `not_chosen`."""
     stale: Mapping[str, int] = field(default_factory=dict)
     """Later steps whose columns are dropped, because what they were made from changes: step -> fragments."""
     after: str = ""
@@ -33,9 +36,12 @@ class Preview:
 
     def warning(self) -> str:
         """One line about what is lost; empty when nothing is."""
-        if not self.stale and not self.removed:
+        if not self.stale and not self.removed and not self.unchosen:
             return ""
         said = []
+        if self.unchosen:
+            rows = "1 finished row" if self.unchosen == 1 else f"{self.unchosen} finished rows"
+            said.append(f"{rows} were made with other options: those that limit and sample leave out become not_chosen")
         if self.removed:
             said.append(f"{_fragments(self.removed)} of {self.dataset} {_are(self.removed)} replaced or removed")
         if self.stale:

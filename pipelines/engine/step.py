@@ -28,6 +28,8 @@ from schemas.standing import Standing, Use
 if TYPE_CHECKING:
     import apache_beam as beam
 
+    from pipelines.engine.choosing import Choice
+
 
 class Runtime:
     """Marks a config field that cannot change the output (concurrency, timeouts, the location of a cache).
@@ -157,10 +159,15 @@ class Step(Generic[C]):
     """Config fields that name another dataset, or several: a recipe looks for them in its folder of datasets, and a run
     reads the version of `dataset_versions`, which stays until the run has ended. The rows of a `DatasetStep`'s take
     part in its comparing, and get no verdict."""
+    reads_before: ClassVar[tuple[str, ...]] = ()
+    """Columns of its own that a batch of rows to make again has beside the others, as they were."""
     batch_rows: ClassVar[int] = 64
 
     standing: Standing | None = None
     """The rules of the dataset that is read, for a step with a `use`; the engine sets it before it plans."""
+    choice: Choice | None = None
+    """Which rows are worked on, for a step whose Config is a `ChosenRows`; the engine sets it before it plans. Rows of
+    a `Derive` that are not chosen have `not_chosen` in the column `left_out`; other steps never see them."""
 
     def __init__(self, config: C):
         self.config = config
@@ -218,6 +225,15 @@ class Step(Generic[C]):
         return None
 
     @property
+    def asks_by(self) -> tuple[str, ...]:
+        """The columns that `would_ask` looks at."""
+        return ()
+
+    def would_ask(self, rows: pa.Table) -> pa.Array | pa.ChunkedArray | None:
+        """Which rows a limit counts, shape (rows,), bool: not those that the configuration leaves out. None for all."""
+        return None
+
+    @property
     def status_rule(self) -> StatusRule | None:
         """What the manifest keeps of the step's statuses."""
         if self.status_column is None:
@@ -242,6 +258,11 @@ class Step(Generic[C]):
 
     def teardown(self) -> None:
         """Once per worker process, at its end."""
+
+    def doubt(self, dataset: Dataset) -> str:
+        """What speaks against the finished result as a whole, as a sentence; empty for nothing. The command that ran
+        the step ends with an exit code of its own then."""
+        return ""
 
     @property
     def needs(self) -> Needs:
@@ -293,6 +314,12 @@ class Derive(Step[C]):
 
     makes: ClassVar[str] = "conversations"
     schema: ClassVar[pa.Schema]
+    chosen_by: ClassVar[tuple[str, ...]] = ("key",)
+    """The columns that `keys_of` reads, for a step that can be limited."""
+
+    def keys_of(self, made: pa.Table) -> pa.Array | pa.ChunkedArray:
+        """The key of the source row that each row was `made` of."""
+        return made.column("key")
 
     def process_again(
         self, batches: Iterator[pa.RecordBatch], previous: pa.Table, retry: tuple[str, ...]

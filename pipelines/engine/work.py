@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipelines.engine.choosing import Choice, left_to_do
 from pipelines.engine.compared import check_compared
 from pipelines.engine.elsewhere import is_interruption
 from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, bind, input_columns
@@ -59,13 +60,13 @@ def run_step(step: Step, dataset: str | Path, runner: Runner, retry: str = "") -
             work = _verdict_work(step, dataset)
             return work.run(session, VerdictMaker(step, work.target, work.schema_name), _verdict_job(work))
     work = _column_work(step, dataset, retry)
-    return work.run(runner, StepMaker(step, work.target, work.schema_name))
+    return _looked_at(step, work.run(runner, StepMaker(step, work.target, work.schema_name)))
 
 
 def run_derive(step: Derive, source: str | Path, target: str | Path, runner: Runner, retry: str = "") -> RunSummary:
     """Make, or bring up to date, the dataset `target` that `step` derives from `source`."""
     work = _derive_work(step, source, target, retry)
-    return work.run(runner, DeriveMaker(step, work.source.path, work.target))
+    return _looked_at(step, work.run(runner, DeriveMaker(step, work.source.path, work.target)))
 
 
 def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
@@ -79,7 +80,7 @@ def preview_step(step: Step, dataset: str | Path, retry: str = "") -> Preview:
     # New keys decide about all rows: every fragment gets a new verdict, whatever the keys will be.
     work = Work.open(step, dataset)
     for fragment in work.source.fragments:
-        work.add(fragment.entry, "of new keys", {}, frozenset(), rows=fragment.rows)
+        work.add(fragment.entry, "of new keys", {}, {}, rows=fragment.rows)
     return keys.preview().with_verdicts(work.preview())
 
 
@@ -109,6 +110,10 @@ def batches_to_retry(
         yield from ((batch, None, task.retry) for batch in maker.given(task))
 
 
+def _looked_at(step: Step, summary: RunSummary) -> RunSummary:
+    return replace(summary, doubt=step.doubt(Dataset.open(summary.dataset, at=summary.manifest)))
+
+
 def _check_schema(step: Step, dataset: Dataset) -> None:
     if step.takes not in (None, dataset.schema_name):
         raise InputError(
@@ -130,7 +135,8 @@ def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
     again = retried_statuses(step, retry)
     for fragment in step.fragments(work.source):
         inputs = fragment.inputs(input_columns(step, fragment.entry))
-        work.add(fragment.entry, step.plan(inputs), inputs, again, rows=fragment.rows)
+        due = left_to_do(step, work.store, fragment.entry.files.get(work.output.file), again, fragment)
+        work.add(fragment.entry, step.plan(inputs), inputs, due, rows=fragment.rows)
     return work
 
 
@@ -141,7 +147,8 @@ def _derive_work(step: Derive, source: str | Path, target: str | Path, retry: st
     for fragment in work.source.fragments:
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
-        work.add(old, step.plan(inputs), {}, again, source=fragment.entry)
+        due = left_to_do(step, work.store, old.files.get(work.output.file), again, fragment)
+        work.add(old, step.plan(inputs), {}, due, source=fragment.entry)
     work.parents = [work.source.as_parent()]
     return work
 
@@ -173,7 +180,7 @@ def _verdict_work(step: DatasetStep, dataset: str | Path) -> Work:
     work = Work.open(step, dataset)
     inputs = [fragment.inputs(input_columns(step, fragment.entry)) for fragment in work.source.fragments]
     for fragment, own in zip(work.source.fragments, inputs, strict=True):
-        work.add(fragment.entry, fingerprint(step.plan(own), inputs), own, frozenset(), rows=fragment.rows)
+        work.add(fragment.entry, fingerprint(step.plan(own), inputs), own, {}, rows=fragment.rows)
     return work
 
 
@@ -208,6 +215,11 @@ class Work:
     """The statuses of usable rows."""
     counted: Callable[[str], bool] = bool
     """Whether rows of a status count as ones that the step was asked to work on."""
+    choice: Choice | None = None
+    """The rows that are worked on, where they are not all."""
+    retried_rows: int = 0
+    unchosen: int = 0
+    """Finished rows of files that are made otherwise, in a run that does not choose all."""
     replaced: list[tuple[FragmentEntry, str]] = field(default_factory=list)
     """Files that are there, and that the run makes otherwise: (fragment, name)."""
 
@@ -249,6 +261,7 @@ class Work:
             reads=[dataset, *others],
             retrying=retrying,
             counted=lambda status: status not in passed_over,
+            choice=step.choice,
         )
 
     @property
@@ -266,29 +279,35 @@ class Work:
         entry: FragmentEntry,
         plan: str,
         inputs: dict[str, str],
-        again: frozenset[str],
+        due: Mapping[str, int],
         source: HasRows | None = None,
         rows: int | None = None,
     ) -> None:
         """Plan one column file of one fragment: keep it, try its failed rows again, or make it.
 
-        `source` is what it is made of, by default the fragment itself; `rows` is how many it must have, if known.
+        `due` says how many of its rows have a status that is tried again. `source` is what it is made of, by default
+        the fragment itself; `rows` is how many it must have, if known.
         """
         current = entry.files.get(self.output.file)
-        previous, made_from = None, plan
+        # A file of some rows must not pass for that of all when a killed run left it.
+        chosen = [self.choice.below] if self.choice else []
+        previous, made_from = None, fingerprint("chosen", plan, chosen) if chosen else plan
         retry: tuple[str, ...] = ()
         damaged = current is not None and current.plan == plan and not self._is_whole(current)
         if current is not None and not damaged and (current.plan == plan or self.retrying):
-            retry = tuple(sorted(again & current.statuses.keys()))
+            retry = tuple(sorted(due))
             if not retry:
                 return self.keep(entry)
             if current.plan == plan:
                 previous = current
-                made_from = fingerprint("retry", retry, current.fingerprint, current.sha256)
+                self.retried_rows += sum(due.values())
+                made_from = fingerprint("retry", retry, current.fingerprint, current.sha256, *chosen)
             else:
                 retry = ()  # made from other inputs: its other rows cannot be kept beside new ones
         if current is not None and current.fingerprint != made_from:
             self.replaced.append((entry, self.output.file))
+            if chosen and previous is None:
+                self.unchosen += sum(rows for status, rows in current.statuses.items() if self.counted(status))
         self.listed.append(FragmentEntry(id=entry.id, rows=entry.rows, files={}))
         path = column_path(entry.id, self.output.file, made_from)
         task = Task(entry.id, path, made_from, plan, source or entry, inputs, rows, previous, retry, anew=damaged)
@@ -320,8 +339,9 @@ class Work:
             made=len(self.tasks) - len(retried),
             reused=self.reused,
             retried=len(retried),
-            retried_rows=sum(task.previous.statuses[one] for task in retried if task.previous for one in task.retry),
+            retried_rows=self.retried_rows,
             removed=len(removed),
+            unchosen=self.unchosen,
             stale=stale_after(self.replaced, removed),
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from pipelines.engine.choosing import ChosenRows
 from pipelines.llm.context import CAPTION_COLUMNS, CaptionColumn
 from pipelines.llm.prompts import Prompt, load_prompt
 from pipelines.llm.reading.language import KNOWN
@@ -29,7 +30,7 @@ class Kind(StrictModel):
         return self.prompt or self.kind
 
 
-class GenerateConfig(EndpointConfig):
+class GenerateConfig(EndpointConfig, ChosenRows):
     """`generate`: every kind is asked about every row that its sources and its prompt's needs allow."""
 
     kinds: tuple[Kind, ...] = Field(

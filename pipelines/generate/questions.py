@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.engine.choosing import NOT_CHOSEN
 from pipelines.generate.config import GenerateConfig, Kind
 from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.context import Known, known_from
@@ -15,9 +16,6 @@ from pipelines.llm.reading.parsers import PAIRS_SCHEMA
 from pipelines.llm.request import ChatRequest
 from schemas.pictures import PictureError
 from schemas.standing import LEFT_OUT
-
-# A rejected answer is asked again with at least this temperature: at 0 the same would come back.
-_RESAMPLE_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Unasked:
     """Why a row is not asked about; without a kind when that holds for all of them."""
 
     status: GenerateStatus
-    detail: str
+    detail: str | None
     kind: Kind | None = None
     prompt: Prompt | None = None
 
@@ -53,7 +51,10 @@ class Questions:
 
     def about(self, row: Mapping[str, Any]) -> list[Question | Unasked]:
         """At least one for every row of an `images` dataset. Encodes the picture again if no provider accepts it."""
-        if skipped := row.get(LEFT_OUT):
+        skipped = row.get(LEFT_OUT)
+        if skipped == NOT_CHOSEN:
+            return [Unasked(GenerateStatus.not_chosen, None)]
+        if skipped:
             return [Unasked(GenerateStatus.skipped_input, skipped)]
         return list(self._of_source(row)) or [Unasked(GenerateStatus.not_asked, f"source {row.get('source')!r}")]
 
@@ -84,16 +85,13 @@ def build_request(
     config: GenerateConfig, prompt: Prompt, known: Known, image: bytes | None, sample: int = 0
 ) -> ChatRequest:
     """The request for one prompt about one picture."""
-    parameters = config.request_parameters()
-    if sample and config.temperature is not None:
-        parameters["temperature"] = max(config.temperature, _RESAMPLE_TEMPERATURE)
-    return ChatRequest(
+    first = ChatRequest(
         provider=config.provider,
         model=config.model,
         messages=prompt.messages(known.values(), (image,) if image else ()),
         max_output_tokens=config.max_output_tokens,
-        parameters=parameters,
+        parameters=config.request_parameters(),
         schema=PAIRS_SCHEMA if prompt.answer == "json_pairs" else None,
-        sample=sample,
         prompt=f"{prompt.id}/{prompt.version}",
     )
+    return first.sampled(sample)

@@ -7,8 +7,11 @@ from functools import cached_property, partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipelines.engine.choosing import NOT_CHOSEN
 from pipelines.engine.step import Context, Derive, Needs
+from pipelines.generate.checks import VERSION
 from pipelines.generate.config import GenerateConfig
 from pipelines.generate.questions import Question, Questions
 from pipelines.generate.statuses import PASSED_OVER, REJECTED, GenerateStatus
@@ -19,7 +22,7 @@ from pipelines.llm.pool import Lease
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.tally import Tally
 from schemas.records import CONVERSATIONS
-from schemas.standing import EVERY_CHOICE, NOT_OK, Use
+from schemas.standing import EVERY_CHOICE, LEFT_OUT, NOT_OK, Use
 
 _READ_IF_PRESENT: tuple[str, ...] = (
     "source",
@@ -45,10 +48,12 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     reads = ("key",)
     statuses = with_answers(GenerateStatus)
     transient = TRANSIENT
-    unfinished = UNFINISHED
+    unfinished = UNFINISHED | {NOT_CHOSEN}
     passed_over = PASSED_OVER
     leaves_out = NOT_OK
     schema = CONVERSATIONS
+    chosen_by = ("image_keys",)
+    asks_by = ("source",)
 
     @cached_property
     def optional(self) -> tuple[str, ...]:
@@ -57,8 +62,12 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
         return (*_READ_IF_PRESENT, "image") if shown else _READ_IF_PRESENT
 
     def depends_on(self) -> dict[str, Any]:
-        """The prompts: a changed one is asked again."""
-        return {"prompt_hashes": [prompt.hash for _, prompt in self.config.prompts()]}
+        """The prompts: a changed one is asked again. The checks: answers are read again, from the cache."""
+        hashes = {"prompt_hashes": [prompt.hash for _, prompt in self.config.prompts()]}
+        if not self.config.checks:
+            return hashes
+        least = [[prompt.least_exchanges, prompt.least_words] for _, prompt in self.config.prompts()]
+        return {**hashes, "checks": [VERSION, least]}
 
     @property
     def use(self) -> Use:
@@ -93,7 +102,7 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     ) -> Iterator[tuple[ChatRequest, int]]:
         """With every sample that a conversation has had: those answers are in the cache."""
         wanted = samples_wanted(previous, retry)
-        for row in batch.to_pylist():
+        for row in self._as_chosen_before(batch, previous).to_pylist():
             for question in self._questions.about(row):
                 if isinstance(question, Question):
                     for sample in range(max(1, wanted.get(conversation_key(row["key"], question.kind), 1))):
@@ -110,7 +119,29 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
         self, batches: Iterator[pa.RecordBatch], previous: pa.Table, retry: tuple[str, ...]
     ) -> Iterator[pa.RecordBatch]:
         """Answers come from the cache again; a rejected one with a status of `retry` gets one more sample."""
-        return self._written(batches, samples_wanted(previous, retry))
+        chosen = (self._as_chosen_before(batch, previous) for batch in batches)
+        return self._written(chosen, samples_wanted(previous, retry))
+
+    def would_ask(self, rows: pa.Table) -> pa.ChunkedArray | None:
+        """Not about rows of a source that no kind is for."""
+        sources = {source for kind in self.config.kinds for source in kind.sources}
+        if "source" not in rows.schema.names or not all(kind.sources for kind in self.config.kinds):
+            return None
+        return pc.is_in(rows.column("source"), value_set=pa.array(sorted(sources), pa.string()))
+
+    def keys_of(self, made: pa.Table) -> pa.ChunkedArray:
+        return pc.list_element(made.column("image_keys"), 0)
+
+    def _as_chosen_before(self, batch: pa.RecordBatch, previous: pa.Table) -> pa.RecordBatch:
+        """`batch` with rows that an earlier run has finished counted as chosen: a smaller choice unmakes nothing."""
+        if self.choice is None:
+            return batch
+        open_ = pc.is_in(previous.column("status"), value_set=pa.array(sorted(self.unfinished), pa.string()))
+        finished = pc.unique(self.keys_of(previous.filter(pc.invert(open_))))
+        reasons = batch.column(LEFT_OUT)
+        kept = pc.and_(pc.equal(reasons, NOT_CHOSEN), pc.is_in(batch.column("key"), value_set=finished))
+        reasons = pc.if_else(pc.fill_null(kept, False), pa.scalar(None, pa.string()), reasons)
+        return batch.set_column(batch.schema.get_field_index(LEFT_OUT), LEFT_OUT, reasons)
 
     def source_rows(self, batch: pa.RecordBatch) -> int:
         """As many as there are pictures: all that is made of one picture is in one batch."""

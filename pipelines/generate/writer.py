@@ -102,7 +102,7 @@ class Writer:
             check_refusal(answer.text)
             pairs = pairs or _read(prompt, known.key, answer.text)
             if self._config.checks:
-                check_pairs(pairs, known, self._config.language, prompt.questions)
+                check_pairs(pairs, known, self._config.language, prompt)
         except Rejected as rejected:
             return answer, pairs, rejected.status, rejected.detail
         return answer, pairs, AnswerStatus.ok, None

@@ -12,51 +12,40 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from pipelines.engine.choosing import NOT_CHOSEN, ChosenRows
 from pipelines.engine.step import Context, Needs
+from pipelines.judge.scores import AXES, Scores, doubt_about, in_order_of, read_scores, schema_of
 from pipelines.llm.answer import TRANSIENT, UNFINISHED, Answer, AnswerStatus, with_answers
 from pipelines.llm.asks import AsksLlm
 from pipelines.llm.context import CAPTION_COLUMNS, Known, known_from
 from pipelines.llm.pool import Lease
 from pipelines.llm.prompts import Prompt, load_prompt
-from pipelines.llm.reading.parsers import parse_json
-from pipelines.llm.request import AnswerSchema, ChatRequest
+from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.structured import Structured, ask_for
-from pipelines.llm.tally import Tally, usage_fields, usage_of
+from pipelines.llm.tally import Tally, after_rejected, usage_fields, usage_of
 from schemas import Dataset
 from schemas.lookup import PicturesByName
 from schemas.standing import LEFT_OUT, Use
 
-AXES = ("relevance", "accuracy", "completeness", "language")
 _CONTEXT_COLUMNS = ("key", *CAPTION_COLUMNS, "boxes", "facts")
-
-
-class Scores(BaseModel):
-    """What the judge answers: each axis from 1 (bad) to 5 (very good)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    reason: str
-    """Comes first: what is written before the scores is thought about before them."""
-    relevance: int = Field(ge=1, le=5)
-    accuracy: int = Field(ge=1, le=5)
-    completeness: int = Field(ge=1, le=5)
-    language: int = Field(ge=1, le=5)
-
-
-_SCHEMA = AnswerSchema("scores", Scores.model_json_schema())
 
 
 class JudgeStatus(StrEnum):
     """Why a conversation has no scores, beside the request layer's reasons (`AnswerStatus`, which has `ok` too)."""
 
+    not_chosen = NOT_CHOSEN  # limit or sample leaves this row for a later run
     not_asked = "not_asked"  # an earlier step left the conversation out
     wrong_schema = "wrong_schema"  # no scores of the asked form, after all repairs
 
 
-class JudgeConfig(EndpointConfig):
+_REJECTED = frozenset({AnswerStatus.truncated, AnswerStatus.refused, JudgeStatus.wrong_schema})
+"""Statuses of answers that another sample may do better."""
+
+
+class JudgeConfig(EndpointConfig, ChosenRows):
     """The endpoint that judges, and where the pictures' context lies."""
 
     images: str = Field(description="the images dataset that the conversations were made from")
@@ -99,9 +88,10 @@ class Judge(AsksLlm[JudgeConfig]):
     )
     statuses = with_answers(JudgeStatus)
     transient = TRANSIENT
-    unfinished = UNFINISHED
-    passed_over = frozenset({JudgeStatus.not_asked})
+    unfinished = UNFINISHED | {NOT_CHOSEN}
+    passed_over = frozenset({JudgeStatus.not_chosen, JudgeStatus.not_asked})
     datasets = ("images",)
+    reads_before = ("judge_request_id", "judge_status")
 
     def depends_on(self) -> dict[str, Any]:
         return {"prompt_hash": self._prompt.hash}
@@ -156,6 +146,10 @@ class Judge(AsksLlm[JudgeConfig]):
         for event in tally.events():
             self._context.log(event)
 
+    def doubt(self, dataset: Dataset) -> str:
+        """Equal scores everywhere say nothing about the conversations."""
+        return doubt_about(dataset)
+
     async def _judge(self, row: Mapping[str, Any]) -> tuple[str, dict[str, Any], Answer | None]:
         """The row's key, its columns, and the answer that they were read from."""
         request = self._request(row)
@@ -163,7 +157,7 @@ class Judge(AsksLlm[JudgeConfig]):
             reason = row[LEFT_OUT]
             detail = f"the conversation is {reason.partition('=')[2] or reason}"
             return row["key"], {"status": str(JudgeStatus.not_asked), "detail": detail}, None
-        result = await ask_for(self._lease.client, request, _read_scores, self.config.repairs)
+        result = await ask_for(self._lease.client, request, read_scores, self.config.repairs)
         return row["key"], self._columns(result), result.answer
 
     def _columns(self, result: Structured[Scores]) -> dict[str, Any]:
@@ -186,14 +180,16 @@ class Judge(AsksLlm[JudgeConfig]):
             for turn in row["messages"]
         ]
         known = self._images.known(row["image_keys"][0]) if row["image_keys"] else Known(row["key"])
+        axes = in_order_of(row["key"])
         return ChatRequest(
             provider=self.config.provider,
             model=self.config.model,
-            messages=self._prompt.messages({**known.values(), "turns": turns}),
+            messages=self._prompt.messages({**known.values(), "turns": turns, "axes": axes}),
             max_output_tokens=self.config.max_output_tokens,
             parameters=self.config.request_parameters(),
-            schema=_SCHEMA,
+            schema=schema_of(axes),
             prompt=f"{self._prompt.id}/{self._prompt.version}",
+            after=after_rejected("judge", _REJECTED, row),
         )
 
 
@@ -212,7 +208,3 @@ class Images:
             return Known(key)
         (row,) = self._dataset.take([number], self._columns)
         return known_from(row, CAPTION_COLUMNS)
-
-
-def _read_scores(text: str) -> Scores:
-    return Scores.model_validate(parse_json(text))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.llm.answer import Answer, ErrorResponse, MalformedResponse, read_response
+from pipelines.llm.request import ChatRequest
 from pipelines.llm.stores import AnswerStore, Connection, open_for_reading, open_store
 from schemas.errors import InputError
 
@@ -66,6 +67,23 @@ class AnswerCache:
     def holds(self, key: str) -> bool:
         """Whether `get` would find an answer; counts no hit."""
         return self._store.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
+
+    def next_sample(self, request: ChatRequest) -> ChatRequest:
+        """`request` as it is, or with `after` the sample behind the one that brought that answer.
+
+        Where the cache does not know that answer, the first sample that it does not have.
+        """
+        if request.after is None:
+            return request
+        for sample in itertools.count():
+            one = request.sampled(sample)
+            row = self._store.connection.execute("SELECT response FROM answers WHERE key = ?", (one.key(),)).fetchone()
+            if row is None:
+                return one
+            with contextlib.suppress(MalformedResponse, ErrorResponse):
+                if request.after and read_response(row[0]).request_id == request.after:
+                    return request.sampled(sample + 1)
+        raise AssertionError("unreachable")
 
     def put(self, connection: Connection, key: str, names: tuple[str, str, str], raw: str, answer: Answer) -> None:
         """Store the raw response of `key`, asked of (provider, model) with a prompt; within a transaction."""

@@ -64,7 +64,7 @@ class LlmClient:
 
         The same request asked twice at once is sent once; the second asker's answer is marked as cached.
         """
-        answer = await self._shared(request)
+        answer = await self._shared(self.cache.next_sample(request))
         if answer.received:
             report(Done(answers=1))
         return answer

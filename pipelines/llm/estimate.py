@@ -7,9 +7,11 @@ from typing import Any
 
 from pipelines.llm.answer import Usage
 from pipelines.llm.cache import AnswerCache
+from pipelines.llm.picturetokens import rule_for
 from pipelines.llm.request import ChatRequest
 from pipelines.llm.settings import EndpointConfig
 from pipelines.llm.stores import AnswerStore, open_if_there
+from schemas.pictures import PictureError, read
 
 # English text has about four characters per token with the tokenizers of current models (OpenAI, "What are tokens").
 _CHARACTERS_PER_TOKEN = 4
@@ -19,7 +21,8 @@ def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatReq
     """Requests, tokens and USD that `requests` (each with its expected output tokens) would take; sends nothing.
 
     `cost` is what to expect, from what this model and prompt took so far (in the cache); else input by its characters
-    and `tokens_per_image`, output by what the prompt file expects. `most` is the bound that a cap reserves: input by
+    and what its provider documents for a picture of that size (picturetokens.py; `tokens_per_image` for other models),
+    output by what the prompt file expects. `most` is the bound that a cap reserves: input by
     its bytes, every answer at the output limit. None without a price.
     """
     store = open_if_there(settings.cache)
@@ -27,7 +30,8 @@ def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatReq
         seen = _lengths_seen(store, settings) if store else {}
         cache = AnswerCache(store) if store else None
         prompts: dict[str, dict[str, Any]] = {}
-        for request, expected in requests:
+        for first, expected in requests:
+            request = first if cache is None else cache.next_sample(first)
             sums = prompts.setdefault(
                 request.prompt, {"requests": 0, "cached": 0, "input_tokens": 0, "output_tokens": 0, "most_tokens": 0}
             )
@@ -37,7 +41,7 @@ def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatReq
             sums["requests"] += 1
             seen_input, seen_output = seen.get(request.prompt, (None, expected))
             pictures = any(message.images for message in request.messages)
-            likely = _likely_input(request, settings.image_tokens)
+            likely = _likely_input(request, settings)
             sums["input_tokens"] += seen_input if pictures and seen_input is not None else likely
             sums["output_tokens"] += seen_output
             sums["most_tokens"] += request.most_input_tokens(settings.image_tokens) + request.max_output_tokens
@@ -47,10 +51,21 @@ def estimate_requests(settings: EndpointConfig, requests: Iterable[tuple[ChatReq
     return _priced(settings, prompts)
 
 
-def _likely_input(request: ChatRequest, tokens_per_image: int) -> int:
+def _likely_input(request: ChatRequest, settings: EndpointConfig) -> int:
     characters = sum(len(message.text) for message in request.messages)
-    images = sum(len(message.images) for message in request.messages)
-    return characters // _CHARACTERS_PER_TOKEN + images * tokens_per_image
+    images = [image for message in request.messages for image in message.images]
+    return characters // _CHARACTERS_PER_TOKEN + sum(_picture_tokens(image, settings) for image in images)
+
+
+def _picture_tokens(image: bytes, settings: EndpointConfig) -> int:
+    rule = rule_for(settings.model)
+    if rule is None:
+        return settings.image_tokens
+    try:
+        header = read(image)
+    except PictureError:
+        return settings.image_tokens
+    return min(rule(header.width, header.height), settings.image_tokens)
 
 
 def _lengths_seen(store: AnswerStore, settings: EndpointConfig) -> dict[str, tuple[int, int]]:

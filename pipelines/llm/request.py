@@ -11,6 +11,8 @@ from typing import Any
 
 Parameters = Mapping[str, Any]
 
+_RESAMPLE_TEMPERATURE = 0.7
+"""Another sample is asked for with at least this: at 0 the same would come back."""
 # Overhead that chat templates add around a message and a request; generous, because it bounds what is reserved.
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_PER_REQUEST = 64
@@ -47,6 +49,9 @@ class ChatRequest:
     parameters: Parameters = field(default_factory=dict)
     schema: AnswerSchema | None = None
     sample: int = 0
+    after: str | None = None
+    """The id of an answer that was of no use (empty where its server gives none): the sample behind it is asked for
+    (`AnswerCache.next_sample`). No part of the key, which that sample's number is."""
     prompt: str = ""
     """The prompt's name, for summaries; its text is in the messages, so it is no part of the key."""
 
@@ -89,9 +94,16 @@ class ChatRequest:
             body["response_format"] = {"type": "json_object"}
         return body
 
+    def sampled(self, sample: int) -> ChatRequest:
+        """The same question for its answer number `sample`; 0 is the first."""
+        parameters = dict(self.parameters)
+        if sample and parameters.get("temperature") is not None:
+            parameters["temperature"] = max(parameters["temperature"], _RESAMPLE_TEMPERATURE)
+        return replace(self, sample=sample, parameters=parameters, after=None)
+
     def with_turns(self, *turns: Message) -> ChatRequest:
         """The same conversation, continued."""
-        return replace(self, messages=(*self.messages, *turns))
+        return replace(self, messages=(*self.messages, *turns), after=None)
 
     def most_input_tokens(self, tokens_per_image: int) -> int:
         """An upper bound of the input tokens: a byte-level tokenizer makes at most one token of each byte."""

@@ -76,7 +76,8 @@ class EndpointConfig(Config):
     max_requests: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
     """Requests, failed ones that may be billed included."""
     price: Annotated[Price | None, Runtime()] = None
-    """USD per million tokens; by default what genai-prices lists."""
+    """USD per million tokens, `{input: 0.15, output: 0.6, cached_input: 0.075}` (cached_input may be left out; 0 for a
+    model of your own); by default what genai-prices lists."""
     tokens_per_image: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
     """Input tokens reserved for each image: the most that the model counts for one. By default what OpenAI documents
     for its small models (48,169 for gpt-4o-mini), and 2,000 for others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -31,6 +32,11 @@ def usage_of(step: str, answer: Answer | None) -> dict[str, Any]:
     tokens = (answer.usage.input, answer.usage.output) if answer.usage else (None, None)
     values = (answer.request_id, *tokens, answer.cost)
     return {field.name: value for field, value in zip(usage_fields(step), values, strict=True)}
+
+
+def after_rejected(step: str, rejected: Collection[str], row: Mapping[str, Any]) -> str | None:
+    """For `ChatRequest.after`: of a row that is made again because its answer was no good, the id of that answer."""
+    return (row.get(f"{step}_request_id") or "") if row.get(f"{step}_status") in rejected else None
 
 
 class Tally:

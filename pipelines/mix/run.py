@@ -134,7 +134,7 @@ def mix_work(planned: Planned, target: str, validation: bool = False) -> Work:
             first, *rest = (MixFragment(name, fragment.entry, choice) for fragment, choice in members)
             part = replace(first, rest=tuple(rest))
             entry = work.present.get(id, FragmentEntry(id=id, rows=part.rows, files={}))
-            work.add(entry, plan, {}, frozenset(), source=part)
+            work.add(entry, plan, {}, {}, source=part)
     work.parents, work.reads = [dataset.as_parent() for dataset in opened.values()], list(opened.values())
     work.info = {
         "tokenizer": {"hash": tokenizer.hash, "image_id": tokenizer.image_id},

@@ -103,6 +103,7 @@ def test_a_checkpoint_that_answers_too_little_is_named():
         (2, "fail"),
         (3, "fail"),
         (4, "retry"),
+        (5, "fail"),
         (130, "retry"),
         (137, "retry"),
         (-9, "retry"),

@@ -16,7 +16,8 @@ from schemas.records import IMAGES
 from schemas.store import Store
 from schemas.writing import write_dataset
 
-# As of 0.1.0 (prompts and weights of that release).
+# As of 0.1.0 (prompts and weights of that release), but for what was changed on purpose since: `generate` reads answers
+# again because of new checks, `judge` has another prompt, `caption` by labels says only what it is sure of.
 WRITTEN = {
     "download": ({}, "653974935aa5e438893a1f7b24c9695d57731085ffcb3ef8aac0a456be91e6b4"),
     "download of md5 sums": (
@@ -28,17 +29,17 @@ WRITTEN = {
     "dedupe_text": ({}, "89672b6d0c26495164f27a247e3bad208635abe03e4d263137ed74bdbf8d5834"),
     "dedupe_semantic": ({}, "9faf5534ee8ce9d1d1e79876b747302dfe1c7121dee425ac0b8eee5c9b97315a"),
     "dedupe_joint": ({}, "f98047f857f57fe4df4268823a3d53c5a7a226e35ddbe7be7ee38063ffbd4bb5"),
-    "caption by labels": ({"engine": "labels"}, "c5ef9503f006aa532f2d22bd877444d998b5a4990f3c75e17ba3cd2314297829"),
+    "caption by labels": ({"engine": "labels"}, "5602e34a96d40cbf914c01d688c6952e01e24ed2c90ecd09c02a75108d024a5c"),
     "caption by endpoint": (
         {"engine": {"name": "endpoint", "model": "m"}, "only": {"source": ["a"]}},
         "d49c6337a498cb531bd61ab2c41ebee38c268be095bcf68655d7540b9a6aec0d",
     ),
-    "generate": ({"model": "m"}, "625b5d2462ab03a0d5ab2786cf8dead6c9d37f7704849c862f62f5302dcc1a81"),
+    "generate": ({"model": "m"}, "820d5110a58978329840a0e4b6794c6a6d7f991fe86a552d8d4663c08cff1722"),
     "generate with pictures": (
         {"model": "m", "kinds": ["detail_image"]},
-        "2732276271f52939ca02bf4697616d4a3d317ac6e92de0f63cba622c776ff598",
+        "478a23312d022e164edfa10f478439ff3f636f73580f41ae2bd6601bc0f3ffa5",
     ),
-    "judge": ({"model": "m", "images": "images"}, "14bad7201e580f5249762fbda037bb5b8ba9f136ce155907bd791b731e70ee82"),
+    "judge": ({"model": "m", "images": "images"}, "60f26c72e6e05a6079ffb6c2cfff5edb48363bec44eaafebf511fac9026566d4"),
 }
 
 

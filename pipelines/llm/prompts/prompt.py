@@ -36,7 +36,7 @@ class Prompt(StrictModel):
     """One versioned prompt.
 
     `user` and `system` are jinja2 templates in a sandbox (schemas/sandbox.py); they see `captions`, `objects`, `facts`,
-    and with `answer: score` the `turns` of the conversation.
+    and with `answer: score` the `turns` of the conversation and the `axes` to score (name, asks) in a row's own order.
     """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -59,14 +59,21 @@ class Prompt(StrictModel):
     """Words after each question in the training row (how to answer)."""
     expected_output_tokens: int = Field(default=200, ge=1)
     """For estimates before anything was asked."""
+    least_exchanges: int = Field(default=1, ge=1)
+    """Fewer questions with an answer are `too_little`."""
+    least_words: int = Field(default=0, ge=0)
+    """Fewer words in all answers together are `too_little`."""
     system: str
     user: str
     examples: tuple[Example, ...] = ()
 
     @functools.cached_property
     def hash(self) -> str:
-        """sha256 (64 hexadecimal digits) of the content and of the context template it includes."""
-        content = self.model_dump(mode="json")
+        """sha256 (64 hexadecimal digits) of what decides the answer, the context template that it includes among it.
+
+        Not of what answers are measured by afterwards: those that were paid for are read again.
+        """
+        content = self.model_dump(mode="json", exclude={"least_exchanges", "least_words"})
         text = json.dumps(content, sort_keys=True, ensure_ascii=False) + (FOLDER / "context.j2").read_text()
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -87,7 +94,7 @@ class Prompt(StrictModel):
 
     def compile(self, part: Literal["system", "user"]) -> Program:
         """The template of a part; raises TemplateFault for what it may not do, and for names that there are not."""
-        names = (*_KNOWN, "turns") if self.answer == "score" else _KNOWN
+        names = (*_KNOWN, "turns", "axes") if self.answer == "score" else _KNOWN
         return _program(self.system if part == "system" else self.user, names)
 
     def _rendered(self, part: Literal["system", "user"], values: Mapping[str, Any]) -> str:

@@ -30,12 +30,22 @@ def test_photographs_get_sensible_captions(engine):
         "A photo of a tiger cat or an Egyptian cat.",
         "A photo of an espresso.",
         "A photo of a tripod.",
-        "A photo of a moped.",
-        "A photo of a missile.",
+        None,
+        None,
         None,
     ]
-    assert found[-1].status == "empty"
+    assert [caption.status for caption in found] == ["ok", "ok", "ok", "unsure", "unsure", "empty"]
+    assert found[3].detail.startswith("the likeliest is moped (0.49), but margin 0.32 and entropy 0.4")
     assert found[-1].detail.startswith("no label is likely enough; the likeliest is doormat (0.0")
+
+
+def test_how_sure_it_must_be_is_an_option(engine):
+    picture = Picture("motorcycle", (PHOTOGRAPHS / "motorcycle_left.png").read_bytes())
+    bold, strict = Labels(LabelsConfig(margin=0, entropy=1)), Labels(LabelsConfig(margin=0.34, entropy=1))
+    for one in (bold, strict):
+        one.setup(None)
+    assert next(bold.captions(iter([picture]))).text == "A photo of a moped."
+    assert next(strict.captions(iter([picture]))).status == "unsure"
 
 
 def test_identity_names_model_and_weights(engine):
@@ -49,8 +59,9 @@ def test_a_picture_is_classified_alone_as_in_a_batch(engine):
     images = [Image.open(PHOTOGRAPHS / name).convert("RGB") for name in ("coffee.png", "chelsea.png")]
     alone = [engine.classify([image])[0] for image in images]
     for one, other in zip(alone, engine.classify(images), strict=True):
-        assert [name for name, _ in one] == [name for name, _ in other]
-        assert [p for _, p in one] == pytest.approx([p for _, p in other], abs=1e-4)
+        assert [name for name, _ in one.labels] == [name for name, _ in other.labels]
+        assert [p for _, p in one.labels] == pytest.approx([p for _, p in other.labels], abs=1e-4)
+        assert one.entropy == pytest.approx(other.entropy, abs=1e-4)
 
 
 def test_network_shapes():

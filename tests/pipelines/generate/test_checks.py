@@ -5,6 +5,7 @@ from pipelines.generate.claims import contradiction
 from pipelines.generate.statuses import GenerateStatus
 from pipelines.llm.answer import AnswerStatus
 from pipelines.llm.context import Box, Known
+from pipelines.llm.prompts import load_prompt
 from pipelines.llm.reading.language import is_other_language
 from pipelines.llm.reading.refusal import check_refusal
 from pipelines.llm.reading.rejected import Rejected
@@ -201,3 +202,76 @@ def test_nothing_known_contradicts_nothing():
 
 def test_a_contradiction_is_a_status():
     assert status_of([("How many people are there?", "Two.")], SCENE) is GenerateStatus.contradicts_context
+
+
+ONE_SENTENCE = "They are going to a party. " * 6
+LIVELY = "Two girls in red coats throw snowballs in a park, and the path behind them is white as far as one can see."
+
+
+@pytest.mark.parametrize(
+    ("pairs", "status"),
+    [
+        ([("What is it?", ONE_SENTENCE)], GenerateStatus.repetitive),
+        ([("What is it?", LIVELY)], AnswerStatus.ok),
+        ([("What?", "It is a ball of foam."), ("Where?", "It is a ball of foam.")], GenerateStatus.repetitive),
+        ([("Who?", "Yes."), ("What?", "Yes."), ("Why?", "Yes.")], GenerateStatus.repetitive),
+        ([("Is it red?", "Yes."), ("Is it big?", "Yes."), ("Is it old?", "No.")], AnswerStatus.ok),
+        ([("Is it red?", "Yes."), ("Is it big?", "Yes.")], AnswerStatus.ok),
+        ([("How many dogs?", "Two dogs."), ("How many cats?", "Two dogs.")], AnswerStatus.ok),
+    ],
+)
+def test_repetition(pairs, status):
+    assert status_of(pairs) == status
+
+
+LONG = "It is a place where somebody lives who likes plants and reads much, and all of it looks calm and quiet."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "caption", "status"),
+    [
+        ("detail", f"A cat is taking a nap. It has curled up on the seat. {LONG}", "A red bus.", "echoes_example"),
+        ("detail", f"A cat sleeps on a wooden chair beside a window. {LONG}", "A red bus.", "echoes_example"),
+        ("detail", f"A cat sleeps on a wooden chair. {LONG}", "A cat sleeps on a wooden chair.", "ok"),
+        ("detail", f"On the right side of the room there are two. {LONG}", "A red bus.", "ok"),
+        ("reasoning", f"He is probably repairing the lamp, or changing its bulb. {LONG}", "A dog.", "echoes_example"),
+        ("reasoning", f"Then answer it step by step, from what is visible, over what people know. {LONG}",
+         "A dog.", "echoes_prompt"),
+        ("detail", "A black cat sits on a windowsill.", "A black cat.", "too_little"),
+        ("reasoning", "It is a bicycle. They are all the same price.", "A bicycle.", "too_little"),
+        ("conversation", LONG, "A dog.", "too_little"),
+        ("describe", "A dog.", "A dog.", "ok"),
+    ],
+)  # fmt: skip
+def test_what_a_prompt_shows_and_asks_for(prompt, text, caption, status):
+    try:
+        check_pairs([("What?", text)], Known("k", (caption,)), "en", load_prompt(prompt))
+    except Rejected as rejected:
+        assert rejected.status == status
+    else:
+        assert status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "caption", "contradicts"),
+    [
+        ("Is there a dog?", "No.", "A dog rests.", True),
+        ("Is there a dog in the picture?", "No, there is not.", "A man with two dogs on a leash.", True),
+        ("Are there any people?", "No.", "Two people on a bench.", True),
+        ("What stands there?", "There is no umbrella in the image.", "A man holds an umbrella.", True),
+        ("It is a German shepherd", "No", "A German shepherd lies on the porch.", True),
+        ("Is it a German shepherd?", "No, it is a poodle.", "A German shepherd lies on the porch.", True),
+        ("Is there a dog?", "Yes.", "A dog rests.", False),
+        ("Is it a cat?", "No, it is the dog.", "A dog looks at a cat.", False),
+        ("Is there a horse?", "No.", "A horse statue stands in a park.", False),
+        ("Is there a dog?", "No.", "Dog houses in a row.", False),
+        ("Is there a dog?", "No.", "A hot dog on a plate.", False),
+        ("Is there a horse?", "No.", "A toy horse.", False),
+        ("Are there any people?", "No.", "A street without any people.", False),
+        ("Is there a dog on the couch?", "No.", "A dog on the floor.", False),
+        ("Is there a cat?", "No.", "A dog.", False),
+    ],
+)
+def test_a_caption_that_names_a_thing_answers_whether_it_is_there(question, answer, caption, contradicts):
+    found = status_of([(question, answer)], Known("k", (caption,)))
+    assert found == (GenerateStatus.contradicts_context if contradicts else AnswerStatus.ok)

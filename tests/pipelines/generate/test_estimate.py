@@ -60,3 +60,16 @@ def test_batch_mode_is_half_the_price_and_no_price_is_no_cost(images, tmp_path):
     online = Generate(config(tmp_path)).estimate(images)
     assert Generate(config(tmp_path, mode="batch")).estimate(images)["cost"] == pytest.approx(online["cost"] / 2)
     assert Generate(config(tmp_path, price=None)).estimate(images)["cost"] is None
+
+
+def test_other_checks_read_the_cached_answers_again_and_ask_nothing(images, tmp_path, monkeypatch):
+    with Teacher() as teacher:
+        asking = config(tmp_path, base_url=teacher.base_url, kinds=["describe"])
+        before = run_derive(Generate(asking), images, tmp_path / "talks", Runner("local", 1))
+        sent = len(teacher.requests)
+        monkeypatch.setattr("pipelines.generate.step.VERSION", 1_000)
+        monkeypatch.setattr("pipelines.generate.checks.repetition", lambda pairs: "all of it")
+        again = run_derive(Generate(asking), images, tmp_path / "talks", Runner("local", 1))
+    assert before.statuses == {"ok": 11, "no_context": 1}
+    assert again.statuses == {"repetitive": 11, "no_context": 1}
+    assert (again.made, len(teacher.requests)) == (1, sent)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.generate.checks import check_pairs
+from pipelines.judge.scores import in_order_of
 from pipelines.llm.context import Box, Known, known_from
 from pipelines.llm.prompts import load_prompt
 from pipelines.llm.prompts.prompt import FOLDER
@@ -28,7 +29,7 @@ def test_a_released_version_never_changes(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_prompt_renders_and_ends_with_its_task(name):
-    values = {**KNOWN.values(), "turns": [{"role": "user", "text": "What?"}]}
+    values = {**KNOWN.values(), "turns": [{"role": "user", "text": "What?"}], "axes": in_order_of("k")}
     messages = load_prompt(name).messages(values, (b"image",))
     assert [message.role for message in messages][:1] == ["system"]
     assert messages[-1].text.splitlines()[-1].startswith("Task: ")

@@ -1,0 +1,123 @@
+"""`limit` and `sample`: which rows a step that costs works on for now. The others keep their place as `not_chosen`.
+
+Rows are chosen by a hash of their key, so a small choice is part of every larger one: a later run with more, or without
+a limit, works on what is missing and on nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from pipelines.engine.step import Config, Derive, Runtime, Step
+from schemas.columnfile import read_column_file
+from schemas.standing import LEFT_OUT
+
+if TYPE_CHECKING:
+    from schemas.dataset import Dataset, Fragment
+    from schemas.manifest import FileEntry
+    from schemas.store import Store
+
+NOT_CHOSEN = "not_chosen"
+"""The status of rows that `limit` or `sample` leave for a later run: one of a step's `unfinished` and `passed_over`."""
+_ALL = 2**64
+
+
+class ChosenRows(Config):
+    """The part of a configuration that says how many rows are worked on."""
+
+    limit: Annotated[int | None, Runtime()] = Field(default=None, ge=1)
+    """Work on so many rows at most, chosen by a hash of their keys; a later run with more does the others."""
+    sample: Annotated[float | None, Runtime()] = Field(default=None, gt=0, le=1)
+    """Work on this share of the rows, chosen by a hash of their keys: 0.01 is one of a hundred."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rows whose key hashes to less than `below`, of 2^64. Small and picklable: it travels to workers."""
+
+    below: int
+
+    def of(self, keys: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Which rows are chosen, shape (rows,), bool."""
+        if self.below >= _ALL:
+            return pa.array(np.ones(len(keys), bool))
+        return pa.array(_hashes(keys) < np.uint64(self.below))
+
+
+def choice_of(step: Step, dataset: Dataset) -> Choice | None:
+    """What the configuration of `step` chooses of `dataset`; None for all rows.
+
+    A limit counts rows that the step would work on: none that earlier steps or its own options leave out. It reads the
+    keys of all rows once, and keeps `limit` hashes.
+    """
+    config = step.config
+    if not isinstance(config, ChosenRows) or (config.limit is None and config.sample is None):
+        return None
+    below = _ALL if config.sample is None else round(config.sample * _ALL)
+    if config.limit is not None:
+        below = min(below, _limit(config.limit, _candidates(step, dataset)))
+    return Choice(below)
+
+
+def with_choice(step: Step, table: pa.Table) -> pa.Table:
+    """For a step that makes other rows: rows that are not chosen are left out as `not_chosen`, in `left_out`."""
+    if step.choice is None:
+        return table
+    reasons, chosen = table.column(LEFT_OUT), step.choice.of(table.column("key"))
+    reasons = pc.coalesce(reasons, pc.if_else(chosen, pa.scalar(None, pa.string()), NOT_CHOSEN))
+    return table.set_column(table.schema.get_field_index(LEFT_OUT), LEFT_OUT, reasons)
+
+
+def left_to_do(
+    step: Step, store: Store, file: FileEntry | None, again: frozenset[str], rows: Fragment
+) -> dict[str, int]:
+    """Those of `again` that rows of the finished `file` have, and how many of its chosen rows.
+
+    The other rows are not this run's affair. `rows` are what the file was made of, as many for a column file.
+    """
+    if file is None or again.isdisjoint(file.statuses):
+        return {}
+    if step.choice is None:
+        return {status: count for status, count in file.statuses.items() if status in again}
+    assert step.status_column is not None
+    made = read_column_file(store, file, [step.status_column, *(step.chosen_by if isinstance(step, Derive) else ())])
+    keys = step.keys_of(made) if isinstance(step, Derive) else rows.read(["key"]).column("key")
+    statuses = made.column(step.status_column).filter(step.choice.of(keys))
+    counted = {one["values"]: one["counts"] for one in pc.value_counts(statuses).to_pylist()}
+    return {status: count for status, count in counted.items() if status in again}
+
+
+def _candidates(step: Step, dataset: Dataset) -> Iterator[np.ndarray]:
+    """The hashes of the keys of rows that the step would work on, fragment by fragment: shape (rows,), uint64."""
+    for fragment in step.fragments(dataset):
+        present = [name for name in step.asks_by if name in fragment.owner]
+        rows = fragment.read(["key", *present])
+        wanted = step.would_ask(rows)
+        if step.standing:
+            kept = pc.is_null(step.standing.of_fragment(fragment))
+            wanted = kept if wanted is None else pc.and_(wanted, kept)
+        yield _hashes(rows.column("key") if wanted is None else rows.column("key").filter(wanted))
+
+
+def _limit(most: int, hashes: Iterator[np.ndarray]) -> int:
+    """What the `most` smallest hashes are below of."""
+    smallest = np.empty(0, np.uint64)
+    for some in hashes:
+        smallest = np.concatenate([smallest, some])
+        if len(smallest) > most:
+            smallest = np.partition(smallest, most - 1)[:most]
+    return _ALL if len(smallest) < most else int(smallest.max()) + 1
+
+
+def _hashes(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """64 bits of each key's BLAKE2b, the same on every machine: shape (rows,), uint64."""
+    made = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys.to_pylist())
+    return np.frombuffer(made, dtype=">u8").astype(np.uint64)
