@@ -50,7 +50,8 @@ def goals_of(part: str, found: Any) -> list[dict[str, Any]]:
             _figure("hash from bytes, times as fast as ImageHash", hashes["ratio"], hashes["goal"]),
         ]
     if part == "answers":
-        return [_figure("precision of rejecting answers", found["both" if "both" in found else "labelled"]["precision"], 1)]
+        judged = found["both" if "both" in found else "labelled"]
+        return [_figure("precision of rejecting answers", judged["precision"], 1)]
     return []
 
 

@@ -199,10 +199,16 @@ def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
         # DeepSpeed's optimizers ask torch to compile a function on import, which loads torch's whole compiler (4 s of
         # CPU per process); without a GPU nothing here is compiled. DS_ACCELERATOR silences its warning about that.
         **({} if _has_gpu() else {"TORCHDYNAMO_DISABLE": "1", "DS_ACCELERATOR": "cpu"}),
+        # Steps differ in shape: blocks of fixed size would leave gaps that no later step fits into.
+        **({"PYTORCH_ALLOC_CONF": "expandable_segments:True"} if _expandable() else {}),
         # Nothing is imported from the current folder, which may hold a trainer/ of the user's own.
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": f"{rooms}{os.pathsep}{path}" if path else rooms,
     }
+
+
+def _expandable() -> bool:
+    return _has_gpu() and not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys()
 
 
 def _wait(ranks: Sequence[subprocess.Popen], folder: Path, stopping: threading.Event) -> None:

@@ -26,8 +26,9 @@ class Collator:
     anyres: bool = False
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), float32 pictures, and for anyres their
-        original (height, width). An empty micro-batch becomes a blank picture without labels."""
+        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), float32 pictures, for anyres their
+        original (height, width), and where logits are needed (`learnt`). An empty micro-batch becomes a blank picture
+        without labels."""
         rows = [(item.ids, item.labels) for item in items]
         pictures = [picture for item in items for picture in item.pictures]
         sizes = [size for item in items for size in item.sizes]
@@ -37,7 +38,7 @@ class Collator:
             sizes = [(side, side)]
             pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.float32)]
         inputs = self._packed(rows, blank) if self.packed else self._padded(rows, blank)
-        return {**inputs, **stack_pictures(pictures, sizes, self.anyres)}
+        return {**inputs, **learnt(inputs["labels"]), **stack_pictures(pictures, sizes, self.anyres)}
 
     def _padded(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
         extra = self._blank_tokens() if blank else 0
@@ -73,6 +74,19 @@ class Collator:
 
     def _blank_tokens(self) -> int:
         return self.rule.tokens(self.rule.image_size, self.rule.image_size)
+
+
+def learnt(labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`logits_to_keep` (positions,) int64: those at which any row predicts a token that it learns; and `shift_labels`
+    (rows, positions): what is predicted there. Logits of the others, most of a mix, need neither memory nor time.
+
+    At least one position is kept: the loss of nothing is 0, not missing.
+    """
+    following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE)
+    positions = (following != IGNORE).any(0).nonzero()[:, 0]
+    if not len(positions):
+        positions = torch.zeros(1, dtype=torch.int64)
+    return {"logits_to_keep": positions, "shift_labels": following[:, positions]}
 
 
 def stack_pictures(pictures: list[np.ndarray], sizes: list[tuple[int, int]], anyres: bool) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections import OrderedDict
 
 import numpy as np
 
@@ -31,9 +31,17 @@ class Schedule:
             raise InputError(f"{mix.path}: the mix has no rows. `lavabeam show` says why rows were left out.")
         original = recipe.plan.strategy in ORIGINAL_STRATEGIES
         self.grouping_lengths = original_lengths(mix, recipe.plan.strategy) if original else None
-        self.plan = lru_cache(KEPT_EPOCHS)(self._plan)
+        self._plans: OrderedDict[int, Plan] = OrderedDict()
         self.steps_per_epoch = self.plan(0).steps
         self.steps = recipe.steps or math.ceil((recipe.epochs or 1) * self.steps_per_epoch)
+
+    def plan(self, epoch: int) -> Plan:
+        """The plan of an epoch; the last few are kept."""
+        if epoch not in self._plans:
+            self._plans[epoch] = self._plan(epoch)
+            while len(self._plans) > KEPT_EPOCHS:
+                self._plans.popitem(last=False)
+        return self._plans[epoch]
 
     def micro_batches(self, step: int, rank: int) -> list[np.ndarray]:
         """Rows of each micro-step of a rank in optimizer step `step` (counted over all epochs)."""

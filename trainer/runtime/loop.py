@@ -70,6 +70,11 @@ class Steps(Dataset):
         return Step(number, batches, keys, refused, supervised, pictures)
 
 
+def _without_positions(batch: dict[str, Any]) -> dict[str, Any]:
+    """Liger's loss computes the logits of a few tokens at a time, and only of those with a label."""
+    return {name: value for name, value in batch.items() if name not in ("logits_to_keep", "shift_labels")}
+
+
 class StopCallback(TrainerCallback):
     """Ends the run with a checkpoint after a step in which any rank was asked to stop."""
 
@@ -140,7 +145,7 @@ class LlavaTrainer(Trainer):
         share = torch.tensor(supervised / self.args.world_size, device=self.args.device)
         total = torch.zeros((), device=self.args.device)
         for number, batch in enumerate(inputs.batches):
-            tensors = self._prepare_inputs(batch)
+            tensors = self._prepare_inputs(_without_positions(batch) if self.recipe.liger else batch)
             loss = model(**tensors, use_cache=False, num_items_in_batch=share).loss
             if not torch.isfinite(loss):
                 raise self._not_finite(inputs, number, float(loss))

@@ -78,6 +78,48 @@ def test_packed_loss_equals_padded_loss_equals_separate_losses(model, samples):
     assert summed_loss(model, packed(items)) == pytest.approx(separate, abs=1e-4)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_logits_where_something_is_learnt_give_the_loss_and_gradients_of_all(tiny, samples, packed):
+    from transformers import LlavaForConditionalGeneration
+
+    batch = Collator(RULE, samples.folder.image_id, 0, packed=packed)(samples.items([0, 1, 2, 3, 4]))
+    whole = {name: value for name, value in batch.items() if name not in ("logits_to_keep", "shift_labels")}
+    assert len(batch["logits_to_keep"]) < batch["labels"].shape[1]
+    found = []
+    for inputs in (batch, whole):
+        model = LlavaForConditionalGeneration.from_pretrained(tiny / "model")
+        loss = model(**inputs, use_cache=False, num_items_in_batch=torch.tensor(7.0)).loss
+        loss.backward()
+        found.append((loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (loss, some), (expected, all_) = found
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert some.keys() == all_.keys()
+    assert all(torch.allclose(some[name], all_[name], rtol=1e-4, atol=1e-5) for name in some)
+
+
+def test_nothing_to_learn_is_a_loss_of_zero(model, samples):
+    batch = Collator(RULE, samples.folder.image_id, 0)([])
+    assert batch["logits_to_keep"].tolist() == [0] and batch["shift_labels"].tolist() == [[-100]]
+    assert summed_loss(model, batch) == 0
+
+
+def test_workers_under_spawn_make_the_same_steps(samples, mix, tmp_path):
+    from trainer.config import Recipe
+    from trainer.inputs.schedule import Schedule
+    from trainer.runtime.loop import Steps
+
+    values = {"stage": "finetune", "model": {"checkpoint": "x"}, "data": {"mix": str(mix)}, "output": "x"}
+    recipe = Recipe.model_validate({**values, "plan": {"global_batch": 4}, "optimizer": {"learning_rate": 1e-3}})
+    schedule = Schedule(Dataset.open(mix), recipe, samples.folder, 1, packed=False)
+    steps = Steps(samples, schedule, Collator(RULE, samples.folder.image_id, 0), 0)
+    options = {"batch_size": None, "sampler": [0, 1]}
+    here = list(torch.utils.data.DataLoader(steps, **options))
+    there = list(torch.utils.data.DataLoader(steps, **options, num_workers=1, multiprocessing_context="spawn"))
+    for one, other in zip(here, there, strict=True):
+        assert one.keys == other.keys
+        assert all(torch.equal(one.batches[0][name], other.batches[0][name]) for name in one.batches[0])
+
+
 def test_the_blank_picture_does_not_change_the_loss(model, samples):
     text_only = samples.items([3])
     assert not text_only[0].pictures

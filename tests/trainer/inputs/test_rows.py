@@ -1,6 +1,7 @@
 """What a plan reads of a mix: tokens, tiles, and for the original's samplers words."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_a_schedule_weighs_tiles_not_pictures(tmp_path):
     cost = schedule.cost
     assert cost.cost(np.array([0]), np.array([5])) == 5 * cost.vision
     assert schedule.plan(0).summary()["peak_images"] == 16
+
+
+def test_a_schedule_goes_to_processes_that_are_not_forked(tmp_path):
+    """Workers of data under spawn and forkserver, which Python 3.14 takes by default, get it by value."""
+    mix = mix_of(tmp_path / "mix", [9] * 8, [300] * 8, [[(64, 64)]] * 8)
+    schedule = schedule_of(mix, 2, ANYRES, packed=True, global_batch=4)
+    again = pickle.loads(pickle.dumps(schedule))
+    for step in range(schedule.steps_per_epoch):
+        one, other = (which.micro_batches(step, 1)[0].tolist() for which in (schedule, again))
+        assert one == other
 
 
 @pytest.mark.parametrize("strategy", ["balanced", "length_window", "random", "modality_length"])
