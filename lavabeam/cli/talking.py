@@ -17,7 +17,9 @@ HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) 
 @click.argument("checkpoint", type=Path)
 @click.argument("picture", required=False)
 @click.argument("question", required=False)
-@click.option("--max-tokens", default=512, help="Maximum tokens per answer.", show_default=True)
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=512, help="Maximum tokens per answer.", show_default=True
+)
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 @click.option("--allow-private-hosts", multiple=True, help="A private host, address or network to allow.")
 def chat(

@@ -18,6 +18,13 @@ from lavabeam.cli.output import print_json, print_table, say, statuses_text
 BATCH = click.option(
     "--batch", type=click.IntRange(min=1), help="Questions at a time.  [default: as many as fit the memory, up to 256]"
 )
+ANSWER_TOKENS = click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=1024,
+    help="Maximum tokens per answer.",
+    show_default=True,
+)
 PROCESSES = click.option(
     "--processes", type=click.IntRange(min=1), help="Copies of the model.  [default: one per GPU; one without a GPU]"
 )
@@ -148,7 +155,7 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
 @click.option("--limit", type=int, help="Only the first questions.")
 @BATCH
 @PROCESSES
-@click.option("--max-tokens", default=1024, help="Maximum tokens per answer.", show_default=True)
+@ANSWER_TOKENS
 @click.option("--images", type=Path, help="The folder of the pictures that a file of questions refers to.")
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 @json_option
@@ -171,7 +178,7 @@ def evaluate(checkpoint: Path, questions: str, as_json: bool, **given: Any) -> N
 @click.option("--images", type=Path, help="The folder of the pictures that the questions refer to.")
 @BATCH
 @PROCESSES
-@click.option("--max-tokens", default=1024, help="Maximum tokens per answer.", show_default=True)
+@ANSWER_TOKENS
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
     """Answer a file of QUESTIONS in batches.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -65,7 +66,7 @@ def _with_lexicon() -> Finder:
 
     def find(captions: Sequence[str]) -> list[list[str]]:
         # Lower case: the tagger takes every capital for a name's, and titles are written in capitals.
-        tokens = (_TOKENS.findall(caption.translate(_APOSTROPHES).lower()) for caption in captions)
+        tokens = (_TOKENS.findall(_composed(caption).translate(_APOSTROPHES).lower()) for caption in captions)
         return [_distinct(tagged_phrases(parser.find_tags(words))) for words in tokens]
 
     return find
@@ -77,10 +78,15 @@ def _with_spacy(model: str) -> Finder:
         raise InputError(f"phrases: the spaCy model {model!r} has no parser, which finds noun chunks. Choose another.")
 
     def find(captions: Sequence[str]) -> list[list[str]]:
-        documents = pipeline.pipe(caption.lower() for caption in captions)
+        documents = pipeline.pipe(_composed(caption).lower() for caption in captions)
         return [_distinct(map(_without_heading, document.noun_chunks)) for document in documents]
 
     return find
+
+
+def _composed(caption: str) -> str:
+    """Letters with their accents as one character: a mark of its own would end a word."""
+    return unicodedata.normalize("NFC", caption)
 
 
 def _without_heading(chunk: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -67,6 +68,7 @@ def build_index(
     """
     if not sets:
         raise InputError("decontaminate-index: no evaluation set. Name them: --set pope=DATASET.")
+    _check_sets(sets)
     made: dict[str, _Set] = {}
     owners: list[int] = []
     names: list[str] = []
@@ -97,6 +99,17 @@ def build_index(
         embedding=sizes.pop() if sizes else None,
     )
     return assembled(meta, owners, names, entries), reports
+
+
+def _check_sets(sets: Sequence[tuple[str, str]]) -> None:
+    """Raise InputError for a set without a name, and for a dataset that one set would count twice."""
+    seen: set[tuple[str, str]] = set()
+    for name, path in sets:
+        if not name.strip():
+            raise InputError(f"decontaminate-index: --set ={path}: the set has no name. Give NAME=DATASET.")
+        if (name, os.path.abspath(path)) in seen:
+            raise InputError(f"decontaminate-index: --set {name}={path}: the dataset is named twice; count it once.")
+        seen.add((name, os.path.abspath(path)))
 
 
 def _read(dataset: Dataset, into: _Set, first: int, settings: Settings, embedding: str) -> Iterator[list[str]]:

@@ -65,7 +65,7 @@ class SemanticKeyStatus(StrEnum):
 
 
 class DedupeSemanticKeys(Step[SemanticConfig]):
-    """Adds the sha256 of each embedding that has a direction, as float32 numbers."""
+    """Adds the sha256 of each embedding that has a direction, as float64 numbers."""
 
     name = "dedupe_semantic_keys"
     version = 1
@@ -83,9 +83,9 @@ class DedupeSemanticKeys(Step[SemanticConfig]):
         return fingerprint(self.name, self.version, {"column": self.config.column}, inputs)
 
     def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        column = batch.column(self.config.column)
+        column = fixed(batch.column(self.config.column))
         vectors, usable = directions(column)
-        given = numbers_of(column).astype("<f4")
+        given = numbers_of(column).astype("<f8")
         digests = [
             hashlib.sha256(row.tobytes()).digest() if ok else None for row, ok in zip(given, usable, strict=True)
         ]
@@ -168,6 +168,21 @@ class DedupeSemantic(ClusterStep[SemanticConfig]):
         return clustered(keys, forests, ranges.parts**2, ranges, [], judged)
 
 
+def fixed(column: pa.Array) -> pa.FixedSizeListArray:
+    """Lists of one length as such; raises InputError where lengths differ. Null lists stay null."""
+    if pa.types.is_fixed_size_list(column.type):
+        return column
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    lengths = set(pc.list_value_length(column).drop_null().to_pylist())
+    if len(lengths) > 1:
+        raise InputError(f"embeddings of several sizes cannot be compared: {sorted(lengths)}. Use one model for all.")
+    size = lengths.pop() if lengths else 1
+    places = np.full((len(column), size), -1)
+    places[valid] = np.arange(valid.sum() * size).reshape(-1, size)
+    numbers = column.flatten().take(pa.array(places.ravel(), pa.int64(), mask=places.ravel() < 0))
+    return pa.FixedSizeListArray.from_arrays(numbers, size, mask=pa.array(~valid))
+
+
 def numbers_of(column: pa.FixedSizeListArray) -> np.ndarray:
     """The numbers of all rows, zeros for null: shape (rows, size), of the column's type."""
     size = column.type.list_size
@@ -186,6 +201,9 @@ def directions(column: pa.FixedSizeListArray) -> tuple[np.ndarray, np.ndarray]:
     whole[column.is_valid().to_numpy(zero_copy_only=False)] = ~nulls.any(axis=1)
     usable = whole & np.isfinite(numbers).all(axis=1)
     numbers[~usable] = 0.0
+    # Squares of very large and very small numbers are no float64; divided by the largest, they have the same direction.
+    largest = np.abs(numbers).max(axis=1, initial=0.0)
+    numbers /= np.where(largest > 0, largest, 1.0)[:, None]
     lengths = np.sqrt((numbers * numbers).sum(axis=1))
     usable &= (lengths > 0) & np.isfinite(lengths)
     return (numbers / np.where(usable, lengths, 1.0)[:, None]).astype(np.float32), usable
@@ -199,13 +217,19 @@ def _sizes(dataset: Dataset, column: str) -> Iterator[tuple[int, str]]:
             "Import or compute embeddings first."
         )
     for fragment in dataset.fragments if dataset.rows else ():
-        kind = fragment.read([column]).schema.field(column).type
-        if not (pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)):
+        where = f"{dataset.path}, fragment {fragment.id}"
+        values = fragment.read([column]).column(column).combine_chunks()
+        kind = values.type
+        lists = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if not (lists and pa.types.is_floating(kind.value_type)):
             raise InputError(
-                f"{dataset.path}, fragment {fragment.id}: --column {column} holds {kind}, expected lists of one length "
-                "of float16, float32 or float64 (pyarrow.list_(pyarrow.float32(), SIZE))."
+                f"{where}: --column {column} holds {kind}, expected lists of one length of float16, float32 or float64."
             )
-        yield kind.list_size, f"{dataset.path}, fragment {fragment.id}"
+        if pa.types.is_fixed_size_list(kind):
+            yield kind.list_size, where
+            continue
+        for size in pc.list_value_length(values).unique().drop_null().to_pylist():
+            yield size, where
 
 
 def _by_row(block: bytes) -> bytes:
@@ -232,6 +256,8 @@ def _forest(pair: tuple[int, int], ranges: Ranges, column: str, threshold: float
         ours = _vectors(ranges, first, min(first + BLOCK_ROWS, left[1]), column)
         for second in range(first if offset == 0 else right[0], right[1], BLOCK_ROWS):
             theirs = _vectors(ranges, second, min(second + BLOCK_ROWS, right[1]), column)
+            if ours.shape[1] != theirs.shape[1]:  # a block of nulls alone knows no size
+                continue
             for one, other in near_pairs(ours, theirs, threshold):
                 sets.join(one + (first - left[0]), other + (second - right[0] + offset))
     members, roots = sets.stars()
@@ -255,4 +281,4 @@ def near_pairs(ours: np.ndarray, theirs: np.ndarray, threshold: float) -> Iterat
 
 
 def _vectors(ranges: Ranges, first: int, last: int, column: str) -> np.ndarray:
-    return directions(read_rows(ranges, np.arange(first, last), [column]).column(column))[0]
+    return directions(fixed(read_rows(ranges, np.arange(first, last), [column]).column(column)))[0]

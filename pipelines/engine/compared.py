@@ -29,7 +29,15 @@ def placed_ranges(datasets: Sequence[Dataset], workers: int = 1) -> tuple[list[R
 
 def check_compared(step: DatasetStep, dataset: Dataset) -> None:
     """Raises InputError unless every other dataset has keys that were made as those of `dataset` will be."""
+    names: dict[str, str] = {}
     for option, path in step.dataset_paths.items():
+        name = os.path.basename(os.path.abspath(path))
+        if name in names:
+            raise InputError(
+                f"{names[name]} and {path}: two datasets of one name: copies could not say of which they are. Rename "
+                "a folder, or compare with one at a time."
+            )
+        names[name] = path
         flag = f"--{option.partition('.')[0].replace('_', '-')} {path}"
         if os.path.abspath(path) == os.path.abspath(dataset.path):
             raise InputError(f"{flag}: is the dataset itself. Its own rows are compared with each other anyway.")

@@ -56,6 +56,11 @@ def reading(path: str, what: str, remedy: str = "Get it again.") -> Iterator[Non
     except Exception as error:
         # The border: parsers of others meet damage with OSError, struct.error, RecursionError, MemoryError, ...
         words = " ".join(str(error).split())[:200] or type(error).__name__
+        if "Expected all lists to be of size" in words:
+            raise InputError(
+                f"{path}: holds a fixed-size list that is null, which pyarrow does not read back ({words}). Write the "
+                "column as lists without a fixed size."
+            ) from error
         raise InputError(f"{path}: this is not {what}, or it was cut or damaged ({words}). {remedy}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +89,9 @@ class MixSource(StrictModel):
             raise ValueError("a source of `captions` needs `images`")
         if self.captions is not None and self.where:
             raise ValueError("a source of `captions` has no conversations for `where`; its pictures: `image_where`")
+        for name, filters in (("where", self.where), ("image_where", self.image_where)):
+            for column, accepted in filters.items():
+                _check_range(f"{name}.{column}", accepted)
         sizes = [name for name in SIZES if getattr(self, name) != type(self).model_fields[name].default]
         if len(sizes) > 1:
             raise ValueError(f"`{sizes[0]}` and `{sizes[1]}` both say how many rows are taken: give one of them")
@@ -128,6 +132,16 @@ class MixSource(StrictModel):
     def _takes(self) -> frozenset[str]:
         kept = frozenset(reason for key, reason in KEPT.items() if getattr(self, key) == "keep")
         return TAKEN[self.duplicates] | kept
+
+
+def _check_range(name: str, accepted: Any) -> None:
+    """Raise ValueError for a range that says nothing, or that no number is in."""
+    if not isinstance(accepted, dict):
+        return
+    least, most = accepted.get("min", -math.inf), accepted.get("max", math.inf)
+    if not accepted or math.isnan(least) or math.isnan(most) or least > most:
+        said = ", ".join(f"{key}: {value:g}" for key, value in accepted.items())
+        raise ValueError(f"`{name}` is the range {{{said}}}, expected a `min`, a `max`, or both with min <= max")
 
 
 class Pictures(StrictModel):

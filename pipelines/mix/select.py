@@ -39,12 +39,18 @@ def refused_by(row: Mapping[str, Any], filters: Mapping[str, Any]) -> str | None
         if isinstance(accepted, list):
             reason = None if value in accepted else f"{column}={value}"
         elif isinstance(value, str | list | dict):
-            raise InputError(f"mix: `min` and `max` are for numbers, but {column!r} has {value!r}. List what passes.")
+            raise InputError(
+                f"mix: `min` and `max` are for numbers, but {column!r} holds {_kind(value)}. List what passes."
+            )
         else:
             reason = _outside(column, value, accepted)
         if reason is not None:
             return reason
     return None
+
+
+def _kind(value: Any) -> str:
+    return "text" if isinstance(value, str) else "lists" if isinstance(value, list) else "structures"
 
 
 def _outside(column: str, value: Any, accepted: Mapping[str, float]) -> str | None:

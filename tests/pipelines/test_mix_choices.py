@@ -7,7 +7,9 @@ from pipelines.engine.filters import filter_step
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_step
 from pipelines.mix.recipe import KEPT, MixSource
+from pipelines.mix.select import refused_by
 from schemas import Dataset
+from schemas.errors import InputError
 from schemas.records import BASE
 from schemas.standing import Standing
 from schemas.writing import write_dataset
@@ -44,3 +46,15 @@ def test_each_choice_has_a_key(tmp_path, keys, left):
 def test_mixes_of_before_are_not_made_again():
     assert not {"balanced_out", "leaks"} & MixSource(conversations="talks").identity().keys()
     assert MixSource(conversations="talks", leaks="keep").identity()["leaks"] == "keep"
+
+
+@pytest.mark.parametrize("accepted", [{}, {"min": float("nan")}, {"min": 5, "max": 1}])
+def test_ranges_that_mean_nothing_are_refused(accepted):
+    with pytest.raises(ValueError, match=r"`image_where\.blur` is the range"):
+        MixSource(images="photos", captions="alt_text", image_where={"blur": accepted})
+
+
+def test_a_range_on_what_is_no_number_does_not_print_the_value():
+    with pytest.raises(InputError, match="'image' holds structures") as error:
+        refused_by({"image": {"bytes": b"x" * 10_000}}, {"image": {"min": 1}})
+    assert len(str(error.value)) < 200

@@ -88,3 +88,8 @@ def test_what_cannot_find_phrases_is_one_message(spacy, monkeypatch):
     monkeypatch.setattr(phrases.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="textblob, which is not installed: pip install 'lavabeam\\[curate\\]'"):
         versions("lexicon")
+
+
+def test_accents_are_parts_of_letters_however_they_are_written():
+    found = finder("lexicon")(["un\u00e9cole blanche", "une\u0301cole blanche"])
+    assert found[0] == found[1]

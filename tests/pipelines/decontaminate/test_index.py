@@ -135,3 +135,11 @@ def test_files_that_are_no_index_are_one_message(tmp_path):
         Index(meta, {**index.arrays, **arrays}).write(path)
         with pytest.raises(CorruptError, match="does not hold together"):
             Index.open(path)
+
+
+def test_a_dataset_counts_once_in_a_set_and_every_set_has_a_name(tmp_path):
+    """Counted twice, its leak rate would be halved."""
+    with pytest.raises(InputError, match="named twice"):
+        build_index([("ev", "x/e"), ("ev", "x/./e")], Settings())
+    with pytest.raises(InputError, match="no name"):
+        build_index([("", "e")], Settings())

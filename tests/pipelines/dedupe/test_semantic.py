@@ -24,8 +24,10 @@ def embeddings(rows, size=16, kind=np.float32, seed=0):
     return (found * random.uniform(0.1, 9, (rows, 1))).astype(kind)
 
 
-def dataset_of(path, vectors, cuts=(), nulls=()):
-    schema = IMAGES.append(pa.field("embedding", pa.list_(pa.from_numpy_dtype(vectors.dtype), vectors.shape[1])))
+def dataset_of(path, vectors, cuts=(), nulls=(), size=None):
+    """`size` -1: lists that do not say their length, as most tools write them."""
+    size = vectors.shape[1] if size is None else size
+    schema = IMAGES.append(pa.field("embedding", pa.list_(pa.from_numpy_dtype(vectors.dtype), size)))
     kind, tables = schema.field("embedding").type, []
     for start, end in zip([0, *cuts], [*cuts, len(vectors)], strict=True):
         values = [None if row in nulls else list(vectors[row]) for row in range(start, end)]
@@ -95,3 +97,26 @@ def test_what_cannot_be_compared_is_one_error_before_any_work(tmp_path):
     with pytest.raises(InputError, match=r"several sizes cannot be compared: 16 in .*own.*, 8 in .*other"):
         run_step(DedupeSemantic(SemanticConfig(against=(other,))), own, Runner("local", 1))
     assert not Dataset.open(own).manifest.statuses()
+
+
+def test_lists_that_do_not_say_their_length_are_compared_where_they_agree(tmp_path, monkeypatch):
+    monkeypatch.setattr(semantic, "BLOCK_ROWS", 10)
+    vectors, nulls = embeddings(60), {3, *range(20, 40)}
+    paths = [dataset_of(tmp_path / str(size), vectors, (30,), nulls, size) for size in (None, -1)]
+    for path in paths:
+        run_step(DedupeSemantic(SemanticConfig(threshold=0.9)), path, Runner("local", 1))
+    assert found_in(paths[0]) == found_in(paths[1])
+    table = pa.Table.from_pylist([{"key": "a"}, {"key": "b"}], IMAGES)
+    column = pa.array([[1.0, 2.0], [1.0]], pa.list_(pa.float32()))
+    path = str(write_dataset(tmp_path / "odd", "images", [table.append_column("embedding", column)]).path)
+    with pytest.raises(InputError, match=r"embeddings of several sizes cannot be compared: 2 in .*, 1 in"):
+        run_step(DedupeSemantic(SemanticConfig()), path, Runner("local", 1))
+
+
+def test_very_large_and_very_small_numbers_have_a_direction(tmp_path, recwarn):
+    vectors = np.array([[1e300, 1e300], [1e-300, 1e-300], [2e300, 2e300], [1.0, -1.0]])
+    path = dataset_of(tmp_path, vectors)
+    run_step(DedupeSemantic(SemanticConfig(threshold=0.99)), path, Runner("local", 1))
+    assert [row[1] for row in found_in(path)] == [3, 3, 3, 1]
+    assert [row[3] for row in found_in(path)] == ["ok", "near_copy", "near_copy", "ok"]
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]
