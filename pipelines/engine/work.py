@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -220,8 +221,8 @@ class Work:
     """Whether rows of a status count as ones that the step was asked to work on."""
     choice: Choice | None = None
     """The rows that are worked on, where they are not all."""
-    retried_rows: int = 0
-    newly_chosen: int = 0
+    due: Counter[str] = field(default_factory=Counter)
+    """Status -> rows that have it now, and are made while the others of their file are kept."""
     unchosen: int = 0
     """Finished rows of files that are made otherwise, and that the run does not choose."""
     replaced: list[tuple[FragmentEntry, str]] = field(default_factory=list)
@@ -306,8 +307,7 @@ class Work:
                 return self.keep(entry)
             if current.plan == plan:
                 previous = current
-                self.newly_chosen += due.get(NOT_CHOSEN, 0)
-                self.retried_rows += sum(due.values()) - due.get(NOT_CHOSEN, 0)
+                self.due.update(due)
                 made_from = fingerprint("retry", retry, current.fingerprint, current.sha256, *chosen)
             else:
                 retry = ()  # made from other inputs: its other rows cannot be kept beside new ones
@@ -346,8 +346,8 @@ class Work:
             made=len(self.tasks) - len(retried),
             reused=self.reused,
             retried=len(retried),
-            retried_rows=self.retried_rows,
-            newly_chosen=self.newly_chosen,
+            retried_rows=self.due.total() - self.due[NOT_CHOSEN],
+            newly_chosen=self.due[NOT_CHOSEN],
             removed=len(removed),
             unchosen=self.unchosen,
             stale=stale_after(self.replaced, removed),
