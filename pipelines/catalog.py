@@ -109,6 +109,7 @@ COMMANDS = frozenset(
         "tokens",
         "train",
         "merge",
+        "import-checkpoint",
         "chat",
         "answer",
         "evaluate",

@@ -7,7 +7,7 @@ from typing import Any
 
 from lavabeam.cli.output import print_json, print_table, say
 
-_COLUMNS = ("step", "dataset", "to make", "reused", "to retry", "dropped", "becomes stale")
+_COLUMNS = ("step", "dataset", "to make", "reused", "to continue", "dropped", "becomes stale")
 _SUMS = ("requests", "cached", "input_tokens", "output_tokens", "cost", "most")
 _SUM_COLUMNS = ("prompt", "requests", "cached", "tokens in", "tokens out", "USD", "most USD")
 
@@ -42,7 +42,9 @@ def _as_json(preview: Any, estimate: dict[str, Any] | None) -> dict[str, Any]:
 def _row(one: Any) -> tuple:
     if one.after:
         return one.step, one.dataset, f"known after {one.after}", "", "", "", ""
-    retried = f"{one.retried} ({one.retried_rows} rows)" if one.retried else "0"
+    parts = ((one.newly_chosen, "newly chosen"), (one.retried_rows, "again"))
+    rows = ", ".join(f"{count} row{'' if count == 1 else 's'} {why}" for count, why in parts if count)
+    retried = f"{one.retried} ({rows})" if one.retried else "0"
     stale = ", ".join(f"{step} {count}" for step, count in one.stale.items())
     return one.step, one.dataset, str(one.made), str(one.reused), retried, str(one.removed), stale or "nothing"
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.engine.blocks import canonical
-from pipelines.engine.choosing import NOT_CHOSEN, choice_of, with_choice
+from pipelines.engine.choosing import NOT_CHOSEN, choice_of, made_now, with_choice
 from pipelines.engine.output import Columns, Output, Rows
 from pipelines.engine.source import HasRows, Source, SourceSlice
 from pipelines.engine.step import Context, DatasetStep, Derive, Needs, Step
@@ -125,8 +125,7 @@ class StepMaker(Maker[FragmentEntry]):
             made = pa.chunked_array([pa.repeat(pa.scalar(True), before.num_rows)])
         if self.step.choice is None:
             return before, made
-        keys = Fragment(Store(self.target), task.source).read(["key"]).column("key")
-        return before, pc.and_(made, self.step.choice.of(keys))
+        return before, pc.and_(made, made_now(self.step, Fragment(Store(self.target), task.source)))
 
     def _unmade(self, rows: int) -> pa.Table:
         """`rows` rows that nothing was done about."""

@@ -11,7 +11,7 @@ from schemas.manifest import FileEntry, FragmentEntry
 
 @dataclass(frozen=True)
 class Preview:
-    """The work of one run. Counts are fragments, `retried_rows` are rows."""
+    """The work of one run. Counts are fragments, `retried_rows`, `newly_chosen` and `unchosen` are rows."""
 
     step: str
     dataset: str
@@ -19,13 +19,16 @@ class Preview:
     """Fragments whose column file is missing, or was made from something else."""
     reused: int = 0
     retried: int = 0
-    """Fragments of which `retried_rows` rows are made again; their other rows are kept."""
+    """Fragments of which some rows are made, `retried_rows` again and `newly_chosen` for the first time; their other
+    rows are kept."""
     retried_rows: int = 0
+    newly_chosen: int = 0
+    """Rows that a smaller limit or sample left out before."""
     removed: int = 0
     """Fragments that the dataset has now and will not have, with all their columns."""
     unchosen: int = 0
-    """Rows that an earlier run finished with other options, in a run with a limit or a sample: what it does not choose
-    of them becomes `not_chosen`."""
+    """Rows that an earlier run finished with other options, and that become `not_chosen`: limit and sample leave them
+    out."""
     stale: Mapping[str, int] = field(default_factory=dict)
     """Later steps whose columns are dropped, because what they were made from changes: step -> fragments."""
     after: str = ""
@@ -40,15 +43,15 @@ class Preview:
             return ""
         said = []
         if self.unchosen:
-            rows = "1 finished row" if self.unchosen == 1 else f"{self.unchosen} finished rows"
-            said.append(f"{rows} were made with other options: those that limit and sample leave out become not_chosen")
+            rows = "1 finished row becomes" if self.unchosen == 1 else f"{self.unchosen} finished rows become"
+            said.append(f"{rows} not_chosen: made with other options, and left out by limit or sample")
         if self.removed:
             said.append(f"{_fragments(self.removed)} of {self.dataset} {_are(self.removed)} replaced or removed")
         if self.stale:
             named = ", ".join(f"{step} ({_fragments(count)})" for step, count in self.stale.items())
             again = "run these steps again to restore them"
             said.append(f"columns made from them become stale and are dropped: {named}; {again}")
-        where = "" if self.made else " where a retried row comes out differently"
+        where = "" if self.made or self.newly_chosen else " where a retried row comes out differently"
         changed = "" if self.removed else f"{_fragments(self.made + self.retried)} of {self.dataset} change{where}; "
         return f"{self.step}: {changed}{'; '.join(said)}."
 

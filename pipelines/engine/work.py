@@ -10,15 +10,17 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pipelines.engine.choosing import Choice, left_to_do
+from pipelines.engine.choosing import NOT_CHOSEN, Choice, left_to_do, unmade_rows
 from pipelines.engine.compared import check_compared
 from pipelines.engine.elsewhere import is_interruption
 from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, bind, input_columns
@@ -136,7 +138,8 @@ def _column_work(step: Step, dataset: str | Path, retry: str) -> Work:
     for fragment in step.fragments(work.source):
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         due = left_to_do(step, work.store, fragment.entry.files.get(work.output.file), again, fragment)
-        work.add(fragment.entry, step.plan(inputs), inputs, due, rows=fragment.rows)
+        unmade = partial(unmade_rows, step, work.store, rows=fragment)
+        work.add(fragment.entry, step.plan(inputs), inputs, due, rows=fragment.rows, unmade=unmade)
     return work
 
 
@@ -148,7 +151,8 @@ def _derive_work(step: Derive, source: str | Path, target: str | Path, retry: st
         inputs = fragment.inputs(input_columns(step, fragment.entry))
         old = work.present.get(fragment.id) or FragmentEntry(id=fragment.id, rows=0, files={})
         due = left_to_do(step, work.store, old.files.get(work.output.file), again, fragment)
-        work.add(old, step.plan(inputs), {}, due, source=fragment.entry)
+        unmade = partial(unmade_rows, step, work.store, rows=fragment)
+        work.add(old, step.plan(inputs), {}, due, source=fragment.entry, unmade=unmade)
     work.parents = [work.source.as_parent()]
     return work
 
@@ -217,9 +221,10 @@ class Work:
     """Whether rows of a status count as ones that the step was asked to work on."""
     choice: Choice | None = None
     """The rows that are worked on, where they are not all."""
-    retried_rows: int = 0
+    due: Counter[str] = field(default_factory=Counter)
+    """Status -> rows that have it now, and are made while the others of their file are kept."""
     unchosen: int = 0
-    """Finished rows of files that are made otherwise, in a run that does not choose all."""
+    """Finished rows of files that are made otherwise, and that the run does not choose."""
     replaced: list[tuple[FragmentEntry, str]] = field(default_factory=list)
     """Files that are there, and that the run makes otherwise: (fragment, name)."""
 
@@ -282,11 +287,13 @@ class Work:
         due: Mapping[str, int],
         source: HasRows | None = None,
         rows: int | None = None,
+        unmade: Callable[[FileEntry], int] | None = None,
     ) -> None:
         """Plan one column file of one fragment: keep it, try its failed rows again, or make it.
 
         `due` says how many of its rows have a status that is tried again. `source` is what it is made of, by default
-        the fragment itself; `rows` is how many it must have, if known.
+        the fragment itself; `rows` is how many it must have, if known. `unmade` counts the rows of its present file
+        that a new one would not have.
         """
         current = entry.files.get(self.output.file)
         # A file of some rows must not pass for that of all when a killed run left it.
@@ -300,14 +307,14 @@ class Work:
                 return self.keep(entry)
             if current.plan == plan:
                 previous = current
-                self.retried_rows += sum(due.values())
+                self.due.update(due)
                 made_from = fingerprint("retry", retry, current.fingerprint, current.sha256, *chosen)
             else:
                 retry = ()  # made from other inputs: its other rows cannot be kept beside new ones
         if current is not None and current.fingerprint != made_from:
             self.replaced.append((entry, self.output.file))
-            if chosen and previous is None:
-                self.unchosen += sum(rows for status, rows in current.statuses.items() if self.counted(status))
+            if unmade is not None and previous is None and not damaged:
+                self.unchosen += unmade(current)
         self.listed.append(FragmentEntry(id=entry.id, rows=entry.rows, files={}))
         path = column_path(entry.id, self.output.file, made_from)
         task = Task(entry.id, path, made_from, plan, source or entry, inputs, rows, previous, retry, anew=damaged)
@@ -339,7 +346,8 @@ class Work:
             made=len(self.tasks) - len(retried),
             reused=self.reused,
             retried=len(retried),
-            retried_rows=self.retried_rows,
+            retried_rows=self.due.total() - self.due[NOT_CHOSEN],
+            newly_chosen=self.due[NOT_CHOSEN],
             removed=len(removed),
             unchosen=self.unchosen,
             stale=stale_after(self.replaced, removed),

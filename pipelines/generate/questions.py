@@ -58,6 +58,19 @@ class Questions:
             return [Unasked(GenerateStatus.skipped_input, skipped)]
         return list(self._of_source(row)) or [Unasked(GenerateStatus.not_asked, f"source {row.get('source')!r}")]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `has_any` looks at."""
+        needed = {name for _, prompt in self._kinds for name in prompt.needs}
+        captions = self._config.caption_columns if "captions" in needed else ()
+        others = {"boxes": "objects", "facts": "facts"}
+        return ("source", *captions, *(column for column, name in others.items() if name in needed))
+
+    def has_any(self, row: Mapping[str, Any]) -> bool:
+        """Whether a prompt is for the row, as far as its `columns` tell: not whether its picture can be sent."""
+        known = known_from(row, self._config.caption_columns)
+        return any(known.has(prompt.needs) for _, prompt in self._kinds_for(row))
+
     def request(self, question: Question, sample: int = 0) -> ChatRequest:
         """The request for one sample of an answer."""
         return build_request(self._config, question.prompt, question.known, question.image, sample)
@@ -69,9 +82,7 @@ class Questions:
             image = sendable(data) if data else None
         except PictureError as error:
             broken = f"the picture cannot be decoded: {error}"
-        for kind, prompt in self._kinds:
-            if kind.sources and row.get("source") not in kind.sources:
-                continue
+        for kind, prompt in self._kinds_for(row):
             if prompt.image and broken:
                 yield Unasked(GenerateStatus.skipped_input, broken, kind, prompt)
             elif not known.has(prompt.needs) or (prompt.image and image is None):
@@ -79,6 +90,11 @@ class Questions:
                 yield Unasked(GenerateStatus.no_context, f"prompt {prompt.id} needs {needs}", kind, prompt)
             else:
                 yield Question(kind, prompt, known, image if prompt.image else None)
+
+    def _kinds_for(self, row: Mapping[str, Any]) -> Iterator[tuple[Kind, Prompt]]:
+        for kind, prompt in self._kinds:
+            if not kind.sources or row.get("source") in kind.sources:
+                yield kind, prompt
 
 
 def build_request(

@@ -53,7 +53,6 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
     leaves_out = NOT_OK
     schema = CONVERSATIONS
     chosen_by = ("image_keys",)
-    asks_by = ("source",)
 
     @cached_property
     def optional(self) -> tuple[str, ...]:
@@ -122,12 +121,15 @@ class Generate(Derive[GenerateConfig], AsksLlm[GenerateConfig]):
         chosen = (self._as_chosen_before(batch, previous) for batch in batches)
         return self._written(chosen, samples_wanted(previous, retry))
 
-    def would_ask(self, rows: pa.Table) -> pa.ChunkedArray | None:
-        """Not about rows of a source that no kind is for."""
-        sources = {source for kind in self.config.kinds for source in kind.sources}
-        if "source" not in rows.schema.names or not all(kind.sources for kind in self.config.kinds):
-            return None
-        return pc.is_in(rows.column("source"), value_set=pa.array(sorted(sources), pa.string()))
+    @property
+    def asks_by(self) -> tuple[str, ...]:
+        return self._questions.columns
+
+    def would_ask(self, rows: pa.Table) -> pa.Array:
+        """Not about rows that no kind is for, by their source and by what is known. Pictures are not looked at: that
+        would read them all."""
+        present = [name for name in ("key", *self.asks_by) if name in rows.schema.names]
+        return pa.array(map(self._questions.has_any, rows.select(present).to_pylist()), pa.bool_())
 
     def keys_of(self, made: pa.Table) -> pa.ChunkedArray:
         return pc.list_element(made.column("image_keys"), 0)

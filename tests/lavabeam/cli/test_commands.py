@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from lavabeam.cli.main import app, main
 from lavabeam.demo.training import train_demo
 from lavabeam.recipes import FOLDER
+from pipelines import catalog
 from pipelines.llm.store import CacheStore
 from schemas.errors import LavaBeamError
 from schemas.records import BASE
@@ -40,7 +41,7 @@ def test_help_lists_every_command_in_the_order_of_use():
     listed, codes = call("--help").output.split("Commands:")[1].split("Exit codes:")
     assert "3 done, but no row" in " ".join(codes.split())
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2:3].strip()]
-    wanted = ["demo", "run", "import", "download", "dedupe", "caption", "generate", "judge", "mix"]
+    wanted = ["demo", "run", "import", *catalog.STEPS, "decontaminate-index", "mix"]
     training = ["plan", "tokens", "train", "merge", "import-checkpoint", "chat", "answer", "evaluate"]
     looking = ["show", "log", "files", "verify", "rollback", "gc", "report", "export"]
     looking += ["cache", "recipes", "dags", "dataflow"]

@@ -1,5 +1,6 @@
 """`limit` and `sample`: a small choice is part of every larger one, and nothing is worked on twice."""
 
+import pickle
 from enum import StrEnum
 from typing import ClassVar
 
@@ -103,8 +104,31 @@ def test_other_options_under_a_limit_are_warned_about(images):
         version = 2
 
     preview = preview_step(Newer(ChosenRows(limit=5)), images)
-    assert preview.unchosen == ROWS
-    assert "40 finished rows were made with other options" in preview.warning()
+    assert preview.unchosen == 35
+    assert "35 finished rows become not_chosen: made with other options" in preview.warning()
+    for nothing_left_out in (ChosenRows(limit=ROWS), ChosenRows(limit=999_999), ChosenRows(sample=1)):
+        assert "not_chosen" not in preview_step(Newer(nothing_left_out), images).warning()
+
+
+def test_other_options_for_the_rows_of_a_smaller_choice_unmake_none(images):
+    run_step(slow(limit=5), images, RUNNER)
+
+    class Newer(Slow):
+        version = 2
+
+    assert preview_step(Newer(ChosenRows(limit=5)), images).unchosen == 0
+    assert preview_step(Newer(ChosenRows(limit=4)), images).unchosen == 1
+    run_step(Newer(ChosenRows(limit=4)), images, RUNNER)
+    assert column(images, "slow_status").count((NOT_CHOSEN,)) == ROWS - 4
+
+
+def test_rows_of_a_larger_choice_are_no_retried_ones(images):
+    run_step(slow(limit=5), images, RUNNER)
+    preview = preview_step(slow(limit=12), images)
+    assert (preview.made, preview.newly_chosen, preview.retried_rows) == (0, 7, 0)
+    preview = preview_step(slow(), images, "late")
+    late = sum(status == ("late",) for status in column(images, "slow_status"))
+    assert (preview.newly_chosen, preview.retried_rows) == (35, late)
 
 
 def test_what_a_killed_run_left_of_some_rows_is_not_taken_for_all(images):
@@ -137,7 +161,8 @@ def test_a_sample_has_about_its_share_of_many_rows(tmp_path):
     assert 850 < sum(kept.to_pylist()) < 1150
     exact = choice_of(slow(limit=1234), dataset).of(keys.column("key"))
     assert sum(exact.to_pylist()) == 1234
-    assert choice_of(slow(limit=200_000), dataset).of(keys.column("key")).to_pylist().count(True) == 100_000
+    assert choice_of(slow(limit=200_000), dataset) is choice_of(slow(limit=100_000), dataset) is None
+    assert sum(choice_of(slow(limit=99_999), dataset).of(keys.column("key")).to_pylist()) == 99_999
     assert choice_of(slow(), dataset) is None
 
 
@@ -172,6 +197,41 @@ def test_a_limit_counts_rows_that_can_be_asked_about(tmp_path):
     config = {"model": "m", "provider": "test", "cache": str(tmp_path / "cache")}
     step = Generate(GenerateConfig(**config, kinds=[{"kind": "describe", "sources": ["b"]}], limit=3))
     assert step.estimate(tmp_path / "images")["requests"] == 3
+
+
+def test_rows_that_are_never_worked_on_use_up_no_limit_and_keep_their_own_status(tmp_path):
+    rows = [{"key": f"k{number}", "captions": [f"Dog number {number} runs."], "source": "s"} for number in range(30)]
+    rows += [{"key": f"n{number}", "captions": [" "], "source": "s"} for number in range(20)]
+    rows += [{"key": f"o{number}", "captions": ["A dog runs."], "source": "other"} for number in range(10)]
+    tables = [pa.Table.from_pylist(rows[start::4], IMAGES) for start in range(4)]
+    images = write_dataset(tmp_path / "images", "images", tables, {}).path
+    talks = tmp_path / "talks"
+    with Teacher() as teacher:
+        config = {"model": "m", "provider": "test", "base_url": teacher.base_url, "cache": str(tmp_path / "cache")}
+        config["kinds"] = [{"kind": "describe", "sources": ["s"]}]
+        never = {"no_context": 20, "not_asked": 10}
+
+        def talk(**more):
+            return pickle.loads(pickle.dumps(Generate(GenerateConfig(**config, **more))))
+
+        def judge(**more):
+            return Judge(JudgeConfig(**_judge(config, images), **more))
+
+        assert run_derive(talk(limit=5), images, talks, RUNNER).statuses == {"ok": 5, NOT_CHOSEN: 25, **never}
+        preview = preview_derive(talk(limit=12), images, talks)
+        assert (preview.newly_chosen, preview.retried_rows) == (7, 0)
+        assert run_derive(talk(limit=12), images, talks, RUNNER).statuses == {"ok": 12, NOT_CHOSEN: 18, **never}
+
+        assert run_step(judge(limit=3), talks, RUNNER).statuses == {"ok": 3, NOT_CHOSEN: 9, "not_asked": 48}
+        preview = preview_step(judge(limit=8), talks)
+        assert (preview.made, preview.newly_chosen, preview.retried_rows) == (0, 5, 0)
+        assert run_step(judge(limit=8), talks, RUNNER).statuses == {"ok": 8, NOT_CHOSEN: 4, "not_asked": 48}
+        assert run_step(judge(), talks, RUNNER).statuses == {"ok": 12, "not_asked": 48}
+        assert len(teacher.requests) == 12 + 12
+
+        other = {**config, "model": "n"}
+        assert preview_derive(Generate(GenerateConfig(**other, limit=5)), images, talks).unchosen == 7
+        assert preview_derive(Generate(GenerateConfig(**other, limit=12)), images, talks).unchosen == 0
 
 
 def test_a_smaller_choice_unmakes_nothing_that_is_finished(images, tmp_path):
