@@ -32,10 +32,10 @@ class Fragment:
     @cached_property
     def owner(self) -> dict[str, str]:
         """Column -> name of the column file that holds it. A step's column hides one of `base` of the same name."""
-        return {column: name for name in self.entry.files for column in self._columns_of(name)}
+        return {column: name for name in self.entry.files for column in self.columns_of(name)}
 
-    def _columns_of(self, name: str) -> Sequence[str]:
-        """The file's columns by their names of today, those of later minor versions included."""
+    def columns_of(self, name: str) -> Sequence[str]:
+        """The columns of one file, hidden ones too, by their names of today, those of later minor versions included."""
         files = self.entry.files
         version, columns = (
             files.layout(name) if isinstance(files, Files) else (files[name].version, files[name].columns)

@@ -191,7 +191,8 @@ class Step(Generic[C]):
     def depends_on(self) -> dict[str, Any]:
         """What decides the output beside the configuration (hashes of prompt files or weights), as JSON values.
 
-        It enters the fingerprint. Called once, in the process that starts the run.
+        It enters the fingerprint, and stands there in place of an option of the same name. Called once, in the process
+        that starts the run.
         """
         return {}
 

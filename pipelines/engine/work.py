@@ -25,6 +25,7 @@ from pipelines.engine.compared import check_compared
 from pipelines.engine.elsewhere import is_interruption
 from pipelines.engine.makers import DeriveMaker, Maker, StepMaker, Task, VerdictMaker, bind, input_columns
 from pipelines.engine.output import Columns, Output, Rows
+from pipelines.engine.owned import check_columns
 from pipelines.engine.preview import Preview, stale_after
 from pipelines.engine.progress import Progress
 from pipelines.engine.recorded import own_words, recorded_versions, retried_statuses
@@ -127,6 +128,8 @@ def _check_verdicts(step: DatasetStep, dataset: str | Path, retry: str) -> None:
     """Raises what would stop the run, before the keys are made."""
     opened = Dataset.open(dataset)
     _check_schema(step, opened)
+    check_columns(step, opened)
+    check_columns(step.keys(step.config), opened)
     step.check(opened)
     check_compared(step, opened)
     retried_statuses(step, retry)
@@ -244,6 +247,8 @@ class Work:
         dataset = Dataset.open(source)
         _check_schema(step, dataset)
         schema_name = step.makes if isinstance(step, Derive) else dataset.schema_name
+        if not isinstance(step, Derive):
+            check_columns(step, dataset)
         bind(step, dataset)
         path = str(target or dataset.path)
         if retrying:

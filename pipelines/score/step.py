@@ -69,11 +69,15 @@ class Score(Step[ScoreConfig]):
 
     @cached_property
     def scorers(self) -> list[Scorer[Any]]:
+        """Raises InputError for two with one column, and for a column that is named like a verdict."""
         made = [scorer(one.name)(one, self.config.text) for one in self.config.scorers]
         names = [field.name for one in made for field in one.adds]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"score: two scorers make the column {twice!r}. Give one of them another `column`.")
+        verdict = next((name for name in names if name.endswith(("_status", "_detail"))), None)
+        if verdict is not None:
+            raise InputError(f"score: {verdict!r} is named like the verdict of a step. Give another `column`.")
         return made
 
     @property
@@ -93,7 +97,8 @@ class Score(Step[ScoreConfig]):
 
     def depends_on(self) -> dict[str, Any]:
         """Each scorer's version and what it depends on, in the order of their columns."""
-        return {"scorers": [[one.name, one.version, one.check()] for one in self.scorers]}
+        # Under a name that is no option's: it would replace that option, and with it names of columns and thresholds.
+        return {"scorer_versions": [[one.name, one.version, one.check()] for one in self.scorers]}
 
     def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
         """All. Raises InputError where scores of an earlier run would vanish without having been asked to."""

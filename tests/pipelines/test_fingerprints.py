@@ -29,6 +29,7 @@ WRITTEN = {
     "dedupe_text": ({}, "89672b6d0c26495164f27a247e3bad208635abe03e4d263137ed74bdbf8d5834"),
     "dedupe_semantic": ({}, "9faf5534ee8ce9d1d1e79876b747302dfe1c7121dee425ac0b8eee5c9b97315a"),
     "dedupe_joint": ({}, "f98047f857f57fe4df4268823a3d53c5a7a226e35ddbe7be7ee38063ffbd4bb5"),
+    "score": ({"scorers": "resolution,length"}, "e8d2057c00127c0a470880cafec7ba20dfc05e23a937c967ac7fee464fcbfed5"),
     "caption by labels": ({"engine": "labels"}, "5602e34a96d40cbf914c01d688c6952e01e24ed2c90ecd09c02a75108d024a5c"),
     "caption by endpoint": (
         {"engine": {"name": "endpoint", "model": "m"}, "only": {"source": ["a"]}},
@@ -77,6 +78,21 @@ def test_what_a_step_depends_on_is_no_option_and_enters_the_fingerprint(images):
     commit(Store("images"), Change(base=1, schema_version="images/1.0", info={"changed": True}))
     again = step("judge", {"model": "m", "images": "images"})
     assert again.fingerprint({}) != judge.fingerprint({})
+
+
+def test_every_option_of_a_scorer_is_in_the_fingerprint():
+    given = [
+        {"name": "length"},
+        {"name": "length", "column": "words"},
+        {"name": "length", "text": "source"},
+        {"name": "language"},
+    ]
+    made = [step("score", {"scorers": [one]}) for one in given]
+    swapped = [
+        step("score", {"scorers": [{"name": "blur", "column": one}, {"name": "entropy", "column": other}]})
+        for one, other in ("ab", "ba")
+    ]
+    assert len({one.fingerprint({}) for one in (*made, *swapped)}) == 6
 
 
 def test_a_step_of_one_class_depends_on_what_it_says():

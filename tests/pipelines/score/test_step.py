@@ -148,6 +148,40 @@ def test_scores_vanish_only_when_that_is_said(photos):
     assert rows["noise"]["blur"] > 0
 
 
+def test_a_score_by_another_name_is_made_again(photos):
+    _, rows = scored(photos, {"name": "length", "column": "foo"})
+    assert rows["noise"]["foo"] == 3
+    _, rows = scored(photos, {"name": "length", "column": "bar"}, drop=True)
+    assert (rows["noise"]["bar"], "foo" in rows["noise"]) == (3, False)
+    _, rows = scored(photos, "length", drop=True)
+    assert (rows["noise"]["length"], "bar" in rows["noise"]) == (3, False)
+    named = [("resolution", "a"), ("aspect", "b")], [("resolution", "b"), ("aspect", "a")]
+    for pairs in named:
+        _, rows = scored(photos, *({"name": name, "column": column} for name, column in pairs), drop=True)
+        assert [rows["flat"][column] for _, column in pairs] == [40, 2]
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("key", "score: 'key' is a column of every images dataset"),
+        ("url", "score: 'url' is a column of every images dataset"),
+        ("width", "score: 'width' is a column of every images dataset"),
+        ("score_status", "'score_status' is named like the verdict of a step"),
+        ("similarity", "'similarity' of .*photos was imported with the rows.*--extra '{similarity_of_list: ...}'"),
+        ("resolution", "score: two scorers make the column 'resolution'"),
+    ],
+)
+def test_a_score_covers_no_column_of_others(tmp_path, column, words):
+    rows = [{**row, "similarity": "0.3"} for row in ROWS]
+    table = pa.Table.from_pylist(rows, pa.schema([*SCHEMA, ("similarity", pa.string())]))
+    write_dataset(tmp_path / "photos", "images", [table])
+    with pytest.raises(InputError, match=words):
+        scored(tmp_path / "photos", "resolution", {"name": "length", "column": column})
+    dataset = Dataset.open(tmp_path / "photos")
+    assert (dataset.manifest.number, dataset[0]["key"]) == (1, "noise")
+
+
 def test_wrong_columns_end_the_run_before_any_work(photos, tmp_path):
     with pytest.raises(SchemaError, match="nowhere"):
         scored(photos, "length", text="nowhere")
