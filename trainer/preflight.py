@@ -20,6 +20,7 @@ from trainer.models.partcheck import check_checkpoint, check_llm, check_tower, c
 from trainer.plan import make_plan
 from trainer.stages import Stage, get_stage
 
+PLAIN = "plain"
 COMPILERS = ("g++", "gcc", "clang", "cc")
 """torch.compile's backends need one: for the kernels themselves on a CPU, for launching them on a GPU."""
 
@@ -92,7 +93,8 @@ def differences(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> list[str]
     """How the mix differs from what the checkpoint was trained with, where it can still be trained on."""
     template = mix.manifest.info["template"]
     notes = []
-    if folder.template not in (None, template):
+    # Stage 1 has a template of its own by design: a caption after its picture, and nothing else.
+    if folder.template not in (None, template) and PLAIN not in (folder.template, template):
         notes.append(f"the checkpoint was trained with template {folder.template}, the mix is made for {template}")
     if folder.rule.mode != rule.mode:
         notes.append(f"the checkpoint was trained with image mode {folder.rule.mode}, the mix is made for {rule.mode}")

@@ -206,3 +206,23 @@ def test_a_tokenizer_with_more_tokens_than_the_embeddings_have_rows(recipe_file,
 def test_a_projector_that_is_not_there(recipe_file, tiny):
     parts = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm"), "projector": "nowhere.bin"}
     assert "nowhere.bin: no such file" in refusal(recipe_file(model=parts))
+
+
+def test_what_is_possible_and_perhaps_not_meant_is_a_note(recipe_file, tiny, tmp_path):
+    """Another template than the checkpoint's, unless one of them is stage 1's; another way of making pictures fit."""
+
+    def notes(**sidecar):
+        folder = tmp_path / "-".join(sidecar)
+        shutil.copytree(tiny / "model", folder)
+        path = folder / "lavabeam.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **sidecar}))
+        return check(load_recipe(recipe_file(model__checkpoint=str(folder))), 2).notes
+
+    assert notes(template="mistral") == ()
+    (note,) = notes(template="v1", image={**RULE.to_dict(), "mode": "pad"})[:1]
+    assert note == "the checkpoint was trained with template v1, the mix is made for mistral"
+    assert notes(image={**RULE.to_dict(), "mode": "pad"}) == (
+        "the checkpoint was trained with image mode pad, the mix is made for square",
+    )
+    shutil.rmtree(tmp_path / "template")
+    assert notes(template="plain") == ()
