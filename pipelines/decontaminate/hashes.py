@@ -35,7 +35,7 @@ def views(data: bytes, min_side: int) -> tuple[str, list[int]]:
     """(sha256 in hex, perceptual hashes of the picture and of `VIEWS - 1` crops of it, each once).
 
     No perceptual hash of a picture with a shorter side or too little structure: many are alike by it. Raises
-    PictureError for bytes that are no picture.
+    PictureError for bytes that are not a picture.
     """
     header = read(data)
     digest = hashlib.sha256(data).hexdigest()

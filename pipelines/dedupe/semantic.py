@@ -103,7 +103,7 @@ class SemanticStatus(StrEnum):
 
     ok = "ok"  # the only one of its kind, or the one that represents its cluster
     copy = "copy"  # the same numbers as `semantic_duplicate_of`
-    near_copy = "near_copy"  # a cosine of at least the threshold, directly or by way of others
+    near_copy = "near_copy"  # a cosine of at least the threshold, directly or through others in the cluster
     no_embedding = "no_embedding"  # null, or without a direction (`dedupe_semantic_keys_status` tells which)
 
 

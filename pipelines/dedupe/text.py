@@ -103,7 +103,7 @@ class TextStatus(StrEnum):
 
     ok = "ok"  # the only one of its kind, or the one that represents its cluster
     copy = "copy"  # the words of `text_duplicate_of`, in the same order
-    near_copy = "near_copy"  # shares most n-grams with `text_duplicate_of`, directly or by way of others
+    near_copy = "near_copy"  # shares most n-grams with `text_duplicate_of`, directly or through others in the cluster
     no_text = "no_text"  # nothing to compare
 
 

@@ -91,8 +91,8 @@ def _is_end(before: list[str], after: list[str]) -> bool:
 
 def _others(rest: str, captions: Sequence[str], thing: list[str]) -> bool:
     """Whether the rest of an answer names anything else that a caption has."""
-    told = {_singular(word) for word in words(" ".join(captions)) if len(word) > 2} - _ENDS
-    return bool((told - {_singular(word) for word in thing}) & {_singular(word) for word in words(rest)})
+    mentioned = {_singular(word) for word in words(" ".join(captions)) if len(word) > 2} - _ENDS
+    return bool((mentioned - {_singular(word) for word in thing}) & {_singular(word) for word in words(rest)})
 
 
 def _singular(word: str) -> str:

@@ -82,9 +82,9 @@ def doubt_about(dataset: Dataset) -> str:
         return ""
     shown = min(by_axis, by_place, key=len)
     same = ", ".join(f"{axis} {score}" for axis, score in zip(AXES, *shown, strict=True)) if len(by_axis) == 1 else ""
-    told = f"({same})" if same else f"by the place of the axis in the question ({', '.join(map(str, *shown))})"
+    where = f"({same})" if same else f"by the place of the axis in the question ({', '.join(map(str, *shown))})"
     return (
-        f"all {rows} conversations have the same scores {told}. A judge that tells nothing apart is of no use: read "
+        f"all {rows} conversations have the same scores {where}. A judge that tells nothing apart is of no use: read "
         "some judge_reason, then take another model or prompt, or do not filter on these scores."
     )
 

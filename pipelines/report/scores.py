@@ -109,10 +109,12 @@ def _distributed(dataset: Dataset, name: str, rows: int, values: np.ndarray, num
 
 def _example(dataset: Dataset, name: str, number: int, value: float) -> Example:
     step = dataset.manifest.steps.get(STEP)
-    told = step.config.get("text") if step is not None else None
-    columns = [one for one in dict.fromkeys(["key", "image", told, "caption", "messages"]) if one in dataset.columns]
+    text_column = step.config.get("text") if step is not None else None
+    columns = [
+        one for one in dict.fromkeys(["key", "image", text_column, "caption", "messages"]) if one in dataset.columns
+    ]
     (row,) = dataset.take([number], columns)
-    texts = (_words(row.get(one)) for one in (told, "caption", "messages") if one)
+    texts = (_words(row.get(one)) for one in (text_column, "caption", "messages") if one)
     return Example(value, thumbnail(row.get("image")), next(filter(None, texts), ""), row["key"])
 
 
