@@ -14,7 +14,7 @@ from trainer.loop import train_step
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
-@pytest.mark.parametrize(("warmup", "steps"), [(0.0, 5), (0.3, 7), (0.9, 10), (0.5, 1)])
+@pytest.mark.parametrize(("warmup", "steps"), [(0.0, 5), (0.3, 7), (0.9, 10), (0.5, 1), (0.03, 100)])
 def test_rates_are_those_of_transformers(schedule, warmup, steps):
     from transformers import get_scheduler
 

@@ -41,7 +41,8 @@ def rate_share(schedule: str, step: int, warmup: int, steps: int) -> float:
         return 1.0
     if schedule == "linear":
         return (steps - step) / max(1, steps - warmup)
-    return max(0.0, 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+    done = (step - warmup) / max(1, steps - warmup)
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerConfig) -> list[dict[str, Any]]:
