@@ -70,7 +70,7 @@ def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Cal
         estimate_memory,
         model_sizes(folder),
         gpus=gpus,
-        zero_stage=recipe.deepspeed.zero,
+        zero_stage=3 if recipe.engine == "fsdp2" else recipe.deepspeed.zero,
         trainable_parameters=float(trainable),
         train_vision="tower" in job.stage.trains,
         frozen_bytes=NF4_BYTES if job.stage.bits == 4 else 2.0,
@@ -82,8 +82,8 @@ def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Cal
 
 def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[dict[str, Any]]:
     """The optimizer's groups with their sizes, from a model without storage."""
+    from trainer.engines.optimizer import parameter_groups
     from trainer.models.loading import empty_model
-    from trainer.runtime.optimizer import parameter_groups
 
     model = empty_model(folder, stage, recipe)
     return [
