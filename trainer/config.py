@@ -198,6 +198,10 @@ class Recipe(StrictModel):
     checkpoints: CheckpointConfig = CheckpointConfig()
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
+    attention: Literal[
+        "auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "torch_varlen", "sdpa", "eager"
+    ] = "auto"
+    """The language model's attention. auto is the first of these four that is installed and can run here, else sdpa."""
     compile: bool = False
     """torch.compile on every layer; changes rounding only."""
     liger: bool = False

@@ -114,13 +114,15 @@ def build_trainer(
     from trainer.inputs.collate import Collator
     from trainer.inputs.data import BadRows, Samples
     from trainer.inputs.schedule import Schedule
-    from trainer.models.loading import attention, load_model
+    from trainer.models.kernels import Machine, attention
+    from trainer.models.loading import load_model
     from trainer.runtime.checkpoint import check_order
     from trainer.runtime.loop import LlavaTrainer, Steps
 
     recipe, source = job.recipe, job.folder
     assert source is not None
-    kernel, packed = attention(recipe.plan.rows, cuda and precision_of(recipe, cuda) == "bf16")
+    machine = Machine.here(precision_of(recipe, cuda))
+    kernel, packed = attention(recipe.attention, recipe.plan.rows, machine, source.text)
     schedule = Schedule(job.mix, recipe, source, world, packed)
     if checkpoint is not None:
         check_order(checkpoint, schedule)

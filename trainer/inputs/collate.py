@@ -26,9 +26,9 @@ class Collator:
     anyres: bool = False
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), float32 pictures, for anyres their
-        original (height, width), and where logits are needed (`learnt`). An empty micro-batch becomes a blank picture
-        without labels."""
+        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), uint8 pictures (`stack_pictures`), where
+        logits are needed (`learnt`), and for packed rows where each begins (`boundaries`). An empty micro-batch becomes
+        a blank picture without labels. `trainer.inputs.device` normalises the pictures where the model is."""
         rows = [(item.ids, item.labels) for item in items]
         pictures = [picture for item in items for picture in item.pictures]
         sizes = [size for item in items for size in item.sizes]
@@ -36,7 +36,7 @@ class Collator:
         if blank:
             side = self.rule.image_size
             sizes = [(side, side)]
-            pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.float32)]
+            pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.uint8)]
         inputs = self._packed(rows, blank) if self.packed else self._padded(rows, blank)
         return {**inputs, **learnt(inputs["labels"]), **stack_pictures(pictures, sizes, self.anyres)}
 
@@ -58,7 +58,7 @@ class Collator:
             mask[0, start : start + extra] = 0 if rows else 1
         return _tensors({"input_ids": tokens, "labels": labels, "attention_mask": mask})
 
-    def _packed(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
+    def _packed(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, Any]:
         """One row. Positions restart at every sample, which is what keeps samples from attending to each other.
 
         The first label of a sample is dropped: it would be predicted from the previous sample.
@@ -70,10 +70,23 @@ class Collator:
         tokens = np.concatenate([ids for ids, _ in rows]).astype(np.int64)
         positions = np.concatenate([np.arange(len(ids)) for ids, _ in rows])
         values = {"input_ids": tokens, "labels": np.concatenate(labels).astype(np.int64), "position_ids": positions}
-        return _tensors({name: value[None] for name, value in values.items()})
+        lengths = [len(ids) for ids, _ in rows]
+        return {**_tensors({name: value[None] for name, value in values.items()}), **boundaries(lengths)}
 
     def _blank_tokens(self) -> int:
         return self.rule.tokens(self.rule.image_size, self.rule.image_size)
+
+
+def boundaries(lengths: Sequence[int]) -> dict[str, Any]:
+    """What variable-length attention needs to know of packed rows, by transformers' names (FlashAttentionKwargs).
+
+    `cu_seq_lens_q`, `_k`: int32 (rows + 1,), where each row begins, and the end. `max_length_q`, `_k`: the longest row
+    as a Python integer: a tensor would make the host wait for the GPU in every layer, and flash-attn 4 refuses one.
+    Without these transformers infers them from `position_ids`, in every layer again.
+    """
+    starts = torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32))
+    longest = int(max(lengths))
+    return {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": longest, "max_length_k": longest}
 
 
 def learnt(labels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -90,18 +103,16 @@ def learnt(labels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def stack_pictures(pictures: list[np.ndarray], sizes: list[tuple[int, int]], anyres: bool) -> dict[str, torch.Tensor]:
-    """`pixel_values` float32: (pictures, 3, S, S), or for anyres (pictures, most tiles, 3, S, S) padded with zeros,
-    and `image_sizes` (height, width), the order that transformers expects."""
-    if not anyres:
-        return {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
-    most = max(len(tiles) for tiles in pictures)
-    padded = np.zeros((len(pictures), most, *pictures[0].shape[1:]), np.float32)
-    for number, tiles in enumerate(pictures):
-        padded[number, : len(tiles)] = tiles
-    return {
-        "pixel_values": torch.from_numpy(padded),
-        "image_sizes": torch.tensor([[height, width] for width, height in sizes]),
-    }
+    """`pixel_values` (tiles of all pictures, 3, S, S) of the pictures' type, and for anyres `image_sizes` int64
+    (pictures, 2): height and width, the order that transformers expects.
+
+    transformers' processors pad every picture to the most tiles of any; its models cut that off again, and take tiles
+    without padding as they are.
+    """
+    found = {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
+    if anyres:
+        found["image_sizes"] = torch.tensor([[height, width] for width, height in sizes])
+    return found
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from schemas.chat import Tokenizer, encode, get_template
 from schemas.chat.shapes import loose
 from schemas.dataset import Dataset
 from schemas.errors import InputError, LavaBeamError
-from trainer.inputs.pictures import prepare
+from trainer.inputs.pictures import cut
 from trainer.models.folder import ModelFolder
 
 KEPT_BYTES = 64 << 20
@@ -29,7 +29,7 @@ COLUMNS = ("key", "images", "widths", "heights", "messages", "tokens")
 class Item:
     """One row, ready to be collated.
 
-    ids, labels: int32 (tokens,). pictures: float32 (tiles, 3, S, S) each. sizes: (width, height) in pixels of each.
+    ids, labels: int32 (tokens,). pictures: uint8 (tiles, 3, S, S) each. sizes: (width, height) in pixels of each.
     """
 
     key: str
@@ -112,7 +112,7 @@ class Samples:
         if content in self._pictures:
             self._pictures.move_to_end(content)
             return self._pictures[content]
-        picture = prepare(content, self.folder.rule, self.folder.mean, self.folder.std)
+        picture = cut(content, self.folder.rule, self.folder.mean)
         if picture.size != size:
             found, said = (f"{width}x{height}" for width, height in (picture.size, size))
             raise InputError(f"a picture of {found} pixels, and the mix says {said}: make the mix again.")

@@ -1,8 +1,9 @@
 """Pictures to the pixel arrays that a vision tower sees.
 
-Encoded bytes or PIL images flow in; float32 arrays (tiles, 3, size, size) flow out, cut by the same ImageRule that
-counted their tokens. The exact path reproduces the original's arrays bit for bit (PIL's bicubic, Pillow below 13); the
-fast path decodes with simplejpeg and resizes with torch's uint8 bicubic, at most 2 of 255 levels off.
+Encoded bytes or PIL images flow in; tiles cut by the same ImageRule that counted their tokens flow out: uint8 for
+training, which normalises them on its device (trainer/inputs/device.py), or float32 and normalised. The exact path
+reproduces the original's arrays bit for bit (PIL's bicubic, Pillow below 13); the fast path decodes with simplejpeg and
+resizes with torch's uint8 bicubic, at most 2 of 255 levels off.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels: float32 (tiles, 3, image_size, image_size), normalised; the overview first. size: (width, height)."""
+    """pixels: (tiles, 3, image_size, image_size), uint8 or float32 and normalised; the overview first. size: (width,
+    height)."""
 
     pixels: np.ndarray
     size: Size
@@ -45,17 +47,31 @@ def prepare(
     std: Triple = CLIP_STD,
     fast: bool = True,
 ) -> Picture:
-    """Decode, cut by `rule`, and normalise by `mean` and `std` (of values in [0, 1]).
+    """`cut`, and normalised by `mean` and `std` (of values in [0, 1]): float32 pixels."""
+    tiles, size = _cut(image, rule, mean, fast)
+    return Picture(normalise(tiles, mean, std, fast), size)
+
+
+def cut(image: bytes | Image.Image, rule: ImageRule, mean: Triple = CLIP_MEAN) -> Picture:
+    """Decode and cut by `rule`: uint8 pixels. `mean` is the colour that `pad` fills with.
 
     Pictures are upright RGB as `schemas.pictures` makes them. `size` is that of the upright picture before any
     resizing, which is what `rule.tokens` counts by. Raises InputError for bytes that cannot be decoded, for more
     than schemas.pictures.MAX_PIXELS, and for what `rule.check_size` refuses.
     """
+    tiles, size = _cut(image, rule, mean, True)
+    pixels = np.empty((len(tiles), 3, *tiles.shape[1:3]), np.uint8)
+    for tile, planes in zip(np.ascontiguousarray(tiles), pixels, strict=True):
+        cv2.split(tile, list(planes))
+    return Picture(pixels, size)
+
+
+def _cut(image: bytes | Image.Image, rule: ImageRule, mean: Triple, fast: bool) -> tuple[np.ndarray, Size]:
+    """uint8 (tiles, size, size, 3), and (width, height) of the picture."""
     pixels = decode(image, fast)
     height, width = pixels.shape[:2]
     resize = _resize_torch if fast and _torch() is not None else _resize_pil
-    tiles = _tiles(pixels, rule, mean, resize)
-    return Picture(normalise(tiles, mean, std, fast), (width, height))
+    return _tiles(pixels, rule, mean, resize), (width, height)
 
 
 def decode(image: bytes | Image.Image, fast: bool = True) -> np.ndarray:

@@ -21,6 +21,7 @@ from schemas.chat import IGNORE
 from schemas.errors import LavaBeamError
 from trainer.inputs.collate import Collator
 from trainer.inputs.data import BadRows, Refused, Samples
+from trainer.inputs.device import Device
 from trainer.inputs.schedule import Schedule
 from trainer.runfolder import checkpoint_step, write_json
 from trainer.runtime import checkpoint
@@ -70,11 +71,6 @@ class Steps(Dataset):
         return Step(number, batches, keys, refused, supervised, pictures)
 
 
-def _without_positions(batch: dict[str, Any]) -> dict[str, Any]:
-    """Liger's loss computes the logits of a few tokens at a time, and only of those with a label."""
-    return {name: value for name, value in batch.items() if name not in ("logits_to_keep", "shift_labels")}
-
-
 class StopCallback(TrainerCallback):
     """Ends the run with a checkpoint after a step in which any rank was asked to stop."""
 
@@ -107,6 +103,8 @@ class LlavaTrainer(Trainer):
         super().__init__(train_dataset=steps, **kwargs)
         self.steps, self.bad_rows, self.workers, self.recipe = steps, bad_rows, workers, recipe
         self.stop, self.stopping = stop, False
+        folder, dtype = steps.samples.folder, torch.bfloat16 if self.args.bf16 else torch.float32
+        self.place = Device(self.args.device, dtype, folder.mean, folder.std)
         self.gradient_norm: float | None = None
         self.rates: dict[str, float] = {}
         self.watch = GradientWatch(self.model)
@@ -145,7 +143,7 @@ class LlavaTrainer(Trainer):
         share = torch.tensor(supervised / self.args.world_size, device=self.args.device)
         total = torch.zeros((), device=self.args.device)
         for number, batch in enumerate(inputs.batches):
-            tensors = self._prepare_inputs(_without_positions(batch) if self.recipe.liger else batch)
+            tensors = self.place.inputs(batch)
             loss = model(**tensors, use_cache=False, num_items_in_batch=share).loss
             if not torch.isfinite(loss):
                 raise self._not_finite(inputs, number, float(loss))

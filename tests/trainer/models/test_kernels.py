@@ -8,10 +8,9 @@ import torch
 from schemas.errors import InputError
 from trainer import preflight
 from trainer.config import load_recipe
-from trainer.models import kernels
+from trainer.models import kernels, varlen
 from trainer.models.folder import ModelFolder
-from trainer.models.kernels import compile_layers, transformer_layers, use_liger
-from trainer.models.loading import attention, flash_kernel
+from trainer.models.kernels import Machine, attention, compile_layers, transformer_layers, use_liger
 
 
 @pytest.fixture
@@ -65,45 +64,131 @@ def test_liger_says_why_it_cannot_run(model, monkeypatch):
         use_liger(model)
 
 
-def test_liger_is_given_the_model_itself(model, monkeypatch):
+def test_liger_is_given_the_model_itself_and_its_loss_is_used(model, monkeypatch):
     given = []
 
-    def apply(model):
-        given.append(model)
+    def apply(model, fused_linear_cross_entropy):
+        given.append((model, fused_linear_cross_entropy))
 
-    stand_in = type(sys)("liger_kernel.transformers")
+    def summed(hidden, weights, targets, *, ignore_index, reduction, accum_dtype):
+        assert (ignore_index, reduction, accum_dtype) == (-100, "sum", torch.float32)
+        return torch.nn.functional.cross_entropy(hidden @ weights.T, targets, reduction="sum")
+
+    stand_in, functional = (type(sys)(f"liger_kernel.transformers{end}") for end in ("", ".functional"))
     stand_in.apply_liger_kernel_to_llava = apply
+    functional.liger_fused_linear_cross_entropy = summed
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "liger_kernel", type(sys)("liger_kernel"))
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", stand_in)
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers.functional", functional)
+    ids = torch.tensor([[7, 8, 9]])
+    where = {"logits_to_keep": torch.tensor([0, 1]), "shift_labels": ids[:, 1:], "num_items_in_batch": torch.tensor(2)}
+    expected = float(model(input_ids=ids, labels=ids, **where).loss)
     kernels.use_liger(model)
-    assert given == [model]
+    assert given == [(model, False)]
+    assert float(model(input_ids=ids, labels=ids, **where).loss) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="Liger's kernels are Triton's: they need a GPU")
+def test_ligers_loss_is_torchs():
+    functional = pytest.importorskip("liger_kernel.transformers.functional")
+    torch.manual_seed(0)
+    hidden, weights = torch.randn(50, 32, device="cuda"), torch.randn(300, 32, device="cuda")
+    targets = torch.randint(0, 300, (50,), device="cuda")
+    targets[::3] = -100
+    ours = functional.liger_fused_linear_cross_entropy(hidden, weights, targets, reduction="sum")
+    expected = torch.nn.functional.cross_entropy(hidden @ weights.T, targets, reduction="sum")
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-3)
+
+
+LLAMA = {"hidden_size": 4096, "num_attention_heads": 32}
+GEMMA2 = {"hidden_size": 3584, "num_attention_heads": 16, "head_dim": 256, "attn_logit_softcapping": 50.0}
+
+
+def choose(rows="auto", generation=9, precision="bf16", text=LLAMA, wanted="auto"):
+    return attention(wanted, rows, Machine(generation, precision), text)
 
 
 @pytest.mark.parametrize(
-    ("installed", "expected"),
-    [((4, 2), "flash_attention_4"), ((3,), "flash_attention_3"), ((2,), "flash_attention_2"), ((), None)],
+    ("flash", "expected"),
+    [((4, 2), "flash_attention_4"), ((3,), "flash_attention_3"), ((2,), "flash_attention_2"), ((), "torch_varlen")],
 )
-def test_the_newest_flash_attn_makes_rows_packed(monkeypatch, installed, expected):
-    _install_flash_attn(monkeypatch, installed, generation=9)
-    assert flash_kernel() == expected
-    assert attention("auto", gpu=True) == (expected, expected is not None)
-    assert attention("padded", gpu=True) == (expected, False)
-    assert attention("auto", gpu=False) == (None, False)
-    assert attention("packed", gpu=False) == (None, True)
+def test_the_best_attention_that_is_there_makes_rows_packed(monkeypatch, flash, expected):
+    _install_flash_attn(monkeypatch, flash)
+    assert choose() == choose("packed") == (expected, True)
+    assert choose("padded") == ((expected, False) if flash else (None, False))
+    assert choose(generation=None, precision="fp32") == (None, False)
+    assert choose("packed", generation=None, precision="fp32") == (None, True)
 
 
-@pytest.mark.parametrize(("generation", "expected"), [(8, "flash_attention_2"), (10, "flash_attention_4"), (7, None)])
-def test_a_flash_attn_without_kernels_for_the_gpu_is_passed_over(monkeypatch, generation, expected):
-    """An A100 (8) cannot run flash-attn 3 and 4, a V100 (7) none."""
-    _install_flash_attn(monkeypatch, (4, 3, 2), generation)
-    assert flash_kernel() == expected
+@pytest.mark.parametrize(
+    ("generation", "precision", "text", "expected"),
+    [
+        (8, "bf16", LLAMA, "flash_attention_2"),  # A100, L4
+        (8, "fp16", LLAMA, "flash_attention_2"),
+        (8, "fp32", LLAMA, None),
+        (9, "bf16", GEMMA2, "flash_attention_3"),
+        (10, "bf16", LLAMA, "flash_attention_4"),
+        (11, "bf16", LLAMA, "torch_varlen"),
+        (12, "bf16", LLAMA, "flash_attention_2"),
+        (7, "fp16", LLAMA, None),  # V100, T4
+        (9, "bf16", {**LLAMA, "head_dim": 20}, None),
+        (9, "bf16", {**LLAMA, "head_dim": 512}, None),
+        (9, "bf16", {**LLAMA, "attention_dropout": 0.1}, "flash_attention_2"),
+    ],
+)
+def test_what_cannot_run_here_is_passed_over(monkeypatch, generation, precision, text, expected):
+    _install_flash_attn(monkeypatch, (4, 3, 2))
+    assert choose("auto", generation, precision, text) == (expected, expected is not None)
 
 
-def _install_flash_attn(monkeypatch, installed, generation):
+def test_without_a_torch_that_has_it_rows_are_padded(monkeypatch):
+    _install_flash_attn(monkeypatch, ())
+    monkeypatch.setattr(varlen, "available", lambda: False)
+    assert choose() == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"wanted": "flash_attention_4", "generation": 8}, "capability 8.x, only for 9.x, 10.x.*flash_attention_2"),
+        ({"wanted": "flash_attention_3"}, "not installed.*torch_varlen, sdpa, eager"),
+        ({"wanted": "flash_attention_2", "generation": 7, "precision": "fp16"}, "7.x, only .*one of sdpa, eager"),
+        ({"wanted": "flash_attention_2", "generation": None, "precision": "fp32"}, "needs a GPU"),
+        ({"wanted": "flash_attention_2", "precision": "fp32"}, "this run is in fp32"),
+        ({"wanted": "torch_varlen", "text": GEMMA2}, "cannot cap scores.*flash_attention_2"),
+        ({"wanted": "torch_varlen", "rows": "padded"}, "rows: padded"),
+        ({"wanted": "torch_varlen", "rows": "padded", "generation": None, "precision": "fp32"}, "rows: padded"),
+    ],
+)
+def test_a_kernel_that_cannot_run_is_refused_with_those_that_can(monkeypatch, changes, words):
+    _install_flash_attn(monkeypatch, (2,))
+    with pytest.raises(InputError, match=f"attention: {changes['wanted']} .*{words}"):
+        choose(**changes)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rows", "expected"),
+    [
+        ("flash_attention_2", "auto", ("flash_attention_2", True)),
+        ("flash_attention_2", "padded", ("flash_attention_2", False)),
+        ("torch_varlen", "auto", ("torch_varlen", True)),
+        ("sdpa", "auto", ("sdpa", False)),
+        ("eager", "packed", ("eager", True)),
+    ],
+)
+def test_the_recipes_own_choice_comes_first(monkeypatch, wanted, rows, expected):
+    _install_flash_attn(monkeypatch, (4, 2))
+    assert choose(rows, wanted=wanted) == expected
+
+
+def test_torchs_attention_named_on_a_cpu_is_computed_row_by_row():
+    assert choose(wanted="torch_varlen", generation=None, precision="fp32") == ("torch_varlen", True)
+
+
+def _install_flash_attn(monkeypatch, installed):
     from transformers.utils import import_utils
 
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (generation, 0))
     for version in (2, 3, 4):
         found = version in installed
         monkeypatch.setattr(import_utils, f"is_flash_attn_{version}_available", lambda found=found: found)
