@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer.inputs.loader import Step
+from trainer.inputs.steps import Step
 
 HOST = ("image_sizes",)
 """What the model reads on the host: on a GPU it would wait for every picture's size."""

@@ -79,6 +79,55 @@ class Task:
     last: bool
 
 
+class Steps:
+    """The steps of one rank."""
+
+    def __init__(self, samples: Samples, schedule: Schedule, collator: Collator, rank: int):
+        self.made, self.schedule, self.rank = MicroBatches(samples, collator), schedule, rank
+
+    def __len__(self) -> int:
+        return self.schedule.steps
+
+    def loader(self, start: int, workers: int, *, pin: bool = False, context: str | None = None) -> Iterator[Step]:
+        """The steps from number `start` to the end, in order, prepared by `workers` processes, or in this one, when
+        they are asked for.
+
+        pin: for a GPU. context: how workers are started, by default Python's way. Raises InputError where /dev/shm has
+        no room for a micro-batch of each worker.
+        """
+        options: dict[str, Any] = {}
+        if workers:
+            side = self.made.collator.rule.image_size
+            ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            largest = largest_bytes(self.schedule, self.rank, side)
+            options = {
+                "prefetch_factor": ahead(largest, workers, ranks, free_bytes()),
+                "multiprocessing_context": context,
+                "worker_init_fn": _one_thread,
+            }
+        tasks: Any = Tasks(self.schedule, self.rank, start)
+        return joined(
+            DataLoader(self.made, batch_size=None, sampler=tasks, num_workers=workers, pin_memory=pin, **options)
+        )
+
+
+def joined(batches: Iterable[MicroBatch]) -> Iterator[Step]:
+    """Micro-batches in order, as steps."""
+    waiting: list[MicroBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if batch.last:
+            yield Step(
+                batch.step,
+                [one.inputs for one in waiting],
+                [one.keys for one in waiting],
+                [row for one in waiting for row in one.refused],
+                sum(one.supervised for one in waiting),
+                sum(one.pictures for one in waiting),
+            )
+            waiting = []
+
+
 class MicroBatches(Dataset):
     """Micro-batches by task. Workers need the rows and the collator, not the plan: they may be started by fork, spawn
     or forkserver."""
@@ -112,52 +161,6 @@ class Tasks:
             batches = self.schedule.micro_batches(step, self.rank)
             for number, rows in enumerate(batches, 1):
                 yield Task(step, rows, number == len(batches))
-
-
-def steps(
-    made: MicroBatches,
-    schedule: Schedule,
-    rank: int,
-    start: int = 0,
-    *,
-    workers: int = 0,
-    pin: bool = False,
-    context: str | None = None,
-) -> Iterator[Step]:
-    """The steps of a rank from number `start` to the end.
-
-    workers: processes that prepare them; 0 prepares them here, when they are asked for. pin: for a GPU. context: how
-    workers are started, by default Python's way. Raises InputError where /dev/shm has no room for a micro-batch of
-    each worker.
-    """
-    options: dict[str, Any] = {}
-    if workers:
-        largest = largest_bytes(schedule, rank, made.collator.rule.image_size)
-        options = {
-            "prefetch_factor": ahead(largest, workers, int(os.environ.get("LOCAL_WORLD_SIZE", "1")), free_bytes()),
-            "multiprocessing_context": context,
-            "worker_init_fn": _one_thread,
-        }
-    tasks: Any = Tasks(schedule, rank, start)
-    loader = DataLoader(made, batch_size=None, sampler=tasks, num_workers=workers, pin_memory=pin, **options)
-    return joined(loader)
-
-
-def joined(batches: Iterable[MicroBatch]) -> Iterator[Step]:
-    """Micro-batches in order, as steps."""
-    waiting: list[MicroBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if batch.last:
-            yield Step(
-                batch.step,
-                [one.inputs for one in waiting],
-                [one.keys for one in waiting],
-                [row for one in waiting for row in one.refused],
-                sum(one.supervised for one in waiting),
-                sum(one.pictures for one in waiting),
-            )
-            waiting = []
 
 
 def largest_bytes(schedule: Schedule, rank: int, side: int) -> int:

@@ -11,13 +11,13 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 from tests.trainer.conftest import RULE, picture, sample_row, write_mix
 from trainer.config import Recipe
-from trainer.inputs import loader
+from trainer.inputs import steps as loader
 from trainer.inputs.collate import Collator
 from trainer.inputs.data import Samples
 from trainer.inputs.device import Device
-from trainer.inputs.loader import MicroBatches, ahead, largest_bytes, steps
 from trainer.inputs.pictures import CLIP_MEAN, CLIP_STD, cut, prepare
 from trainer.inputs.schedule import Schedule
+from trainer.inputs.steps import MicroBatches, Steps, ahead, largest_bytes
 from trainer.models.folder import ModelFolder
 
 
@@ -36,6 +36,10 @@ def made(tiny, mix):
     return MicroBatches(samples, Collator(RULE, folder.image_id, 0, packed=True))
 
 
+def steps(made, schedule, start=0, workers=0, **options):
+    return Steps(made.samples, schedule, made.collator, 0).loader(start, workers, **options)
+
+
 def equal(one, other):
     assert (one.number, one.keys, one.supervised, one.pictures) == (
         other.number,
@@ -51,7 +55,7 @@ def equal(one, other):
 
 def test_steps_hold_the_rows_of_the_plan(made, mix):
     schedule = schedule_of(mix, made.samples.folder)
-    found = list(steps(made, schedule, 0, start=1))
+    found = list(steps(made, schedule, start=1))
     assert [step.number for step in found] == [1, 2]
     for step in found:
         rows = schedule.micro_batches(step.number, 0)
@@ -67,8 +71,8 @@ def test_workers_make_the_same_steps_however_they_start(made, mix, context):
     if context not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {context} here")
     schedule = schedule_of(mix, made.samples.folder)
-    here = list(steps(made, schedule, 0))
-    there = list(steps(made, schedule, 0, workers=1, context=context))
+    here = list(steps(made, schedule))
+    there = list(steps(made, schedule, workers=1, context=context))
     for one, other in zip(here, there, strict=True):
         equal(one, other)
 
@@ -81,7 +85,7 @@ def test_rows_that_are_refused_come_with_their_step(made, mix, reader, tmp_path)
     bad = [sample_row(number, reader, "mistral", **({"tokens": 99} if number == 2 else {})) for number in range(4)]
     samples = Samples(write_mix(tmp_path / "bad", bad, reader), made.samples.folder, max_length=128)
     schedule = schedule_of(tmp_path / "bad", made.samples.folder, global_batch=4)
-    (step,) = steps(MicroBatches(samples, made.collator), schedule, 0)
+    (step,) = steps(MicroBatches(samples, made.collator), schedule)
     assert [one.row for one in step.refused] == [2]
     assert sorted(key for keys in step.keys for key in keys) == ["row-0", "row-1", "row-3"]
 
@@ -107,7 +111,7 @@ def test_a_micro_batch_takes_no_more_than_was_reckoned(made, mix):
     bound = largest_bytes(schedule, 0, RULE.image_size)
     held = [
         sum(value.nbytes for value in batch.values() if isinstance(value, torch.Tensor))
-        for step in steps(made, schedule, 0)
+        for step in steps(made, schedule)
         for batch in step.batches
     ]
     blank = 3 * RULE.image_size**2 + RULE.side**2 * loader.TOKEN_BYTES
@@ -128,7 +132,7 @@ def test_pictures_are_normalised_at_the_device_as_they_were_before():
 
 def test_what_the_host_reads_stays_on_the_host_and_numbers_stay_numbers(made, mix):
     """`meta` plays the GPU: whatever is moved there can no longer be read."""
-    (step, *_) = steps(made, schedule_of(mix, made.samples.folder), 0)
+    (step, *_) = steps(made, schedule_of(mix, made.samples.folder))
     batch = {**step.batches[0], "image_sizes": torch.tensor([[16, 16]])}
     found = Device(torch.device("meta"), torch.bfloat16, CLIP_MEAN, CLIP_STD).inputs(batch)
     assert found["image_sizes"].device.type == "cpu"
@@ -150,8 +154,8 @@ def test_what_the_host_reads_stays_on_the_host_and_numbers_stay_numbers(made, mi
 def test_steps_copied_ahead_are_the_same_steps(made, mix):
     schedule = schedule_of(mix, made.samples.folder)
     place = Device(torch.device("cuda"), torch.float32, CLIP_MEAN, CLIP_STD)
-    here = list(steps(made, schedule, 0))
-    there = list(place.ahead(steps(made, schedule, 0, workers=1, pin=True)))
+    here = list(steps(made, schedule))
+    there = list(place.ahead(steps(made, schedule, workers=1, pin=True)))
     for one, other in zip(here, there, strict=True):
         assert all(batch["input_ids"].is_cuda for batch in other.batches)
         back = [{n: v.cpu() if isinstance(v, torch.Tensor) else v for n, v in b.items()} for b in other.batches]
