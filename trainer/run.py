@@ -121,7 +121,7 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     from trainer.inputs.schedule import Schedule
     from trainer.inputs.steps import Steps
     from trainer.loop import Loop
-    from trainer.models.kernels import Machine, attention
+    from trainer.models.kernels import Machine, attention, precision_of
     from trainer.models.loading import load_model
 
     recipe, source = job.recipe, job.folder
@@ -129,7 +129,7 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
-    precision = precision_of(recipe, cuda)
+    precision = precision_of(recipe)
     device = join_ranks(cuda)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     kernel, packed = attention(recipe.attention, recipe.plan.rows, Machine.here(precision), source.text)
@@ -156,6 +156,7 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
     from trainer.metrics.flops import model_flops, peak_flops
     from trainer.metrics.recorder import Recorder
     from trainer.metrics.trackers import open_trackers
+    from trainer.models.kernels import precision_of
 
     recipe = job.recipe
     assert job.folder is not None
@@ -166,16 +167,9 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
         schedule,
         recipe.stage,
         flops=model_flops(job.folder, job.stage, recipe.lora.rank),
-        peak=peak_flops(recipe.peak_tflops, precision_of(recipe, cuda), device),
+        peak=peak_flops(recipe.peak_tflops, precision_of(recipe), device),
         trackers=lambda step: open_trackers(recipe, folder, step, mark),
     )
-
-
-def precision_of(recipe: Recipe, cuda: bool) -> str:
-    """`bf16` or `fp32`: the recipe's choice, or what the device supports."""
-    if recipe.deepspeed.precision != "auto":
-        return recipe.deepspeed.precision
-    return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def _report_start(folder: Path, checkpoint: Path | None) -> None:

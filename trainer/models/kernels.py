@@ -16,6 +16,7 @@ import torch
 
 from schemas.chat import IGNORE
 from schemas.errors import InputError
+from trainer.config import Recipe
 from trainer.models import varlen
 
 BOUNDARIES = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
@@ -62,6 +63,14 @@ class Machine:
     def here(cls, precision: str) -> Machine:
         """This process's GPU."""
         return cls(torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else None, precision)
+
+
+def precision_of(recipe: Recipe) -> str:
+    """`bf16` or `fp32`: the recipe's choice, or what the device supports."""
+    if recipe.deepspeed.precision != "auto":
+        return recipe.deepspeed.precision
+    cuda = torch.cuda.is_available()
+    return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def attention(wanted: str, rows: str, machine: Machine, text: dict[str, Any]) -> tuple[str | None, bool]:

@@ -210,3 +210,25 @@ def test_compiling_without_a_compiler_is_reported(recipe_file, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="compiler"):
         preflight.check(load_recipe(recipe_file(compile=True)), 1)
+
+
+def test_a_named_attention_that_cannot_run_stops_before_a_process_starts(recipe_file, forked):
+    from trainer import launch
+
+    with pytest.raises(InputError, match=r"flash_attention_2 needs a GPU.*sdpa"):
+        launch.train(recipe_file(attention="flash_attention_2"), processes=1)
+    assert forked["started"] == 0
+
+
+def test_torchs_attention_trains_as_the_default_does(recipe_file, forked, tmp_path):
+    from trainer import launch
+    from trainer.metrics.recorder import read_metrics
+
+    found = []
+    for name in ("auto", "torch_varlen"):
+        output = tmp_path / name
+        launch.train(
+            recipe_file(attention=name, steps=2, data__workers=1), processes=1, overrides={"output": str(output)}
+        )
+        found.append([line["loss"] for line in read_metrics(output / "metrics.jsonl")])
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
