@@ -4,7 +4,7 @@
     python -m bench.gpu --tiny        # the same code with a tiny model, on a CPU
 
 Weights and pictures are random, rows have the lengths of bench.mixes.instructions, and everything after the loader is
-the trainer's own: epoch plan, collator, DeepSpeed configuration, optimizer groups. Prints a table row per run for
+the trainer's own: epoch plan, collator, engine, step. Prints a table row per run for
 docs/performance.md and, finally, a JSON list of figures.
 """
 
@@ -16,10 +16,10 @@ import json
 import os
 import platform
 import resource
-import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.gpu_rows import IMAGE, Run, collate, made_up_mix, order, ways
-from schemas.chat import IGNORE, ImageRule
+from schemas.chat import ImageRule
 from trainer.config import Recipe
 from trainer.models.folder import CLIP_MEAN, CLIP_STD, ModelFolder
 
@@ -72,7 +72,8 @@ def main() -> None:
     packed = arguments.tiny or bool(arguments.attention) or attention("auto", cuda)[1]
     if not packed:
         print("no flash-attn here: rows are padded, as the trainer does then (--attention flex_attention packs them)")
-    print(f"{device}, torch {torch.__version__}, ZeRO-{arguments.zero}, {arguments.rows} rows a step")
+    engine = "FSDP2" if arguments.engine == "fsdp2" else f"ZeRO-{arguments.zero}"
+    print(f"{device}, torch {torch.__version__}, {engine}, {arguments.rows} rows a step")
     print("| device | model | stage | rows | attention | step s | useful tokens/s | MFU | peak GiB | loss |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     figures = []
@@ -97,8 +98,9 @@ def measure(run: Run, steps: int, cuda: bool) -> Measured | None:
 
 
 def _measured(run: Run, steps: int, cuda: bool) -> Measured:
-    from trainer.runtime.flops import model_flops, peak_flops
-
+    from trainer.inputs.steps import supervised_tokens, without_positions
+    from trainer.loop import train_step
+    from trainer.metrics.flops import model_flops, peak_flops
     from trainer.stages import get_stage
 
     folder, engine, kernel = build(run, cuda)
@@ -111,17 +113,28 @@ def _measured(run: Run, steps: int, cuda: bool) -> Measured:
         for number in range(steps + 2):
             rows = [part for part in plan.micro_batches(number % plan.steps, 0) if len(part)]
             batches = [collate(run, folder, mix, part) for part in rows]
+            if run.recipe.liger:
+                batches = [without_positions(batch) for batch in batches]
             began = time.perf_counter()
-            losses.append(train_step(engine, batches, cuda))
+            losses.append(float(train_step(engine, batches, supervised_tokens(batches))[0].sum()))
+            _wait(cuda)
             seconds.append(time.perf_counter() - began)
             every = np.concatenate(rows)
             flops.append(count.of(mix.tokens[every], mix.images[every]))
             useful.append(int(mix.tokens[every].sum()))
     finally:
-        engine.destroy()
+        engine.close()
     total, arithmetic = sum(seconds[2:]), peak_flops(None, "bf16" if cuda else "fp32", _name(cuda))
     mfu = sum(flops[2:]) / total / arithmetic if arithmetic else None
     return Measured(float(np.median(seconds[2:])), sum(useful[2:]) / total, mfu, _peak_memory(cuda), kernel, losses[0])
+
+
+def _wait(cuda: bool) -> None:
+    """Until the device has done everything, which a step's time includes."""
+    import torch
+
+    if cuda:
+        torch.cuda.synchronize()
 
 
 def _forget(cuda: bool) -> None:
@@ -135,23 +148,16 @@ def _forget(cuda: bool) -> None:
 
 
 def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
-    """A model with random weights on the device, in the trainer's DeepSpeed engine, and its attention kernel."""
+    """A model with random weights in the trainer's engine, and its attention kernel."""
     import torch
-    from trainer.runtime.optimizer import parameter_groups
-    from trainer.runtime.zero import deepspeed_config, prepare_deepspeed
-    from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import AutoConfig, LlavaConfig
 
-    from trainer.models.adapter import add_lora
-    from trainer.models.kernels import compile_layers, use_liger
+    from trainer.engines import start_engine
+    from trainer.engines.base import join_ranks
     from trainer.models.loading import attention
-    from trainer.stages import freeze, get_stage
-
-    prepare_deepspeed(cuda)
-    import deepspeed
 
     tiny = run.model == "tiny"
     rule = ImageRule(image_size=32, patch_size=8) if tiny else ImageRule()
-    torch.manual_seed(0)
     names = (*SIZES, "num_key_value_heads", "vocab_size")
     text = dict(zip(names, LANGUAGE[run.model], strict=True)) | {"max_position_embeddings": 4096}
     vision = dict(zip(SIZES, TINY_CLIP if tiny else CLIP_L, strict=True))
@@ -160,9 +166,25 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     config = LlavaConfig(vision_config=parts[0], text_config=parts[1], image_token_index=IMAGE)
     folder = ModelFolder(Path("random"), config.to_dict(), rule, CLIP_MEAN, CLIP_STD)
     kernel = run.attention or attention("auto", cuda)[0]
-    with torch.device("cuda" if cuda else "cpu"):
-        how = {"dtype": torch.bfloat16 if cuda else torch.float32, "attn_implementation": kernel}
-        model: Any = LlavaForConditionalGeneration._from_config(config, **how)
+    torch.manual_seed(0)
+    precision, device = "bf16" if cuda else "fp32", join_ranks(cuda)
+    load = partial(random_model, run, config, kernel, device)
+    engine = start_engine(run.recipe, precision, device, text["hidden_size"], load)
+    engine.model.train()
+    return folder, engine, kernel or "sdpa"
+
+
+def random_model(run: Run, config: Any, kernel: str | None, device: Any, dtype: Any) -> Any:
+    """A LLaVA of this configuration as the stage trains it, with random weights, on the device."""
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
+    from trainer.models.adapter import add_lora
+    from trainer.models.kernels import compile_layers, use_liger
+    from trainer.stages import freeze, get_stage
+
+    with torch.device(device):
+        model: Any = LlavaForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=kernel)
     model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if run.recipe.liger:
         use_liger(model)
@@ -172,34 +194,7 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     freeze(model, stage)
     if run.recipe.compile:
         compile_layers(llava)
-    settings = run.recipe.optimizer
-    optimizer = torch.optim.AdamW(parameter_groups(model, settings), lr=settings.learning_rate, betas=settings.betas)
-    engine = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=deepspeed_config(run.recipe, "bf16" if cuda else "fp32")
-    )[0]
-    return folder, engine, kernel or "sdpa"
-
-
-def train_step(engine: Any, batches: list[dict[str, Any]], cuda: bool) -> float:
-    """Forward, backward and update, as in trainer.runtime.loop; returns the loss."""
-    import torch
-
-    engine.train()
-    supervised = sum(int((batch["labels"][:, 1:] != IGNORE).sum()) for batch in batches)
-    share = torch.tensor(float(supervised), device=engine.device)
-    total = torch.zeros((), device=engine.device)
-    for number, batch in enumerate(batches):
-        tensors = {name: tensor.to(engine.device) for name, tensor in batch.items()}
-        if cuda:
-            tensors["pixel_values"] = tensors["pixel_values"].to(torch.bfloat16)
-        loss = engine(**tensors, use_cache=False, num_items_in_batch=share).loss
-        engine.set_gradient_accumulation_boundary(number == len(batches) - 1)
-        engine.backward(loss, scale_wrt_gas=False)
-        total += loss.detach()
-    engine.step()
-    if cuda:
-        torch.cuda.synchronize()
-    return float(total)
+    return model
 
 
 def _run(arguments: argparse.Namespace, model: str, stage: str, way: str) -> Run:
@@ -210,6 +205,7 @@ def _run(arguments: argparse.Namespace, model: str, stage: str, way: str) -> Run
             "data": {"mix": "random"},
             "plan": {"global_batch": arguments.rows},
             "optimizer": {"learning_rate": 1e-5},
+            "engine": arguments.engine,
             "deepspeed": {"zero": arguments.zero},
             "compile": arguments.compile,
             "liger": arguments.liger,
@@ -247,15 +243,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6, help="measured steps, after two that are not")
     parser.add_argument("--rows", type=int, default=64, help="rows per step")
     parser.add_argument("--batch", type=int, default=8, help="rows per micro-step of the original")
+    parser.add_argument("--engine", default="deepspeed", choices=("deepspeed", "fsdp2"))
     parser.add_argument("--zero", type=int, default=2, help="ZeRO stage")
     parser.add_argument("--attention", help="a kernel instead of the trainer's choice: flex_attention")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--liger", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, on a CPU as well")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(probe.getsockname()[1]))
     arguments = parser.parse_args()
     if "qlora" in arguments.stages:
         parser.error("finetune_qlora: 4-bit weights need a checkpoint, and there is none here")

@@ -1,6 +1,7 @@
 """A run that resumes with another number of ranks, or another ZeRO stage: the same rows, moments and learning rates."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from safetensors.numpy import load_file
 from schemas.errors import InputError, LavaBeamError
 from trainer import checkpoint, launch
 from trainer.config import load_recipe
+from trainer.engines.deepspeed import DeepSpeed
 from trainer.inputs.schedule import Schedule
 from trainer.metrics.recorder import read_metrics
 from trainer.preflight import check
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
+FSDP2 = "fsdp2"
 RATES = {"projector": 4e-3, "llm": 1e-3}
 
 
@@ -66,10 +69,11 @@ def rows_of_steps(folder):
 
 
 def run_in_pieces(path, forked, output, pieces):
-    """Train with `pieces` of (processes, step at which all are killed, ZeRO stage)."""
+    """Train with `pieces` of (processes, step at which all are killed, ZeRO stage or FSDP2)."""
     for processes, end, zero in pieces:
         forked["kill_at"] = end
-        arguments = {"processes": processes, "overrides": {"output": str(output), "deepspeed.zero": zero}}
+        engine = {"engine": zero} if zero == FSDP2 else {"deepspeed.zero": zero}
+        arguments = {"processes": processes, "overrides": {"output": str(output), **engine}}
         if end is None:
             return launch.train(path, **arguments)
         with pytest.raises(LavaBeamError):
@@ -86,8 +90,11 @@ CASES = {
     "lora zero 2": ("finetune_lora", TEXT_AND_PICTURE, [(1, 1, 2), (2, 2, 2), (2, None, 2)]),
     "lora zero 3": ("finetune_lora", TEXT_AND_PICTURE, [(2, 1, 3), (1, 2, 3), (2, None, 3)]),
     "another zero stage each time": ("pretrain", {"global_batch": 8}, [(2, 1, 1), (4, 2, 3), (1, None, 0)]),
+    "deepspeed, fsdp2, deepspeed": ("finetune", {"global_batch": 8}, [(2, 1, 2), (1, 2, FSDP2), (2, None, 3)]),
+    "fsdp2, deepspeed, fsdp2": ("pretrain", {"global_batch": 8}, [(4, 1, FSDP2), (1, 2, 0), (2, None, FSDP2)]),
+    "lora fsdp2": ("finetune_lora", TEXT_AND_PICTURE, [(2, 1, FSDP2), (1, 2, 2), (2, None, FSDP2)]),
 }
-"""Stage, plan, and pieces of (processes, step at which they are killed, ZeRO stage)."""
+"""Stage, plan, and pieces of (processes, step at which they are killed, ZeRO stage or FSDP2)."""
 
 
 @pytest.mark.parametrize(("stage", "plan", "pieces"), CASES.values(), ids=CASES)
@@ -148,42 +155,39 @@ def test_dropout_after_a_break_is_what_it_would_have_been(recipe_file, forked, t
     assert losses[0] == losses[1]
 
 
-class Engine:
-    """As much of a DeepSpeed engine without ZeRO as a checkpoint needs."""
-
-    global_rank, world_size, global_steps = 0, 1, 1
-
-    def __init__(self, width):
-        self.module = torch.nn.Linear(width, 2)
-        self.optimizer = self.basic_optimizer = torch.optim.AdamW(self.module.parameters())
-        self.param_names = {parameter: name for name, parameter in self.module.named_parameters()}
-        self.module(torch.ones(1, width)).sum().backward()
-        self.optimizer.step()
-
-    def zero_optimization_stage(self):
-        return 0
-
-
-class TwoRanks(Engine):
-    world_size = 2
-
-    def zero_optimization_stage(self):
-        return 2
+def alone(width):
+    """A small model in DeepSpeed's place without ZeRO, after one update."""
+    module = torch.nn.Linear(width, 2)
+    engine = DeepSpeed.__new__(DeepSpeed)
+    engine.model, engine.rank, engine.world, engine.writers = module, 0, 1, 1
+    engine.optimizer = torch.optim.AdamW(module.parameters())
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    engine.inner = SimpleNamespace(
+        optimizer=engine.optimizer,
+        basic_optimizer=engine.optimizer,
+        param_names=names,
+        zero_optimization_stage=lambda: 0,
+    )
+    module(torch.ones(1, width)).sum().backward()
+    engine.optimizer.step()
+    return engine
 
 
 def test_other_parameters_and_missing_pieces_are_named(tmp_path):
     folder = tmp_path / "checkpoint-1"
     checkpoint.begin(folder)
-    checkpoint.write_share(folder, Engine(3))
-    checkpoint.commit(folder, Engine(3), "order", keep=1)
+    checkpoint.write_share(folder, alone(3))
+    checkpoint.commit(folder, alone(3), "order", keep=1)
     with pytest.raises(InputError, match="weight: 6 elements in the checkpoint, 8 in the model"):
-        checkpoint.load(folder, Engine(4))
+        checkpoint.load(folder, alone(4))
+    two = alone(3)
+    two.writers = 2
     with pytest.raises(LavaBeamError, match="found files of 1 of 2 ranks"):
-        checkpoint.commit(folder, TwoRanks(3), "order", keep=1)
+        checkpoint.commit(folder, two, "order", keep=1)
     file = folder / "rank-0-of-1.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"rank-0-of-1.safetensors: cannot be read"):
-        checkpoint.load(folder, Engine(3))
+        checkpoint.load(folder, alone(3))
 
 
 def test_in_the_lora_cases_one_of_two_ranks_has_no_picture(recipe_file):

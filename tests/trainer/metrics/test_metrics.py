@@ -160,10 +160,10 @@ def test_wandb_has_to_be_installed_before_anything_starts(recipe_file, monkeypat
 
 
 def test_memory_is_that_of_the_process():
-    from trainer.metrics.recorder import most_memory
+    from trainer.metrics.recorder import peak_memory
 
     held = np.ones(50_000_000, np.uint8)
-    assert most_memory(torch.device("cpu")) > held.nbytes
+    assert peak_memory(torch.device("cpu")) > held.nbytes
 
 
 def test_the_gradient_norm_is_logged_with_and_without_zero(recipe_file, forked, tmp_path):
