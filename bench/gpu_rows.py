@@ -20,8 +20,8 @@ PACKED, PADDED, ORIGINAL = "balanced, padding-free", "balanced, padded", "origin
 
 @dataclass(frozen=True)
 class Run:
-    """One model, stage and way of making steps. `rows`: per step; `batch`: rows of a padded micro-step; `attention`: a
-    kernel instead of the trainer's choice."""
+    """One model, stage and way of making steps. `rows`: per step; `batch`: rows of a padded micro-step; `attention`: of
+    packed rows, as a recipe's key."""
 
     model: str
     stage: str
@@ -30,7 +30,7 @@ class Run:
     batch: int
     longest: int
     recipe: Recipe
-    attention: str | None = None
+    attention: str = "auto"
 
 
 def ways(packed: bool) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def compare_plans(
             rows.tiles,
             seed=plan.seed,
             global_batch=plan.global_batch,
-            world_size=count,
+            world_size=settings.data_ranks(count),
             accumulation=plan.accumulation,
             max_tokens=plan.max_tokens,
             cost=cost,

@@ -204,6 +204,8 @@ class Recipe(StrictModel):
         "auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "torch_varlen", "sdpa", "eager"
     ] = "auto"
     """The language model's attention. auto is the first of these four that is installed and can run here, else sdpa."""
+    sequence_parallel: int = Field(default=1, gt=0)
+    """Ranks that share each packed row, for rows of 32k tokens and more; a divisor of the model's heads."""
     compile: bool = False
     """torch.compile on every layer; changes rounding only."""
     liger: bool = False
@@ -218,6 +220,24 @@ class Recipe(StrictModel):
     """The peak of one device that MFU is relative to; by default the known one of the device."""
     output: str
     """The run folder."""
+
+    def data_ranks(self, ranks: int) -> int:
+        """How many of `ranks` have rows of their own. Raises InputError where they do not come in whole groups."""
+        if ranks % self.sequence_parallel:
+            raise InputError(
+                f"sequence_parallel: {self.sequence_parallel} ranks share a row, and {ranks} ranks do not make whole "
+                "groups of them. Start a multiple of them, or set `sequence_parallel: 1`."
+            )
+        return ranks // self.sequence_parallel
+
+    @model_validator(mode="after")
+    def _whole_rows(self) -> Recipe:
+        if self.sequence_parallel > 1:
+            if self.plan.rows == "padded" or self.attention in ("sdpa", "eager"):
+                raise ValueError("sequence_parallel divides packed rows: leave `plan.rows` and `attention` at auto")
+            if self.compile:
+                raise ValueError("sequence_parallel and compile have not been tried together: leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:

@@ -26,14 +26,15 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
     recipe = job.recipe
     folder = job.folder or planned_folder(job)
     ranks = processes * nodes
-    schedule = Schedule(job.mix, recipe, folder, ranks, packed=recipe.plan.rows == "packed")
+    shared = recipe.sequence_parallel
+    schedule = Schedule(job.mix, recipe, folder, ranks // shared, packed=shared > 1 or recipe.plan.rows == "packed")
     groups = parameter_table(folder, job.stage, recipe)
     trainable = sum(group["parameters"] for group in groups)
     steps = range(min(schedule.steps, STEPS_LOOKED_AT))
     loads = [schedule.load(step) for step in steps]
     useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
-    batches = [rows for step in steps for rank in range(ranks) for rows in schedule.micro_batches(step, rank)]
-    peak = max((schedule.held(rows) for rows in batches), default=0)
+    batches = [rows for step in steps for rank in range(ranks // shared) for rows in schedule.micro_batches(step, rank)]
+    peak = -(-max((schedule.held(rows) for rows in batches), default=0) // shared)
     pictures = max((int(schedule.tiles[rows].sum()) for rows in batches), default=0)
     memory = memory_of(job, folder, ranks, trainable)(peak_tokens=peak, peak_images=pictures)
     return {

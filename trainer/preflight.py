@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class Job:
 def check(recipe: Recipe, processes: int) -> Job:
     """Open and compare all inputs; raises InputError for the first mismatch."""
     stage = get_stage(recipe.stage, recipe.train)
+    ranks = recipe.data_ranks(processes)
     check_installed(recipe, stage)
     mix = open_mix(recipe.data.mix, recipe.data.at)
     notes = check_pictures(mix, stage)
@@ -54,9 +56,11 @@ def check(recipe: Recipe, processes: int) -> Job:
         check_agreement(folder, mix, rule)
         notes += differences(folder, mix, rule)
         folder = folder.with_training(rule, information["template"])
-        positions = folder.positions
+        positions, text = folder.positions, folder.text
     else:
-        positions = known_positions(_check_parts(recipe, mix, rule))
+        text = _check_parts(recipe, mix, rule)
+        positions = known_positions(text)
+    check_heads(recipe, text)
     if rule is None:
         raise InputError(f"{mix.path}: the mix has no image rule. Give `image` in its recipe and make it again.")
     check_tiles(mix, rule)
@@ -68,7 +72,7 @@ def check(recipe: Recipe, processes: int) -> Job:
         mix.numpy("image_count").astype(np.int64),
         seed=plan.seed,
         global_batch=plan.global_batch,
-        world_size=processes,
+        world_size=ranks,
         accumulation=plan.accumulation,
         strategy=plan.strategy,
         max_tokens=plan.max_tokens,
@@ -120,6 +124,19 @@ def check_installed(recipe: Recipe, stage: Stage) -> None:
         check_fsdp2(recipe, stage)
     if recipe.compile and not any(shutil.which(name) for name in COMPILERS):
         raise InputError("compile: true needs a C compiler (gcc, g++ or clang), and none is found. Leave it out.")
+
+
+def check_heads(recipe: Recipe, text: dict[str, Any]) -> None:
+    """Raise InputError where the ranks that share a row cannot share the language model's heads evenly."""
+    heads = int(text.get("num_attention_heads", 32))
+    shared = int(text.get("num_key_value_heads") or heads)
+    common = math.gcd(heads, shared)
+    if common % recipe.sequence_parallel:
+        fitting = ", ".join(str(number) for number in range(1, common + 1) if common % number == 0)
+        raise InputError(
+            f"sequence_parallel: {recipe.sequence_parallel} ranks cannot evenly share the language model's {heads} heads "
+            f"and {shared} key-value heads. Set one of {fitting}."
+        )
 
 
 def check_fsdp2(recipe: Recipe, stage: Stage) -> None:

@@ -24,6 +24,8 @@ class Collator:
     pad_id: int
     packed: bool = False
     anyres: bool = False
+    multiple: int = 1
+    """Of which the length of a packed row is one, filled up with a sequence of padding that teaches nothing."""
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), uint8 pictures (`stack_pictures`), where
@@ -66,6 +68,9 @@ class Collator:
         if blank:
             extra = np.full(self._blank_tokens(), self.image_id, np.int32)
             rows = [*rows, (extra, np.full(len(extra), IGNORE, np.int32))]
+        missing = -sum(len(ids) for ids, _ in rows) % self.multiple
+        if missing:
+            rows = [*rows, (np.full(missing, self.pad_id, np.int32), np.full(missing, IGNORE, np.int32))]
         labels = [np.concatenate([[IGNORE], targets[1:]]) for _, targets in rows]
         tokens = np.concatenate([ids for ids, _ in rows]).astype(np.int64)
         positions = np.concatenate([np.arange(len(ids)) for ids, _ in rows])

@@ -79,11 +79,37 @@ class Task:
     last: bool
 
 
-class Steps:
-    """The steps of one rank."""
+@dataclass(frozen=True)
+class Part:
+    """Which of `parts` ranks that share each row this is (sequence parallelism), counted from 0."""
 
-    def __init__(self, samples: Samples, schedule: Schedule, collator: Collator, rank: int):
-        self.made, self.schedule, self.rank = MicroBatches(samples, collator), schedule, rank
+    number: int = 0
+    parts: int = 1
+
+    def of(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs of this rank: all tokens, which it embeds, and what is learnt at its own part of them.
+
+        `logits_to_keep` count from the part's first token, and `shift_labels` are those of its tokens.
+        """
+        if self.parts == 1:
+            return inputs
+        length = inputs["input_ids"].shape[1] // self.parts
+        places = inputs["logits_to_keep"] - self.number * length
+        own = (places >= 0) & (places < length)
+        kept, targets = places[own], inputs["shift_labels"][:, own]
+        if not len(kept):  # the loss of nothing is 0, not missing
+            kept, targets = torch.zeros(1, dtype=torch.int64), torch.full((1, 1), IGNORE)
+        return {**inputs, "logits_to_keep": kept, "shift_labels": targets}
+
+
+WHOLE = Part()
+
+
+class Steps:
+    """The steps of one rank. rank: among those that have rows of their own; part: which of those that share them."""
+
+    def __init__(self, samples: Samples, schedule: Schedule, collator: Collator, rank: int, part: Part = WHOLE):
+        self.made, self.schedule, self.rank = MicroBatches(samples, collator, part), schedule, rank
 
     def __len__(self) -> int:
         return self.schedule.steps
@@ -132,20 +158,22 @@ class MicroBatches(Dataset):
     """Micro-batches by task. Workers need the rows and the collator, not the plan: they may be started by fork, spawn
     or forkserver."""
 
-    def __init__(self, samples: Samples, collator: Collator):
-        self.samples, self.collator = samples, collator
+    def __init__(self, samples: Samples, collator: Collator, part: Part = WHOLE):
+        self.samples, self.collator, self.part = samples, collator, part
 
     def __getitem__(self, task: Task) -> MicroBatch:
         found = self.samples.items(task.rows.tolist())
         items = [item for item in found if not isinstance(item, Refused)]
-        inputs = self.collator(items)
+        inputs = self.part.of(self.collator(items))
+        # A row that several ranks share counts once.
+        refused = [item for item in found if isinstance(item, Refused)] if self.part.number == 0 else []
         return MicroBatch(
             task.step,
             task.last,
             inputs,
             [item.key for item in items],
-            [item for item in found if isinstance(item, Refused)],
-            int((inputs["labels"][:, 1:] != IGNORE).sum()),
+            refused,
+            supervised_tokens(inputs),
             sum(len(item.pictures) for item in items),
         )
 
@@ -161,6 +189,11 @@ class Tasks:
             batches = self.schedule.micro_batches(step, self.rank)
             for number, rows in enumerate(batches, 1):
                 yield Task(step, rows, number == len(batches))
+
+
+def supervised_tokens(inputs: dict[str, Any]) -> int:
+    """Tokens of a micro-batch that are predicted and learnt."""
+    return int((inputs["shift_labels"] != IGNORE).sum())
 
 
 def largest_bytes(schedule: Schedule, rank: int, side: int) -> int:

@@ -73,16 +73,22 @@ def precision_of(recipe: Recipe) -> str:
     return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def attention(wanted: str, rows: str, machine: Machine, text: dict[str, Any]) -> tuple[str | None, bool]:
+def attention(
+    wanted: str, rows: str, machine: Machine, text: dict[str, Any], shared: bool = False
+) -> tuple[str | None, bool]:
     """(attention of the language model, whether rows are packed) for a recipe's `attention` and `plan.rows`.
 
-    text: the language model's configuration. None leaves the choice to transformers: SDPA, or eager attention for the
-    few models that support nothing else (Gemma 2). Rows are packed where a kernel exists that does not need a mask for
-    it, or where the recipe says so. Raises InputError for a kernel that cannot run, with those that can.
+    text: the language model's configuration. shared: several ranks share a row (`sequence_parallel`). None leaves the
+    choice to transformers: SDPA, or eager attention for the few models that support nothing else (Gemma 2). Rows are
+    packed where a kernel exists that does not need a mask for it, or where the recipe says so. Raises InputError for a
+    kernel that cannot run, with those that can.
     """
     fitting = [kernel.name for kernel in KERNELS if why_not(kernel, machine, text) is None]
     if wanted in PLAIN:
         return wanted, rows == "packed"
+    if shared and wanted == "auto":
+        # One that needs no mask: without a GPU torch's own, row by row, whose reason is named where it cannot run.
+        return attention(fitting[0] if fitting else varlen.NAME, "packed", machine, text)
     if wanted == "auto":
         if rows == "padded":
             fitting = [name for name in fitting if name != varlen.NAME]

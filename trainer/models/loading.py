@@ -12,13 +12,14 @@ from trainer.models.adapter import add_lora, quantisation
 from trainer.models.folder import ModelFolder
 from trainer.models.kernels import compile_layers, for_text, shield_tower, use_liger
 from trainer.models.opening import empty_shell, from_folder
+from trainer.models.ulysses import share_rows
 from trainer.preflight import Job
 from trainer.stages import Stage, freeze, module_of
 
 
-def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32) -> Any:
+def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32, group: Any = None) -> Any:
     """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable. kernel: the attention of its
-    language model (`trainer.models.kernels.attention`)."""
+    language model (`trainer.models.kernels.attention`). group: the ranks that share rows with this one, if any."""
     assert job.folder is not None
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": for_text(kernel)}
     if job.stage.bits == 4:
@@ -26,6 +27,8 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32)
     llava = from_folder(job.folder, **options)
     model = llava
     shield_tower(llava)
+    if group is not None and kernel is not None:
+        share_rows(llava, group, kernel)
     if job.recipe.liger:
         use_liger(llava)
     if job.recipe.gradient_checkpointing:
