@@ -134,8 +134,8 @@ def check_heads(recipe: Recipe, text: dict[str, Any]) -> None:
     if common % recipe.sequence_parallel:
         fitting = ", ".join(str(number) for number in range(1, common + 1) if common % number == 0)
         raise InputError(
-            f"sequence_parallel: {recipe.sequence_parallel} ranks cannot evenly share the language model's {heads} heads "
-            f"and {shared} key-value heads. Set one of {fitting}."
+            f"sequence_parallel: {recipe.sequence_parallel} ranks cannot share the language model's {heads} heads and "
+            f"{shared} key-value heads evenly. Set one of {fitting}."
         )
 
 
