@@ -115,7 +115,7 @@ def _measured(run: Run, steps: int, cuda: bool) -> Measured:
             batches = [collate(run, folder, mix, part) for part in rows]
             supervised = sum(supervised_tokens(batch) for batch in batches)
             began = time.perf_counter()
-            losses.append(float(train_step(engine, place, batches, supervised)[0].sum()))
+            losses.append(float(train_step(engine, batches, supervised, place.inputs)[0].sum()))
             _wait(cuda)
             seconds.append(time.perf_counter() - began)
             every = np.concatenate(rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -29,6 +30,9 @@ from trainer.metrics.figures import Figures, agree
 from trainer.metrics.recorder import Recorder, peak_memory
 from trainer.metrics.watch import GradientWatch
 
+Ready = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes a micro-batch the model's inputs, when its turn comes."""
+
 NAMED = 32
 """The number of samples that an error lists."""
 
@@ -38,7 +42,7 @@ class NonFiniteLoss(LavaBeamError):
 
 
 def train_step(
-    engine: Engine, place: Device, batches: list[dict[str, Any]], supervised: int
+    engine: Engine, batches: list[dict[str, Any]], supervised: int, ready: Ready = lambda batch: batch
 ) -> tuple[torch.Tensor, float]:
     """Forward and backward of every micro-batch, clip, update. Returns this rank's losses (micro-batches,), whose sum
     over all ranks is the mean over the step's `supervised` tokens of all ranks; and the norm of the gradient, over all
@@ -47,7 +51,7 @@ def train_step(
     share = torch.tensor(supervised / engine.world, device=engine.device)  # an engine takes the mean over ranks
     losses = []
     for number, batch in enumerate(batches):
-        loss = engine(**place.inputs(batch), use_cache=False, num_items_in_batch=share).loss
+        loss = engine(**ready(batch), use_cache=False, num_items_in_batch=share).loss
         losses.append(loss.detach())
         # 1, or NaN where the loss is not finite: then the gradient on all ranks is not either, so that looking at its
         # norm is enough, and nothing has to wait for the device between micro-batches.
@@ -119,7 +123,7 @@ class Loop:
         self.stopping = bool(figures.stop)
         seed(self.recipe.plan.seed, step.number, self.engine.rank)
         now = self.set_rates(step.number)
-        losses, norm = train_step(self.engine, self.place, step.batches, max(figures.supervised, 1))
+        losses, norm = train_step(self.engine, step.batches, max(figures.supervised, 1), self.place.inputs)
         if not math.isfinite(norm):
             raise self.not_finite(step, losses, norm)
         self.before = Done(step.number, step.pictures, losses.sum(), norm, now)
