@@ -71,7 +71,7 @@ def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Cal
         estimate_memory,
         model_sizes(folder),
         gpus=gpus,
-        zero_stage=recipe.deepspeed.zero,
+        zero_stage=3 if recipe.engine == "fsdp2" else recipe.deepspeed.zero,
         trainable_parameters=float(trainable),
         train_vision="tower" in job.stage.trains,
         frozen_bytes=NF4_BYTES if job.stage.bits == 4 else 2.0,

@@ -37,10 +37,11 @@ def rate_share(schedule: str, step: int, warmup: int, steps: int) -> float:
     """
     if step < warmup:
         return step / warmup
-    done = (step - warmup) / max(1, steps - warmup)
     if schedule == "constant_with_warmup":
         return 1.0
-    return max(0.0, 1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+    if schedule == "linear":
+        return (steps - step) / max(1, steps - warmup)
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerConfig) -> list[dict[str, Any]]:
