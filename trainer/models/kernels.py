@@ -66,11 +66,15 @@ class Machine:
 
 
 def precision_of(recipe: Recipe) -> str:
-    """`bf16` or `fp32`: the recipe's choice, or what the device supports."""
+    """`bf16`, `fp16` or `fp32`: the recipe's choice, or what the device supports."""
     if recipe.deepspeed.precision != "auto":
         return recipe.deepspeed.precision
-    cuda = torch.cuda.is_available()
-    return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def attention(

@@ -232,3 +232,18 @@ def test_torchs_attention_trains_as_the_default_does(recipe_file, forked, tmp_pa
         )
         found.append([line["loss"] for line in read_metrics(output / "metrics.jsonl")])
     assert found[1] == pytest.approx(found[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bf16", "wanted", "expected"),
+    [
+        (False, False, "auto", "fp32"),
+        (True, True, "auto", "bf16"),
+        (True, False, "auto", "fp16"),  # V100, T4
+        (True, False, "fp32", "fp32"),
+    ],
+)
+def test_precision_is_what_the_gpu_can_do(recipe_file, monkeypatch, gpu, bf16, wanted, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert kernels.precision_of(load_recipe(recipe_file(deepspeed={"precision": wanted}))) == expected
