@@ -129,8 +129,7 @@ def build_trainer(
     model = load_model(job, kernel, torch.bfloat16 if arguments.bf16 else torch.float32)
     limit = source.longest(recipe.data.max_length)
     samples = Samples(job.mix, source, max_length=limit, cut=recipe.data.too_long == "cut")
-    anyres = source.rule.mode == "anyres"
-    collator = Collator(source.rule, source.image_id, source.tokenizer.pad_id, packed=packed, anyres=anyres)
+    collator = Collator(source.rule, source.image_id, source.tokenizer.pad_id, packed=packed)
     return LlavaTrainer(
         model=model,
         args=arguments,

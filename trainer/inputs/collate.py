@@ -11,6 +11,7 @@ import torch
 
 from schemas.chat import IGNORE, ImageRule
 from trainer.inputs.data import Item
+from trainer.models.families import family_of
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,21 @@ class Collator:
     image_id: int
     pad_id: int
     packed: bool = False
-    anyres: bool = False
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), float32 pictures, for anyres their
-        original (height, width), and where logits are needed (`learnt`). An empty micro-batch becomes a blank picture
-        without labels."""
+        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), pictures (`stack_pictures`), and where
+        logits are needed (`learnt`). An empty micro-batch becomes a blank picture without labels."""
         rows = [(item.ids, item.labels) for item in items]
         pictures = [picture for item in items for picture in item.pictures]
         sizes = [size for item in items for size in item.sizes]
+        counts = [len(item.pictures) for item in items]
         blank = not pictures
         if blank:
             side = self.rule.image_size
-            sizes = [(side, side)]
+            sizes, counts = [(side, side)], [1]
             pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.float32)]
         inputs = self._packed(rows, blank) if self.packed else self._padded(rows, blank)
-        return {**inputs, **learnt(inputs["labels"]), **stack_pictures(pictures, sizes, self.anyres)}
+        return {**inputs, **learnt(inputs["labels"]), **stack_pictures(pictures, sizes, counts, self.rule)}
 
     def _padded(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
         extra = self._blank_tokens() if blank else 0
@@ -89,19 +89,29 @@ def learnt(labels: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"logits_to_keep": positions, "shift_labels": following[:, positions]}
 
 
-def stack_pictures(pictures: list[np.ndarray], sizes: list[tuple[int, int]], anyres: bool) -> dict[str, torch.Tensor]:
-    """`pixel_values` float32: (pictures, 3, S, S), or for anyres (pictures, most tiles, 3, S, S) padded with zeros,
-    and `image_sizes` (height, width), the order that transformers expects."""
-    if not anyres:
+def stack_pictures(
+    pictures: list[np.ndarray], sizes: list[tuple[int, int]], counts: Sequence[int], rule: ImageRule
+) -> dict[str, torch.Tensor]:
+    """The pictures of all rows as the models of `rule` take them; sizes: (width, height) of each, counts: of each row.
+
+    `pixel_values` float32: (pictures, 3, S, S); for families with tiles (pictures, most tiles, 3, S, S) padded with
+    zeros, and `image_sizes` (height, width), the order that transformers expects; for those whose pictures depend on
+    how many a row has, `batch_num_images` (rows with pictures,).
+    """
+    family = family_of(rule)
+    if not family.tiled:
         return {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
     most = max(len(tiles) for tiles in pictures)
     padded = np.zeros((len(pictures), most, *pictures[0].shape[1:]), np.float32)
     for number, tiles in enumerate(pictures):
         padded[number, : len(tiles)] = tiles
-    return {
+    found = {
         "pixel_values": torch.from_numpy(padded),
         "image_sizes": torch.tensor([[height, width] for width, height in sizes]),
     }
+    if family.counts:
+        found["batch_num_images"] = torch.tensor([count for count in counts if count])
+    return found
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

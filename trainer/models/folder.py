@@ -11,27 +11,14 @@ from typing import Any
 from schemas.chat import ImageRule, Tokenizer, load_tokenizer
 from schemas.errors import InputError
 from schemas.modelfolder import check_config, read_json, weight_files
+from trainer.models.families import FAMILIES, Family
+from trainer.models.towers import Tower, Triple, tower_of
 
 SIDECAR = "lavabeam.json"
 """Our own file in a checkpoint: the template and the image rule that it was trained with."""
 
-MODEL_TYPES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
-Triple = tuple[float, float, float]
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Channel means and standard deviations of CLIP's pictures (Radford et al. 2021, github.com/openai/CLIP, clip.py)."""
-
-HALF = (0.5, 0.5, 0.5)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""SigLIP's (Zhai et al. 2023, google-research/big_vision) and DINOv2's (Oquab et al. 2023, ImageNet's)."""
-
-
-def usual_colours(tower: str) -> tuple[Triple, Triple]:
-    """(mean, std) that towers of a model type are trained with, where a folder has no preprocessor_config.json."""
-    if tower.startswith("siglip"):
-        return HALF, HALF
-    return (IMAGENET_MEAN, IMAGENET_STD) if tower.startswith("dinov2") else (CLIP_MEAN, CLIP_STD)
+USUAL_TOWER = "clip_vision_model"
+"""What a vision_config without a model_type is (transformers, configuration_llava.py)."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +47,10 @@ class ModelFolder:
                 f"{path}: a checkpoint of the original LLaVA code, with {config['mm_vision_tower']!r} as its tower. "
                 f"Convert it first: lavabeam import-checkpoint {path} OUTPUT --tower TOWER --template TEMPLATE."
             )
-        if config.get("model_type") not in MODEL_TYPES:
+        if config.get("model_type") not in FAMILIES:
             raise InputError(
                 f"{path}: config.json says model_type {config.get('model_type')!r}; expected one of "
-                f"{', '.join(MODEL_TYPES)}. To join a tower and a language model, give `tower` and `llm` instead."
+                f"{', '.join(FAMILIES)}. To join a tower and a language model, give `tower` and `llm` instead."
             )
         weight_files(path)
         sidecar = read_json(path / SIDECAR) if (path / SIDECAR).is_file() else {}
@@ -71,9 +58,9 @@ class ModelFolder:
         try:
             if not all(isinstance(config[part], dict) for part in ("text_config", "vision_config")):
                 raise TypeError("text_config and vision_config have to be objects")
-            rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config)
-            mean, std = usual_colours(str(config["vision_config"].get("model_type", "")))
-            mean, std = _triple(pictures.get("image_mean", mean)), _triple(pictures.get("image_std", std))
+            tower = tower_of(config["vision_config"].get("model_type", USUAL_TOWER), str(path))
+            rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config, tower)
+            mean, std = colours(pictures, tower)
             made = cls(path, config, rule, mean, std, sidecar.get("template"))
             _ = made.positions, made.image_id
             _check_layer(path, config)
@@ -89,8 +76,16 @@ class ModelFolder:
         return load_tokenizer(self.path)
 
     @property
+    def family(self) -> Family:
+        return FAMILIES[self.config["model_type"]]
+
+    @property
+    def tower(self) -> Tower:
+        return tower_of(self.vision.get("model_type", USUAL_TOWER), str(self.path))
+
+    @property
     def model_class(self) -> str:
-        return MODEL_TYPES[self.config["model_type"]]
+        return self.family.model_class
 
     @property
     def image_id(self) -> int:
@@ -122,6 +117,10 @@ class ModelFolder:
     def text(self) -> dict[str, Any]:
         return self.config["text_config"]
 
+    @property
+    def vision(self) -> dict[str, Any]:
+        return self.config["vision_config"]
+
     def with_training(self, rule: ImageRule, template: str) -> ModelFolder:
         """The same folder, used with the rule and template of a mix."""
         return replace(self, rule=rule, template=template)
@@ -129,7 +128,8 @@ class ModelFolder:
 
 def _check_layer(path: Path, config: dict[str, Any]) -> None:
     """Raise InputError for a layer of the tower that it does not have: 0 is its embeddings, -1 its last layer."""
-    chosen, most = config.get("vision_feature_layer", -2), config["vision_config"].get("num_hidden_layers")
+    usual = FAMILIES[config["model_type"]].select_layer
+    chosen, most = config.get("vision_feature_layer", usual), config["vision_config"].get("num_hidden_layers")
     for layer in chosen if isinstance(chosen, list) else [chosen]:
         if most is not None and not -int(most) - 1 <= int(layer) <= int(most):
             raise InputError(
@@ -152,31 +152,30 @@ def known_positions(text: dict[str, Any]) -> int:
     return max(most, int((first or most) * float(rope.get("factor") or 1)))
 
 
-def derived_rule(config: dict[str, Any]) -> ImageRule:
-    """The image rule that a llava-hf config.json implies.
-
-    Hugging Face writes pinpoints as (height, width), LLaVA and we as (width, height).
-    """
-    vision = config["vision_config"]
-    select = "patch" if config.get("vision_feature_select_strategy", "default") == "default" else "full"
+def derived_rule(config: dict[str, Any], tower: Tower) -> ImageRule:
+    """The image rule that a llava-hf config.json implies."""
+    vision, family = config["vision_config"], FAMILIES[config["model_type"]]
+    select = config.get("vision_feature_select_strategy", family.select)
     # transformers' own defaults for what a config.json leaves out (CLIP: ViT-B/32 at 224).
-    rule = ImageRule(
+    whole = ImageRule(
         mode="square",
         image_size=int(vision.get("image_size", 224)),
         patch_size=int(vision.get("patch_size", 32)),
-        select=select,
-        class_token=0 if "siglip" in vision.get("model_type", "") else 1,
+        select="patch" if select == "default" else "full",
+        class_token=tower.tokens(vision),
     )
-    if config["model_type"] == "llava_next":
-        pinpoints = tuple((width, height) for height, width in config.get("image_grid_pinpoints") or ())
-        rule = replace(rule, mode="anyres", pinpoints=pinpoints)
-    return rule
+    return family.rule(config, whole)
 
 
 def write_sidecar(folder: Path, rule: ImageRule, template: str | None, origin: dict[str, Any]) -> None:
     """Record beside the weights how to prompt this checkpoint and where it came from."""
     content = {"template": template, "image": rule.to_dict(), **origin}
     (folder / SIDECAR).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def colours(pictures: dict[str, Any], tower: Tower) -> tuple[Triple, Triple]:
+    """(mean, std) of an image processor's settings, or those that the tower was trained with where they do not say."""
+    return _triple(pictures.get("image_mean", tower.mean)), _triple(pictures.get("image_std", tower.std))
 
 
 def _triple(values: Any) -> Triple:

@@ -18,12 +18,14 @@ from schemas.chat import ImageRule, get_template, load_tokenizer
 from schemas.errors import InputError
 from schemas.modelfolder import check_config, read_json
 from trainer.models.assemble import PROJECTORS, fresh_projector, grown, llava_config, tower_tensors
-from trainer.models.export import disk_name, tower_prefix
-from trainer.models.folder import preprocessor, usual_colours, write_sidecar
+from trainer.models.export import disk_name
+from trainer.models.families import FAMILIES, family_of
+from trainer.models.folder import colours, preprocessor, write_sidecar
 from trainer.models.original import load_weights, name_of
 from trainer.models.partcheck import check_tower, check_vocabulary
 from trainer.models.processor import write_processor, write_tokenizer
 from trainer.models.shards import ShardWriter
+from trainer.models.towers import tower_of, vision_part
 
 LANGUAGE_MODELS = {
     "llava": "llama",
@@ -83,9 +85,8 @@ def import_checkpoint(source: str | Path, tower: str | Path, output: str | Path,
         shutil.rmtree(draft)
         raise
     made.save_pretrained(draft)
-    known, usual = preprocessor(tower), usual_colours(made.vision_config.model_type)
-    mean, std = known.get("image_mean", usual[0]), known.get("image_std", usual[1])
-    write_processor(draft, tokenizer, made.model_type, rule, mean, std, template)
+    mean, std = colours(preprocessor(tower), tower_of(made.vision_config.model_type, str(tower)))
+    write_processor(draft, tokenizer, family_of(rule), rule, mean, std, template)
     write_sidecar(draft, rule, template, {"imported": source.name, "tower": tower.name})
     draft.rename(output)
     return output
@@ -103,8 +104,7 @@ def _rule(source: Path, config: dict[str, Any], tower: Path) -> ImageRule:
             f"{source}: trained with tokens around its pictures (mm_use_im_start_end, mm_use_im_patch_token), which no "
             "template here writes. Use a checkpoint of v1.5 or later."
         )
-    vision = read_json(tower / "config.json")
-    vision = vision.get("vision_config") or vision
+    row, vision = vision_part(read_json(tower / "config.json"), str(tower))
     grid = config.get("image_grid_pinpoints") if aspect == "anyres" else ()
     grid = json.loads(grid) if isinstance(grid, str) else grid
     rule = ImageRule(
@@ -112,7 +112,7 @@ def _rule(source: Path, config: dict[str, Any], tower: Path) -> ImageRule:
         image_size=int(vision.get("image_size", 224)),
         patch_size=int(vision.get("patch_size", 32)),
         select="full" if config.get("mm_vision_select_feature") == "cls_patch" else "patch",
-        class_token=0 if "siglip" in str(vision.get("model_type")) else 1,
+        class_token=row.tokens(vision),
         pinpoints=tuple((int(width), int(height)) for width, height in grid or ()),
     )
     check_tower(str(tower), rule)
@@ -148,16 +148,16 @@ def _weight_files(source: Path) -> list[Path]:
 
 def _tensors(files: list[Path], tower: Path, config: Any, projector: str) -> Iterator[tuple[str, torch.Tensor]]:
     """All weights by their names in a llava-hf folder."""
-    inner, rows = tower_prefix(config.vision_config.model_type), config.text_config.vocab_size
+    row, rows = tower_of(config.vision_config.model_type, str(tower)), config.text_config.vocab_size
     tied, has_tower = bool(config.tie_word_embeddings), False
     for file in files:
         for original, tensor in load_weights(file).items():
             if original.endswith(("rotary_emb.inv_freq", "position_ids")) or (tied and original == "lm_head.weight"):
                 continue
-            name = disk_name(name_of(original), inner)
+            name = disk_name(name_of(original), row)
             has_tower |= name.startswith("vision_tower.")
             table = name.endswith(("embed_tokens.weight", "lm_head.weight"))
-            if name != "image_newline" or config.model_type == "llava_next":
+            if name != "image_newline" or FAMILIES[config.model_type].newline:
                 yield name, grown(tensor, rows) if table else tensor
     if not has_tower:
         yield from tower_tensors(tower)
@@ -172,8 +172,8 @@ def _check(source: Path, config: Any, written: dict[str, tuple[int, ...]]) -> No
     kind = getattr(transformers, config.architectures[0])
     with torch.device("meta"):
         shell = kind._from_config(config)
-    inner = tower_prefix(config.vision_config.model_type)
-    wanted = {disk_name(name, inner): tuple(parameter.shape) for name, parameter in shell.named_parameters()}
+    row = tower_of(config.vision_config.model_type, str(source))
+    wanted = {disk_name(name, row): tuple(parameter.shape) for name, parameter in shell.named_parameters()}
     if config.tie_word_embeddings:
         wanted.pop("language_model.lm_head.weight", None)
     for name in sorted(wanted.keys() | written.keys()):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from schemas.errors import InputError
+from trainer.models.towers import tower_of
 
 
 def compile_layers(model: Any, backend: str = "inductor") -> None:
@@ -24,12 +25,9 @@ def compile_layers(model: Any, backend: str = "inductor") -> None:
 
 def transformer_layers(model: Any) -> list[torch.nn.Module]:
     """The layers of the language model and of the tower."""
-    found = [model.model.language_model.layers]
-    for name, module in model.model.vision_tower.named_modules():
-        # `encoder.layers` (CLIP, SigLIP) or `encoder.layer` (DINOv2)
-        if name.rpartition(".")[2] in ("layers", "layer") and isinstance(module, torch.nn.ModuleList):
-            found.append(module)
-    return [layer for layers in found for layer in layers]
+    tower = model.model.vision_tower
+    path = tower_of(model.config.vision_config.model_type, "config.json").layers
+    return [*model.model.language_model.layers, *tower.get_submodule(path)]
 
 
 def use_liger(model: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from schemas.chat import ImageRule
 from schemas.errors import InputError
 from trainer.config import OptimizerConfig
 from trainer.models.folder import ModelFolder
@@ -102,7 +103,6 @@ def test_flat_batches_have_the_originals_loss_and_gradients(name):
 
 @pytest.mark.parametrize("name", ["anyres_unpad_a", "anyres_unpad_b"])
 def test_anyres_batches_have_the_originals_loss_and_gradients(name):
-    from schemas.chat import ImageRule
     from trainer.inputs.collate import stack_pictures
 
     case, expected = load_case(name), FORWARD["cases"][name]
@@ -111,7 +111,8 @@ def test_anyres_batches_have_the_originals_loss_and_gradients(name):
     sizes = [tuple(size) for size in expected["image_sizes_wh"]]
     inputs = expanded(case, [rule.tokens(*size) for size in sizes], expected["expanded_len"])
     tiles = [case[f"images.{number}"].float().numpy() for number in range(len(sizes))]
-    inputs.update(stack_pictures([np.ascontiguousarray(tile) for tile in tiles], sizes, anyres=True))
+    tiled = [np.ascontiguousarray(tile) for tile in tiles]
+    inputs.update(stack_pictures(tiled, sizes, [1] * len(tiled), ImageRule("anyres", 16, 8)))
     compare(build(anyres=True), inputs, expected)
 
 

@@ -110,9 +110,8 @@ def test_packed_rows_learn_what_they_learn_alone(name, kernel, folders, calls):
     model = getattr(transformers, folder.model_class).from_pretrained(folder.path).train()
     items = samples.items(range(4))
     assert [len(one.pictures) for one in items] == [1, 0, 2, 1]
-    anyres = folder.rule.mode == "anyres"
-    alone = Collator(folder.rule, folder.image_id, 0, anyres=anyres)
-    packed = Collator(folder.rule, folder.image_id, 0, packed=True, anyres=anyres)
+    alone = Collator(folder.rule, folder.image_id, 0)
+    packed = Collator(folder.rule, folder.image_id, 0, packed=True)
     expected, gradients = loss_and_gradients(model, [alone([one]) for one in items])
     model.config._attn_implementation = kernel
     # torch's flex attention has no backward pass on a CPU.
