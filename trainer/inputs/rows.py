@@ -10,7 +10,7 @@ import pyarrow as pa
 from schemas.chat import ImageRule
 from schemas.chat.words import word_counts
 from schemas.dataset import Dataset
-from trainer.planning.original import UNSIGNED
+from trainer.planning.strategies import strategy_of
 
 LENGTHS_WITH_IMAGE = 128
 """LLaVA's `lengths` adds this to the words of a row with a picture, `modality_lengths` does not
@@ -59,7 +59,7 @@ def original_lengths(mix: Dataset, strategy: str) -> np.ndarray:
     """
     parts = [word_counts(_lists(fragment.read(["messages"]).column(0))) for fragment in mix.fragments]
     words = np.concatenate([np.empty(0, np.int64), *parts])
-    if strategy in UNSIGNED:
+    if not strategy_of(strategy).signed:
         words += LENGTHS_WITH_IMAGE * (mix.numpy("image_count") > 0)
     return words
 

@@ -12,7 +12,7 @@ from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.inputs.rows import Rows, original_lengths
 from trainer.models.folder import ModelFolder
-from trainer.plan import ORIGINAL_STRATEGIES, Plan, make_plan
+from trainer.plan import Plan, make_plan, strategy_of
 from trainer.planning.cost import CostModel
 from trainer.stages import Stage, get_stage
 
@@ -29,7 +29,7 @@ class Schedule:
         self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.gradient_checkpointing)
         if len(self.lengths) == 0:
             raise InputError(f"{mix.path}: the mix has no rows. `lavabeam show` says why rows were left out.")
-        original = recipe.plan.strategy in ORIGINAL_STRATEGIES
+        original = strategy_of(recipe.plan.strategy).original
         self.grouping_lengths = original_lengths(mix, recipe.plan.strategy) if original else None
         self._plans: OrderedDict[int, Plan] = OrderedDict()
         self.steps_per_epoch = self.plan(0).steps

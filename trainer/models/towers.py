@@ -45,6 +45,8 @@ class Tower:
     patch_bias, outer_norms, layer_scale, mask_token, head: a bias of the patches' projection, the norms outside the
         layers, a factor per channel behind both halves of a layer, an embedding for masked patches, a pooling head.
     after: parts of names of the parameters behind the last layer, and of those that only its own training uses.
+    cut: layers at the end, and the head, that LLaVA-NeXT's code deletes; it then takes the output of what is left,
+        whatever `mm_vision_select_layer` says (llava/model/multimodal_encoder).
     """
 
     model_type: str
@@ -65,6 +67,7 @@ class Tower:
     mask_token: bool = False
     head: bool = False
     after: tuple[str, ...] = ("post_layernorm",)
+    cut: int = 0
 
     def tokens(self, config: Mapping[str, Any]) -> int:
         """Tokens beside the patches of a tower with this configuration."""
@@ -142,6 +145,7 @@ _ROWS = (
         on_disk="vision_model.",
         head=True,
         after=("post_layernorm", ".head."),
+        cut=1,
     ),
     _DINOV2,
     replace(_DINOV2, model_type="dinov2_with_registers", name="DINOv2 with registers"),

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from schemas.chat import ImageRule, encode, get_template
 from schemas.chat.images import image_tokens, parse_pinpoints
@@ -24,6 +24,7 @@ from trainer.inputs.pictures import prepare
 from trainer.models.assemble import assemble
 from trainer.models.export import export
 from trainer.models.folder import ModelFolder
+from trainer.models.importing import import_checkpoint
 
 PINPOINTS = parse_pinpoints("(1x1),...,(3x3)", 16)
 RULE = ImageRule("anyres", 16, 8, select="full", class_token=0, pinpoints=PINPOINTS, max_tiles=2)
@@ -222,6 +223,54 @@ def test_a_row_cut_to_one_of_its_pictures_is_refused_not_cut_into_tiles(folder, 
     (refused,) = Samples(mix, used, max_length=start + 7, cut=True).items([0])
     assert isinstance(refused, Refused)
     assert "one of 2 pictures stands alone" in refused.reason
+
+
+@pytest.mark.parametrize("tower", [True, False], ids=["with its tower", "without"])
+def test_an_original_checkpoint_becomes_the_same_model(folder, model, tiny, reader, tmp_path, tower):
+    """As lmms-lab publishes them: the tower's folder has a layer and a head more than the code reads."""
+    from transformers import AutoModelForImageTextToText, SiglipVisionConfig, SiglipVisionModel
+
+    whole = SiglipVisionModel(SiglipVisionConfig(**{**folder.vision, "num_hidden_layers": 3, "vision_use_head": True}))
+    whole.load_state_dict(model.model.vision_tower.state_dict(), strict=False)
+    whole.save_pretrained(tmp_path / "tower")
+    source = tmp_path / "original"
+    source.mkdir()
+    settings = {
+        "mm_vision_tower": "google/siglip",
+        "mm_projector_type": "mlp2x_gelu",
+        "image_aspect_ratio": "anyres_max_2",
+    }
+    settings |= {
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_patch_merge_type": "spatial_unpad",
+    }
+    config = {**folder.text, **settings, "model_type": "llava_qwen", "image_grid_pinpoints": "(1x1),...,(3x3)"}
+    config["vocab_size"] = reader.vocab_size
+    (source / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (source / name).write_bytes((tiny / "tokenizer" / name).read_bytes())
+    names = (
+        ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
+        ("model.multi_modal_projector.linear_1", "model.mm_projector.0"),
+        ("model.multi_modal_projector.linear_2", "model.mm_projector.2"),
+        ("model.language_model.", "model."),
+    )
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        old, new = next((pair for pair in names if name.startswith(pair[0])), ("", ""))
+        if tower or "vision_tower" not in name:
+            table = tensor.shape[0] == reader.vocab_size + 1
+            weights[name.replace(old, new, 1)] = tensor[: reader.vocab_size].clone() if table else tensor
+    save_file(weights, source / "model.safetensors", {"format": "pt"})
+    out = ModelFolder.open(import_checkpoint(source, tmp_path / "tower", tmp_path / "out", "mistral"))
+    assert (out.family, out.rule) == (folder.family, replace(RULE, select="patch"))
+    made = AutoModelForImageTextToText.from_pretrained(out.path).eval()
+    for sizes in ROWS[1], ROWS[3]:
+        batch = Collator(out.rule, out.image_id, out.tokenizer.pad_id)([item(sizes, out)])
+        inputs = {name: tensor for name, tensor in batch.items() if "label" not in name and "logits" not in name}
+        with torch.no_grad():
+            torch.testing.assert_close(made(**inputs).logits, model(**inputs).logits, atol=1e-5, rtol=0)
 
 
 def test_a_rule_without_max_tiles_is_llava_nexts(folder):

@@ -259,7 +259,7 @@ def test_an_original_checkpoint_is_converted_to_the_same_function(tower_folder, 
 def test_what_would_compute_something_else_is_refused_before_anything_is_written(tower_folder, tiny, tmp_path):
     cases = {
         "start": ({"mm_use_im_start_end": True}, "tokens around its pictures"),
-        "aspect": ({"image_aspect_ratio": "anyres_max_9"}, "image_aspect_ratio 'anyres_max_9'"),
+        "aspect": ({"image_aspect_ratio": "crop_split"}, "image_aspect_ratio 'crop_split'"),
         "merge": ({"image_aspect_ratio": "anyres", "mm_patch_merge_type": "flat"}, "mm_patch_merge_type 'flat'"),
         "projector": ({"mm_projector_type": "resampler"}, "type 'resampler'"),
         "layers": ({"num_hidden_layers": 3}, "missing among its weights|layers"),
