@@ -17,8 +17,13 @@ from trainer.models.towers import Tower, Triple, tower_of
 SIDECAR = "lavabeam.json"
 """Our own file in a checkpoint: the template and the image rule that it was trained with."""
 
-USUAL_TOWER = "clip_vision_model"
-"""What a vision_config without a model_type is (transformers, configuration_llava.py)."""
+USUAL_TOWER, USUAL_LLM = "clip_vision_model", "llama"
+"""What a vision_config and a text_config without a model_type are (transformers, configuration_llava.py)."""
+
+_OF_BOTH = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+_OF_TEXT = (*_OF_BOTH, "intermediate_size", "num_key_value_heads", "vocab_size", "max_position_embeddings")
+SIZES = {"text_config": (USUAL_LLM, _OF_TEXT), "vision_config": (USUAL_TOWER, (*_OF_BOTH, "image_size", "patch_size"))}
+"""What has to be known of each part of a configuration."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class ModelFolder:
                 f"{', '.join(FAMILIES)}. To join a tower and a language model, give `tower` and `llm` instead."
             )
         weight_files(path)
+        config = completed(config, path)
         sidecar = read_json(path / SIDECAR) if (path / SIDECAR).is_file() else {}
         pictures = preprocessor(path)
         try:
@@ -124,6 +130,33 @@ class ModelFolder:
     def with_training(self, rule: ImageRule, template: str) -> ModelFolder:
         """The same folder, used with the rule and template of a mix."""
         return replace(self, rule=rule, template=template)
+
+
+def completed(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A llava-hf config.json with the sizes that it leaves out because they are their classes' defaults, which differ:
+    a Qwen2 without max_position_embeddings has 32,768, a Llama 2,048."""
+    filled = dict(config)
+    for part, (usual, sizes) in SIZES.items():
+        inner = config.get(part)
+        if not isinstance(inner, dict) or all(name in inner for name in sizes):
+            continue
+        from transformers import CONFIG_MAPPING
+
+        kind = str(inner.get("model_type", usual))
+        if kind not in CONFIG_MAPPING:
+            continue
+        # Nothing that a class would make a list of as long as it says.
+        known = {name: inner[name] for name in ("hidden_size", "num_attention_heads", "head_dim") if name in inner}
+        try:
+            whole = CONFIG_MAPPING[kind](**known).to_dict()
+        except Exception as error:  # whatever a configuration's class meets in values that are not its own
+            words = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{path}: {part} of config.json is not that of a {kind} ({words}). Fetch it again."
+            ) from error
+        missing = {name: whole[name] for name in (*sizes, "head_dim") if name not in inner and whole.get(name)}
+        filled[part] = {**inner, **missing}
+    return filled
 
 
 def _check_layer(path: Path, config: dict[str, Any]) -> None:
