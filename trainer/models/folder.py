@@ -75,6 +75,8 @@ class ModelFolder:
                 f"{path}: its configuration is not that of a LLaVA ({type(error).__name__}: {str(error)[:200]}). Fetch "
                 "config.json, preprocessor_config.json and lavabeam.json again."
             ) from error
+        if (found := made.family.mismatch(rule)) is not None:
+            raise InputError(f"{path}: its image rule is not one of its config.json's model: image {found}.")
         return made
 
     @cached_property

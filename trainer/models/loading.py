@@ -10,14 +10,10 @@ from schemas.errors import LavaBeamError
 from trainer.config import Recipe
 from trainer.models.adapter import add_lora, quantisation
 from trainer.models.folder import ModelFolder
-from trainer.models.kernels import compile_layers, use_liger
+from trainer.models.kernels import compile_layers, flash_kernel, use_liger
 from trainer.models.opening import empty_shell, from_folder
 from trainer.preflight import Job
 from trainer.stages import Stage, freeze, module_of
-
-FLASH_ATTN = {4: (9, 10), 3: (9,), 2: (8, 9, 10, 12)}
-"""Releases of flash-attn, newest first, and the GPU generations (first number of the compute capability) that each
-supports: Ampere and Ada 8, Hopper 9, Blackwell 10 and 12 (github.com/Dao-AILab/flash-attention, README)."""
 
 
 def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32) -> Any:
@@ -72,16 +68,3 @@ def attention(rows: str, gpu: bool) -> tuple[str | None, bool]:
     """
     flash = flash_kernel() if gpu else None
     return flash, rows == "packed" or (rows == "auto" and flash is not None)
-
-
-def flash_kernel() -> str | None:
-    """transformers' name of the newest flash-attn that is installed and supports this GPU; 2 and 4 share the module
-    `flash_attn`."""
-    from transformers.utils import import_utils
-
-    generation, _ = torch.cuda.get_device_capability()
-    for version, generations in FLASH_ATTN.items():
-        available = getattr(import_utils, f"is_flash_attn_{version}_available", None)
-        if generation in generations and available is not None and available():
-            return f"flash_attention_{version}"
-    return None

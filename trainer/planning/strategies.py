@@ -111,10 +111,10 @@ def _sampler(name: str) -> Callable[[Draw], np.ndarray]:
         sizes = draw.sizes
         if STRATEGIES[name].signed:
             sizes = np.where(work.image_counts > 0, sizes, -sizes)
-        seeds = {"seed": draw.seed, "generator_seed": draw.generator_seed, "epoch": draw.epoch}
-        return whole_rounds(
-            original_order(name, sizes, grouped, slots, **seeds), batch * work.world_size, drop_last=draw.drop_last
+        found = original_order(
+            name, sizes, grouped, slots, seed=draw.seed, generator_seed=draw.generator_seed, epoch=draw.epoch
         )
+        return whole_rounds(found, batch * work.world_size, drop_last=draw.drop_last)
 
     return order
 

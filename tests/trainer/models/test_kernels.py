@@ -1,5 +1,7 @@
 """Compiled layers compute what plain ones do; what cannot be loaded is reported before anything starts."""
 
+import json
+import shutil
 import sys
 
 import pytest
@@ -10,8 +12,9 @@ from trainer import preflight
 from trainer.config import load_recipe
 from trainer.models import kernels
 from trainer.models.folder import ModelFolder
-from trainer.models.kernels import compile_layers, transformer_layers, use_liger
-from trainer.models.loading import attention, flash_kernel
+from trainer.models.kernels import check_kernel, compile_layers, flash_kernel, transformer_layers, use_liger
+from trainer.models.loading import attention
+from trainer.models.opening import from_folder
 
 
 @pytest.fixture
@@ -125,3 +128,39 @@ def test_compiling_without_a_compiler_is_reported(recipe_file, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="compiler"):
         preflight.check(load_recipe(recipe_file(compile=True)), 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "generation", "words"),
+    [
+        ("flash_attention_5", 9, "is unknown. Did you mean 'flash_attention_"),
+        ("flash_attention_2", None, "needs a GPU, and torch sees none. Use sdpa."),
+        ("flash_attention_3", 8, "cannot run on Some GPU: flash-attn 3 has no kernels for it. Use flash_attention_2."),
+        ("flash_attention_4", 9, "flash-attn 4 is not installed. Use flash_attention_2."),
+        ("flash_attention_2", 7, "has no kernels for it. Use sdpa."),
+    ],
+)
+def test_an_attention_that_cannot_run_is_refused_with_one_that_can(monkeypatch, kernel, generation, words):
+    from transformers.utils import import_utils
+
+    for version in (2, 3, 4):
+        monkeypatch.setattr(import_utils, f"is_flash_attn_{version}_available", lambda found=version == 2: found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: generation is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (generation, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    with pytest.raises(InputError) as error:
+        check_kernel(kernel, "a folder")
+    assert str(error.value).startswith("a folder: attention ")
+    assert words in str(error.value)
+    for able in ("sdpa", "eager", "flex_attention", None):
+        check_kernel(able, "a folder")
+
+
+def test_a_checkpoint_that_asks_for_flash_attn_is_refused_before_its_weights_are_read(tiny, tmp_path):
+    folder = shutil.copytree(tiny / "model", tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "attn_implementation": "flash_attention_2"}))
+    opened = ModelFolder.open(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="attention flash_attention_2 needs a GPU"):
+        from_folder(opened)
