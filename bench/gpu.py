@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.gpu_rows import IMAGE, PACKED, Run, collate, made_up_mix, order, ways
 from schemas.chat import ImageRule
 from trainer.config import Recipe
-from trainer.models.folder import CLIP_MEAN, CLIP_STD, ModelFolder
+from trainer.models.folder import ModelFolder
+from trainer.models.towers import CLIP_MEAN, CLIP_STD
 
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 LANGUAGE = {

@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--accumulation", type=int, default=4, help="micro-batches of a step")
     arguments = parser.parse_args()
     order, workers = Order(arguments.rows, arguments.accumulation), arguments.workers
-    collator = Collator(ImageRule("anyres"), image_id=9, pad_id=0, packed=True, anyres=True)
+    collator = Collator(ImageRule("anyres"), image_id=9, pad_id=0, packed=True)
     made: Any = order
     samples: Any = Rows()
     largest = largest_bytes(made, 0, SIDE)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.config import StrictModel, parse, read_yaml
 from schemas.errors import InputError
+from trainer.planning.strategies import STRATEGIES, strategy_of
 
 Positive = Field(gt=0)
 
@@ -69,12 +70,20 @@ class DataConfig(StrictModel):
     """Processes of each rank that prepare rows; 0 prepares them in the rank itself."""
 
 
+def _known_strategy(name: str) -> str:
+    try:
+        strategy_of(name)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
 class PlanConfig(StrictModel):
     """The order of data; see trainer/plan.py."""
 
-    strategy: str = "balanced"
-    """balanced (random steps divided by cost), length_window (rows of similar length), random, or a grouping of
-    LLaVA's own such as modality_length."""
+    strategy: Annotated[str, AfterValidator(_known_strategy)] = Field(
+        "balanced", description="; ".join(f"{name}: {one.help}" for name, one in STRATEGIES.items())
+    )
     global_batch: int = Positive
     """Rows of one optimizer step, on all ranks together."""
     accumulation: int = Field(default=1, gt=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import shutil
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from schemas.chat import ImageRule, Tokenizer, encode, get_template, load_tokeni
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
+from trainer.models.families import family_of
 from trainer.models.folder import ModelFolder, known_positions
 from trainer.models.partcheck import check_checkpoint, check_llm, check_tower, check_vocabulary
 from trainer.plan import make_plan
@@ -63,7 +63,7 @@ def check(recipe: Recipe, processes: int) -> Job:
     check_heads(recipe, text)
     if rule is None:
         raise InputError(f"{mix.path}: the mix has no image rule. Give `image` in its recipe and make it again.")
-    check_tiles(mix, rule)
+    family_of(rule, mix.path)
     limit = min(recipe.data.max_length or positions, positions)
     check_lengths(mix, limit, recipe.data.too_long)
     plan = recipe.plan
@@ -190,26 +190,9 @@ def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
     check_checkpoint(folder.path, folder.text)
 
 
-def check_tiles(mix: Dataset, rule: ImageRule) -> None:
-    """Raise InputError for a way of merging an anyres picture's tiles that the model class does not support."""
-    known = ImageRule("anyres", rule.image_size, rule.patch_size)
-    if rule.mode == "anyres":
-        for name in ("merge", "max_tiles", "unpad_digits"):
-            ours, theirs = getattr(known, name), getattr(rule, name)
-            if ours != theirs:
-                raise InputError(
-                    f"{mix.path}: made with image {name} {theirs!r}; transformers' LLaVA-NeXT has only {ours!r}. Set "
-                    f"`image: {{{name}: {json.dumps(ours)}}}` in the mix's recipe and make it again."
-                )
-        if rule.select == "full" and rule.class_token:
-            raise InputError(
-                f"{mix.path}: made with image select 'full', but with anyres transformers' LLaVA-NeXT cannot keep a "
-                "tower's class token. Set `image: {select: patch}` in the mix's recipe and make it again."
-            )
-
-
 def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
-    """The mode may differ where the number of tokens is the same (square and pad)."""
+    """Raise InputError unless the checkpoint computes what the rule counts. The mode may differ where the number of
+    tokens is the same (square and pad)."""
     for name in ("image_size", "patch_size"):
         ours, theirs = getattr(rule, name), getattr(folder.rule, name)
         if ours != theirs:
@@ -217,10 +200,11 @@ def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
                 f"{folder.path}: its tower has {name} {theirs}, but {mix.path} was made for {ours}. "
                 f"Set `image: {{{name}: {theirs}}}` in the mix's recipe and make it again."
             )
-    if (rule.mode == "anyres") != (folder.config["model_type"] == "llava_next"):
+    family = folder.family
+    if (found := family.mismatch(rule)) is not None:
         raise InputError(
-            f"{mix.path}: made with image mode {rule.mode!r}, which a {folder.config['model_type']} checkpoint "
-            "does not support. Use anyres with llava_next, square or pad with llava."
+            f"{folder.path}: cannot read {mix.path}, which was made with image {found}. Make the mix with "
+            f"{family.usual}, or train a {family_of(rule, mix.path).model_type} checkpoint."
         )
     probe = [(64, 64), (640, 480), (480, 640), (1000, 300)]
     if [rule.tokens(*size) for size in probe] != [folder.rule.tokens(*size) for size in probe]:

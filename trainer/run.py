@@ -147,9 +147,8 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
         load(checkpoint, engine)
     limit = source.longest(recipe.data.max_length)
     samples = Samples(job.mix, source, max_length=limit, cut=recipe.data.too_long == "cut")
-    anyres = source.rule.mode == "anyres"
     tokens = source.image_id, source.tokenizer.pad_id
-    collator = Collator(source.rule, *tokens, packed=packed, anyres=anyres, multiple=sharing)
+    collator = Collator(source.rule, *tokens, packed=packed, multiple=sharing)
     steps = Steps(samples, schedule, collator, rank // sharing, Part(rank % sharing, sharing))
     place = Device(device, engine.dtype, source.mean, source.std)
     first = recorder(job, folder, schedule, cuda) if rank == 0 else None

@@ -11,6 +11,7 @@ import torch
 
 from schemas.chat import IGNORE, ImageRule
 from trainer.inputs.data import Item
+from trainer.models.families import family_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,6 @@ class Collator:
     image_id: int
     pad_id: int
     packed: bool = False
-    anyres: bool = False
     multiple: int = 1
     """Of which the length of a packed row is one, filled up with a sequence of padding that teaches nothing."""
 
@@ -34,13 +34,14 @@ class Collator:
         rows = [(item.ids, item.labels) for item in items]
         pictures = [picture for item in items for picture in item.pictures]
         sizes = [size for item in items for size in item.sizes]
+        counts = [len(item.pictures) for item in items]
         blank = not pictures
         if blank:
             side = self.rule.image_size
-            sizes = [(side, side)]
+            sizes, counts = [(side, side)], [1]
             pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.uint8)]
         inputs = self._packed(rows, blank) if self.packed else self._padded(rows, blank)
-        return {**inputs, **learnt(inputs["labels"]), **stack_pictures(pictures, sizes, self.anyres)}
+        return {**inputs, **learnt(inputs["labels"]), **stack_pictures(pictures, sizes, counts, self.rule)}
 
     def _padded(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
         extra = self._blank_tokens() if blank else 0
@@ -107,16 +108,22 @@ def learnt(labels: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"logits_to_keep": positions, "shift_labels": following[:, positions]}
 
 
-def stack_pictures(pictures: list[np.ndarray], sizes: list[tuple[int, int]], anyres: bool) -> dict[str, torch.Tensor]:
-    """`pixel_values` (tiles of all pictures, 3, S, S) of the pictures' type, and for anyres `image_sizes` int64
-    (pictures, 2): height and width, the order that transformers expects.
+def stack_pictures(
+    pictures: list[np.ndarray], sizes: list[tuple[int, int]], counts: Sequence[int], rule: ImageRule
+) -> dict[str, torch.Tensor]:
+    """The pictures of all rows as the models of `rule` take them; sizes: (width, height) of each, counts: of each row.
 
-    transformers' processors pad every picture to the most tiles of any; its models cut that off again, and take tiles
-    without padding as they are.
+    `pixel_values` (tiles of all pictures, 3, S, S), of the pictures' type; for families with tiles `image_sizes` int64
+    (pictures, 2): height and width, the order that transformers expects; for those whose pictures depend on how many a
+    row has, `batch_num_images` (rows with pictures,). transformers' processors pad every picture to the most tiles of
+    any; its models cut that off again, and take tiles without padding as they are.
     """
+    family = family_of(rule)
     found = {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
-    if anyres:
+    if family.tiled:
         found["image_sizes"] = torch.tensor([[height, width] for width, height in sizes])
+    if family.tiled and family.counts:
+        found["batch_num_images"] = torch.tensor([count for count in counts if count])
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 
 from trainer.inputs.steps import Step
 
-HOST = ("image_sizes",)
+HOST = ("image_sizes", "batch_num_images")
 """What the model reads on the host: on a GPU it would wait for every picture's size."""
 
 

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from schemas.chat import IGNORE
+from schemas.config import nearest
 from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.models import varlen
+from trainer.models.towers import tower_of
 
 BOUNDARIES = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 """Where packed rows begin, and the longest, as transformers names these arguments of a language model."""
@@ -182,12 +184,9 @@ def compile_layers(model: Any, backend: str = "inductor") -> None:
 
 def transformer_layers(model: Any) -> list[torch.nn.Module]:
     """The layers of the language model and of the tower."""
-    found = [model.model.language_model.layers]
-    for name, module in model.model.vision_tower.named_modules():
-        # `encoder.layers` (CLIP, SigLIP) or `encoder.layer` (DINOv2)
-        if name.rpartition(".")[2] in ("layers", "layer") and isinstance(module, torch.nn.ModuleList):
-            found.append(module)
-    return [layer for layers in found for layer in layers]
+    tower = model.model.vision_tower
+    path = tower_of(model.config.vision_config.model_type, "config.json").layers
+    return [*model.model.language_model.layers, *tower.get_submodule(path)]
 
 
 def use_liger(model: Any) -> None:
@@ -231,3 +230,20 @@ def fuse_loss(model: Any, summed: Callable[..., torch.Tensor]) -> None:
     from transformers.modeling_outputs import CausalLMOutput
 
     model.forward = MethodType(forward, model)
+
+
+def check_kernel(kernel: str | None, where: str) -> None:
+    """Raise InputError, which begins with `where`, for an attention that a checkpoint's config.json asks for and this
+    machine cannot run, with one that it can. None leaves the choice to transformers."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if kernel in (None, "eager", "auto"):
+        return
+    known = [name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if "paged" not in name]
+    if kernel not in known:
+        raise InputError(f"{where}: attention {kernel!r} is unknown. {nearest(str(kernel), ['eager', *known])}")
+    machine = Machine.here("bf16")
+    reasons = {one.name: why_not(one, machine, {}) for one in KERNELS if one.name != varlen.NAME}
+    if (reason := reasons.get(str(kernel))) is not None:
+        able = next((name for name, found in reasons.items() if found is None), "sdpa")
+        raise InputError(f"{where}: attention {kernel} {reason}. Use {able}.")

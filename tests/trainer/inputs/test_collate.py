@@ -144,7 +144,7 @@ def test_bad_rows_are_refused_with_a_reason(samples, reader, tmp_path):
 def test_whatever_preparing_a_row_raises_is_a_bad_row(samples, monkeypatch, error):
     """BaseException: a panic of a library written in Rust is no Exception."""
 
-    def stumble(*_):
+    def stumble(*_, **__):
         raise error("stumbled")
 
     monkeypatch.setattr("trainer.inputs.data.cut", stumble)

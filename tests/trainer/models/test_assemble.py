@@ -95,7 +95,7 @@ def test_joined_models_load_whole_train_and_come_back_from_an_export(towers, llm
     assert folder.image_id == folder.tokenizer.token_id("<image>")
     seen = prepare(picture(1), rule, folder.mean, folder.std)
     ids = torch.tensor([[folder.image_id] * rule.tokens(*seen.size) + [5, 6, 7]])
-    inputs = {"input_ids": ids, **stack_pictures([seen.pixels], [seen.size], mode == "anyres")}
+    inputs = {"input_ids": ids, **stack_pictures([seen.pixels], [seen.size], [1], rule)}
     freeze(model, STAGES["finetune_tower"])
     model(**inputs, labels=torch.where(ids == folder.image_id, -100, ids)).loss.backward()
     idle = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]

@@ -1,5 +1,7 @@
 """Compiled layers compute what plain ones do; what cannot be loaded is reported before anything starts."""
 
+import json
+import shutil
 import sys
 
 import pytest
@@ -10,7 +12,15 @@ from trainer import preflight
 from trainer.config import load_recipe
 from trainer.models import kernels, varlen
 from trainer.models.folder import ModelFolder
-from trainer.models.kernels import Machine, attention, compile_layers, transformer_layers, use_liger
+from trainer.models.kernels import (
+    Machine,
+    attention,
+    check_kernel,
+    compile_layers,
+    transformer_layers,
+    use_liger,
+)
+from trainer.models.opening import from_folder
 
 
 @pytest.fixture
@@ -247,3 +257,35 @@ def test_precision_is_what_the_gpu_can_do(recipe_file, monkeypatch, gpu, bf16, w
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
     assert kernels.precision_of(load_recipe(recipe_file(deepspeed={"precision": wanted}))) == expected
+
+
+@pytest.mark.parametrize(
+    ("kernel", "generation", "words"),
+    [
+        ("flash_attention_5", 9, "is unknown. Did you mean 'flash_attention_"),
+        ("flash_attention_2", None, "needs a GPU, and torch sees none. Use sdpa."),
+        ("flash_attention_3", 8, "capability 8.x, only for 9.x. Use flash_attention_2."),
+        ("flash_attention_4", 9, "is not installed: it comes with 'lavabeam[flash]'. Use flash_attention_2."),
+        ("flash_attention_2", 7, "only for 8.x, 9.x, 10.x, 12.x. Use sdpa."),
+    ],
+)
+def test_an_attention_that_a_checkpoint_asks_for_and_that_cannot_run_is_refused(monkeypatch, kernel, generation, words):
+    _install_flash_attn(monkeypatch, (2,))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: generation is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (generation, 0))
+    with pytest.raises(InputError) as error:
+        check_kernel(kernel, "a folder")
+    assert str(error.value).startswith("a folder: attention ")
+    assert words in str(error.value)
+    for able in ("sdpa", "eager", "flex_attention", None):
+        check_kernel(able, "a folder")
+
+
+def test_a_checkpoint_that_asks_for_flash_attn_is_refused_before_its_weights_are_read(tiny, tmp_path):
+    folder = shutil.copytree(tiny / "model", tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "attn_implementation": "flash_attention_2"}))
+    opened = ModelFolder.open(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="attention flash_attention_2 needs a GPU"):
+        from_folder(opened)

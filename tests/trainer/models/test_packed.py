@@ -120,9 +120,8 @@ def test_packed_rows_learn_what_they_learn_alone(name, kernel, folders, calls):
     model = load(folder)
     items = samples.items(range(4))
     assert [len(one.pictures) for one in items] == [1, 0, 2, 1]
-    anyres = folder.rule.mode == "anyres"
-    alone = Collator(folder.rule, folder.image_id, 0, anyres=anyres)
-    packed = Collator(folder.rule, folder.image_id, 0, packed=True, anyres=anyres)
+    alone = Collator(folder.rule, folder.image_id, 0)
+    packed = Collator(folder.rule, folder.image_id, 0, packed=True)
     expected, gradients = loss_and_gradients(model, [alone([one]) for one in items])
     expected_text, _ = loss_and_gradients(model, [alone(items[1:2])], backward=False)
     varlen.register()
@@ -144,8 +143,7 @@ def test_packed_rows_learn_what_they_learn_alone(name, kernel, folders, calls):
 def test_boundaries_change_nothing_for_attentions_that_read_positions(name, folders):
     samples = folders[name]
     model = load(samples.folder)
-    anyres = samples.folder.rule.mode == "anyres"
-    batch = Collator(samples.folder.rule, samples.folder.image_id, 0, packed=True, anyres=anyres)(samples.items([0, 2]))
+    batch = Collator(samples.folder.rule, samples.folder.image_id, 0, packed=True)(samples.items([0, 2]))
     without = {key: value for key, value in batch.items() if key not in BOUNDARIES}
     loss, found = loss_and_gradients(model, [batch])
     expected, gradients = loss_and_gradients(model, [without])
@@ -175,8 +173,8 @@ def test_the_tower_keeps_sdpa_and_never_hears_of_packed_rows(kernel, folders, ca
 @pytest.mark.parametrize("name", ["llava", "next"])
 def test_a_fused_loss_is_the_models_own_loss_for_every_class(name, packs, folders):
     samples = folders[name]
-    rule, anyres = samples.folder.rule, samples.folder.rule.mode == "anyres"
-    batch = Collator(rule, samples.folder.image_id, 0, packed=packs, anyres=anyres)(samples.items(range(4)))
+    rule = samples.folder.rule
+    batch = Collator(rule, samples.folder.image_id, 0, packed=packs)(samples.items(range(4)))
     model = load(samples.folder)
     expected, gradients = loss_and_gradients(model, [batch])
 

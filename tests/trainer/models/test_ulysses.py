@@ -40,7 +40,7 @@ def samples(tiny, reader):
 
 def inputs_of(samples, rows, number=0, parts=1):
     rule = samples.folder.rule
-    collator = Collator(rule, samples.folder.image_id, 0, packed=True, anyres=rule.mode == "anyres", multiple=parts)
+    collator = Collator(rule, samples.folder.image_id, 0, packed=True, multiple=parts)
     batch = Part(number, parts).of(collator(samples.items(rows)))
     return Device(torch.device("cpu"), torch.float32, (0.5,) * 3, (0.5,) * 3).inputs(batch)
 
