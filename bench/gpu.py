@@ -27,10 +27,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.gpu_rows import IMAGE, Run, collate, made_up_mix, order, ways
+from bench.gpu_rows import IMAGE, PACKED, Run, collate, made_up_mix, order, ways
 from schemas.chat import ImageRule
 from trainer.config import Recipe
-from trainer.models.folder import CLIP_MEAN, CLIP_STD, ModelFolder
+from trainer.models.folder import ModelFolder
+from trainer.models.towers import CLIP_MEAN, CLIP_STD
 
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 LANGUAGE = {
@@ -60,8 +61,6 @@ def main() -> None:
     arguments = _arguments()
     import torch
 
-    from trainer.models.loading import attention
-
     cuda = torch.cuda.is_available()
     if not cuda and not arguments.tiny:
         print(
@@ -69,9 +68,9 @@ def main() -> None:
         )
         sys.exit(2)
     device = torch.cuda.get_device_name() if cuda else f"CPU ({platform.machine()}, {os.cpu_count()} cores)"
-    packed = arguments.tiny or bool(arguments.attention) or attention("auto", cuda)[1]
+    packed = arguments.tiny or kernel_of(arguments.attention, "auto", cuda, "7b")[1]
     if not packed:
-        print("no flash-attn here: rows are padded, as the trainer does then (--attention flex_attention packs them)")
+        print("no attention here packs rows: they are padded, as the trainer does then")
     engine = "FSDP2" if arguments.engine == "fsdp2" else f"ZeRO-{arguments.zero}"
     print(f"{device}, torch {torch.__version__}, {engine}, {arguments.rows} rows a step")
     print("| device | model | stage | rows | attention | step s | useful tokens/s | MFU | peak GiB | loss |")
@@ -98,12 +97,14 @@ def measure(run: Run, steps: int, cuda: bool) -> Measured | None:
 
 
 def _measured(run: Run, steps: int, cuda: bool) -> Measured:
-    from trainer.inputs.steps import supervised_tokens, without_positions
+    from trainer.inputs.device import Device
+    from trainer.inputs.steps import supervised_tokens
     from trainer.loop import train_step
     from trainer.metrics.flops import model_flops, peak_flops
     from trainer.stages import get_stage
 
     folder, engine, kernel = build(run, cuda)
+    place = Device(engine.device, engine.dtype, folder.mean, folder.std)
     mix = made_up_mix(run)
     plan = order(run, folder, mix)
     seconds, losses, flops, useful = [], [], [], []
@@ -113,10 +114,9 @@ def _measured(run: Run, steps: int, cuda: bool) -> Measured:
         for number in range(steps + 2):
             rows = [part for part in plan.micro_batches(number % plan.steps, 0) if len(part)]
             batches = [collate(run, folder, mix, part) for part in rows]
-            if run.recipe.liger:
-                batches = [without_positions(batch) for batch in batches]
+            supervised = sum(supervised_tokens(batch) for batch in batches)
             began = time.perf_counter()
-            losses.append(float(train_step(engine, batches, supervised_tokens(batches))[0].sum()))
+            losses.append(float(train_step(engine, batches, supervised, place.inputs)[0].sum()))
             _wait(cuda)
             seconds.append(time.perf_counter() - began)
             every = np.concatenate(rows)
@@ -154,7 +154,6 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
 
     from trainer.engines import start_engine
     from trainer.engines.base import join_ranks
-    from trainer.models.loading import attention
 
     tiny = run.model == "tiny"
     rule = ImageRule(image_size=32, patch_size=8) if tiny else ImageRule()
@@ -165,7 +164,8 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     parts = AutoConfig.for_model("clip_vision_model", **vision), AutoConfig.for_model("llama", **text)
     config = LlavaConfig(vision_config=parts[0], text_config=parts[1], image_token_index=IMAGE)
     folder = ModelFolder(Path("random"), config.to_dict(), rule, CLIP_MEAN, CLIP_STD)
-    kernel = run.attention or attention("auto", cuda)[0]
+    ours = run.way == PACKED
+    kernel, _ = kernel_of(run.attention if ours else "auto", "packed" if ours else "padded", cuda, run.model)
     torch.manual_seed(0)
     precision, device = "bf16" if cuda else "fp32", join_ranks(cuda)
     load = partial(random_model, run, config, kernel, device)
@@ -174,17 +174,27 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     return folder, engine, kernel or "sdpa"
 
 
+def kernel_of(wanted: str, rows: str, cuda: bool, model: str) -> tuple[str | None, bool]:
+    """The trainer's choice of attention, and whether it packs rows."""
+    from trainer.models.kernels import Machine, attention
+
+    text = dict(zip(SIZES, LANGUAGE[model], strict=False))
+    return attention(wanted, rows, Machine.here("bf16" if cuda else "fp32"), text)
+
+
 def random_model(run: Run, config: Any, kernel: str | None, device: Any, dtype: Any) -> Any:
     """A LLaVA of this configuration as the stage trains it, with random weights, on the device."""
     import torch
     from transformers import LlavaForConditionalGeneration
 
     from trainer.models.adapter import add_lora
-    from trainer.models.kernels import compile_layers, use_liger
+    from trainer.models.kernels import compile_layers, for_text, use_liger
     from trainer.stages import freeze, get_stage
 
     with torch.device(device):
-        model: Any = LlavaForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=kernel)
+        model: Any = LlavaForConditionalGeneration._from_config(
+            config, dtype=dtype, attn_implementation=for_text(kernel)
+        )
     model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if run.recipe.liger:
         use_liger(model)
@@ -245,7 +255,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="rows per micro-step of the original")
     parser.add_argument("--engine", default="deepspeed", choices=("deepspeed", "fsdp2"))
     parser.add_argument("--zero", type=int, default=2, help="ZeRO stage")
-    parser.add_argument("--attention", help="a kernel instead of the trainer's choice: flex_attention")
+    parser.add_argument("--attention", default="auto", help="for packed rows, as the recipe's key: torch_varlen, ...")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--liger", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, on a CPU as well")

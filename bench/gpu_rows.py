@@ -20,8 +20,8 @@ PACKED, PADDED, ORIGINAL = "balanced, padding-free", "balanced, padded", "origin
 
 @dataclass(frozen=True)
 class Run:
-    """One model, stage and way of making steps. `rows`: per step; `batch`: rows of a padded micro-step; `attention`: a
-    kernel instead of the trainer's choice."""
+    """One model, stage and way of making steps. `rows`: per step; `batch`: rows of a padded micro-step; `attention`: of
+    packed rows, as a recipe's key."""
 
     model: str
     stage: str
@@ -30,7 +30,7 @@ class Run:
     batch: int
     longest: int
     recipe: Recipe
-    attention: str | None = None
+    attention: str = "auto"
 
 
 def ways(packed: bool) -> tuple[str, str]:
@@ -85,6 +85,6 @@ def collate(run: Run, folder: ModelFolder, mix: Mix, rows: np.ndarray) -> dict[s
         ids = random.integers(1, vocabulary, length).astype(np.int32)
         ids[: patches * images] = IMAGE
         labels = np.where(np.arange(length) < (length + patches * images) // 2, IGNORE, ids).astype(np.int32)
-        pictures = [random.standard_normal((1, 3, side, side), np.float32) for _ in range(images)]
+        pictures = [random.integers(0, 256, (1, 3, side, side), np.uint8) for _ in range(images)]
         items.append(Item(str(row), ids, labels, pictures, [(side, side)] * images))
     return Collator(folder.rule, IMAGE, 1, packed=run.way == PACKED)(items)

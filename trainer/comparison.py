@@ -11,7 +11,7 @@ from trainer.config import load_recipe
 from trainer.dryrun import memory_of, parameter_table
 from trainer.inputs.rows import Rows, original_lengths
 from trainer.inputs.schedule import cost_model
-from trainer.plan import ORIGINAL_STRATEGIES, compare, render
+from trainer.plan import STRATEGIES, compare, render, strategy_of
 from trainer.planning.report import gibibytes, marked, name_width
 from trainer.preflight import check
 
@@ -45,7 +45,7 @@ def compare_plans(
     job = check(settings, min(counts))
     folder = job.folder or planned_folder(job)
     rows = Rows.of(job.mix, folder.rule, folder.longest(settings.data.max_length))
-    original = plan.strategy if plan.strategy in ORIGINAL_STRATEGIES else "modality_length"
+    original = plan.strategy if strategy_of(plan.strategy).original else "modality_length"
     words = original_lengths(job.mix, original)
     cost = cost_model(folder, job.stage, settings.gradient_checkpointing)
     trainable = sum(group["parameters"] for group in parameter_table(folder, job.stage, settings))
@@ -56,7 +56,7 @@ def compare_plans(
             rows.tiles,
             seed=plan.seed,
             global_batch=plan.global_batch,
-            world_size=count,
+            world_size=settings.data_ranks(count),
             accumulation=plan.accumulation,
             max_tokens=plan.max_tokens,
             cost=cost,
@@ -100,7 +100,14 @@ def render_comparison(report: dict[str, Any]) -> str:
         lines += ["", f"{_gpus(world)}, {rows} each in a micro-step", render(world["strategies"])]
     if len(report["worlds"]) > 1:
         lines += ["", _memory_table(report["worlds"])]
-    return "\n".join([*lines, "", LEGEND])
+    return "\n".join([*lines, "", LEGEND, "", *_strategies(report["worlds"])])
+
+
+def _strategies(worlds: list[dict[str, Any]]) -> list[str]:
+    """What each strategy of the tables is, a line each."""
+    names = dict.fromkeys(entry["strategy"] for entry in worlds[0]["strategies"])
+    width = max(map(len, names)) + 1
+    return [f"{name:{width}}{STRATEGIES[name].help}" for name in names]
 
 
 def _gpus(world: dict[str, Any]) -> str:

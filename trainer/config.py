@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.config import StrictModel, parse, read_yaml
 from schemas.errors import InputError
+from trainer.planning.strategies import STRATEGIES, strategy_of
 
 Positive = Field(gt=0)
 
@@ -69,12 +70,20 @@ class DataConfig(StrictModel):
     """Processes of each rank that prepare rows; 0 prepares them in the rank itself."""
 
 
+def _known_strategy(name: str) -> str:
+    try:
+        strategy_of(name)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
 class PlanConfig(StrictModel):
     """The order of data; see trainer/plan.py."""
 
-    strategy: str = "balanced"
-    """balanced (random steps divided by cost), length_window (rows of similar length), random, or a grouping of
-    LLaVA's own such as modality_length."""
+    strategy: Annotated[str, AfterValidator(_known_strategy)] = Field(
+        "balanced", description="; ".join(f"{name}: {one.help}" for name, one in STRATEGIES.items())
+    )
     global_batch: int = Positive
     """Rows of one optimizer step, on all ranks together."""
     accumulation: int = Field(default=1, gt=0)
@@ -125,14 +134,14 @@ class OptimizerConfig(StrictModel):
 
 class DeepSpeedConfig(StrictModel):
     """`zero`: ZeRO stage. `offload`: what is kept in host memory: nothing, the optimizer state, or the parameters too
-    (ZeRO-3). `precision` auto is bf16 on a GPU that supports it and fp32 elsewhere."""
+    (ZeRO-3). `precision` auto is bf16 on a GPU that supports it, fp16 on one that does not, and fp32 without one."""
 
     zero: Literal[0, 1, 2, 3] = 2
     """The ZeRO stage: what is divided among the ranks."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """What is kept in host memory: nothing, the optimizer state, or the parameters too (ZeRO-3)."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """auto is bf16 on a GPU that supports it and fp32 elsewhere."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """auto is bf16 on a GPU that supports it, fp16 on an older one (V100, T4), and fp32 without one."""
 
     @model_validator(mode="after")
     def _possible(self) -> DeepSpeedConfig:
@@ -200,6 +209,12 @@ class Recipe(StrictModel):
     checkpoints: CheckpointConfig = CheckpointConfig()
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
+    attention: Literal[
+        "auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "torch_varlen", "sdpa", "eager"
+    ] = "auto"
+    """The language model's attention. auto is the first of these four that is installed and can run here, else sdpa."""
+    sequence_parallel: int = Field(default=1, gt=0)
+    """Ranks that share each packed row, for rows of 32k tokens and more; a divisor of the model's heads."""
     compile: bool = False
     """torch.compile on every layer; changes rounding only."""
     liger: bool = False
@@ -214,6 +229,24 @@ class Recipe(StrictModel):
     """The peak of one device that MFU is relative to; by default the known one of the device."""
     output: str
     """The run folder."""
+
+    def data_ranks(self, ranks: int) -> int:
+        """How many of `ranks` have rows of their own. Raises InputError where they do not come in whole groups."""
+        if ranks % self.sequence_parallel:
+            raise InputError(
+                f"sequence_parallel: {self.sequence_parallel} ranks share a row, and {ranks} ranks do not make whole "
+                "groups of them. Start a multiple of them, or set `sequence_parallel: 1`."
+            )
+        return ranks // self.sequence_parallel
+
+    @model_validator(mode="after")
+    def _whole_rows(self) -> Recipe:
+        if self.sequence_parallel > 1:
+            if self.plan.rows == "padded" or self.attention in ("sdpa", "eager"):
+                raise ValueError("sequence_parallel divides packed rows: leave `plan.rows` and `attention` at auto")
+            if self.compile:
+                raise ValueError("sequence_parallel and compile have not been tried together: leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:

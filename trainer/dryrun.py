@@ -9,9 +9,10 @@ from typing import Any
 
 from trainer.config import Recipe
 from trainer.cuts import notes_on_cuts
-from trainer.inputs.schedule import Schedule, language_parameters, projector_parameters, transformer_parameters
+from trainer.inputs.schedule import Schedule
 from trainer.launchers import launcher_lines
-from trainer.models.folder import ModelFolder
+from trainer.models.folder import USUAL_LLM, ModelFolder
+from trainer.models.sizes import DECODERS, Shape, model_count, projector_count, tower_count
 from trainer.planning.memory import NF4_BYTES, MemoryEstimate, ModelSizes, estimate_memory
 from trainer.preflight import Job
 from trainer.stages import Stage
@@ -26,14 +27,15 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
     recipe = job.recipe
     folder = job.folder or planned_folder(job)
     ranks = processes * nodes
-    schedule = Schedule(job.mix, recipe, folder, ranks, packed=recipe.plan.rows == "packed")
+    shared = recipe.sequence_parallel
+    schedule = Schedule(job.mix, recipe, folder, ranks // shared, packed=shared > 1 or recipe.plan.rows == "packed")
     groups = parameter_table(folder, job.stage, recipe)
     trainable = sum(group["parameters"] for group in groups)
     steps = range(min(schedule.steps, STEPS_LOOKED_AT))
     loads = [schedule.load(step) for step in steps]
     useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
-    batches = [rows for step in steps for rank in range(ranks) for rows in schedule.micro_batches(step, rank)]
-    peak = max((schedule.held(rows) for rows in batches), default=0)
+    batches = [rows for step in steps for rank in range(ranks // shared) for rows in schedule.micro_batches(step, rank)]
+    peak = -(-max((schedule.held(rows) for rows in batches), default=0) // shared)
     pictures = max((int(schedule.tiles[rows].sum()) for rows in batches), default=0)
     memory = memory_of(job, folder, ranks, trainable)(peak_tokens=peak, peak_images=pictures)
     return {
@@ -99,7 +101,10 @@ def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[d
 
 
 def total_parameters(folder: ModelFolder) -> int:
-    """All parameters of the model, trained or not (adapters aside)."""
+    """All parameters of the model, trained or not (adapters aside); of a language model of another type than those that
+    can be counted, from a model without storage."""
+    if folder.text.get("model_type", USUAL_LLM) in DECODERS:
+        return model_count(folder).total
     from trainer.models.opening import empty_shell
 
     return sum(parameter.numel() for parameter in empty_shell(folder).parameters())
@@ -107,22 +112,18 @@ def total_parameters(folder: ModelFolder) -> int:
 
 def model_sizes(folder: ModelFolder) -> ModelSizes:
     """What the memory estimate needs to know about a model, from its configuration."""
-    text, vision = folder.text, folder.config["vision_config"]
-    width = int(text.get("hidden_size", 4096))
-    heads = int(text.get("num_attention_heads", 32))
-    tower = int(vision.get("hidden_size", 768))
-    vocabulary = int(text.get("vocab_size", 32000))
-    tied = bool(text.get("tie_word_embeddings") or folder.config.get("tie_word_embeddings"))
+    shape = Shape.of(folder.text)
+    tower, projector = tower_count(folder.tower, folder.vision).total, projector_count(folder).total
     return ModelSizes(
-        language_parameters=language_parameters(text) + (0 if tied else width * vocabulary),
-        vision_parameters=transformer_parameters(tower, vision.get("intermediate_size"), vision),
-        projector_parameters=projector_parameters(folder),
-        hidden_size=width,
-        intermediate_size=int(text.get("intermediate_size", 11008)),
-        key_value_size=width // heads * int(text.get("num_key_value_heads") or heads),
-        layers=int(text.get("num_hidden_layers", 32)),
-        vocabulary=vocabulary,
-        vision_hidden_size=tower,
-        vision_layers=int(vision.get("num_hidden_layers", 12)),
+        language_parameters=float(total_parameters(folder) - tower - projector),
+        vision_parameters=float(tower),
+        projector_parameters=float(projector),
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        key_value_size=shape.keys,
+        layers=shape.layers,
+        vocabulary=shape.vocabulary,
+        vision_hidden_size=int(folder.vision.get("hidden_size", 768)),
+        vision_layers=int(folder.vision.get("num_hidden_layers", 12)),
         tokens_per_image=folder.rule.side**2 + folder.rule.class_token,
     )

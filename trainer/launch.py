@@ -57,6 +57,8 @@ def train(
     if not (dry_run or prepare_only):
         _check_machine(count, nodes)
     job = check(settings, count * nodes)
+    if not (dry_run or prepare_only):
+        _check_attention(job)
     if dry_run:
         from trainer.dryrun import describe
 
@@ -105,6 +107,17 @@ def _check_machine(processes: int, nodes: int) -> None:
             f"{processes} processes need one GPU each, but this machine has {torch.cuda.device_count()} GPUs. Leave "
             "--processes out, or use `plan.accumulation`."
         )
+
+
+def _check_attention(job: Job) -> None:
+    """Raise InputError for an attention that the recipe names and this machine cannot run."""
+    if job.recipe.attention == "auto":
+        return
+    from trainer.models.kernels import Machine, attention, precision_of
+    from trainer.models.partcheck import check_llm
+
+    text = job.folder.text if job.folder else check_llm(str(job.recipe.model.llm))
+    attention(job.recipe.attention, job.recipe.plan.rows, Machine.here(precision_of(job.recipe)), text)
 
 
 def _run(folder: Path, stage: str, count: int, say: Report) -> dict[str, Any]:

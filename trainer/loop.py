@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,10 +24,14 @@ from trainer.config import Recipe
 from trainer.engines.base import Engine
 from trainer.engines.optimizer import rates
 from trainer.inputs.data import BadRows
-from trainer.inputs.steps import Step, Steps, without_positions
+from trainer.inputs.device import Device
+from trainer.inputs.steps import Step, Steps
 from trainer.metrics.figures import Figures, agree
 from trainer.metrics.recorder import Recorder, peak_memory
 from trainer.metrics.watch import GradientWatch
+
+Ready = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes a micro-batch the model's inputs, when its turn comes."""
 
 NAMED = 32
 """The number of samples that an error lists."""
@@ -36,7 +41,9 @@ class NonFiniteLoss(LavaBeamError):
     """The loss or its gradient is not finite; nothing was updated."""
 
 
-def train_step(engine: Engine, batches: list[dict[str, Any]], supervised: int) -> tuple[torch.Tensor, float]:
+def train_step(
+    engine: Engine, batches: list[dict[str, Any]], supervised: int, ready: Ready = lambda batch: batch
+) -> tuple[torch.Tensor, float]:
     """Forward and backward of every micro-batch, clip, update. Returns this rank's losses (micro-batches,), whose sum
     over all ranks is the mean over the step's `supervised` tokens of all ranks; and the norm of the gradient, over all
     ranks and before clipping. Where that is not finite, nothing was updated.
@@ -44,7 +51,7 @@ def train_step(engine: Engine, batches: list[dict[str, Any]], supervised: int) -
     share = torch.tensor(supervised / engine.world, device=engine.device)  # an engine takes the mean over ranks
     losses = []
     for number, batch in enumerate(batches):
-        loss = engine(**on_device(batch, engine), use_cache=False, num_items_in_batch=share).loss
+        loss = engine(**ready(batch), use_cache=False, num_items_in_batch=share).loss
         losses.append(loss.detach())
         # 1, or NaN where the loss is not finite: then the gradient on all ranks is not either, so that looking at its
         # norm is enough, and nothing has to wait for the device between micro-batches.
@@ -71,14 +78,15 @@ class Loop:
         self,
         engine: Engine,
         steps: Steps,
+        place: Device,
         recipe: Recipe,
         folder: Path,
         *,
         recorder: Recorder | None,
         stop: threading.Event,
     ):
-        """recorder: on rank 0."""
-        self.engine, self.steps, self.recipe, self.folder = engine, steps, recipe, folder
+        """place: where the engine computes, to which the tensors of `steps` go. recorder: on rank 0."""
+        self.engine, self.steps, self.place, self.recipe, self.folder = engine, steps, place, recipe, folder
         self.recorder, self.stop, self.stopping = recorder, stop, False
         self.bad_rows = BadRows(folder / f"bad-rows-{engine.rank}.jsonl", recipe.data.max_bad)
         self.watch = GradientWatch(engine)
@@ -89,7 +97,8 @@ class Loop:
         self.engine.model.train()
         if self.recorder:
             self.recorder.begin(done)
-        for step in self.steps.loader(done, self.recipe.data.workers):
+        pin = self.engine.device.type == "cuda"
+        for step in self.place.ahead(self.steps.loader(done, self.recipe.data.workers, pin=pin)):
             self.take(step)
             done = step.number + 1
             ends = self.stopping and done < len(self.steps)
@@ -112,13 +121,19 @@ class Loop:
         figures = self.agree(step)
         self.check_rows(step, figures)
         self.stopping = bool(figures.stop)
-        seed(self.recipe.plan.seed, step.number, self.engine.rank)
         now = self.set_rates(step.number)
-        batches = [without_positions(one) for one in step.batches] if self.recipe.liger else step.batches
-        losses, norm = train_step(self.engine, batches, max(figures.supervised, 1))
+        losses, norm = self.update(step, figures.supervised)
         if not math.isfinite(norm):
             raise self.not_finite(step, losses, norm)
         self.before = Done(step.number, step.pictures, losses.sum(), norm, now)
+
+    def update(self, step: Step, supervised: int) -> tuple[torch.Tensor, float]:
+        """`train_step`, again where a scaled gradient did not fit into fp16: no row is skipped for that."""
+        while True:
+            seed(self.recipe.plan.seed, step.number, self.engine.rank)
+            losses, norm = train_step(self.engine, step.batches, max(supervised, 1), self.place.inputs)
+            if math.isfinite(norm) or not self.engine.rescaled:
+                return losses, norm
 
     def agree(self, step: Step | None) -> Figures:
         """The figures of all ranks, of the step to come; with them the step before is complete, and is recorded."""
@@ -194,14 +209,6 @@ class Loop:
             f"step {step.number}: the norm of the gradient is {norm}. Nothing was updated. The step's samples: "
             f"{samples}. Look at them, lower the learning rate, or use fp32."
         )
-
-
-def on_device(batch: dict[str, Any], engine: Engine) -> dict[str, Any]:
-    """A micro-batch where the engine computes, its pictures in the engine's precision."""
-    return {
-        name: tensor.to(engine.device, engine.dtype if tensor.is_floating_point() else None)
-        for name, tensor in batch.items()
-    }
 
 
 def seed(base: int, step: int, rank: int) -> None:

@@ -8,14 +8,13 @@ from trainer.planning.command import plan_command
 from trainer.planning.cost import CostModel
 from trainer.planning.epoch import Plan
 from trainer.planning.figures import figures
-from trainer.planning.make import ALL_STRATEGIES, ORIGINAL_STRATEGIES, STRATEGIES, make_plan
+from trainer.planning.make import make_plan
 from trainer.planning.memory import NF4_BYTES, MemoryEstimate, ModelSizes, estimate_memory
 from trainer.planning.report import compare, render
+from trainer.planning.strategies import STRATEGIES, strategy_of
 
 __all__ = [
-    "ALL_STRATEGIES",
     "NF4_BYTES",
-    "ORIGINAL_STRATEGIES",
     "STRATEGIES",
     "CostModel",
     "MemoryEstimate",
@@ -27,4 +26,5 @@ __all__ = [
     "make_plan",
     "plan_command",
     "render",
+    "strategy_of",
 ]

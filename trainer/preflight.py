@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from schemas.chat import ImageRule, Tokenizer, encode, get_template, load_tokeni
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
+from trainer.models.families import family_of
 from trainer.models.folder import ModelFolder, known_positions
 from trainer.models.partcheck import check_checkpoint, check_llm, check_tower, check_vocabulary
 from trainer.plan import make_plan
@@ -42,6 +43,7 @@ class Job:
 def check(recipe: Recipe, processes: int) -> Job:
     """Open and compare all inputs; raises InputError for the first mismatch."""
     stage = get_stage(recipe.stage, recipe.train)
+    ranks = recipe.data_ranks(processes)
     check_installed(recipe, stage)
     mix = open_mix(recipe.data.mix, recipe.data.at)
     notes = check_pictures(mix, stage)
@@ -54,12 +56,14 @@ def check(recipe: Recipe, processes: int) -> Job:
         check_agreement(folder, mix, rule)
         notes += differences(folder, mix, rule)
         folder = folder.with_training(rule, information["template"])
-        positions = folder.positions
+        positions, text = folder.positions, folder.text
     else:
-        positions = known_positions(_check_parts(recipe, mix, rule))
+        text = _check_parts(recipe, mix, rule)
+        positions = known_positions(text)
+    check_heads(recipe, text)
     if rule is None:
         raise InputError(f"{mix.path}: the mix has no image rule. Give `image` in its recipe and make it again.")
-    check_tiles(mix, rule)
+    family_of(rule, mix.path)
     limit = min(recipe.data.max_length or positions, positions)
     check_lengths(mix, limit, recipe.data.too_long)
     plan = recipe.plan
@@ -68,7 +72,7 @@ def check(recipe: Recipe, processes: int) -> Job:
         mix.numpy("image_count").astype(np.int64),
         seed=plan.seed,
         global_batch=plan.global_batch,
-        world_size=processes,
+        world_size=ranks,
         accumulation=plan.accumulation,
         strategy=plan.strategy,
         max_tokens=plan.max_tokens,
@@ -122,6 +126,19 @@ def check_installed(recipe: Recipe, stage: Stage) -> None:
         raise InputError("compile: true needs a C compiler (gcc, g++ or clang), and none is found. Leave it out.")
 
 
+def check_heads(recipe: Recipe, text: dict[str, Any]) -> None:
+    """Raise InputError where the ranks that share a row cannot share the language model's heads evenly."""
+    heads = int(text.get("num_attention_heads", 32))
+    shared = int(text.get("num_key_value_heads") or heads)
+    common = math.gcd(heads, shared)
+    if common % recipe.sequence_parallel:
+        fitting = ", ".join(str(number) for number in range(1, common + 1) if common % number == 0)
+        raise InputError(
+            f"sequence_parallel: {recipe.sequence_parallel} ranks cannot share the language model's {heads} heads and "
+            f"{shared} key-value heads evenly. Set one of {fitting}."
+        )
+
+
 def check_fsdp2(recipe: Recipe, stage: Stage) -> None:
     """Raise InputError for what only DeepSpeed does here."""
     if stage.bits == 4:
@@ -173,26 +190,9 @@ def check_agreement(folder: ModelFolder, mix: Dataset, rule: ImageRule) -> None:
     check_checkpoint(folder.path, folder.text)
 
 
-def check_tiles(mix: Dataset, rule: ImageRule) -> None:
-    """Raise InputError for a way of merging an anyres picture's tiles that the model class does not support."""
-    known = ImageRule("anyres", rule.image_size, rule.patch_size)
-    if rule.mode == "anyres":
-        for name in ("merge", "max_tiles", "unpad_digits"):
-            ours, theirs = getattr(known, name), getattr(rule, name)
-            if ours != theirs:
-                raise InputError(
-                    f"{mix.path}: made with image {name} {theirs!r}; transformers' LLaVA-NeXT has only {ours!r}. Set "
-                    f"`image: {{{name}: {json.dumps(ours)}}}` in the mix's recipe and make it again."
-                )
-        if rule.select == "full" and rule.class_token:
-            raise InputError(
-                f"{mix.path}: made with image select 'full', but with anyres transformers' LLaVA-NeXT cannot keep a "
-                "tower's class token. Set `image: {select: patch}` in the mix's recipe and make it again."
-            )
-
-
 def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
-    """The mode may differ where the number of tokens is the same (square and pad)."""
+    """Raise InputError unless the checkpoint computes what the rule counts. The mode may differ where the number of
+    tokens is the same (square and pad)."""
     for name in ("image_size", "patch_size"):
         ours, theirs = getattr(rule, name), getattr(folder.rule, name)
         if ours != theirs:
@@ -200,10 +200,11 @@ def _check_rule(folder: ModelFolder, rule: ImageRule, mix: Dataset) -> None:
                 f"{folder.path}: its tower has {name} {theirs}, but {mix.path} was made for {ours}. "
                 f"Set `image: {{{name}: {theirs}}}` in the mix's recipe and make it again."
             )
-    if (rule.mode == "anyres") != (folder.config["model_type"] == "llava_next"):
+    family = folder.family
+    if (found := family.mismatch(rule)) is not None:
         raise InputError(
-            f"{mix.path}: made with image mode {rule.mode!r}, which a {folder.config['model_type']} checkpoint "
-            "does not support. Use anyres with llava_next, square or pad with llava."
+            f"{folder.path}: cannot read {mix.path}, which was made with image {found}. Make the mix with "
+            f"{family.usual}, or train a {family_of(rule, mix.path).model_type} checkpoint."
         )
     probe = [(64, 64), (640, 480), (480, 640), (1000, 300)]
     if [rule.tokens(*size) for size in probe] != [folder.rule.tokens(*size) for size in probe]:

@@ -117,35 +117,42 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     from trainer.engines.base import join_ranks
     from trainer.inputs.collate import Collator
     from trainer.inputs.data import Samples
+    from trainer.inputs.device import Device
     from trainer.inputs.schedule import Schedule
-    from trainer.inputs.steps import Steps
+    from trainer.inputs.steps import Part, Steps
     from trainer.loop import Loop
-    from trainer.models.loading import attention, load_model
+    from trainer.models.kernels import Machine, attention, precision_of
+    from trainer.models.loading import load_model
+    from trainer.models.ulysses import own_group
 
     recipe, source = job.recipe, job.folder
     assert source is not None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
-    precision = precision_of(recipe, cuda)
+    precision = precision_of(recipe)
     device = join_ranks(cuda)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    kernel, packed = attention(recipe.plan.rows, cuda and precision == "bf16")
-    schedule = Schedule(job.mix, recipe, source, world, packed)
+    sharing = recipe.sequence_parallel
+    machine = Machine.here(precision)
+    kernel, packed = attention(recipe.attention, recipe.plan.rows, machine, source.text, shared=sharing > 1)
+    schedule = Schedule(job.mix, recipe, source, recipe.data_ranks(world), packed)
     if checkpoint is not None:
         check_order(checkpoint, schedule)
     torch.manual_seed(recipe.plan.seed)  # adapters start at random
     width = int(source.text["hidden_size"])
-    engine = start_engine(recipe, precision, device, width, lambda dtype: load_model(job, kernel, dtype))
+    group = own_group(sharing) if sharing > 1 else None
+    engine = start_engine(recipe, precision, device, width, lambda dtype: load_model(job, kernel, dtype, group))
     if checkpoint is not None:
         load(checkpoint, engine)
     limit = source.longest(recipe.data.max_length)
     samples = Samples(job.mix, source, max_length=limit, cut=recipe.data.too_long == "cut")
-    anyres = source.rule.mode == "anyres"
-    collator = Collator(source.rule, source.image_id, source.tokenizer.pad_id, packed=packed, anyres=anyres)
-    steps = Steps(samples, schedule, collator, rank)
+    tokens = source.image_id, source.tokenizer.pad_id
+    collator = Collator(source.rule, *tokens, packed=packed, multiple=sharing)
+    steps = Steps(samples, schedule, collator, rank // sharing, Part(rank % sharing, sharing))
+    place = Device(device, engine.dtype, source.mean, source.std)
     first = recorder(job, folder, schedule, cuda) if rank == 0 else None
-    return Loop(engine, steps, recipe, folder, recorder=first, stop=stop)
+    return Loop(engine, steps, place, recipe, folder, recorder=first, stop=stop)
 
 
 def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
@@ -153,6 +160,7 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
     from trainer.metrics.flops import model_flops, peak_flops
     from trainer.metrics.recorder import Recorder
     from trainer.metrics.trackers import open_trackers
+    from trainer.models.kernels import precision_of
 
     recipe = job.recipe
     assert job.folder is not None
@@ -163,16 +171,9 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
         schedule,
         recipe.stage,
         flops=model_flops(job.folder, job.stage, recipe.lora.rank),
-        peak=peak_flops(recipe.peak_tflops, precision_of(recipe, cuda), device),
+        peak=peak_flops(recipe.peak_tflops, precision_of(recipe), device),
         trackers=lambda step: open_trackers(recipe, folder, step, mark),
     )
-
-
-def precision_of(recipe: Recipe, cuda: bool) -> str:
-    """`bf16` or `fp32`: the recipe's choice, or what the device supports."""
-    if recipe.deepspeed.precision != "auto":
-        return recipe.deepspeed.precision
-    return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def _report_start(folder: Path, checkpoint: Path | None) -> None:

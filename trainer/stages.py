@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from schemas.config import nearest
 from schemas.errors import InputError
+from trainer.models.towers import tower_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,13 +35,6 @@ STAGES: dict[str, Stage] = {
 }
 """LLaVA (Liu et al. 2023, arXiv 2304.08485, section 4.2) trains the projector, then projector and llm; LLaVA-NeXT the
 tower as well; the LoRA stages keep training the projector in full, as LLaVA v1.5 does."""
-
-
-TOWER_LAYER = re.compile(r"\.layers?\.(\d+)\.")
-"""`encoder.layers.3.` of CLIP and SigLIP, `encoder.layer.3.` of DINOv2."""
-
-TOWER_END = ("post_layernorm", ".head.", "vision_tower.layernorm.", "mask_token")
-"""Parameters after a tower's last layer, and the one that DINOv2's own training substitutes for masked patches."""
 
 
 def get_stage(name: str, train: tuple[str, ...] | None = None) -> Stage:
@@ -90,6 +83,7 @@ def unreached_parameters(model: nn.Module) -> Iterable[str]:
     layer, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
     layers = [layer] if isinstance(layer, int) else list(layer)
     read = max(index if index >= 0 else depth + 1 + index for index in layers)
+    tower = tower_of(config.vision_config.model_type, "config.json")
     # A linear projector is transformers' two layers without the activation: the second one stays the identity.
     linear = config.projector_hidden_act == "linear"
     for name, _ in model.named_parameters():
@@ -97,6 +91,5 @@ def unreached_parameters(model: nn.Module) -> Iterable[str]:
             yield name
         if "vision_tower" not in name:
             continue
-        found = TOWER_LAYER.search(name)
-        if (found and int(found[1]) >= read) or any(part in name for part in TOWER_END):
+        if not tower.reaches(name, read):
             yield name

@@ -14,6 +14,7 @@ from lavabeam.cli.look import json_option
 from lavabeam.cli.options import parsed_setting
 from lavabeam.cli.outcome import INTERRUPTED, UNUSABLE
 from lavabeam.cli.output import print_json, print_table, say, statuses_text
+from trainer.planning.strategies import STRATEGIES
 
 BATCH = click.option(
     "--batch", type=click.IntRange(min=1), help="Questions at a time.  [default: as many as fit the memory, up to 256]"
@@ -230,8 +231,7 @@ def import_checkpoint(source: Path, output: Path, tower: Path, template: str) ->
 @click.option(
     "--strategy",
     default="balanced",
-    help="balanced, length_window or random; LLaVA's: modality_length; LLaVA-NeXT's: modality_length_auto, "
-    "length_grouped, length_grouped_auto, variable_length.",
+    help="; ".join(f"{name}: {one.help}" for name, one in STRATEGIES.items()) + ".",
     show_default=True,
 )
 @click.option("--world-size", default=1, help="Ranks.", show_default=True)

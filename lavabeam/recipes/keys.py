@@ -25,10 +25,12 @@ _IMAGE = {
     "image_size": "the tower's, in pixels",
     "patch_size": "the tower's, in pixels",
     "select": "`patch` leaves the tower's class token out, `full` keeps it",
-    "pinpoints": "anyres: (width, height) pairs in pixels; by default those of LLaVA-NeXT",
+    "pinpoints": "anyres: (width, height) pairs in pixels, or LLaVA-NeXT's text for all sizes in a range of tiles, "
+    "such as `(1x1),...,(6x6)`; by default those of LLaVA-NeXT",
     "merge": "anyres: how the tiles' features are combined: `spatial_unpad`, `spatial`, `flat`, "
     "`spatial_unpad_nobase`, `spatial_maxpool2x2`",
-    "max_tiles": "the number in LLaVA-NeXT's `anyres_max_9`",
+    "max_tiles": "the number in LLaVA-NeXT's `anyres_max_9`, which LLaVA-OneVision has: larger feature maps are shrunk "
+    "to that many tiles, and several pictures of a row are padded to squares and not cut",
     "class_token": "class tokens of the tower: 1 for CLIP, 0 for SigLIP",
     "unpad_digits": "decimals to which padding is rounded before it is removed; null does not round, as LLaVA's code",
 }

@@ -76,7 +76,7 @@ def _scaled(
 ) -> Outline:
     rule, limit = maker.lengths.rule, maker.recipe.max_tokens
     turns = sum(message["role"] == "user" for row in made for message in row.measured.messages)
-    tiles = [sum(rule.tiles(*one.size) for one in row.pictures) if rule else 0 for row in made]
+    tiles = [sum(rule.tiles(*one.size, len(row.pictures)) for one in row.pictures) if rule else 0 for row in made]
     lengths = np.array([row.measured.tokens for row in made], np.int64)
     return Outline(
         source=name,

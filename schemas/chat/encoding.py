@@ -11,7 +11,7 @@ import numpy as np
 
 from schemas.chat.compat import encode_like_original
 from schemas.chat.encoded import IGNORE, Encoded
-from schemas.chat.images import ImageRule, Size
+from schemas.chat.images import ImageRule, Size, image_tokens
 from schemas.chat.templates import BOS, EOS, Message, Segment, Template
 from schemas.chat.tokenizer import Tokenizer
 from schemas.chat.wordcache import Pieces
@@ -142,8 +142,8 @@ def image_counts(segments: list[Segment], sizes: Sequence[Size] | None, rule: Im
     if rule is None:
         raise InputError("the messages show pictures, but no image rule was given to count their tokens.")
     for width, height in sizes:
-        rule.check_size(width, height)
-    return [rule.tokens(width, height) for width, height in sizes]
+        rule.check_size(width, height, len(sizes))
+    return image_tokens(rule, list(sizes))
 
 
 def _finished(row: _Row, max_length: int | None) -> Encoded:

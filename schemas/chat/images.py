@@ -33,7 +33,10 @@ class ImageRule:
     select: `patch` drops the tower's class token, `full` keeps it. class_token: the number of such tokens in the tower
         (CLIP 1, SigLIP 0).
     pinpoints: (width, height) pairs in pixels, as LLaVA writes them (Hugging Face's configuration has height first).
-    merge: how the tiles' features are combined; `max_tiles` is the number in LLaVA-NeXT's `anyres_max_9`.
+    merge: how the tiles' features are combined.
+    max_tiles: the number in LLaVA-NeXT's `anyres_max_9`: larger feature maps are shrunk to that many tiles, and the
+        pictures of a row with several are not cut: each is padded to a square and ends with a line end (LLaVA-NeXT,
+        train.py and llava_arch.py; transformers' LLaVA-OneVision).
     unpad_digits: decimals to which transformers (and so the model trained here) rounds before it removes padding; None
         for LLaVA's own code, which does not round (2 of 200,000 random sizes up to 2000x2000 differ, by 2 lines).
     """
@@ -70,31 +73,44 @@ class ImageRule:
         """Patches along one side of the tower's input."""
         return self.image_size // self.patch_size
 
-    def tokens(self, width: int, height: int) -> int:
-        """Tokens that a picture of width x height pixels takes; raises InputError for a size below 1 pixel."""
+    @property
+    def depends_on_size(self) -> bool:
+        """Whether the number of tokens depends on a picture's size."""
+        return self.mode == "anyres"
+
+    def cuts(self, pictures: int = 1) -> bool:
+        """Whether each picture of a row with this many is cut into tiles."""
+        return self.mode == "anyres" and (pictures == 1 or self.max_tiles is None)
+
+    def tokens(self, width: int, height: int, pictures: int = 1) -> int:
+        """Tokens of a picture of width x height pixels in a row with `pictures`; raises InputError for a size below 1
+        pixel."""
         if width < 1 or height < 1:
             raise InputError(f"picture of {width}x{height} pixels: both sides must be at least 1.")
         base = self.side**2 + (self.class_token if self.select == "full" else 0)
         if self.mode != "anyres":
             return base
+        if not self.cuts(pictures):
+            return base + self.merge.startswith("spatial_unpad")
         if self.merge == "flat":
             return base * (1 + math.prod(self.grid(width, height)))
         return self._spatial(width, height) + (0 if self.merge == "spatial_unpad_nobase" else base)
 
-    def check_size(self, width: int, height: int) -> None:
+    def check_size(self, width: int, height: int, pictures: int = 1) -> None:
         """Raise InputError for a picture so narrow that preparing it would take gigabytes: 65,500 x 1 pixels padded to
         a square, or scaled until its short side fills the tower's input."""
         short, long = sorted((width, height))
-        made = {"square": self.image_size**2 * long // max(short, 1), "pad": long**2}.get(self.mode, 0)
+        mode = "pad" if self.mode == "anyres" and not self.cuts(pictures) else self.mode
+        made = {"square": self.image_size**2 * long // max(short, 1), "pad": long**2}.get(mode, 0)
         if made > MAX_PREPARED_PIXELS:
             raise InputError(
-                f"picture of {width}x{height} pixels: too narrow for image mode {self.mode!r}, which would make {made} "
+                f"picture of {width}x{height} pixels: too narrow for image mode {mode!r}, which would make {made} "
                 "pixels of it. Leave it out."
             )
 
-    def tiles(self, width: int, height: int) -> int:
-        """Inputs of the tower: 1, or the overview and its tiles."""
-        return 1 + math.prod(self.grid(width, height)) if self.mode == "anyres" else 1
+    def tiles(self, width: int, height: int, pictures: int = 1) -> int:
+        """Inputs of the tower for a picture of a row with `pictures`: 1, or the overview and its tiles."""
+        return 1 + math.prod(self.grid(width, height)) if self.cuts(pictures) else 1
 
     def grid(self, width: int, height: int) -> Size:
         """(columns, rows) of tiles for a picture of this size."""
@@ -108,12 +124,16 @@ class ImageRule:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImageRule:
-        """The rule that `to_dict` wrote; raises InputError for an unknown key."""
+        """The rule that `to_dict` wrote, or a recipe's, whose pinpoints may be a text for `parse_pinpoints`; raises
+        InputError for an unknown key."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"image rule: unknown key {unknown[0]!r}. Known: {', '.join(sorted(known))}.")
-        return cls(**{**values, "pinpoints": tuple(tuple(pair) for pair in values.get("pinpoints", ()))})
+        given = values.get("pinpoints", ())
+        if isinstance(given, str):
+            given = parse_pinpoints(given, values.get("image_size", cls.image_size))
+        return cls(**{**values, "pinpoints": tuple(tuple(pair) for pair in given)})
 
     def _spatial(self, width: int, height: int) -> int:
         """Tokens of the tiles laid out as one map, without the overview."""
@@ -131,8 +151,8 @@ class ImageRule:
 
 
 def image_tokens(rule: ImageRule, sizes: list[Size]) -> list[int]:
-    """Tokens of each picture, given (width, height) of each."""
-    return [rule.tokens(width, height) for width, height in sizes]
+    """Tokens of each picture of a row, given (width, height) of each."""
+    return [rule.tokens(width, height, len(sizes)) for width, height in sizes]
 
 
 def best_resolution(size: Size, pinpoints: tuple[Size, ...]) -> Size:

@@ -160,6 +160,8 @@ def _sizes(row: Row, rule: ImageRule) -> list[Size]:
     if row.sizes is not None:
         return row.sizes
     pictures = sum(part["type"] == "image" for message in row.messages for part in message["content"])
-    if pictures and rule.mode == "anyres":
-        raise InputError("anyres counts by picture size: give the folder of images, or a samples dataset.")
+    if pictures and rule.depends_on_size:
+        raise InputError(
+            f"image mode {rule.mode!r} counts by picture size: give the folder of images, or a samples dataset."
+        )
     return [(rule.image_size, rule.image_size)] * pictures

@@ -62,7 +62,8 @@ def test_the_command_prints_a_table_or_json(recipe_file):
     shown = CliRunner().invoke(train, [path, "--plan-only", "--gpus", "1,2"], catch_exceptions=False).stdout
     assert "1 GPU, 8 rows each" in shown
     assert "2 GPUs, 4 rows each" in shown
-    assert shown.count("modality_length") == 3
+    assert shown.count("modality_length padded") == 3
+    assert "length_window   rows of similar length in a step, divided by cost" in shown.splitlines()
     given = [path, "--plan-only", "--processes", "2", "--nodes", "2", "--json"]
     report = json.loads(CliRunner().invoke(train, given, catch_exceptions=False).stdout)
     assert [world["gpus"] for world in report["worlds"]] == [4]

@@ -57,3 +57,8 @@ def test_wrong_recipes_are_refused(recipe_file, changes, words):
         load_recipe(recipe_file(**changes))
     for word in ["recipe.yaml", *words]:
         assert word in str(caught.value)
+
+
+def test_an_unknown_strategy_is_refused_with_the_nearest_known_one(recipe_file):
+    with pytest.raises(InputError, match=r"plan\.strategy.*'balance' is unknown\. Did you mean 'balanced'\?"):
+        load_recipe(recipe_file(plan__strategy="balance"))

@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from schemas.errors import InputError
+from tests.trainer.conftest import RULE, save_llm
 from trainer import launch
 from trainer.config import load_recipe
 from trainer.dryrun import model_sizes, total_parameters
+from trainer.models.assemble import assemble
 from trainer.models.folder import ModelFolder
+from trainer.models.opening import empty_shell
 from trainer.models.parts import assembled
 from trainer.preflight import check
 
@@ -33,12 +36,15 @@ def test_a_dry_run_of_a_checkpoint(recipe_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_memory_estimate_counts_every_parameter(tiny):
-    """What the formula leaves out (norms, biases, the tower's patch and position tables) weighs only at this size."""
-    folder = ModelFolder.open(tiny / "model")
+@pytest.mark.parametrize("kind", ["llama", "olmo2"])
+def test_the_memory_estimate_counts_every_parameter(tiny, reader, tmp_path, kind):
+    """Of a type of language model that is not in the table too."""
+    llm = save_llm(tmp_path / "llm", tiny / "tokenizer", reader.vocab_size, kind)
+    folder = ModelFolder.open(assemble(tiny / "tower", llm, tmp_path / "model", rule=RULE))
     sizes = model_sizes(folder)
     counted = sizes.language_parameters + sizes.vision_parameters + sizes.projector_parameters
-    assert counted == pytest.approx(total_parameters(folder), rel=0.15)
+    real = sum(parameter.numel() for parameter in empty_shell(folder).parameters())
+    assert counted == total_parameters(folder) == real
 
 
 def test_a_dry_run_of_parts_knows_rates_and_writes_nothing(parts, tmp_path):

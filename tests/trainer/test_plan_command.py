@@ -151,5 +151,5 @@ def test_unreadable_files_and_sizes_are_named(tmp_path):
         plan_command(tmp_path / "bytes.json", "balanced", 1, 1, 0, True)
     with pytest.raises(InputError, match="batch size is 0"):
         plan_command(write(tmp_path, [1]), "balanced", 1, 0, 0, True)
-    with pytest.raises(InputError, match="did you mean modality_length"):
+    with pytest.raises(InputError, match="Did you mean 'modality_length'"):
         plan_command(write(tmp_path, [1]), "modality-length", 1, 1, 0, True)

@@ -181,9 +181,8 @@ def test_positions_of_a_language_model(rope, positions):
     ("changes", "words"),
     [
         ({"merge": "flat"}, "image merge 'flat'"),
-        ({"max_tiles": 9}, "image max_tiles 9"),
         ({"unpad_digits": None}, "image unpad_digits None"),
-        ({"select": "full"}, "select: patch"),
+        ({"select": "full"}, "image select 'full'; tiles have no class token: set it to 'patch'"),
     ],
 )
 def test_tiles_joined_in_a_way_that_the_model_does_not_know(recipe_file, reader, tiny, tmp_path, changes, words):
@@ -191,6 +190,15 @@ def test_tiles_joined_in_a_way_that_the_model_does_not_know(recipe_file, reader,
     write_mix(tmp_path / "tiles", [sample_row(number, reader, "mistral") for number in range(8)], reader, rule=rule)
     model = {"tower": str(tiny / "tower"), "llm": str(tiny / "llm"), "select_feature": rule.select}
     assert words in refusal(recipe_file(model=model, data__mix=str(tmp_path / "tiles")))
+
+
+def test_a_mix_for_another_family_than_the_checkpoints(recipe_file, reader, tmp_path):
+    """Before any weight is read, with both ways out."""
+    rule = ImageRule("anyres", 16, 8, pinpoints=((16, 32), (32, 16)), max_tiles=9)
+    write_mix(tmp_path / "tiles", [sample_row(number, reader, "mistral") for number in range(8)], reader, rule=rule)
+    message = refusal(recipe_file(data__mix=str(tmp_path / "tiles")))
+    assert "made with image mode 'anyres'; a llava model has square or pad" in message
+    assert "Make the mix with `mode: pad` or `mode: square`, or train a llava_onevision checkpoint." in message
 
 
 def test_a_tokenizer_with_more_tokens_than_the_embeddings_have_rows(recipe_file, tiny, reader, tmp_path):

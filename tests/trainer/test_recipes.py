@@ -11,7 +11,7 @@ import torch
 from schemas.chat import ImageRule
 from trainer import launch, preflight
 from trainer.config import load_recipe
-from trainer.plan import ALL_STRATEGIES
+from trainer.plan import STRATEGIES
 from trainer.stages import get_stage
 
 from .conftest import sample_row, write_mix
@@ -25,7 +25,7 @@ A_FILE_AT_A_COMMIT = re.compile(r"[\w/.-]+\.(sh|py|md)@[0-9a-f]{7}\b")
 def test_a_recipe_is_valid_and_cites_its_source(path):
     recipe = load_recipe(path)
     get_stage(recipe.stage, recipe.train)
-    assert recipe.plan.strategy in ALL_STRATEGIES
+    assert recipe.plan.strategy in STRATEGIES
     head = path.read_text(encoding="utf-8").partition("stage:")[0]
     assert A_FILE_AT_A_COMMIT.search(head) or (path.stem.startswith("demo-") and "docs/training.md" in head)
 

@@ -65,7 +65,7 @@ class Answerer:
         # A checkpoint's generation_config.json may ask for 100,000 beams; answers here are greedy, whatever it says.
         self.model.generation_config = transformers.GenerationConfig()
         self._batches = Batches(self.folder.text, self.model.dtype.itemsize, self.device)
-        self._seen: OrderedDict[Source, Picture] = OrderedDict()
+        self._seen: OrderedDict[tuple[Source, bool], Picture] = OrderedDict()
         self._seen_bytes = 0
 
     def stream(
@@ -123,7 +123,7 @@ class Answerer:
 
     def check_picture(self, content: bytes) -> None:
         """Raise InputError when `content` is not a decodable image."""
-        self._picture(content)
+        self._picture(content, 1)
 
     @property
     def stops(self) -> list[int]:
@@ -136,9 +136,9 @@ class Answerer:
         if prompt.refused is not None:
             return prompt.refused
         rule = self.folder.rule
-        # Only anyres counts tokens by a picture's size; other pictures are opened with their batch.
+        # Where tokens do not depend on a picture's size, pictures are opened with their batch.
         try:
-            sizes = [picture.size for picture in self._pictures(prompt)] if rule.mode == "anyres" else None
+            sizes = [picture.size for picture in self._pictures(prompt)] if rule.depends_on_size else None
         except InputError as error:
             return Answer("", AnswerStatus.bad_picture, str(error))
         key = repr((prompt.messages, sizes))
@@ -157,20 +157,22 @@ class Answerer:
 
     def _pictures(self, prompt: Prompt) -> list[Picture]:
         try:
-            return [self._picture(image) for image in prompt.images]
+            return [self._picture(image, len(prompt.images)) for image in prompt.images]
         except (InputError, OSError) as error:
             raise InputError(f"{prompt.name}: {error}") from error
 
-    def _picture(self, image: Source) -> Picture:
-        if image in self._seen:
-            self._seen.move_to_end(image)
-            return self._seen[image]
+    def _picture(self, image: Source, pictures: int) -> Picture:
+        known = (image, self.folder.rule.cuts(pictures))
+        if known in self._seen:
+            self._seen.move_to_end(known)
+            return self._seen[known]
         content = image.read_bytes() if isinstance(image, Path) else image
-        made = prepare(content, self.folder.rule, self.folder.mean, self.folder.std)
-        self._seen[image] = made
+        made = prepare(content, self.folder.rule, self.folder.mean, self.folder.std, pictures=pictures)
+        self._seen[known] = made
         self._seen_bytes += _held(image, made)
         while self._seen_bytes > KEPT_BYTES:
-            self._seen_bytes -= _held(*self._seen.popitem(last=False))
+            (dropped, _), old = self._seen.popitem(last=False)
+            self._seen_bytes -= _held(dropped, old)
         return made
 
     def _made(self, rows: list[_Row], max_tokens: int) -> Iterator[tuple[_Row, list[int]]]:
@@ -222,10 +224,8 @@ class Answerer:
         pictures = [picture for row in rows for picture in row.pictures]
         if not pictures:
             return {}
-        anyres = self.folder.rule.mode == "anyres"
-        tensors = stack_pictures(
-            [picture.pixels for picture in pictures], [picture.size for picture in pictures], anyres
-        )
+        pixels, sizes = [picture.pixels for picture in pictures], [picture.size for picture in pictures]
+        tensors = stack_pictures(pixels, sizes, [len(row.pictures) for row in rows], self.folder.rule)
         return {**tensors, "pixel_values": tensors["pixel_values"].to(self.model.dtype)}
 
     def _text(self, ids: list[int]) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from schemas.chat import IGNORE, ImageRule
 from trainer.inputs.data import Item
+from trainer.models.families import family_of
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,24 @@ class Collator:
     image_id: int
     pad_id: int
     packed: bool = False
-    anyres: bool = False
+    multiple: int = 1
+    """Of which the length of a packed row is one, filled up with a sequence of padding that teaches nothing."""
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), float32 pictures, for anyres their
-        original (height, width), and where logits are needed (`learnt`). An empty micro-batch becomes a blank picture
-        without labels."""
+        """Model inputs of a micro-batch: int64 ids and labels (rows, tokens), uint8 pictures (`stack_pictures`), where
+        logits are needed (`learnt`), and for packed rows where each begins (`boundaries`). An empty micro-batch becomes
+        a blank picture without labels. `trainer.inputs.device` normalises the pictures where the model is."""
         rows = [(item.ids, item.labels) for item in items]
         pictures = [picture for item in items for picture in item.pictures]
         sizes = [size for item in items for size in item.sizes]
+        counts = [len(item.pictures) for item in items]
         blank = not pictures
         if blank:
             side = self.rule.image_size
-            sizes = [(side, side)]
-            pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.float32)]
+            sizes, counts = [(side, side)], [1]
+            pictures = [np.zeros((self.rule.tiles(side, side), 3, side, side), np.uint8)]
         inputs = self._packed(rows, blank) if self.packed else self._padded(rows, blank)
-        return {**inputs, **learnt(inputs["labels"]), **stack_pictures(pictures, sizes, self.anyres)}
+        return {**inputs, **learnt(inputs["labels"]), **stack_pictures(pictures, sizes, counts, self.rule)}
 
     def _padded(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
         extra = self._blank_tokens() if blank else 0
@@ -58,7 +61,7 @@ class Collator:
             mask[0, start : start + extra] = 0 if rows else 1
         return _tensors({"input_ids": tokens, "labels": labels, "attention_mask": mask})
 
-    def _packed(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, torch.Tensor]:
+    def _packed(self, rows: list[tuple[np.ndarray, np.ndarray]], blank: bool) -> dict[str, Any]:
         """One row. Positions restart at every sample, which is what keeps samples from attending to each other.
 
         The first label of a sample is dropped: it would be predicted from the previous sample.
@@ -66,14 +69,30 @@ class Collator:
         if blank:
             extra = np.full(self._blank_tokens(), self.image_id, np.int32)
             rows = [*rows, (extra, np.full(len(extra), IGNORE, np.int32))]
+        missing = -sum(len(ids) for ids, _ in rows) % self.multiple
+        if missing:
+            rows = [*rows, (np.full(missing, self.pad_id, np.int32), np.full(missing, IGNORE, np.int32))]
         labels = [np.concatenate([[IGNORE], targets[1:]]) for _, targets in rows]
         tokens = np.concatenate([ids for ids, _ in rows]).astype(np.int64)
         positions = np.concatenate([np.arange(len(ids)) for ids, _ in rows])
         values = {"input_ids": tokens, "labels": np.concatenate(labels).astype(np.int64), "position_ids": positions}
-        return _tensors({name: value[None] for name, value in values.items()})
+        lengths = [len(ids) for ids, _ in rows]
+        return {**_tensors({name: value[None] for name, value in values.items()}), **boundaries(lengths)}
 
     def _blank_tokens(self) -> int:
         return self.rule.tokens(self.rule.image_size, self.rule.image_size)
+
+
+def boundaries(lengths: Sequence[int]) -> dict[str, Any]:
+    """What variable-length attention needs to know of packed rows, by transformers' names (FlashAttentionKwargs).
+
+    `cu_seq_lens_q`, `_k`: int32 (rows + 1,), where each row begins, and the end. `max_length_q`, `_k`: the longest row
+    as a Python integer: a tensor would make the host wait for the GPU in every layer, and flash-attn 4 refuses one.
+    Without these transformers infers them from `position_ids`, in every layer again.
+    """
+    starts = torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32))
+    longest = int(max(lengths))
+    return {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": longest, "max_length_k": longest}
 
 
 def learnt(labels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -89,19 +108,23 @@ def learnt(labels: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"logits_to_keep": positions, "shift_labels": following[:, positions]}
 
 
-def stack_pictures(pictures: list[np.ndarray], sizes: list[tuple[int, int]], anyres: bool) -> dict[str, torch.Tensor]:
-    """`pixel_values` float32: (pictures, 3, S, S), or for anyres (pictures, most tiles, 3, S, S) padded with zeros,
-    and `image_sizes` (height, width), the order that transformers expects."""
-    if not anyres:
-        return {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
-    most = max(len(tiles) for tiles in pictures)
-    padded = np.zeros((len(pictures), most, *pictures[0].shape[1:]), np.float32)
-    for number, tiles in enumerate(pictures):
-        padded[number, : len(tiles)] = tiles
-    return {
-        "pixel_values": torch.from_numpy(padded),
-        "image_sizes": torch.tensor([[height, width] for width, height in sizes]),
-    }
+def stack_pictures(
+    pictures: list[np.ndarray], sizes: list[tuple[int, int]], counts: Sequence[int], rule: ImageRule
+) -> dict[str, torch.Tensor]:
+    """The pictures of all rows as the models of `rule` take them; sizes: (width, height) of each, counts: of each row.
+
+    `pixel_values` (tiles of all pictures, 3, S, S), of the pictures' type; for families with tiles `image_sizes` int64
+    (pictures, 2): height and width, the order that transformers expects; for those whose pictures depend on how many a
+    row has, `batch_num_images` (rows with pictures,). transformers' processors pad every picture to the most tiles of
+    any; its models cut that off again, and take tiles without padding as they are.
+    """
+    family = family_of(rule)
+    found = {"pixel_values": torch.from_numpy(np.concatenate(pictures))}
+    if family.tiled:
+        found["image_sizes"] = torch.tensor([[height, width] for width, height in sizes])
+    if family.tiled and family.counts:
+        found["batch_num_images"] = torch.tensor([count for count in counts if count])
+    return found
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from schemas.chat import Tokenizer, encode, get_template
 from schemas.chat.shapes import loose
 from schemas.dataset import Dataset
 from schemas.errors import InputError, LavaBeamError
-from trainer.inputs.pictures import prepare
+from trainer.inputs.pictures import cut
 from trainer.models.folder import ModelFolder
 
 KEPT_BYTES = 64 << 20
@@ -29,7 +29,7 @@ COLUMNS = ("key", "images", "widths", "heights", "messages", "tokens")
 class Item:
     """One row, ready to be collated.
 
-    ids, labels: int32 (tokens,). pictures: float32 (tiles, 3, S, S) each. sizes: (width, height) in pixels of each.
+    ids, labels: int32 (tokens,). pictures: uint8 (tiles, 3, S, S) each. sizes: (width, height) in pixels of each.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Samples:
         self.max_length, self.cut = max_length, cut
         self.template = get_template(str(folder.template))
         self.tokenizer: Tokenizer = folder.tokenizer
-        self._pictures: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._pictures: OrderedDict[tuple[bytes, bool], np.ndarray] = OrderedDict()
         self._picture_bytes = 0
 
     def __len__(self) -> int:
@@ -98,29 +98,36 @@ class Samples:
             raise InputError(f"{encoded.tokens} tokens, more than the model's limit of {self.max_length}.")
         if encoded.all_masked and not (length is not None and values["tokens"] > length):
             raise InputError("no supervised tokens are left to train on.")
-        shown = zip(values["images"], sizes, strict=True)
-        pictures = [self._picture((image or {}).get("bytes"), size) for image, size in islice(shown, encoded.images)]
+        if encoded.images and rule.cuts(encoded.images) != rule.cuts(len(sizes)):
+            raise InputError(
+                f"cut to {self.max_length} tokens, one of {len(sizes)} pictures stands alone, and the model would cut "
+                "it into tiles. Raise `data.max_length`, or make the mix with `too_long: split`."
+            )
+        shown = islice(zip(values["images"], sizes, strict=True), encoded.images)
+        pictures = [self._picture((image or {}).get("bytes"), size, len(sizes)) for image, size in shown]
         return Item(values["key"], encoded.ids, encoded.labels, pictures, sizes[: encoded.images])
 
-    def _picture(self, content: bytes | None, size: tuple[int, int]) -> np.ndarray:
+    def _picture(self, content: bytes | None, size: tuple[int, int], pictures: int) -> np.ndarray:
         """Pixels of a picture. The latest are cached: rows share pictures, and epochs repeat them.
 
         size: (width, height) that the mix counted tokens by; raises InputError for a picture of another size.
+        pictures: of its row.
         """
         if content is None:
             raise InputError("no picture where the mix names one: make the mix again.")
-        if content in self._pictures:
-            self._pictures.move_to_end(content)
-            return self._pictures[content]
-        picture = prepare(content, self.folder.rule, self.folder.mean, self.folder.std)
+        known = (content, self.folder.rule.cuts(pictures))
+        if known in self._pictures:
+            self._pictures.move_to_end(known)
+            return self._pictures[known]
+        picture = cut(content, self.folder.rule, self.folder.mean, pictures=pictures)
         if picture.size != size:
             found, said = (f"{width}x{height}" for width, height in (picture.size, size))
             raise InputError(f"a picture of {found} pixels, and the mix says {said}: make the mix again.")
         pixels = picture.pixels
-        self._pictures[content] = pixels
+        self._pictures[known] = pixels
         self._picture_bytes += pixels.nbytes + len(content)
         while self._picture_bytes > KEPT_BYTES:
-            dropped, old = self._pictures.popitem(last=False)
+            (dropped, _), old = self._pictures.popitem(last=False)
             self._picture_bytes -= old.nbytes + len(dropped)
         return pixels
 

@@ -1,8 +1,9 @@
 """Pictures to the pixel arrays that a vision tower sees.
 
-Encoded bytes or PIL images flow in; float32 arrays (tiles, 3, size, size) flow out, cut by the same ImageRule that
-counted their tokens. The exact path reproduces the original's arrays bit for bit (PIL's bicubic, Pillow below 13); the
-fast path decodes with simplejpeg and resizes with torch's uint8 bicubic, at most 2 of 255 levels off.
+Encoded bytes or PIL images flow in; tiles cut by the same ImageRule that counted their tokens flow out: uint8 for
+training, which normalises them on its device (trainer/inputs/device.py), or float32 and normalised. The exact path
+reproduces the original's arrays bit for bit (PIL's bicubic, Pillow below 13); the fast path decodes with simplejpeg and
+resizes with torch's uint8 bicubic, at most 2 of 255 levels off.
 """
 
 from __future__ import annotations
@@ -19,20 +20,16 @@ from PIL import Image
 from schemas.chat.images import ImageRule, Size, best_resolution
 from schemas.errors import InputError
 from schemas.pictures import PictureError, rgb, to_rgb
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Means and standard deviations of CLIP's training pictures, in [0, 1] (OpenAI CLIP, clip.py)."""
+from trainer.models.towers import CLIP_MEAN, CLIP_STD, Triple
 
 PILLOW_TALL = 100
 """Pillow shrinks pictures taller than this many widths by height first (Image.resize), which rounds differently."""
 
-Triple = tuple[float, float, float]
-
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels: float32 (tiles, 3, image_size, image_size), normalised; the overview first. size: (width, height)."""
+    """pixels: (tiles, 3, image_size, image_size), uint8 or float32 and normalised; the overview first. size: (width,
+    height)."""
 
     pixels: np.ndarray
     size: Size
@@ -44,18 +41,35 @@ def prepare(
     mean: Triple = CLIP_MEAN,
     std: Triple = CLIP_STD,
     fast: bool = True,
+    pictures: int = 1,
 ) -> Picture:
-    """Decode, cut by `rule`, and normalise by `mean` and `std` (of values in [0, 1]).
+    """`cut`, and normalised by `mean` and `std` (of values in [0, 1]): float32 pixels."""
+    tiles, size = _cut(image, rule, mean, fast, pictures)
+    return Picture(normalise(tiles, mean, std, fast), size)
+
+
+def cut(image: bytes | Image.Image, rule: ImageRule, mean: Triple = CLIP_MEAN, pictures: int = 1) -> Picture:
+    """Decode and cut by `rule`: uint8 pixels. `mean` is the colour that `pad` fills with. pictures: of its row.
 
     Pictures are upright RGB as `schemas.pictures` makes them. `size` is that of the upright picture before any
     resizing, which is what `rule.tokens` counts by. Raises InputError for bytes that cannot be decoded, for more
     than schemas.pictures.MAX_PIXELS, and for what `rule.check_size` refuses.
     """
+    tiles, size = _cut(image, rule, mean, True, pictures)
+    pixels = np.empty((len(tiles), 3, *tiles.shape[1:3]), np.uint8)
+    for tile, planes in zip(np.ascontiguousarray(tiles), pixels, strict=True):
+        cv2.split(tile, list(planes))
+    return Picture(pixels, size)
+
+
+def _cut(
+    image: bytes | Image.Image, rule: ImageRule, mean: Triple, fast: bool, pictures: int
+) -> tuple[np.ndarray, Size]:
+    """uint8 (tiles, size, size, 3), and (width, height) of the picture."""
     pixels = decode(image, fast)
     height, width = pixels.shape[:2]
     resize = _resize_torch if fast and _torch() is not None else _resize_pil
-    tiles = _tiles(pixels, rule, mean, resize)
-    return Picture(normalise(tiles, mean, std, fast), (width, height))
+    return _tiles(pixels, rule, mean, resize, pictures), (width, height)
 
 
 def decode(image: bytes | Image.Image, fast: bool = True) -> np.ndarray:
@@ -91,12 +105,12 @@ def _table(mean: Triple, std: Triple) -> np.ndarray:
     return (scaled - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
 
 
-def _tiles(pixels: np.ndarray, rule: ImageRule, mean: Triple, resize: Any) -> np.ndarray:
+def _tiles(pixels: np.ndarray, rule: ImageRule, mean: Triple, resize: Any, pictures: int) -> np.ndarray:
     side = rule.image_size
-    rule.check_size(pixels.shape[1], pixels.shape[0])
+    rule.check_size(pixels.shape[1], pixels.shape[0], pictures)
     if rule.mode == "square":
         return _centre(resize(pixels, *_shortest(pixels, side)), side)[None]
-    if rule.mode == "pad":
+    if not rule.cuts(pictures):
         return resize(_to_square(pixels, mean), side, side)[None]
     overview = resize(pixels, side, side)
     return np.concatenate([overview[None], _grid(_fitted(pixels, rule, resize), side)])

@@ -10,7 +10,7 @@ import pyarrow as pa
 from schemas.chat import ImageRule
 from schemas.chat.words import word_counts
 from schemas.dataset import Dataset
-from trainer.planning.original import UNSIGNED
+from trainer.planning.strategies import strategy_of
 
 LENGTHS_WITH_IMAGE = 128
 """LLaVA's `lengths` adds this to the words of a row with a picture, `modality_lengths` does not
@@ -20,7 +20,7 @@ LENGTHS_WITH_IMAGE = 128
 @dataclass(frozen=True)
 class Rows:
     """lengths: tokens of each row, pictures included, after truncation. images: its pictures. tiles: the tower's inputs
-    for them: one each, or with anyres the overview and its tiles. All int64 (rows,)."""
+    for them: one each, or where they are cut the overview and the tiles. All int64 (rows,)."""
 
     lengths: np.ndarray
     images: np.ndarray
@@ -35,17 +35,18 @@ class Rows:
 
 def tile_counts(mix: Dataset, rule: ImageRule) -> np.ndarray:
     """Inputs of the tower for each row, int64 (rows,)."""
-    if rule.mode != "anyres":
+    if not rule.depends_on_size:
         return mix.numpy("image_count").astype(np.int64)
     parts = [np.empty(0, np.int64)]
     for fragment in mix.fragments:
         table = fragment.read(["widths", "heights"]).combine_chunks()
         widths, heights = (_lists(table.column(name)) for name in ("widths", "heights"))
-        sizes = np.stack([widths.flatten().to_numpy(), heights.flatten().to_numpy()], axis=1)
-        known, which = np.unique(sizes, axis=0, return_inverse=True)
-        tiles = np.array([rule.tiles(int(width), int(height)) for width, height in known], np.int64)
         counts = np.asarray(widths.value_lengths().fill_null(0))
         row = np.repeat(np.arange(fragment.rows), counts)
+        beside = np.minimum(counts[row], 2)  # alone, or one of several
+        sizes = np.stack([widths.flatten().to_numpy(), heights.flatten().to_numpy(), beside], axis=1)
+        known, which = np.unique(sizes, axis=0, return_inverse=True)
+        tiles = np.array([rule.tiles(*one) for one in known.tolist()], np.int64)
         parts.append(np.bincount(row, tiles[which.reshape(-1)], fragment.rows).astype(np.int64))
     return np.concatenate(parts)
 
@@ -58,7 +59,7 @@ def original_lengths(mix: Dataset, strategy: str) -> np.ndarray:
     """
     parts = [word_counts(_lists(fragment.read(["messages"]).column(0))) for fragment in mix.fragments]
     words = np.concatenate([np.empty(0, np.int64), *parts])
-    if strategy in UNSIGNED:
+    if not strategy_of(strategy).signed:
         words += LENGTHS_WITH_IMAGE * (mix.numpy("image_count") > 0)
     return words
 

@@ -12,7 +12,8 @@ from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.inputs.rows import Rows, original_lengths
 from trainer.models.folder import ModelFolder
-from trainer.plan import ORIGINAL_STRATEGIES, Plan, make_plan
+from trainer.models.sizes import Shape, language_count, projector_count, tower_count
+from trainer.plan import Plan, make_plan, strategy_of
 from trainer.planning.cost import CostModel
 from trainer.stages import Stage, get_stage
 
@@ -29,7 +30,7 @@ class Schedule:
         self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.gradient_checkpointing)
         if len(self.lengths) == 0:
             raise InputError(f"{mix.path}: the mix has no rows. `lavabeam show` says why rows were left out.")
-        original = recipe.plan.strategy in ORIGINAL_STRATEGIES
+        original = strategy_of(recipe.plan.strategy).original
         self.grouping_lengths = original_lengths(mix, recipe.plan.strategy) if original else None
         self._plans: OrderedDict[int, Plan] = OrderedDict()
         self.steps_per_epoch = self.plan(0).steps
@@ -83,41 +84,15 @@ class Schedule:
 
 def cost_model(folder: ModelFolder, stage: Stage, checkpointing: bool) -> CostModel:
     """The cost of a token and a tile at the sizes of this model."""
-    text, vision, rule = folder.text, folder.config["vision_config"], folder.rule
+    shape, rule = Shape.of(folder.text), folder.rule
     return CostModel.from_sizes(
-        language_parameters=language_parameters(text),
-        hidden_size=int(text.get("hidden_size", 4096)),
-        layers=int(text.get("num_hidden_layers", 32)),
-        vision_parameters=transformer_parameters(
-            vision.get("hidden_size", 768), vision.get("intermediate_size"), vision
-        ),
-        projector_parameters=projector_parameters(folder),
+        language_parameters=float(language_count(folder.text).products),
+        hidden_size=shape.width,
+        layers=shape.layers,
+        vision_parameters=float(tower_count(folder.tower, folder.vision).products),
+        projector_parameters=float(projector_count(folder).products),
         tokens_per_image=rule.side**2 + rule.class_token,
         train_language="llm" in stage.trains,
         train_vision="tower" in stage.trains,
         checkpointing=checkpointing,
     )
-
-
-def projector_parameters(folder: ModelFolder) -> float:
-    """Weights of the projector: two matrices, or one where it is linear."""
-    tower = int(folder.config["vision_config"].get("hidden_size", 768))
-    width = int(folder.text.get("hidden_size", 4096))
-    linear = folder.config.get("projector_hidden_act") == "linear"
-    return float(tower * width + (0 if linear else width * width))
-
-
-def language_parameters(text: dict) -> float:
-    """Parameters of a decoder with gated feed-forward layers and of its output table, from its configuration."""
-    width = int(text.get("hidden_size", 4096))
-    heads = int(text.get("num_attention_heads", 32))
-    head = int(text.get("head_dim") or width // heads)
-    shared = int(text.get("num_key_value_heads") or heads)
-    attention = 2 * width * heads * head + 2 * width * shared * head
-    layer = attention + 3 * width * int(text.get("intermediate_size", 11008))
-    return float(layer * int(text.get("num_hidden_layers", 32)) + width * int(text.get("vocab_size", 32000)))
-
-
-def transformer_parameters(width: int, inner: int | None, config: dict) -> float:
-    """Parameters of a vision transformer's layers: four attention matrices and two feed-forward ones each."""
-    return float((4 * width**2 + 2 * width * (inner or 4 * width)) * int(config.get("num_hidden_layers", 12)))

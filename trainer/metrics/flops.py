@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from trainer.inputs.schedule import language_parameters, projector_parameters, transformer_parameters
 from trainer.models.folder import ModelFolder
+from trainer.models.sizes import Shape, adapter_count, language_count, projector_count, tower_count
 from trainer.stages import Stage
 
 PEAKS: tuple[tuple[str, float], ...] = (
@@ -66,33 +65,20 @@ def model_flops(folder: ModelFolder, stage: Stage, adapter_rank: int = 0) -> Mod
     module itself trains. The output table counts at every token, as there; logits are computed only where something is
     learnt, so MFU is at most 2% too high for a 7B model.
     """
-    text, vision, rule = folder.text, folder.config["vision_config"], folder.rule
-    width, layers = int(text.get("hidden_size", 4096)), int(text.get("num_hidden_layers", 32))
-    inside = int(text.get("head_dim") or width // int(text.get("num_attention_heads", 32)))
-    inside *= int(text.get("num_attention_heads", 32))
+    shape, rule = Shape.of(folder.text), folder.rule
     tower, projector, llm = (module in stage.trains for module in ("tower", "projector", "llm"))
     through = tower or projector or llm or stage.adapter
-    decoder = (2 + 2 * through + 2 * llm) * language_parameters(text)
-    decoder += 6 * adapter_parameters(text, adapter_rank) if stage.adapter else 0.0
-    attention = (4 + 8 * through) * layers * inside
-    side = int(vision.get("hidden_size", 768))
+    decoder = float((2 + 2 * through + 2 * llm) * language_count(folder.text).products)
+    decoder += 6 * adapter_count(folder.text, adapter_rank) if stage.adapter else 0
+    attention = float((4 + 8 * through) * shape.layers * shape.queries)
+    side = int(folder.vision.get("hidden_size", 768))
     patches = rule.side**2 + rule.class_token
-    encoder = transformer_parameters(side, vision.get("intermediate_size"), vision) * 2
-    encoder += 4 * int(vision.get("num_hidden_layers", 12)) * side * patches
-    bridge = projector_parameters(folder)
-    backward = bridge if tower else projector * (bridge - side * width)  # a frozen tower's output needs no gradient
+    encoder = 2 * tower_count(folder.tower, folder.vision).products
+    encoder += 4 * int(folder.vision.get("num_hidden_layers", 12)) * side * patches
+    bridge = projector_count(folder).products
+    backward = bridge if tower else projector * (bridge - side * shape.width)  # a frozen output needs no gradient
     bridge = (2 + 2 * projector) * bridge + 2 * backward
-    return ModelFlops(decoder, attention, patches * (encoder * (3 if tower else 1) + bridge))
-
-
-def adapter_parameters(text: dict[str, Any], rank: int) -> float:
-    """Weights of LoRA pairs on the seven matrices of each decoder layer: rank * (inputs + outputs) each."""
-    width, inner = int(text.get("hidden_size", 4096)), int(text.get("intermediate_size", 11008))
-    heads = int(text.get("num_attention_heads", 32))
-    head = int(text.get("head_dim") or width // heads)
-    shared = int(text.get("num_key_value_heads") or heads)
-    attention = 2 * (width + heads * head) + 2 * (width + shared * head)
-    return float(rank * (attention + 3 * (width + inner)) * int(text.get("num_hidden_layers", 32)))
+    return ModelFlops(decoder, attention, float(patches * (encoder * (3 if tower else 1) + bridge)))
 
 
 def peak_flops(recipe_peak: float | None, precision: str, device: str | None) -> float | None:

@@ -88,7 +88,8 @@ class Recorder:
         share = None
         if self.peak is not None:
             needed = self.flops.of(*self._rows(step))
-            share = float(f"{needed / (seconds * self.peak * self.schedule.world_size):.3g}")
+            devices = self.schedule.world_size * self.schedule.recipe.sequence_parallel
+            share = float(f"{needed / (seconds * self.peak * devices):.3g}")
         return {
             "useful_tokens": useful,
             "useful_tokens_per_second": round(useful / seconds, 1),

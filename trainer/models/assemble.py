@@ -10,18 +10,18 @@ import torch
 
 from schemas.chat import ImageRule
 from schemas.errors import InputError
-from trainer.models.folder import preprocessor, usual_colours, write_sidecar
+from schemas.modelfolder import read_json
+from trainer.models.families import FAMILIES, family_of
+from trainer.models.folder import colours, preprocessor, write_sidecar
 from trainer.models.original import read_projector
-from trainer.models.partcheck import check_llm, check_tower, check_vocabulary, fits
+from trainer.models.partcheck import check_llm, check_tower, check_vocabulary
 from trainer.models.processor import select_strategy, write_processor, write_tokenizer
 from trainer.models.shards import ShardWriter, read_tensors
+from trainer.models.towers import tower_of, vision_part
 
 PROJECTORS = ("linear", "mlp2x_gelu")
 INITIAL_STD = 0.02
 """Standard deviation of a new projector's weights: `initializer_range` of the Llama and LLaVA configurations."""
-
-NO_WEIGHTS = ("text_model", "text_projection", "visual_projection", "logit_scale", "logit_bias")
-"""What a full CLIP or SigLIP checkpoint holds besides its vision tower."""
 
 
 def assemble(
@@ -60,9 +60,8 @@ def assemble(
             writer.put(name, tensor)
         config.dtype = writer.dtype
     config.save_pretrained(output)
-    known, usual = preprocessor(Path(tower)), usual_colours(config.vision_config.model_type)
-    mean, std = known.get("image_mean", usual[0]), known.get("image_std", usual[1])
-    write_processor(output, made, config.model_type, rule, mean, std, template)
+    mean, std = colours(preprocessor(Path(tower)), tower_of(config.vision_config.model_type, str(tower)))
+    write_processor(output, made, family_of(rule), rule, mean, std, template)
     write_sidecar(output, rule, template, {"tower": Path(tower).name, "llm": Path(llm).name})
     return output
 
@@ -98,9 +97,9 @@ def fresh_projector(config: Any, projector_type: str, seed: int) -> Iterator[tup
 
 
 def fresh_newline(config: Any, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """For anyres, the embedding that ends a line of patches: normal, of standard deviation 1/sqrt(its size), drawn from
-    `seed` (LLaVA-NeXT, llava/model/llava_arch.py)."""
-    if config.model_type == "llava_next":
+    """Where the family has one, the embedding that ends a line of patches: normal, of standard deviation 1/sqrt(its
+    size), drawn from `seed` (LLaVA-NeXT, llava/model/llava_arch.py)."""
+    if FAMILIES[config.model_type].newline:
         deep = config.text_config.hidden_size
         yield "image_newline", torch.randn(deep, generator=torch.Generator().manual_seed(seed + 1)) / deep**0.5
 
@@ -121,7 +120,7 @@ def joined_config(
     image_id: int,
     vocabulary: int,
 ) -> Any:
-    """The LlavaConfig (LlavaNextConfig for anyres) of a tower and an llm whose tokenizer has `vocabulary` ids.
+    """The configuration, of the family that `rule` is for, of a tower and an llm whose tokenizer has `vocabulary` ids.
 
     Raises InputError when the tower does not match `rule`.
     """
@@ -139,8 +138,9 @@ def llava_config(
     vocabulary: int,
 ) -> Any:
     """`joined_config` of a language model's configuration `text`."""
-    from transformers import LlavaConfig, LlavaNextConfig
+    import transformers
 
+    family = family_of(rule)
     check_tower(str(tower), rule)
     vision = configuration(tower)
     vision = getattr(vision, "vision_config", vision)
@@ -148,23 +148,17 @@ def llava_config(
     if not -vision.num_hidden_layers - 1 <= select_layer <= vision.num_hidden_layers:
         raise InputError(f"select_layer {select_layer}: {tower} has {vision.num_hidden_layers} layers.")
     text.vocab_size = max(text.vocab_size, vocabulary)
-    kind: Any = LlavaConfig
-    extra: dict[str, Any] = {}
-    if rule.mode == "anyres":
-        # Hugging Face reads pinpoints as (height, width), LLaVA writes (width, height).
-        kind, extra = LlavaNextConfig, {"image_grid_pinpoints": [[height, width] for width, height in rule.pinpoints]}
-    config = kind(
+    config = getattr(transformers, family.model_class).config_class(
         vision_config=vision,
         text_config=text,
         image_token_index=image_id,
-        image_seq_length=rule.side**2 + (rule.class_token if rule.select == "full" else 0),
         vision_feature_layer=select_layer,
         vision_feature_select_strategy=select_strategy(rule),
         tie_word_embeddings=bool(text.tie_word_embeddings),
         **projector_config(projector_type),
-        **extra,
+        **family.settings(rule),
     )
-    config.architectures = ["LlavaNextForConditionalGeneration" if extra else "LlavaForConditionalGeneration"]
+    config.architectures = [family.model_class]
     return config
 
 
@@ -187,10 +181,9 @@ def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
     found: tuple[Any, Any] = (getattr(vision, "image_size", None), getattr(vision, "patch_size", None))
     if None in found:
         raise InputError(
-            f"{tower}: a {vision.model_type!r} tower has no fixed image_size, which LLaVA needs. Give a CLIP, SigLIP "
-            "or DINOv2 folder."
+            f"{tower}: a {vision.model_type!r} tower has no fixed image_size, which LLaVA needs. Give another folder."
         )
-    if not fits(vision.model_type, found, rule):
+    if not tower_of(vision.model_type, str(tower)).fits(found, rule.image_size, rule.patch_size):
         raise InputError(
             f"{tower}: this tower takes {found[0]} pixels in patches of {found[1]}, but the image rule says "
             f"{rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
@@ -198,12 +191,11 @@ def _check_rule(rule: ImageRule, vision: Any, tower: Path) -> None:
 
 
 def tower_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    kind = configuration(folder).model_type
-    # CLIP's and SigLIP's towers are under `vision_model` on disk; others (DINOv2) are at the top level.
-    inner = "vision_model." if kind.startswith(("clip", "siglip")) else ""
+    """The tower's weights by their names in a LLaVA folder; `folder` may be of the two-sided model around it."""
+    row, _ = vision_part(read_json(folder / "config.json"), str(folder))
     for name, tensor in read_tensors(folder):
-        if not name.startswith(NO_WEIGHTS) and "position_ids" not in name:
-            yield f"vision_tower.{inner}{name.removeprefix('vision_model.')}", tensor
+        if row.holds(name):
+            yield f"vision_tower.{row.on_disk}{name.removeprefix('vision_model.')}", tensor
 
 
 def _llm_tensors(folder: Path, vocabulary: int, tied: bool) -> Iterator[tuple[str, torch.Tensor]]:

@@ -12,6 +12,7 @@ import torch
 from trainer.models.folder import ModelFolder, write_sidecar
 from trainer.models.processor import write_processor, write_tokenizer
 from trainer.models.shards import ShardWriter
+from trainer.models.towers import Tower
 
 PREFIXES = (
     ("lm_head.", "language_model.lm_head."),
@@ -20,17 +21,6 @@ PREFIXES = (
     ("model.image_newline", "image_newline"),
 )
 """transformers 5's names inside LLaVA classes -> names on disk."""
-
-DINOV2 = (
-    (".attention.q_proj.", ".attention.attention.query."),
-    (".attention.k_proj.", ".attention.attention.key."),
-    (".attention.v_proj.", ".attention.attention.value."),
-    (".attention.o_proj.", ".attention.output.dense."),
-    (".mlp.down_proj.", ".mlp.weights_out."),
-)
-"""The same for a DINOv2 tower, whose layers are `layer.N` where CLIP's and SigLIP's are `layers.N`."""
-
-GATE = ".mlp.gate_proj."
 
 
 def export(
@@ -43,46 +33,35 @@ def export(
     draft = output.with_name(output.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    inner = tower_prefix(config.vision_config.model_type)
-    tied = bool(config.tie_word_embeddings)
+    tower, tied = origin.tower, bool(config.tie_word_embeddings)
     with ShardWriter(draft) as writer:
-        for name, tensor in joined_gates(weights):
+        for name, tensor in joined_gates(weights, tower):
             if not (tied and name.startswith("lm_head.")):
-                writer.put(disk_name(name, inner), tensor)
+                writer.put(disk_name(name, tower), tensor)
     config.architectures = [origin.model_class]
     config.save_pretrained(draft)
     tokenizer = write_tokenizer(origin.path, draft)
-    write_processor(draft, tokenizer, config.model_type, origin.rule, origin.mean, origin.std, origin.template)
+    write_processor(draft, tokenizer, origin.family, origin.rule, origin.mean, origin.std, origin.template)
     write_sidecar(draft, origin.rule, origin.template, {"training": training})
     shutil.rmtree(output, ignore_errors=True)
     draft.rename(output)
     return output
 
 
-def disk_name(name: str, tower: str) -> str:
-    """`model.language_model.layers.0...` -> `language_model.model.layers.0...`; `tower` from `tower_prefix`."""
+def disk_name(name: str, tower: Tower) -> str:
+    """`model.language_model.layers.0...` -> `language_model.model.layers.0...`, and the tower's as `tower` says."""
     for inside, outside in PREFIXES:
         if name.startswith(inside):
             return outside + name.removeprefix(inside)
-    if not name.startswith("model.vision_tower."):
-        return name
-    name = name.removeprefix("model.vision_tower.").removeprefix("vision_model.")
-    if ".layer." in name:
-        for inside, outside in DINOV2:
-            name = name.replace(inside, outside)
-    return tower + name
+    inside = "model.vision_tower."
+    return tower.disk_name(name.removeprefix(inside)) if name.startswith(inside) else name
 
 
-def joined_gates(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The weights, with the two halves of a large DINOv2's gated layers in one, as they are on disk."""
+def joined_gates(weights: Mapping[str, torch.Tensor], tower: Tower) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights, with the tower's two gated tensors of a layer in one where they are on disk (a large DINOv2)."""
+    gate, up, one = tower.gates or ("", "", "")
     for name, tensor in weights.items():
-        if GATE in name and "vision_tower" in name:
-            other = weights[name.replace(GATE, ".mlp.up_proj.")]
-            yield name.replace(GATE, ".mlp.weights_in."), torch.cat([tensor.cpu(), other.cpu()])
-        elif ".mlp.up_proj." not in name or "vision_tower" not in name:
+        if not tower.gates or "vision_tower" not in name or not (gate in name or up in name):
             yield name, tensor
-
-
-def tower_prefix(model_type: str) -> str:
-    """CLIP's and SigLIP's towers are under `vision_model` on disk; others (DINOv2) are not."""
-    return "vision_tower.vision_model." if model_type.startswith(("clip", "siglip")) else "vision_tower."
+        elif gate in name:
+            yield name.replace(gate, one), torch.cat([tensor.cpu(), weights[name.replace(gate, up)].cpu()])

@@ -11,27 +11,19 @@ from typing import Any
 from schemas.chat import ImageRule, Tokenizer, load_tokenizer
 from schemas.errors import InputError
 from schemas.modelfolder import check_config, read_json, weight_files
+from trainer.models.families import FAMILIES, Family
+from trainer.models.towers import Tower, Triple, tower_of
 
 SIDECAR = "lavabeam.json"
 """Our own file in a checkpoint: the template and the image rule that it was trained with."""
 
-MODEL_TYPES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
-Triple = tuple[float, float, float]
+USUAL_TOWER, USUAL_LLM = "clip_vision_model", "llama"
+"""What a vision_config and a text_config without a model_type are (transformers, configuration_llava.py)."""
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Channel means and standard deviations of CLIP's pictures (Radford et al. 2021, github.com/openai/CLIP, clip.py)."""
-
-HALF = (0.5, 0.5, 0.5)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""SigLIP's (Zhai et al. 2023, google-research/big_vision) and DINOv2's (Oquab et al. 2023, ImageNet's)."""
-
-
-def usual_colours(tower: str) -> tuple[Triple, Triple]:
-    """(mean, std) that towers of a model type are trained with, where a folder has no preprocessor_config.json."""
-    if tower.startswith("siglip"):
-        return HALF, HALF
-    return (IMAGENET_MEAN, IMAGENET_STD) if tower.startswith("dinov2") else (CLIP_MEAN, CLIP_STD)
+_OF_BOTH = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+_OF_TEXT = (*_OF_BOTH, "intermediate_size", "num_key_value_heads", "vocab_size", "max_position_embeddings")
+SIZES = {"text_config": (USUAL_LLM, _OF_TEXT), "vision_config": (USUAL_TOWER, (*_OF_BOTH, "image_size", "patch_size"))}
+"""What has to be known of each part of a configuration."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +52,21 @@ class ModelFolder:
                 f"{path}: a checkpoint of the original LLaVA code, with {config['mm_vision_tower']!r} as its tower. "
                 f"Convert it first: lavabeam import-checkpoint {path} OUTPUT --tower TOWER --template TEMPLATE."
             )
-        if config.get("model_type") not in MODEL_TYPES:
+        if config.get("model_type") not in FAMILIES:
             raise InputError(
                 f"{path}: config.json says model_type {config.get('model_type')!r}; expected one of "
-                f"{', '.join(MODEL_TYPES)}. To join a tower and a language model, give `tower` and `llm` instead."
+                f"{', '.join(FAMILIES)}. To join a tower and a language model, give `tower` and `llm` instead."
             )
         weight_files(path)
+        config = completed(config, path)
         sidecar = read_json(path / SIDECAR) if (path / SIDECAR).is_file() else {}
         pictures = preprocessor(path)
         try:
             if not all(isinstance(config[part], dict) for part in ("text_config", "vision_config")):
                 raise TypeError("text_config and vision_config have to be objects")
-            rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config)
-            mean, std = usual_colours(str(config["vision_config"].get("model_type", "")))
-            mean, std = _triple(pictures.get("image_mean", mean)), _triple(pictures.get("image_std", std))
+            tower = tower_of(config["vision_config"].get("model_type", USUAL_TOWER), str(path))
+            rule = ImageRule.from_dict(sidecar["image"]) if sidecar.get("image") else derived_rule(config, tower)
+            mean, std = colours(pictures, tower)
             made = cls(path, config, rule, mean, std, sidecar.get("template"))
             _ = made.positions, made.image_id
             _check_layer(path, config)
@@ -82,6 +75,8 @@ class ModelFolder:
                 f"{path}: its configuration is not that of a LLaVA ({type(error).__name__}: {str(error)[:200]}). Fetch "
                 "config.json, preprocessor_config.json and lavabeam.json again."
             ) from error
+        if (found := made.family.mismatch(rule)) is not None:
+            raise InputError(f"{path}: its image rule is not one of its config.json's model: image {found}.")
         return made
 
     @cached_property
@@ -89,8 +84,16 @@ class ModelFolder:
         return load_tokenizer(self.path)
 
     @property
+    def family(self) -> Family:
+        return FAMILIES[self.config["model_type"]]
+
+    @property
+    def tower(self) -> Tower:
+        return tower_of(self.vision.get("model_type", USUAL_TOWER), str(self.path))
+
+    @property
     def model_class(self) -> str:
-        return MODEL_TYPES[self.config["model_type"]]
+        return self.family.model_class
 
     @property
     def image_id(self) -> int:
@@ -122,14 +125,46 @@ class ModelFolder:
     def text(self) -> dict[str, Any]:
         return self.config["text_config"]
 
+    @property
+    def vision(self) -> dict[str, Any]:
+        return self.config["vision_config"]
+
     def with_training(self, rule: ImageRule, template: str) -> ModelFolder:
         """The same folder, used with the rule and template of a mix."""
         return replace(self, rule=rule, template=template)
 
 
+def completed(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A llava-hf config.json with the sizes that it leaves out because they are their classes' defaults, which differ:
+    a Qwen2 without max_position_embeddings has 32,768, a Llama 2,048."""
+    filled = dict(config)
+    for part, (usual, sizes) in SIZES.items():
+        inner = config.get(part)
+        if not isinstance(inner, dict) or all(name in inner for name in sizes):
+            continue
+        from transformers import CONFIG_MAPPING
+
+        kind = str(inner.get("model_type", usual))
+        if kind not in CONFIG_MAPPING:
+            continue
+        # Nothing that a class would make a list of as long as it says.
+        known = {name: inner[name] for name in ("hidden_size", "num_attention_heads", "head_dim") if name in inner}
+        try:
+            whole = CONFIG_MAPPING[kind](**known).to_dict()
+        except Exception as error:  # whatever a configuration's class meets in values that are not its own
+            words = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{path}: {part} of config.json is not that of a {kind} ({words}). Fetch it again."
+            ) from error
+        missing = {name: whole[name] for name in (*sizes, "head_dim") if name not in inner and whole.get(name)}
+        filled[part] = {**inner, **missing}
+    return filled
+
+
 def _check_layer(path: Path, config: dict[str, Any]) -> None:
     """Raise InputError for a layer of the tower that it does not have: 0 is its embeddings, -1 its last layer."""
-    chosen, most = config.get("vision_feature_layer", -2), config["vision_config"].get("num_hidden_layers")
+    usual = FAMILIES[config["model_type"]].select_layer
+    chosen, most = config.get("vision_feature_layer", usual), config["vision_config"].get("num_hidden_layers")
     for layer in chosen if isinstance(chosen, list) else [chosen]:
         if most is not None and not -int(most) - 1 <= int(layer) <= int(most):
             raise InputError(
@@ -152,31 +187,30 @@ def known_positions(text: dict[str, Any]) -> int:
     return max(most, int((first or most) * float(rope.get("factor") or 1)))
 
 
-def derived_rule(config: dict[str, Any]) -> ImageRule:
-    """The image rule that a llava-hf config.json implies.
-
-    Hugging Face writes pinpoints as (height, width), LLaVA and we as (width, height).
-    """
-    vision = config["vision_config"]
-    select = "patch" if config.get("vision_feature_select_strategy", "default") == "default" else "full"
+def derived_rule(config: dict[str, Any], tower: Tower) -> ImageRule:
+    """The image rule that a llava-hf config.json implies."""
+    vision, family = config["vision_config"], FAMILIES[config["model_type"]]
+    select = config.get("vision_feature_select_strategy", family.select)
     # transformers' own defaults for what a config.json leaves out (CLIP: ViT-B/32 at 224).
-    rule = ImageRule(
+    whole = ImageRule(
         mode="square",
         image_size=int(vision.get("image_size", 224)),
         patch_size=int(vision.get("patch_size", 32)),
-        select=select,
-        class_token=0 if "siglip" in vision.get("model_type", "") else 1,
+        select="patch" if select == "default" else "full",
+        class_token=tower.tokens(vision),
     )
-    if config["model_type"] == "llava_next":
-        pinpoints = tuple((width, height) for height, width in config.get("image_grid_pinpoints") or ())
-        rule = replace(rule, mode="anyres", pinpoints=pinpoints)
-    return rule
+    return family.rule(config, whole)
 
 
 def write_sidecar(folder: Path, rule: ImageRule, template: str | None, origin: dict[str, Any]) -> None:
     """Record beside the weights how to prompt this checkpoint and where it came from."""
     content = {"template": template, "image": rule.to_dict(), **origin}
     (folder / SIDECAR).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def colours(pictures: dict[str, Any], tower: Tower) -> tuple[Triple, Triple]:
+    """(mean, std) of an image processor's settings, or those that the tower was trained with where they do not say."""
+    return _triple(pictures.get("image_mean", tower.mean)), _triple(pictures.get("image_std", tower.std))
 
 
 def _triple(values: Any) -> Triple:

@@ -7,6 +7,7 @@ the weights under names of its own, with or without the tower's.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,18 @@ from typing import Any
 import torch
 
 from schemas.chat import ImageRule, get_template, load_tokenizer
+from schemas.chat.images import parse_pinpoints
 from schemas.errors import InputError
 from schemas.modelfolder import check_config, read_json
 from trainer.models.assemble import PROJECTORS, fresh_projector, grown, llava_config, tower_tensors
-from trainer.models.export import disk_name, tower_prefix
-from trainer.models.folder import preprocessor, usual_colours, write_sidecar
+from trainer.models.export import disk_name
+from trainer.models.families import FAMILIES, family_of
+from trainer.models.folder import colours, preprocessor, write_sidecar
 from trainer.models.original import load_weights, name_of
 from trainer.models.partcheck import check_tower, check_vocabulary
 from trainer.models.processor import write_processor, write_tokenizer
 from trainer.models.shards import ShardWriter
+from trainer.models.towers import tower_of, vision_part
 
 LANGUAGE_MODELS = {
     "llava": "llama",
@@ -34,6 +38,7 @@ LANGUAGE_MODELS = {
 """The original's model_type -> that of the language model (llava/model/language_model, in LLaVA and LLaVA-NeXT)."""
 
 ASPECTS = {None: "square", "square": "square", "pad": "pad", "anyres": "anyres"}
+MOST_TILES = re.compile(r"anyres_max_(\d+)")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
 
@@ -71,6 +76,7 @@ def import_checkpoint(source: str | Path, tower: str | Path, output: str | Path,
     tokenizer = write_tokenizer(source, draft)
     layer = int(config.get("mm_vision_select_layer", -2))
     made = llava_config(tower, text, rule, layer, projector, tokenizer.image_id, tokenizer.vocab_size)
+    _cut(made, tower)
     with ShardWriter(draft) as writer:
         written = {}
         for name, tensor in _tensors(files, tower, made, projector):
@@ -83,9 +89,8 @@ def import_checkpoint(source: str | Path, tower: str | Path, output: str | Path,
         shutil.rmtree(draft)
         raise
     made.save_pretrained(draft)
-    known, usual = preprocessor(tower), usual_colours(made.vision_config.model_type)
-    mean, std = known.get("image_mean", usual[0]), known.get("image_std", usual[1])
-    write_processor(draft, tokenizer, made.model_type, rule, mean, std, template)
+    mean, std = colours(preprocessor(tower), tower_of(made.vision_config.model_type, str(tower)))
+    write_processor(draft, tokenizer, family_of(rule), rule, mean, std, template)
     write_sidecar(draft, rule, template, {"imported": source.name, "tower": tower.name})
     draft.rename(output)
     return output
@@ -93,30 +98,43 @@ def import_checkpoint(source: str | Path, tower: str | Path, output: str | Path,
 
 def _rule(source: Path, config: dict[str, Any], tower: Path) -> ImageRule:
     aspect, merge = config.get("image_aspect_ratio"), config.get("mm_patch_merge_type", "flat")
-    if aspect not in ASPECTS or (aspect == "anyres" and merge != "spatial_unpad"):
+    most = MOST_TILES.fullmatch(str(aspect))
+    mode = "anyres" if most else ASPECTS.get(aspect)
+    if mode is None or (mode == "anyres" and merge != "spatial_unpad"):
         raise InputError(
             f"{source}: trained with image_aspect_ratio {aspect!r} and mm_patch_merge_type {merge!r}, which "
-            "transformers' classes do not compute. Expected pad, square, or anyres with spatial_unpad."
+            "transformers' classes do not compute. Expected pad, square, or anyres or anyres_max_N with spatial_unpad."
         )
     if config.get("mm_use_im_start_end") or config.get("mm_use_im_patch_token"):
         raise InputError(
             f"{source}: trained with tokens around its pictures (mm_use_im_start_end, mm_use_im_patch_token), which no "
             "template here writes. Use a checkpoint of v1.5 or later."
         )
-    vision = read_json(tower / "config.json")
-    vision = vision.get("vision_config") or vision
-    grid = config.get("image_grid_pinpoints") if aspect == "anyres" else ()
-    grid = json.loads(grid) if isinstance(grid, str) else grid
+    row, vision = vision_part(read_json(tower / "config.json"), str(tower))
+    size = int(vision.get("image_size", 224))
+    grid = config.get("image_grid_pinpoints") if mode == "anyres" else ()
+    if isinstance(grid, str):
+        grid = json.loads(grid) if grid.lstrip().startswith("[") else parse_pinpoints(grid, size)
     rule = ImageRule(
-        mode=ASPECTS[aspect],
-        image_size=int(vision.get("image_size", 224)),
+        mode=mode,
+        image_size=size,
         patch_size=int(vision.get("patch_size", 32)),
         select="full" if config.get("mm_vision_select_feature") == "cls_patch" else "patch",
-        class_token=0 if "siglip" in str(vision.get("model_type")) else 1,
+        class_token=row.tokens(vision),
         pinpoints=tuple((int(width), int(height)) for width, height in grid or ()),
+        max_tiles=int(most[1]) if most else None,
     )
     check_tower(str(tower), rule)
     return rule
+
+
+def _cut(config: Any, tower: Path) -> None:
+    """Leave out of a configuration what the original deletes of the tower: see `Tower.cut`."""
+    row = tower_of(config.vision_config.model_type, str(tower))
+    if row.cut:
+        config.vision_config.num_hidden_layers -= row.cut
+        config.vision_config.vision_use_head = False
+        config.vision_feature_layer = -1
 
 
 def _projector_type(source: Path, config: dict[str, Any]) -> str:
@@ -148,19 +166,22 @@ def _weight_files(source: Path) -> list[Path]:
 
 def _tensors(files: list[Path], tower: Path, config: Any, projector: str) -> Iterator[tuple[str, torch.Tensor]]:
     """All weights by their names in a llava-hf folder."""
-    inner, rows = tower_prefix(config.vision_config.model_type), config.text_config.vocab_size
+    row, rows = tower_of(config.vision_config.model_type, str(tower)), config.text_config.vocab_size
     tied, has_tower = bool(config.tie_word_embeddings), False
     for file in files:
         for original, tensor in load_weights(file).items():
             if original.endswith(("rotary_emb.inv_freq", "position_ids")) or (tied and original == "lm_head.weight"):
                 continue
-            name = disk_name(name_of(original), inner)
+            name = disk_name(name_of(original), row)
             has_tower |= name.startswith("vision_tower.")
             table = name.endswith(("embed_tokens.weight", "lm_head.weight"))
-            if name != "image_newline" or config.model_type == "llava_next":
+            if name != "image_newline" or FAMILIES[config.model_type].newline:
                 yield name, grown(tensor, rows) if table else tensor
     if not has_tower:
-        yield from tower_tensors(tower)
+        kept = config.vision_config.num_hidden_layers
+        for name, tensor in tower_tensors(tower):
+            if not row.cut or ((row.layer_of(name) or 0) < kept and ".head." not in name):
+                yield name, tensor
     if projector == "linear":  # transformers' second layer, which stays the identity
         yield from list(fresh_projector(config, projector, 0))[2:]
 
@@ -172,8 +193,8 @@ def _check(source: Path, config: Any, written: dict[str, tuple[int, ...]]) -> No
     kind = getattr(transformers, config.architectures[0])
     with torch.device("meta"):
         shell = kind._from_config(config)
-    inner = tower_prefix(config.vision_config.model_type)
-    wanted = {disk_name(name, inner): tuple(parameter.shape) for name, parameter in shell.named_parameters()}
+    row = tower_of(config.vision_config.model_type, str(source))
+    wanted = {disk_name(name, row): tuple(parameter.shape) for name, parameter in shell.named_parameters()}
     if config.tie_word_embeddings:
         wanted.pop("language_model.lm_head.weight", None)
     for name in sorted(wanted.keys() | written.keys()):

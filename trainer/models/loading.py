@@ -10,24 +10,25 @@ from schemas.errors import LavaBeamError
 from trainer.config import Recipe
 from trainer.models.adapter import add_lora, quantisation
 from trainer.models.folder import ModelFolder
-from trainer.models.kernels import compile_layers, use_liger
+from trainer.models.kernels import compile_layers, for_text, shield_tower, use_liger
 from trainer.models.opening import empty_shell, from_folder
+from trainer.models.ulysses import share_rows
 from trainer.preflight import Job
 from trainer.stages import Stage, freeze, module_of
 
-FLASH_ATTN = {4: (9, 10), 3: (9,), 2: (8, 9, 10, 12)}
-"""Releases of flash-attn, newest first, and the GPU generations (first number of the compute capability) that each
-supports: Ampere and Ada 8, Hopper 9, Blackwell 10 and 12 (github.com/Dao-AILab/flash-attention, README)."""
 
-
-def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32) -> Any:
-    """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable."""
+def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32, group: Any = None) -> Any:
+    """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable. kernel: the attention of its
+    language model (`trainer.models.kernels.attention`). group: the ranks that share rows with this one, if any."""
     assert job.folder is not None
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": for_text(kernel)}
     if job.stage.bits == 4:
         options["quantization_config"] = quantisation()
     llava = from_folder(job.folder, **options)
     model = llava
+    shield_tower(llava)
+    if group is not None and kernel is not None:
+        share_rows(llava, group, kernel)
     if job.recipe.liger:
         use_liger(llava)
     if job.recipe.gradient_checkpointing:
@@ -62,26 +63,3 @@ def empty_model(folder: ModelFolder, stage: Stage, recipe: Recipe) -> Any:
         model = add_lora(model, recipe.lora)
     freeze(model, stage)
     return model
-
-
-def attention(rows: str, gpu: bool) -> tuple[str | None, bool]:
-    """(attention kernel, whether rows are packed). Packing is only worth it with variable-length attention.
-
-    gpu: the model runs on a GPU in bf16, which flash-attn requires. Kernel None leaves the choice to transformers:
-    SDPA, or eager attention for the few models that support nothing else (Gemma 2, whose scores are capped).
-    """
-    flash = flash_kernel() if gpu else None
-    return flash, rows == "packed" or (rows == "auto" and flash is not None)
-
-
-def flash_kernel() -> str | None:
-    """transformers' name of the newest flash-attn that is installed and supports this GPU; 2 and 4 share the module
-    `flash_attn`."""
-    from transformers.utils import import_utils
-
-    generation, _ = torch.cuda.get_device_capability()
-    for version, generations in FLASH_ATTN.items():
-        available = getattr(import_utils, f"is_flash_attn_{version}_available", None)
-        if generation in generations and available is not None and available():
-            return f"flash_attention_{version}"
-    return None

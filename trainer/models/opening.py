@@ -11,6 +11,7 @@ import torch
 from schemas.errors import InputError, LavaBeamError
 from schemas.modelfolder import check_counts, check_parameters, read_tensors_of
 from trainer.models.folder import ModelFolder
+from trainer.models.kernels import check_kernel
 from trainer.stages import unreached_parameters
 
 
@@ -23,6 +24,8 @@ def from_folder(folder: ModelFolder, **options: Any) -> Any:
     import transformers
     from transformers.integrations import is_deepspeed_zero3_enabled
 
+    if options.get("attn_implementation") is None:
+        check_kernel(_asked(folder.config), str(folder.path))
     tensors = read_tensors_of(folder.path)
     check_counts(folder.path / "config.json", folder.config, tensors)
     kind = getattr(transformers, folder.model_class)
@@ -43,6 +46,12 @@ def from_folder(folder: ModelFolder, **options: Any) -> Any:
         ) from error
     check_complete(model, loading["missing_keys"], loading["unexpected_keys"], folder)
     return model
+
+
+def _asked(config: dict[str, Any]) -> str | None:
+    """The attention that a config.json asks for itself; None if it does not."""
+    found = config.get("attn_implementation", config.get("_attn_implementation"))
+    return found if isinstance(found, str) else None
 
 
 @contextmanager

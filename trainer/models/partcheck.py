@@ -8,31 +8,22 @@ from typing import Any
 from schemas.chat import ImageRule, Tokenizer
 from schemas.errors import InputError
 from schemas.modelfolder import check_config, check_counts, read_json, read_tensors_of
-
-CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1, "dinov2_with_registers": 1}
-"""Tokens before the patches of a tower, not counting registers."""
+from trainer.models.towers import vision_part
 
 
 def check_tower(path: str, rule: ImageRule) -> dict[str, Any]:
     """The configuration of a vision tower; raises InputError unless its tokens match what `rule` counts."""
     config = _part_config(path)
-    vision = config
-    if config.get("model_type") in ("clip", "siglip"):
-        vision = {"model_type": f"{config['model_type']}_vision_model", **config.get("vision_config", {})}
-    if "text_config" in vision or "vocab_size" in vision:
-        raise InputError(
-            f"{path}: a {config.get('model_type')!r} model is not a vision tower. Give the folder of a CLIP, SigLIP or "
-            "DINOv2 tower."
-        )
+    tower, vision = vision_part(config, path)
     expected = {"image_size": rule.image_size, "patch_size": rule.patch_size}
     # What a config.json leaves out has its class's default, which only transformers knows: `assemble` compares it.
     found = {name: vision.get(name, wanted) for name, wanted in expected.items()}
-    if not fits(vision.get("model_type", ""), (found["image_size"], found["patch_size"]), rule):
+    if not tower.fits((found["image_size"], found["patch_size"]), rule.image_size, rule.patch_size):
         raise InputError(
             f"{path}: this tower takes {found['image_size']} pixels in patches of {found['patch_size']}, but the image "
             f"rule says {rule.image_size} in patches of {rule.patch_size}. Make the mix with the tower's sizes."
         )
-    tokens = CLASS_TOKENS.get(vision.get("model_type", ""), rule.class_token) + vision.get("num_register_tokens", 0)
+    tokens = tower.tokens(vision)
     if tokens != rule.class_token:
         raise InputError(
             f"{path}: this tower has {tokens} tokens beside its patches, the image rule says {rule.class_token}. "
@@ -45,15 +36,6 @@ def check_tower(path: str, rule: ImageRule) -> dict[str, Any]:
         )
     check_weights(Path(path), config)
     return vision
-
-
-def fits(kind: str, sizes: tuple[int, int], rule: ImageRule) -> bool:
-    """Whether a tower of (image_size, patch_size) reads pictures of `rule`. DINOv2 interpolates its positions for any
-    number of patches (transformers, modeling_dinov2.py); CLIP's and SigLIP's towers in a LLaVA do not."""
-    image, patch = sizes
-    if patch != rule.patch_size:
-        return False
-    return image == rule.image_size or (kind.startswith("dinov2") and rule.image_size % patch == 0)
 
 
 def check_vocabulary(config: dict[str, Any], tokenizer: Tokenizer, path: str) -> None:

@@ -54,7 +54,8 @@ def joined_before(job: Job) -> bool:
 def planned_folder(job: Job) -> ModelFolder:
     """The folder that `assembled` would make, as far as the configuration goes: for a dry run."""
     from trainer.models.assemble import joined_config, projector_tensors
-    from trainer.models.folder import usual_colours
+    from trainer.models.folder import colours, preprocessor
+    from trainer.models.towers import tower_of
 
     model = job.recipe.model
     check_selection(job)
@@ -65,7 +66,8 @@ def planned_folder(job: Job) -> ModelFolder:
     if model.projector is not None:
         projector_tensors(config, model.projector_type, model.projector, job.recipe.plan.seed)
     path = Path(job.recipe.output) / BASE
-    return ModelFolder(path, config.to_dict(), job.rule, *usual_colours(config.vision_config.model_type), job.template)
+    seen = colours(preprocessor(Path(str(model.tower))), tower_of(config.vision_config.model_type, str(model.tower)))
+    return ModelFolder(path, config.to_dict(), job.rule, *seen, job.template)
 
 
 def check_selection(job: Job) -> None:

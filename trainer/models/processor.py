@@ -14,26 +14,19 @@ from typing import Any
 from schemas.chat import ImageRule, Tokenizer, get_template, load_tokenizer
 from schemas.chat.jinja import chat_template
 from schemas.errors import InputError
-
-Triple = tuple[float, float, float]
-
-PROCESSORS = {"llava": "LlavaProcessor", "llava_next": "LlavaNextProcessor"}
-PICTURES = {"square": "CLIPImageProcessor", "pad": "LlavaImageProcessor", "anyres": "LlavaNextImageProcessor"}
-"""transformers' class that prepares pictures as each mode of an ImageRule does."""
+from trainer.models.families import Family
+from trainer.models.towers import Triple
 
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 KEPT_SETTINGS = (*ROLES, "additional_special_tokens", "model_max_length")
 """Settings that do not change ids. Others (`legacy`, `add_prefix_space`, a specific class) make transformers 5 rebuild
 the tokenizer from its vocabulary by a rule of its class, instead of reading tokenizer.json."""
 
-BICUBIC = 3
-"""PIL's number of the bicubic filter."""
-
 
 def write_processor(
     folder: Path,
     tokenizer: Tokenizer,
-    model_type: str,
+    family: Family,
     rule: ImageRule,
     mean: Triple,
     std: Triple,
@@ -41,11 +34,13 @@ def write_processor(
 ) -> None:
     """Write the processor's and the tokenizer's settings into `folder`, which already holds tokenizer.json.
 
-    model_type: config.json's, `llava` or `llava_next`. template: None leaves the chat template out.
+    template: None leaves the chat template out.
     """
-    _write(folder / "preprocessor_config.json", picture_settings(model_type, rule, mean, std))
-    _write(folder / "processor_config.json", _processor_settings(model_type, rule))
-    _write(folder / "tokenizer_config.json", _tokenizer_settings(tokenizer, PROCESSORS[model_type]))
+    colours = {"image_mean": list(mean), "image_std": list(std)}
+    _write(folder / "preprocessor_config.json", {**family.preparation(rule), **colours})
+    prompting = {**family.prompting(rule), "vision_feature_select_strategy": select_strategy(rule)}
+    _write(folder / "processor_config.json", prompting)
+    _write(folder / "tokenizer_config.json", _tokenizer_settings(tokenizer, family.processor))
     for old in ("special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja"):
         (folder / old).unlink(missing_ok=True)
     stops = {tokenizer.eos_id}
@@ -56,32 +51,6 @@ def write_processor(
     ends = sorted(token for token in stops if token is not None)
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": ends or None, "pad_token_id": tokenizer.pad_id}
     _write(folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None})
-
-
-def picture_settings(model_type: str, rule: ImageRule, mean: Triple, std: Triple) -> dict[str, Any]:
-    """preprocessor_config.json: how transformers turns a picture into the pixels of `rule`."""
-    settings: dict[str, Any] = {
-        "processor_class": PROCESSORS[model_type],
-        "image_processor_type": PICTURES[rule.mode],
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "resample": BICUBIC,
-        "size": {"shortest_edge": rule.image_size},
-        "do_center_crop": True,
-        "crop_size": {"height": rule.image_size, "width": rule.image_size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(mean),
-        "image_std": list(std),
-    }
-    if rule.mode == "pad":
-        settings["do_pad"] = True
-    if rule.mode == "anyres":
-        # transformers reads pinpoints as (height, width), LLaVA writes (width, height).
-        pinpoints = [[height, width] for width, height in rule.pinpoints]
-        settings |= {"do_pad": True, "image_grid_pinpoints": pinpoints}
-    return settings
 
 
 def write_tokenizer(source: str | Path, folder: Path) -> Tokenizer:
@@ -128,16 +97,6 @@ def _opening(number: int, tokenizer: Tokenizer) -> dict[str, Any]:
     one, other = ({"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB"))
     known = {token: {"id": token, "ids": [number], "tokens": [token]}}
     return {"type": "TemplateProcessing", "single": [first, one], "pair": [first, one, other], "special_tokens": known}
-
-
-def _processor_settings(model_type: str, rule: ImageRule) -> dict[str, Any]:
-    return {
-        "processor_class": PROCESSORS[model_type],
-        "image_token": "<image>",
-        "patch_size": rule.patch_size,
-        "num_additional_image_tokens": rule.class_token,
-        "vision_feature_select_strategy": select_strategy(rule),
-    }
 
 
 def select_strategy(rule: ImageRule) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 
 from schemas.errors import InputError
@@ -19,14 +17,8 @@ def check_rows(lengths: np.ndarray, image_counts: np.ndarray, least: int = 1) ->
     return lengths, image_counts
 
 
-def check_sizes(
-    strategy: str, known: tuple[str, ...], global_batch: int, world_size: int, accumulation: int, epoch: int
-) -> None:
-    """Raises InputError for an unknown strategy and for sizes below one."""
-    if strategy not in known:
-        near = difflib.get_close_matches(strategy, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"strategy {strategy!r} is unknown; expected one of {', '.join(known)}{hint}")
+def check_sizes(global_batch: int, world_size: int, accumulation: int, epoch: int) -> None:
+    """Raises InputError for sizes below one, and for ranks without a row."""
     sizes = {"world size": world_size, "accumulation": accumulation, "global batch": global_batch, "epoch": epoch + 1}
     for name, size in sizes.items():
         if size < 1:
@@ -39,11 +31,11 @@ def check_sizes(
         )
 
 
-def check_token_bound(strategy: str, originals: tuple[str, ...], lengths: np.ndarray, max_tokens: int | None) -> None:
+def check_token_bound(strategy: str, original: bool, lengths: np.ndarray, max_tokens: int | None) -> None:
     """Raises InputError for a row that no micro-step can hold, and for a bound on a grouping that cannot apply it."""
     if max_tokens is None:
         return
-    if strategy in originals:
+    if original:
         raise InputError(
             f"strategy {strategy} keeps the original's batches and takes no max_tokens; leave it out or use balanced"
         )

@@ -10,8 +10,8 @@ import numpy as np
 
 from schemas.errors import InputError
 from trainer.planning.epoch import Plan
-from trainer.planning.make import ORIGINAL_STRATEGIES, make_plan
-from trainer.planning.original import UNSIGNED
+from trainer.planning.make import make_plan
+from trainer.planning.strategies import strategy_of
 
 # Enough to see a mistake, not a screenful.
 SHOWN = 60
@@ -41,7 +41,8 @@ def plan_command(
     """
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; the minimum is 1")
-    signed = read_lengths(lengths, zeros=strategy in UNSIGNED)
+    chosen = strategy_of(strategy)
+    signed = read_lengths(lengths, zeros=chosen.original and not chosen.signed)
     plan = make_plan(
         np.abs(signed),
         (signed > 0).astype(np.int64),
@@ -118,7 +119,7 @@ def _text(listing: dict[str, Any]) -> str:
         f"{listing['strategy']}: {listing['rows']} rows, {len(listing['steps'])} steps of {sizes}, "
         f"seed {listing['seed']}, epoch {listing['epoch']}"
     ]
-    if listing["strategy"] in ORIGINAL_STRATEGIES:
+    if strategy_of(listing["strategy"]).original:
         lines.append("order: " + " ".join(map(str, listing["indices"])))
     for step in listing["steps"]:
         for rank, batches in enumerate(step["ranks"]):

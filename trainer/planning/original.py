@@ -43,11 +43,6 @@ def original_order(
     draws from the global state only. `epoch` counts earlier passes over the same sampler. The `_auto` modality
     grouping drops rows, as the original does. Raises InputError where the original asserts (a length of zero).
     """
-    zero = np.flatnonzero(lengths == 0)
-    if strategy not in UNSIGNED and len(zero):
-        raise InputError(
-            f"row {zero[0]} has length 0, which has no sign to show its modality. Should not have zero length."
-        )
     world = TorchRandom(seed)
     streams = Streams(world, world if generator_seed is None else TorchRandom(generator_seed))
     for _ in range(epoch):
@@ -141,6 +136,11 @@ def _modality(single: Grouping, keep_last: bool) -> Grouping:
     """
 
     def grouping(lengths: np.ndarray, batch_size: int, world_size: int, streams: Streams) -> np.ndarray:
+        zero = np.flatnonzero(lengths == 0)
+        if len(zero):
+            raise InputError(
+                f"row {zero[0]} has length 0, which has no sign to show its modality. Should not have zero length."
+            )
         if (lengths > 0).all() or (lengths < 0).all():
             return single(lengths, batch_size, world_size, streams)
         megabatches, last = [], []
@@ -187,5 +187,3 @@ GROUPINGS: dict[str, Grouping] = {
     "modality_length": _modality(_length_grouped, keep_last=True),
     "modality_length_auto": _modality(_length_grouped_auto, keep_last=False),
 }
-UNSIGNED = tuple(name for name in GROUPINGS if "modality" not in name)
-"""Groupings that take lengths without a sign, zero among them."""

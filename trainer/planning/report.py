@@ -12,18 +12,10 @@ import numpy as np
 from schemas.errors import InputError
 from trainer.planning.cost import CostModel
 from trainer.planning.figures import figures, rows_name
-from trainer.planning.make import ORIGINAL_STRATEGIES, make_plan
+from trainer.planning.make import make_plan
 from trainer.planning.memory import MemoryEstimate
+from trainer.planning.strategies import STRATEGIES
 
-# What `compare` compares. The original's groupings and `random` pad in every trainer that uses them.
-COMPARED = (
-    ("balanced", False),
-    ("balanced", True),
-    ("length_window", False),
-    ("length_window", True),
-    ("modality_length", True),
-    ("random", True),
-)
 WIDTH = 100
 """Maximum characters in a line of a table."""
 
@@ -50,9 +42,8 @@ def compare(
     not one of the usual ones.
     """
     found: list[dict[str, Any]] = []
-    usual = {strategy for strategy, _ in COMPARED}
-    for strategy, padded in COMPARED if chosen in (None, *usual) else (*COMPARED, (str(chosen), True)):
-        original = strategy in ORIGINAL_STRATEGIES
+    for strategy, padded in compared(chosen):
+        original = STRATEGIES[strategy].original
         entry: dict[str, Any] = {"strategy": strategy, "rows": rows_name(padded), "chosen": strategy == chosen}
         found.append(entry)
         try:
@@ -77,6 +68,14 @@ def compare(
             estimate = memory(peak_tokens=entry["peak_tokens"], peak_images=entry["peak_images"])
             entry |= {"memory": asdict(estimate), "memory_total": estimate.total}
     return found
+
+
+def compared(chosen: str | None) -> list[tuple[str, bool]]:
+    """(strategy, whether rows are padded) of what `compare` compares: the usual ones, and the chosen one if it is not
+    among them. The original's groupings and `random` pad in every trainer that uses them."""
+    usual = [(name, padded) for name, strategy in STRATEGIES.items() for padded in strategy.compared]
+    known = {name for name, _ in usual}
+    return usual if chosen is None or chosen in known else [*usual, (chosen, True)]
 
 
 def render(found: list[dict[str, Any]]) -> str:

@@ -58,6 +58,29 @@ def test_one_picture_one_square() -> None:
     assert ImageRule(image_size=384, select="full", class_token=0).tokens(3, 4) == 27 * 27
 
 
+def test_several_pictures_of_a_row_are_not_cut_where_max_tiles_is_set() -> None:
+    """LLaVA-NeXT pads each to a square and ends it with a line end where its merge has one."""
+    rule = ImageRule("anyres", max_tiles=9)
+    assert (rule.cuts(1), rule.cuts(2), ImageRule("anyres").cuts(2), ImageRule("pad").cuts(1)) == (
+        True,
+        False,
+        True,
+        False,
+    )
+    assert image_tokens(rule, [(640, 480), (10, 9)]) == [577, 577]
+    assert image_tokens(ImageRule("anyres", max_tiles=9, merge="flat"), [(640, 480), (10, 9)]) == [576, 576]
+    assert image_tokens(rule, [(640, 480)]) == [ImageRule("anyres").tokens(640, 480)]
+    assert [rule.tiles(640, 480, pictures) for pictures in (1, 2)] == [5, 1]
+    with pytest.raises(InputError, match="too narrow for image mode 'pad'"):
+        rule.check_size(65500, 1, pictures=2)
+
+
+def test_pinpoints_of_a_recipe_may_be_a_range_of_tiles() -> None:
+    rule = ImageRule.from_dict({"mode": "anyres", "image_size": 384, "pinpoints": "(1x1),...,(6x6)"})
+    assert rule.pinpoints == parse_pinpoints("(1x1),...,(6x6)", 384)
+    assert len(rule.pinpoints) == 36
+
+
 def test_a_rule_goes_through_a_manifest() -> None:
     rule = ImageRule("anyres", merge="flat", max_tiles=9)
     assert ImageRule.from_dict(json.loads(json.dumps(rule.to_dict()))) == rule

@@ -43,11 +43,11 @@ def test_a_short_prompt_beside_a_long_one_has_as_much_room_as_alone(answerer):
 
 
 def test_prepared_pictures_are_kept_within_bounds(answerer, monkeypatch):
-    one = answerer._picture(picture(50))
+    one = answerer._picture(picture(50), 1)
     monkeypatch.setattr(answer, "KEPT_BYTES", 3 * (one.pixels.nbytes + len(picture(50))))
     answerer.answer([question("red", (picture(number),)) for number in range(60, 70)], max_tokens=1, batch=4)
     assert 1 <= len(answerer._seen) <= 3
-    assert answerer._seen_bytes == sum(answer._held(*kept) for kept in answerer._seen.items())
+    assert answerer._seen_bytes == sum(answer._held(image, made) for (image, _), made in answerer._seen.items())
 
 
 def test_an_answer_ends_at_the_stop_token(answerer):

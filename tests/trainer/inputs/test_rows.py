@@ -110,6 +110,8 @@ def test_tiles_are_counted_by_the_rule_that_cuts_pictures(tmp_path):
     expected = [sum(ANYRES.tiles(*size) for size in sizes) for sizes in SIZES]
     assert expected == [5, 0, 3 + 4, 3, 5]
     assert tile_counts(mix, ANYRES).tolist() == expected
+    whole = ImageRule("anyres", max_tiles=9)  # does not cut the pictures of a row with two
+    assert tile_counts(mix, whole).tolist() == [5, 0, 2, 3, 5]
     assert tile_counts(mix, ImageRule("pad")).tolist() == [1, 0, 2, 1, 1]
     rows = Rows.of(mix, ANYRES, max_length=40)
     assert (rows.images.tolist(), rows.tiles.tolist(), rows.lengths.tolist()) == ([1, 0, 2, 1, 1], expected, [40] * 5)

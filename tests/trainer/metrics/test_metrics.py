@@ -32,7 +32,7 @@ def test_operations_of_a_row_are_those_that_torch_counts(recipe_file, stage):
     model = load_model(job, "eager")
     folder = job.folder
     items = Samples(job.mix, folder, max_length=128, cut=False).items([0])
-    batch = Collator(folder.rule, folder.image_id, folder.tokenizer.pad_id, packed=False, anyres=False)(items)
+    batch = Collator(folder.rule, folder.image_id, folder.tokenizer.pad_id, packed=False)(items)
     whole = {name: value for name, value in batch.items() if name not in ("logits_to_keep", "shift_labels")}
     with FlopCounterMode(display=False) as counter:
         model(**whole, use_cache=False).loss.backward()

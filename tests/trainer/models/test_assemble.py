@@ -15,7 +15,7 @@ from trainer.inputs.pictures import prepare
 from trainer.models.assemble import assemble
 from trainer.models.export import export
 from trainer.models.folder import ModelFolder
-from trainer.models.loading import attention
+from trainer.models.kernels import Machine, attention
 from trainer.models.shards import INDEX, ShardWriter, read_tensors, save_tensors
 from trainer.stages import STAGES, freeze
 
@@ -89,13 +89,13 @@ def test_joined_models_load_whole_train_and_come_back_from_an_export(towers, llm
     rule = replace(rule, mode=mode, pinpoints=((32, 16), (16, 32)) if mode == "anyres" else ())
     folder = ModelFolder.open(assemble(path, llms[llm], tmp_path / "parts", rule=rule, template="mistral"))
     kind = getattr(transformers, folder.model_class)
-    kernel, _ = attention("auto", gpu=False)
+    kernel, _ = attention("auto", "auto", Machine(None, "fp32"), folder.text)
     model, loading = kind.from_pretrained(folder.path, output_loading_info=True, attn_implementation=kernel)
     assert not any(loading[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert folder.image_id == folder.tokenizer.token_id("<image>")
     seen = prepare(picture(1), rule, folder.mean, folder.std)
     ids = torch.tensor([[folder.image_id] * rule.tokens(*seen.size) + [5, 6, 7]])
-    inputs = {"input_ids": ids, **stack_pictures([seen.pixels], [seen.size], mode == "anyres")}
+    inputs = {"input_ids": ids, **stack_pictures([seen.pixels], [seen.size], [1], rule)}
     freeze(model, STAGES["finetune_tower"])
     model(**inputs, labels=torch.where(ids == folder.image_id, -100, ids)).loss.backward()
     idle = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]

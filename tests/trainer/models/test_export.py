@@ -110,7 +110,7 @@ def test_transformers_reads_the_same_ids_pixels_and_logits(read, mode):
     seen = prepare(picture(), folder.rule, folder.mean, folder.std, fast=False)
     ids = encode(MESSAGES, [seen.size], get_template("v1"), folder.tokenizer, folder.rule, generate=True).ids
     assert found[f"{mode}.ids"].tolist() == ids.tolist()
-    inputs = stack_pictures([seen.pixels], [seen.size], mode == "anyres")
+    inputs = stack_pictures([seen.pixels], [seen.size], [1], folder.rule)
     ours = inputs["pixel_values"].numpy()
     np.testing.assert_allclose(found[f"{mode}.pixels"], ours, atol=1e-5)
     import transformers

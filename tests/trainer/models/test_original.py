@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from schemas.chat import ImageRule
 from schemas.errors import InputError
 from trainer.config import OptimizerConfig
 from trainer.engines.optimizer import parameter_groups
@@ -102,7 +103,6 @@ def test_flat_batches_have_the_originals_loss_and_gradients(name):
 
 @pytest.mark.parametrize("name", ["anyres_unpad_a", "anyres_unpad_b"])
 def test_anyres_batches_have_the_originals_loss_and_gradients(name):
-    from schemas.chat import ImageRule
     from trainer.inputs.collate import stack_pictures
 
     case, expected = load_case(name), FORWARD["cases"][name]
@@ -111,7 +111,8 @@ def test_anyres_batches_have_the_originals_loss_and_gradients(name):
     sizes = [tuple(size) for size in expected["image_sizes_wh"]]
     inputs = expanded(case, [rule.tokens(*size) for size in sizes], expected["expanded_len"])
     tiles = [case[f"images.{number}"].float().numpy() for number in range(len(sizes))]
-    inputs.update(stack_pictures([np.ascontiguousarray(tile) for tile in tiles], sizes, anyres=True))
+    tiled = [np.ascontiguousarray(tile) for tile in tiles]
+    inputs.update(stack_pictures(tiled, sizes, [1] * len(tiled), ImageRule("anyres", 16, 8)))
     compare(build(anyres=True), inputs, expected)
 
 
@@ -258,7 +259,7 @@ def test_an_original_checkpoint_is_converted_to_the_same_function(tower_folder, 
 def test_what_would_compute_something_else_is_refused_before_anything_is_written(tower_folder, tiny, tmp_path):
     cases = {
         "start": ({"mm_use_im_start_end": True}, "tokens around its pictures"),
-        "aspect": ({"image_aspect_ratio": "anyres_max_9"}, "image_aspect_ratio 'anyres_max_9'"),
+        "aspect": ({"image_aspect_ratio": "crop_split"}, "image_aspect_ratio 'crop_split'"),
         "merge": ({"image_aspect_ratio": "anyres", "mm_patch_merge_type": "flat"}, "mm_patch_merge_type 'flat'"),
         "projector": ({"mm_projector_type": "resampler"}, "type 'resampler'"),
         "layers": ({"num_hidden_layers": 3}, "missing among its weights|layers"),

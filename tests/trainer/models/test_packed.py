@@ -9,8 +9,11 @@ from schemas.dataset import Dataset
 from tests.trainer.conftest import RULE, sample_row, write_mix
 from trainer.inputs.collate import Collator
 from trainer.inputs.data import Samples
+from trainer.inputs.device import Device
+from trainer.models import varlen
 from trainer.models.assemble import assemble
 from trainer.models.folder import ModelFolder
+from trainer.models.kernels import BOUNDARIES, for_text, fuse_loss, shield_tower
 
 ANYRES = ImageRule("anyres", 16, 8, pinpoints=((16, 32), (32, 16), (32, 32)))
 SIZES = ([(16, 16)], [], [(40, 12), (12, 30)], [(30, 30)])
@@ -47,7 +50,8 @@ def calls(monkeypatch):
 
     seen = []
 
-    def varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q=None, max_seqlen_k=None, **given):
+    def varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **given):
+        assert type(max_seqlen_q) is type(max_seqlen_k) is int  # flash-attn 4 refuses tensors
         seen.append(np.diff(cu_seqlens_q.tolist()).tolist())
         return varlen_attention(q, k, v, cu_seqlens_q, cu_seqlens_k, **given)
 
@@ -94,27 +98,34 @@ def loss_and_gradients(model, batches, backward=True):
     """Summed loss of all batches and the gradients it leaves, by parameter."""
     model.zero_grad()
     model.requires_grad_(backward)
-    loss = sum(model(**batch, use_cache=False, num_items_in_batch=torch.tensor(1.0)).loss for batch in batches)
+    ready = Device(torch.device("cpu"), torch.float32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).inputs
+    loss = sum(model(**ready(batch), use_cache=False, num_items_in_batch=torch.tensor(1.0)).loss for batch in batches)
     if backward:
         loss.backward()
     return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("kernel", ["eager", "sdpa", "flex_attention", "flash_attention_2"])
-@pytest.mark.parametrize("name", ["llava", "next"])
-def test_packed_rows_learn_what_they_learn_alone(name, kernel, folders, calls):
+def load(folder, kernel=None):
     import transformers
 
+    kind = getattr(transformers, folder.model_class)
+    return kind.from_pretrained(folder.path, attn_implementation=for_text(kernel)).train()
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa", "flex_attention", "flash_attention_2", "torch_varlen"])
+@pytest.mark.parametrize("name", ["llava", "next"])
+def test_packed_rows_learn_what_they_learn_alone(name, kernel, folders, calls):
     samples = folders[name]
     folder = samples.folder
-    model = getattr(transformers, folder.model_class).from_pretrained(folder.path).train()
+    model = load(folder)
     items = samples.items(range(4))
     assert [len(one.pictures) for one in items] == [1, 0, 2, 1]
-    anyres = folder.rule.mode == "anyres"
-    alone = Collator(folder.rule, folder.image_id, 0, anyres=anyres)
-    packed = Collator(folder.rule, folder.image_id, 0, packed=True, anyres=anyres)
+    alone = Collator(folder.rule, folder.image_id, 0)
+    packed = Collator(folder.rule, folder.image_id, 0, packed=True)
     expected, gradients = loss_and_gradients(model, [alone([one]) for one in items])
-    model.config._attn_implementation = kernel
+    expected_text, _ = loss_and_gradients(model, [alone(items[1:2])], backward=False)
+    varlen.register()
+    model.config.text_config._attn_implementation = kernel
     # torch's flex attention has no backward pass on a CPU.
     backward = kernel != "flex_attention"
     loss, found = loss_and_gradients(model, [packed(items)], backward)
@@ -123,9 +134,59 @@ def test_packed_rows_learn_what_they_learn_alone(name, kernel, folders, calls):
     for parameter, gradient in gradients.items() if backward else ():
         torch.testing.assert_close(found[parameter], gradient, atol=2e-5, rtol=1e-3, msg=parameter)
     text_only, _ = loss_and_gradients(model, [packed(items[1:2])], backward)
-    assert text_only == pytest.approx(loss_and_gradients(model, [alone(items[1:2])], backward)[0], abs=1e-4)
+    assert text_only == pytest.approx(expected_text, abs=1e-4)
     if kernel == "flash_attention_2":
         assert [len(one.ids) for one in items] in calls
+
+
+@pytest.mark.parametrize("name", ["llava", "next"])
+def test_boundaries_change_nothing_for_attentions_that_read_positions(name, folders):
+    samples = folders[name]
+    model = load(samples.folder)
+    batch = Collator(samples.folder.rule, samples.folder.image_id, 0, packed=True)(samples.items([0, 2]))
+    without = {key: value for key, value in batch.items() if key not in BOUNDARIES}
+    loss, found = loss_and_gradients(model, [batch])
+    expected, gradients = loss_and_gradients(model, [without])
+    assert loss == expected and found.keys() == gradients.keys()
+    assert all(torch.equal(found[key], gradients[key]) for key in found)
+
+
+@pytest.mark.parametrize("kernel", ["torch_varlen", "flash_attention_2"])
+def test_the_tower_keeps_sdpa_and_never_hears_of_packed_rows(kernel, folders, calls, monkeypatch):
+    """Whatever a release of transformers hands on to it."""
+    folder = folders["llava"].folder
+    monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel._flash_attn_can_dispatch", lambda *_, **__: True)
+    model = load(folder, kernel)
+    assert model.config.text_config._attn_implementation == kernel
+    assert model.model.vision_tower.config._attn_implementation == "sdpa"
+    shield_tower(model)
+    heard = []
+    layer = next(module for module in model.model.vision_tower.modules() if type(module).__name__ == "CLIPAttention")
+    layer.register_forward_pre_hook(lambda _, given, named: heard.append(set(named)), with_kwargs=True)
+    told = {"cu_seq_lens_q": torch.tensor([0, 2, 5]), "cu_seq_lens_k": None, "max_length_q": 3, "max_length_k": 3}
+    model.model.vision_tower(torch.zeros(1, 3, 16, 16), **told)
+    (names,) = heard
+    assert not names & set(BOUNDARIES)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+@pytest.mark.parametrize("name", ["llava", "next"])
+def test_a_fused_loss_is_the_models_own_loss_for_every_class(name, packs, folders):
+    samples = folders[name]
+    rule = samples.folder.rule
+    batch = Collator(rule, samples.folder.image_id, 0, packed=packs)(samples.items(range(4)))
+    model = load(samples.folder)
+    expected, gradients = loss_and_gradients(model, [batch])
+
+    def summed(hidden, weights, targets):
+        return torch.nn.functional.cross_entropy(hidden @ weights.T, targets, reduction="sum")
+
+    fuse_loss(model, summed)
+    loss, found = loss_and_gradients(model, [batch])
+    assert loss == pytest.approx(expected, rel=1e-6)
+    assert found.keys() == gradients.keys()
+    for parameter, gradient in gradients.items():
+        torch.testing.assert_close(found[parameter], gradient, atol=1e-5, rtol=1e-4, msg=parameter)
 
 
 def test_positions_that_run_on_would_let_rows_see_each_other(folders):
