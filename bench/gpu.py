@@ -98,6 +98,7 @@ def measure(run: Run, steps: int, cuda: bool) -> Measured | None:
 
 def _measured(run: Run, steps: int, cuda: bool) -> Measured:
     from trainer.runtime.flops import model_flops, peak_flops
+
     from trainer.stages import get_stage
 
     folder, engine, kernel = build(run, cuda)
@@ -136,13 +137,13 @@ def _forget(cuda: bool) -> None:
 def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     """A model with random weights on the device, in the trainer's DeepSpeed engine, and its attention kernel."""
     import torch
+    from trainer.runtime.optimizer import parameter_groups
+    from trainer.runtime.zero import deepspeed_config, prepare_deepspeed
     from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
 
     from trainer.models.adapter import add_lora
     from trainer.models.kernels import compile_layers, use_liger
     from trainer.models.loading import attention
-    from trainer.runtime.optimizer import parameter_groups
-    from trainer.runtime.zero import deepspeed_config, prepare_deepspeed
     from trainer.stages import freeze, get_stage
 
     prepare_deepspeed(cuda)

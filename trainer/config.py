@@ -179,7 +179,7 @@ class WandbConfig(StrictModel):
 class Recipe(StrictModel):
     """One stage of training. `original_projector` also writes the original code's mm_projector.bin. `compile`:
     torch.compile on every layer; `liger`: Liger's kernels (GPU). Both change rounding only. `trackers: []` turns
-    TensorBoard off; `peak_tflops` is the peak of one device that MFU is relative to (see trainer/runtime/flops.py)."""
+    TensorBoard off; `peak_tflops` is the peak of one device that MFU is relative to (see trainer/metrics/flops.py)."""
 
     stage: str
     """What is trained: pretrain, finetune, finetune_tower, finetune_lora or finetune_qlora."""
@@ -193,6 +193,8 @@ class Recipe(StrictModel):
     """How often each row is seen; a fraction ends early. Without it and `steps`: once."""
     steps: int | None = Field(default=None, gt=0)
     """Optimizer steps, instead of `epochs`."""
+    engine: Literal["deepspeed", "fsdp2"] = "deepspeed"
+    """What divides the model among ranks: DeepSpeed, or torch's FSDP2 (like ZeRO-3; no offload, no 4-bit weights)."""
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     lora: LoraConfig = LoraConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()

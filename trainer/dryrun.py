@@ -82,8 +82,8 @@ def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Cal
 
 def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[dict[str, Any]]:
     """The optimizer's groups with their sizes, from a model without storage."""
+    from trainer.engines.optimizer import parameter_groups
     from trainer.models.loading import empty_model
-    from trainer.runtime.optimizer import parameter_groups
 
     model = empty_model(folder, stage, recipe)
     return [

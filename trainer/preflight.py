@@ -116,8 +116,21 @@ def check_installed(recipe: Recipe, stage: Stage) -> None:
             raise InputError(f"{what} needs {module}, which is not installed: pip install {package}, or {otherwise}.")
     if stage.bits == 4 and recipe.deepspeed.zero == 3:
         raise InputError(f"stage {recipe.stage}: ZeRO-3 cannot shard 4-bit weights. Set `deepspeed: {{zero: 2}}`.")
+    if recipe.engine == "fsdp2":
+        check_fsdp2(recipe, stage)
     if recipe.compile and not any(shutil.which(name) for name in COMPILERS):
         raise InputError("compile: true needs a C compiler (gcc, g++ or clang), and none is found. Leave it out.")
+
+
+def check_fsdp2(recipe: Recipe, stage: Stage) -> None:
+    """Raise InputError for what only DeepSpeed does here."""
+    if stage.bits == 4:
+        raise InputError(f"stage {recipe.stage}: fsdp2 cannot divide 4-bit weights. Set `engine: deepspeed`.")
+    if recipe.deepspeed.offload != "none":
+        raise InputError(
+            f"engine: fsdp2 does not offload, and deepspeed.offload is {recipe.deepspeed.offload!r}. Set `engine: "
+            "deepspeed`, or `deepspeed: {offload: none}`."
+        )
 
 
 def open_mix(path: str, at: int | None) -> Dataset:

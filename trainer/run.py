@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,13 +26,17 @@ from trainer.runfolder import (
     MODEL,
     RECIPE,
     RESULT,
+    checkpoint_step,
     checkpoints,
     finished,
     newest_checkpoint,
     read_mark,
     write_json,
 )
-from trainer.runtime.zero import deepspeed_config, prepare_deepspeed
+
+if TYPE_CHECKING:
+    from trainer.loop import Loop
+    from trainer.metrics.recorder import Recorder
 
 ERROR = "error.json"
 
@@ -68,9 +72,7 @@ def run_folder(arguments: list[str]) -> Path:
 def train(folder: Path, rank: int, world: int) -> None:
     """One rank's whole run: load, train, export, and on rank 0 write result.json."""
     began = time.perf_counter()
-    cuda = torch.cuda.is_available()
     stop = stop_on_signals()
-    prepare_deepspeed(cuda)
     recipe, mark = open_run(folder)
     if finished(folder, mark) is not None:
         if rank == 0:
@@ -80,12 +82,10 @@ def train(folder: Path, rank: int, world: int) -> None:
     checkpoint = newest_checkpoint(folder, mark)
     if rank == 0:
         _report_start(folder, checkpoint)
-    trainer = build_trainer(job, folder, rank, world, cuda, checkpoint, stop)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.state.global_step < trainer.steps.schedule.steps:
-        return
-    trainer.check_learnt()
-    _finish(trainer, job, folder, mark, time.perf_counter() - began)
+    loop = build_loop(job, folder, stop, checkpoint)
+    done = loop.run(checkpoint_step(checkpoint) if checkpoint else 0)
+    if done == len(loop.steps):
+        _finish(loop.engine, job, folder, mark, done, time.perf_counter() - began)
 
 
 def open_run(folder: Path) -> tuple[Recipe, str]:
@@ -107,47 +107,52 @@ def stop_on_signals() -> threading.Event:
     return asked
 
 
-def build_trainer(
-    job: Job, folder: Path, rank: int, world: int, cuda: bool, checkpoint: Path | None, stop: threading.Event
-) -> Any:
-    """The trainer of one rank: model, epoch plans, collator, callbacks. `checkpoint`: what it will resume from."""
+def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path | None) -> Loop:
+    """The loop of one rank: epoch plans, collator, the model in its engine, metrics. What `checkpoint` holds is
+    loaded."""
+    from transformers.utils import logging
+
+    from trainer.checkpoint import check_order, load
+    from trainer.engines import start_engine
+    from trainer.engines.base import join_ranks
     from trainer.inputs.collate import Collator
-    from trainer.inputs.data import BadRows, Samples
+    from trainer.inputs.data import Samples
     from trainer.inputs.schedule import Schedule
+    from trainer.inputs.steps import Steps
+    from trainer.loop import Loop
     from trainer.models.loading import attention, load_model
-    from trainer.runtime.checkpoint import check_order
-    from trainer.runtime.loop import LlavaTrainer, Steps
 
     recipe, source = job.recipe, job.folder
     assert source is not None
-    kernel, packed = attention(recipe.plan.rows, cuda and precision_of(recipe, cuda) == "bf16")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    cuda = torch.cuda.is_available()
+    precision = precision_of(recipe, cuda)
+    device = join_ranks(cuda)
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    kernel, packed = attention(recipe.plan.rows, cuda and precision == "bf16")
     schedule = Schedule(job.mix, recipe, source, world, packed)
     if checkpoint is not None:
         check_order(checkpoint, schedule)
-    arguments = training_arguments(recipe, folder, schedule.steps, cuda)
     torch.manual_seed(recipe.plan.seed)  # adapters start at random
-    model = load_model(job, kernel, torch.bfloat16 if arguments.bf16 else torch.float32)
+    width = int(source.text["hidden_size"])
+    engine = start_engine(recipe, precision, device, width, lambda dtype: load_model(job, kernel, dtype))
+    if checkpoint is not None:
+        load(checkpoint, engine)
     limit = source.longest(recipe.data.max_length)
     samples = Samples(job.mix, source, max_length=limit, cut=recipe.data.too_long == "cut")
     anyres = source.rule.mode == "anyres"
     collator = Collator(source.rule, source.image_id, source.tokenizer.pad_id, packed=packed, anyres=anyres)
-    return LlavaTrainer(
-        model=model,
-        args=arguments,
-        steps=Steps(samples, schedule, collator, rank),
-        bad_rows=BadRows(folder / f"bad-rows-{rank}.jsonl", recipe.data.max_bad),
-        workers=recipe.data.workers,
-        recipe=recipe,
-        stop=stop,
-        callbacks=[recorder(job, folder, schedule, cuda)],
-    )
+    steps = Steps(samples, schedule, collator, rank)
+    first = recorder(job, folder, schedule, cuda) if rank == 0 else None
+    return Loop(engine, steps, recipe, folder, recorder=first, stop=stop)
 
 
-def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Any:
-    """The callback that writes the run's metrics: metrics.jsonl, the progress bar and the trackers."""
-    from trainer.runtime.flops import model_flops, peak_flops
-    from trainer.runtime.metrics import Recorder
-    from trainer.runtime.trackers import open_trackers
+def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
+    """What writes the run's metrics: metrics.jsonl, the progress bar and the trackers."""
+    from trainer.metrics.flops import model_flops, peak_flops
+    from trainer.metrics.recorder import Recorder
+    from trainer.metrics.trackers import open_trackers
 
     recipe = job.recipe
     assert job.folder is not None
@@ -160,37 +165,6 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Any:
         flops=model_flops(job.folder, job.stage, recipe.lora.rank),
         peak=peak_flops(recipe.peak_tflops, precision_of(recipe, cuda), device),
         trackers=lambda step: open_trackers(recipe, folder, step, mark),
-    )
-
-
-def training_arguments(recipe: Recipe, folder: Path, steps: int, cuda: bool) -> Any:
-    """transformers' TrainingArguments. They must exist before the model is loaded: ZeRO-3 then shards it on load."""
-    from transformers import TrainingArguments
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    settings, precision = recipe.optimizer, precision_of(recipe, cuda)
-    return TrainingArguments(
-        output_dir=str(folder),
-        deepspeed=deepspeed_config(recipe, precision),
-        use_cpu=not cuda,
-        bf16=precision == "bf16",
-        per_device_train_batch_size=1,
-        max_steps=steps,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup_steps(steps),
-        max_grad_norm=settings.clip,
-        seed=recipe.plan.seed,
-        save_strategy="steps" if recipe.checkpoints.every else "no",
-        save_steps=recipe.checkpoints.every or 1,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=[],
-        ignore_data_skip=True,
-        remove_unused_columns=False,
-        disable_tqdm=True,
     )
 
 
@@ -210,35 +184,35 @@ def _report_start(folder: Path, checkpoint: Path | None) -> None:
         print(f"{folder}: resuming from {checkpoint.name}.", file=sys.stderr, flush=True)
 
 
-def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> None:
+def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: float) -> None:
+    """Write the finished model and result.json, on rank 0."""
+    from trainer.metrics.recorder import read_metrics, summary
     from trainer.models.adapter import ADAPTER, write_adapter
-    from trainer.models.export import export, gathered_weights
+    from trainer.models.export import export
     from trainer.models.original import write_projector
-    from trainer.runtime.fragments import parameter_sizes
-    from trainer.runtime.metrics import read_metrics, summary
 
-    weights = gathered_weights(trainer.deepspeed, trainer.model)
-    if trainer.args.process_index != 0 or weights is None or job.folder is None:
+    weights, model = engine.gather(), engine.model
+    if weights is None or job.folder is None:
         return
-    training = {"stage": job.recipe.stage, "steps": trainer.state.global_step, "fingerprint": mark}
-    if job.stage.adapter:
-        made = write_adapter(trainer.model, weights, job.folder, folder / ADAPTER)
-    else:
-        made = export(weights, trainer.model.config, job.folder, folder / MODEL, training)
-    if job.recipe.original_projector:
-        linear = trainer.model.config.projector_hidden_act == "linear"
-        write_projector(weights, folder / "mm_projector.bin", linear)
     lines = read_metrics(folder / METRICS)
+    training = {"stage": job.recipe.stage, "steps": done, "fingerprint": mark}
+    if job.stage.adapter:
+        made = write_adapter(model, weights, job.folder, folder / ADAPTER)
+    else:
+        made = export(weights, model.config, job.folder, folder / MODEL, training)
+    if job.recipe.original_projector:
+        linear = model.config.projector_hidden_act == "linear"
+        write_projector(weights, folder / "mm_projector.bin", linear)
     result = {
         "fingerprint": mark,
         "stage": job.recipe.stage,
-        "steps": trainer.state.global_step,
+        "steps": done,
         "rows": job.mix.rows,
         "first_loss": lines[0]["loss"],
         "last_loss": lines[-1]["loss"],
         **summary(lines),
         "seconds": round(seconds, 2),
-        "trainable_parameters": sum(parameter_sizes(trainer.deepspeed).values()),
+        "trainable_parameters": sum(engine.sizes().values()),
         "model": made.name,
     }
     write_json(folder / RESULT, result)

@@ -33,7 +33,9 @@ BEFORE = re.compile(r"base|logs|error\.json")
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "pyarrow", "numpy", "pillow", "tokenizers")
 
 NOT_CONTENT: dict[str, Any] = {
-    **dict.fromkeys(("output", "trackers", "wandb", "peak_tflops", "checkpoints", "original_projector"), True),
+    **dict.fromkeys(
+        ("output", "engine", "trackers", "wandb", "peak_tflops", "checkpoints", "original_projector"), True
+    ),
     "plan": {"accumulation", "max_tokens"},
     "deepspeed": {"zero", "offload"},
 }

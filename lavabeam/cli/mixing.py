@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipelines.mix.outline import Outline
 
 TFLOPS = 400.0
-"""What the modelled hours assume of one GPU: 40 % of an H100's 989 TFLOP/s in bf16 (trainer/runtime/flops.py)."""
+"""What the modelled hours assume of one GPU: 40 % of an H100's 989 TFLOP/s in bf16 (trainer/metrics/flops.py)."""
 
 
 @click.command(cls=BeamCommand)

@@ -179,24 +179,23 @@ def rank_main(folder, rank, count, port, kill_at, stop_at, observe):
     gc.freeze()  # looking for garbage in all that was loaded takes longer than the training
     import torch
 
-    from trainer import launch, run
-    from trainer.runtime import loop
+    from trainer import launch, loop, run
 
     torch.set_num_threads(1)
     os.environ.update({k: v for k, v in launch.rank_environment(rank, count, port).items() if k not in os.environ})
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_PORT=str(port))
-    step = loop.LlavaTrainer.training_step
+    take = loop.Loop.take
 
-    def training_step(self, model, inputs, *rest):
-        if inputs.number == kill_at:
+    def observed(self, step):
+        if step.number == kill_at:
             os._exit(9)
-        if inputs.number == stop_at and rank == 0:
+        if step.number == stop_at and rank == 0:
             os.kill(os.getpid(), signal.SIGTERM)
         if observe is not None:
-            observe(self, inputs)
-        return step(self, model, inputs, *rest)
+            observe(self, step)
+        take(self, step)
 
-    loop.LlavaTrainer.training_step = training_step
+    loop.Loop.take = observed
     run._leave(run.main(folder))
 
 
@@ -216,15 +215,15 @@ def first_failure(ranks):
 @pytest.fixture
 def forked(monkeypatch):
     """Replace the start of ranks by forks of this process; `forked["kill_at"]` ends them at a step,
-    `forked["stop_at"]` sends rank 0 a SIGTERM at one, `forked["observe"]` is called with trainer and step on every rank
+    `forked["stop_at"]` sends rank 0 a SIGTERM at one, `forked["observe"]` is called with loop and step on every rank
     before each step."""
     settings = {"kill_at": None, "stop_at": None, "observe": None, "started": 0}
     # Loaded once here, not once in every fork.
     import deepspeed  # noqa: F401
     import peft  # noqa: F401
-    from transformers import LlavaForConditionalGeneration, Trainer  # noqa: F401
+    from transformers import LlavaForConditionalGeneration  # noqa: F401
 
-    from trainer import launch, run  # noqa: F401
+    from trainer import launch, loop, run  # noqa: F401
 
     def start_ranks(folder, count):
         settings["started"] += 1

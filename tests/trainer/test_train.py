@@ -13,10 +13,9 @@ from safetensors.numpy import load_file
 from schemas.chat import encode, get_template
 from schemas.errors import InputError, LavaBeamError
 from tests.trainer.conftest import RULE, sample_row, write_mix
-from trainer import launch, run
+from trainer import checkpoint, launch, run
+from trainer.metrics.recorder import read_metrics
 from trainer.runfolder import checkpoints
-from trainer.runtime import checkpoint
-from trainer.runtime.metrics import read_metrics
 
 
 def weights(folder):
@@ -48,7 +47,7 @@ def test_sigterm_on_one_rank_ends_all_with_a_checkpoint(recipe_file, forked, tmp
     path = recipe_file(stage="pretrain")
     forked["stop_at"] = 1
     assert launch.train(path, processes=2)["stopped"]
-    assert (tmp_path / "run" / "checkpoint-2" / "trainer_state.json").is_file()
+    assert (tmp_path / "run" / "checkpoint-2" / "checkpoint.json").is_file()
     forked["stop_at"] = None
     assert launch.train(path, processes=2)["steps"] == 4
     assert [line["step"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 3, 4]
@@ -135,9 +134,9 @@ def test_a_module_without_a_gradient_ends_the_run(recipe_file, forked, tmp_path)
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def cut_off_the_projector(trainer, step):
+def cut_off_the_projector(loop, step):
     if step.number == 0:
-        trainer.model.model.multi_modal_projector.register_forward_hook(lambda module, given, made: made * 0)
+        loop.engine.model.model.multi_modal_projector.register_forward_hook(lambda module, given, made: made * 0)
 
 
 def test_a_mix_without_pictures_is_said_or_refused(recipe_file, forked, reader, tmp_path, capsys):
@@ -201,7 +200,7 @@ def test_the_launcher_starts_ranks_passes_on_their_error_and_leaves_none(recipe_
 def test_a_full_disk_ends_the_run_with_the_checkpoint_before(recipe_file, forked, tmp_path):
     path = recipe_file(checkpoints={"every": 1})
 
-    def fill(trainer, step):
+    def fill(loop, step):
         if step.number == 2:
             checkpoint.write_tensors = full_disk
 

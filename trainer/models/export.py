@@ -112,10 +112,3 @@ def joined_gates(weights: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, tor
 def tower_prefix(model_type: str) -> str:
     """CLIP's and SigLIP's towers are under `vision_model` on disk; others (DINOv2) are not."""
     return "vision_tower.vision_model." if model_type.startswith(("clip", "siglip")) else "vision_tower."
-
-
-def gathered_weights(engine: Any, model: Any) -> Mapping[str, torch.Tensor] | None:
-    """All weights on rank 0 (None elsewhere), at any ZeRO stage; every rank has to call this."""
-    if engine.zero_optimization_stage() == 3:
-        return engine._zero3_consolidated_16bit_state_dict()
-    return model.state_dict() if engine.global_rank == 0 else None

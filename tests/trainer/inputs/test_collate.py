@@ -106,7 +106,7 @@ def test_nothing_to_learn_is_a_loss_of_zero(model, samples):
 def test_workers_under_spawn_make_the_same_steps(samples, mix, tmp_path):
     from trainer.config import Recipe
     from trainer.inputs.schedule import Schedule
-    from trainer.runtime.loop import Steps
+    from trainer.inputs.steps import Steps
 
     values = {"stage": "finetune", "model": {"checkpoint": "x"}, "data": {"mix": str(mix)}, "output": "x"}
     recipe = Recipe.model_validate({**values, "plan": {"global_batch": 4}, "optimizer": {"learning_rate": 1e-3}})

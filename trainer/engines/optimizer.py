@@ -1,13 +1,46 @@
-"""Parameter groups with a learning rate per module, and AdamW's state before the first step."""
+"""AdamW with a learning rate per module, and how the rates change from step to step."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from torch import nn
 
 from trainer.config import OptimizerConfig
 from trainer.stages import MODULES, module_of
+
+NO_DECAY = "_no_decay"
+
+
+def adamw(model: nn.Module, settings: OptimizerConfig) -> torch.optim.AdamW:
+    """torch's AdamW over the trainable parameters, in groups with names."""
+    groups = parameter_groups(model, settings)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon)
+
+
+def rates(settings: OptimizerConfig, groups: list[str], step: int, steps: int) -> dict[str, float]:
+    """The learning rate of each group of this name in step `step` of `steps`, counted from 0."""
+    share = rate_share(settings.schedule, step, settings.warmup_steps(steps), steps)
+    highest = {name: name.removesuffix(NO_DECAY) for name in groups}
+    return {
+        name: settings.learning_rates.get(module, settings.learning_rate) * share  # type: ignore[call-overload]
+        for name, module in highest.items()
+    }
+
+
+def rate_share(schedule: str, step: int, warmup: int, steps: int) -> float:
+    """A rate over its highest: a line from 0 in `warmup` steps, then constant, or a line or half a cosine to 0.
+
+    As transformers' schedules of these names (transformers/optimization.py), which the original trains with.
+    """
+    if step < warmup:
+        return step / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    if schedule == "constant_with_warmup":
+        return 1.0
+    return max(0.0, 1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def parameter_groups(model: nn.Module, settings: OptimizerConfig) -> list[dict[str, Any]]:
@@ -26,7 +59,7 @@ def parameter_groups(model: nn.Module, settings: OptimizerConfig) -> list[dict[s
             "params": members[module, decays],
             "lr": settings.learning_rates.get(module, settings.learning_rate),  # type: ignore[call-overload]
             "weight_decay": settings.weight_decay if decays else 0.0,
-            "name": module if decays else f"{module}_no_decay",
+            "name": module if decays else module + NO_DECAY,
         }
         for module, decays in order
     ]
@@ -42,13 +75,3 @@ def decaying_parameters(model: nn.Module) -> set[str]:
             if "bias" not in name:
                 kept.add(f"{path}.{name}" if path else name)
     return kept
-
-
-def forget_first_step(engine: Any) -> None:
-    """Undo the extra step with a zero gradient that DeepSpeed 0.19.8 takes in advance without ZeRO in bf16.
-
-    It decays the weights, and AdamW's bias correction would count one step too many.
-    """
-    if engine.optimizer is not engine.basic_optimizer and engine.zero_optimization_stage() == 0:
-        engine.optimizer.refresh_fp32_params()
-        engine.basic_optimizer.state.clear()

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from schemas.errors import LavaBeamError
-from tests.trainer.runtime.test_resume_world import state_of
-from trainer import launch
+from tests.trainer.engines.test_resume_world import state_of
+from trainer import checkpoint, launch
+from trainer.metrics.recorder import read_metrics
 from trainer.runfolder import checkpoints, newest_checkpoint, read_mark
-from trainer.runtime import checkpoint
-from trainer.runtime.metrics import read_metrics
 
 
 def die():
@@ -55,7 +54,7 @@ def test_the_last_whole_checkpoint_is_used_and_half_a_one_never(recipe_file, for
     folder = tmp_path / "run"
     for target, name, replacement, left in MOMENTS.values():
 
-        def fail(trainer, step, target=target, name=name, replacement=replacement):
+        def fail(loop, step, target=target, name=name, replacement=replacement):
             if step.number == 1:
                 setattr(target, name, replacement)
 

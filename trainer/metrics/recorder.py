@@ -13,19 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from trainer.inputs.schedule import Schedule
-from trainer.runtime.flops import ModelFlops
-from trainer.runtime.trackers import Tracker, scalars
+from trainer.metrics.flops import ModelFlops
+from trainer.metrics.trackers import Tracker, scalars
 
 PLAIN_LINES = 10
 """The number of progress lines that a run prints when stderr is not a terminal."""
 
 
-class Recorder(TrainerCallback):
-    """Rank 0 writes a line of metrics for every logged step, moves the bar and feeds the trackers.
+class Recorder:
+    """Rank 0 writes a line of metrics for every step, moves the bar and feeds the trackers.
 
     flops: operations that the model needs for a row; peak: operations per second of one device, None if unknown.
     """
@@ -45,71 +43,57 @@ class Recorder(TrainerCallback):
         self.bar: Any = None
         self.trackers: list[Tracker] = []
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.seen, self.started = state.global_step, time.perf_counter()
-        if not state.is_world_process_zero:
-            return
-        self.trackers = self.open_trackers(state.global_step)
-        keep_until(self.path, state.global_step)
+    def begin(self, done: int) -> None:
+        """Open everything for a run that has done `done` steps."""
+        self.trackers = self.open_trackers(done)
+        keep_until(self.path, done)
         self.file = self.path.open("a", encoding="utf-8")
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=self.schedule.steps, initial=self.seen, desc=self.title, unit="step")
+            self.bar = tqdm(total=self.schedule.steps, initial=done, desc=self.title, unit="step")
+        self.start_clock()
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        if not logs or "loss" not in logs:
-            return
-        memory = most_memory(args.device)
-        if not state.is_world_process_zero:
-            return
+    def start_clock(self) -> None:
+        """The next step begins now: writing a checkpoint does not count as training time."""
+        self.started = time.perf_counter()
+
+    def write(self, step: int, figures: dict[str, Any], memory: int) -> None:
+        """The line of step `step`, counted from 0. figures: loss, grad_norm, rates; memory: peak bytes of any rank."""
         values = {
-            "step": state.global_step,
-            "loss": logs["loss"],
-            "grad_norm": logs.get("grad_norm"),
-            "rates": logs["rates"],
-            **self._work(range(self.seen, state.global_step)),
+            "step": step + 1,
+            **figures,
+            **self._work(step),
             "peak_memory_gib": round(memory / 2**30, 3),
         }
         self.file.write(json.dumps(values) + "\n")
         self.file.flush()
         for tracker in self.trackers:
-            tracker.write(state.global_step, scalars(values))
-        self._show(values, state.global_step - self.seen)
-        self.seen, self.started = state.global_step, time.perf_counter()
+            tracker.write(step + 1, scalars(values))
+        self._show(values)
+        self.start_clock()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.started = time.perf_counter()  # writing a checkpoint does not count as training time
+    def end(self) -> None:
+        """Close everything."""
+        self.file.close()
+        for tracker in self.trackers:
+            tracker.close()
+        if self.bar is not None:
+            self.bar.close()
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            self.file.close()
-            for tracker in self.trackers:
-                tracker.close()
-            if self.bar is not None:
-                self.bar.close()
-
-    def _work(self, steps: range) -> dict[str, Any]:
-        """Tokens, padding and speed of the steps since the last line."""
-        loads = [self.schedule.load(step) for step in steps]
-        useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
+    def _work(self, step: int) -> dict[str, Any]:
+        """Tokens, padding and speed of a step."""
+        useful, held, balance = self.schedule.load(step)
         seconds = max(time.perf_counter() - self.started, 1e-9)
         share = None
         if self.peak is not None:
-            needed = sum(self.flops.of(*self._rows(step)) for step in steps)
+            needed = self.flops.of(*self._rows(step))
             share = float(f"{needed / (seconds * self.peak * self.schedule.world_size):.3g}")
         return {
             "useful_tokens": useful,
             "useful_tokens_per_second": round(useful / seconds, 1),
             "padding": round(1 - useful / max(held, 1), 4),
-            "rank_balance": round(min(load[2] for load in loads), 4),
+            "rank_balance": round(balance, 4),
             "mfu": share,
         }
 
@@ -119,14 +103,12 @@ class Recorder(TrainerCallback):
         rows = self.schedule.plan(epoch).samples(inner)
         return self.schedule.lengths[rows], self.schedule.tiles[rows]
 
-    def _show(self, values: dict[str, Any], steps: int) -> None:
+    def _show(self, values: dict[str, Any]) -> None:
         text = describe(values)
         if self.bar is not None:
-            self.bar.update(steps)
+            self.bar.update(1)
             self.bar.set_postfix_str(text)
-            return
-        every = max(self.schedule.steps // PLAIN_LINES, 1)
-        if values["step"] // every != (values["step"] - steps) // every:
+        elif values["step"] % max(self.schedule.steps // PLAIN_LINES, 1) == 0:
             print(f"{self.title}: step {values['step']}/{self.schedule.steps}, {text}", file=sys.stderr, flush=True)
 
 
@@ -139,18 +121,12 @@ def describe(values: dict[str, Any]) -> str:
     return f"{text}, {values['peak_memory_gib']:.1f} GiB"
 
 
-def most_memory(device: torch.device) -> int:
-    """Peak bytes of any rank so far: allocated on its GPU, or resident on a CPU. All ranks have to call this."""
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes of this rank so far: allocated on its GPU, or resident on a CPU."""
     if device.type == "cuda":
-        held = torch.cuda.max_memory_allocated(device)
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    if not dist.is_initialized():
-        return held
-    most = torch.tensor(held, dtype=torch.int64, device=device)
-    dist.all_reduce(most, dist.ReduceOp.MAX)
-    return int(most)
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:

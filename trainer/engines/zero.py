@@ -1,7 +1,7 @@
-"""This rank's share of the optimizer state: pieces of parameters, wherever DeepSpeed keeps them.
+"""Where DeepSpeed keeps this rank's share of weights and optimizer state.
 
 ZeRO 1 and 2 concatenate all parameters of a group and cut them into equal shares, ZeRO 3 cuts each parameter, and
-ZeRO 0 keeps everything on every rank. Here all of them are a list of `Fragment`.
+ZeRO 0 keeps everything on every rank. Here all of them are a list of `Place`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""AdamW's running means of the gradient and of its square (torch.optim.AdamW's names)."""
+from trainer.engines.base import MOMENTS, WEIGHTS, Fragment
 
 
 @dataclass(frozen=True)
-class Fragment:
+class Place:
     """Elements `start` to `start + count` of a flattened parameter, at `offset` in `flat`.
 
     flat: the float32 tensor that torch's AdamW updates, 1-D, and the key of its state.
@@ -28,23 +27,21 @@ class Fragment:
     flat: torch.Tensor
     offset: int
 
-    def weights(self) -> torch.Tensor:
-        """The float32 weights, 1-D, a view."""
-        return self.flat.detach().view(-1).narrow(0, self.offset, self.count)
-
-    def moment(self, optimizer: torch.optim.Optimizer, key: str) -> torch.Tensor:
-        """One of `MOMENTS`, float32, 1-D, a view."""
-        return optimizer.state[self.flat][key].view(-1).narrow(0, self.offset, self.count)
+    def fragment(self, state: dict[Any, dict[str, torch.Tensor]]) -> Fragment:
+        """The place as views of the float32 weights and, in AdamW's `state`, of the moments."""
+        found = {WEIGHTS: self.flat.detach(), **{key: state[self.flat][key] for key in MOMENTS}}
+        views = {key: tensor.view(-1).narrow(0, self.offset, self.count) for key, tensor in found.items()}
+        return Fragment(self.name, self.start, views)
 
 
-def fragments(engine: Any) -> list[Fragment]:
-    """This rank's fragments of all trainable parameters, of a DeepSpeed engine at any ZeRO stage."""
+def places(engine: Any) -> list[Place]:
+    """This rank's places of all trainable parameters, of a deepspeed.DeepSpeedEngine at any ZeRO stage."""
     stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
     if stage == 3:
         return _of_stage_3(engine, optimizer)
     if stage > 0:
         return _of_stages_1_and_2(engine, optimizer)
-    return [Fragment(name, 0, master.numel(), master, 0) for name, _, master in _whole(engine)]
+    return [Place(name, 0, master.numel(), master, 0) for name, _, master in _whole(engine)]
 
 
 def parameter_sizes(engine: Any) -> dict[str, int]:
@@ -56,10 +53,10 @@ def parameter_sizes(engine: Any) -> dict[str, int]:
     }
 
 
-def prepare_state(engine: Any, held: list[Fragment], step: float) -> None:
+def prepare_state(engine: Any, held: list[Place], step: float) -> None:
     """Give every tensor that AdamW updates its state after `step` steps; the moments are zero until they are filled."""
     state = engine.basic_optimizer.state
-    for flat in {id(fragment.flat): fragment.flat for fragment in held}.values():
+    for flat in {id(place.flat): place.flat for place in held}.values():
         # Separate step counters: AdamW advances the counter of every tensor.
         moments = {key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
         state[flat] = {"step": torch.tensor(float(step)), **{key: value.detach() for key, value in moments.items()}}
@@ -82,7 +79,7 @@ def publish(engine: Any) -> None:
             parameter.data.copy_(master.data)
 
 
-def _of_stages_1_and_2(engine: Any, optimizer: Any) -> list[Fragment]:
+def _of_stages_1_and_2(engine: Any, optimizer: Any) -> list[Place]:
     """DeepSpeed links each parameter to its location in this rank's share; most have none on a given rank."""
     flats = optimizer.single_partition_of_fp32_groups
     found = []
@@ -91,11 +88,11 @@ def _of_stages_1_and_2(engine: Any, optimizer: Any) -> list[Fragment]:
             mapping = parameter._hp_mapping
             if mapping is not None:
                 part, location = mapping.lp_fragment_address, mapping.hp_fragment_address
-                found.append(Fragment(engine.param_names[parameter], part.start, part.numel, flat, location.start))
+                found.append(Place(engine.param_names[parameter], part.start, part.numel, flat, location.start))
     return found
 
 
-def _of_stage_3(engine: Any, optimizer: Any) -> list[Fragment]:
+def _of_stage_3(engine: Any, optimizer: Any) -> list[Place]:
     """Each parameter is cut into one equal part per rank, padded at the end."""
     found = []
     for parameters in optimizer.fp16_groups:
@@ -105,7 +102,7 @@ def _of_stage_3(engine: Any, optimizer: Any) -> list[Fragment]:
             count = min(size, parameter.ds_numel - start)
             if count > 0:
                 flat = optimizer.fp32_partitioned_groups_flat[group]
-                found.append(Fragment(engine.param_names[parameter], start, count, flat, offset))
+                found.append(Place(engine.param_names[parameter], start, count, flat, offset))
     return found
 
 
@@ -118,3 +115,13 @@ def _whole(engine: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
         groups = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
         pairs = [pair for models, masters in groups for pair in zip(models, masters, strict=True)]
     return [(engine.param_names[parameter], parameter, master) for parameter, master in pairs]
+
+
+def forget_first_step(engine: Any) -> None:
+    """Undo the extra step with a zero gradient that DeepSpeed 0.19.8 takes in advance without ZeRO in bf16.
+
+    It decays the weights, and AdamW's bias correction would count one step too many.
+    """
+    if engine.optimizer is not engine.basic_optimizer and engine.zero_optimization_stage() == 0:
+        engine.optimizer.refresh_fp32_params()
+        engine.basic_optimizer.state.clear()

@@ -1,7 +1,6 @@
 """A run that resumes with another number of ranks, or another ZeRO stage: the same rows, moments and learning rates."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +9,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from schemas.errors import InputError, LavaBeamError
-from trainer import launch
+from trainer import checkpoint, launch
 from trainer.config import load_recipe
 from trainer.inputs.schedule import Schedule
+from trainer.metrics.recorder import read_metrics
 from trainer.preflight import check
-from trainer.runtime import checkpoint
-from trainer.runtime.metrics import read_metrics
 
 LORA = {"rank": 2, "alpha": 4, "dropout": 0.0}
 RATES = {"projector": 4e-3, "llm": 1e-3}
@@ -43,18 +41,18 @@ def assert_close(one, other, tolerance):
         np.testing.assert_allclose(values, other[name], rtol=0, atol=tolerance * largest, err_msg=str(name))
 
 
-def record_rows(trainer, step):
+def record_rows(loop, step):
     """The keys that a rank trains on, and at the first step of a start what it has loaded."""
-    folder = Path(trainer.args.output_dir)
-    with (folder / f"rows-{trainer.args.process_index}.jsonl").open("a") as file:
+    folder = loop.folder
+    with (folder / f"rows-{loop.engine.rank}.jsonl").open("a") as file:
         file.write(json.dumps([step.number, step.keys]) + "\n")
     loaded = folder / f"loaded-{step.number}"
     resumed = folder / f"checkpoint-{step.number}" / "checkpoint.json"
-    if not hasattr(trainer, "recorded") and step.number > 0:
+    if not hasattr(loop, "recorded") and step.number > 0:
         loaded.mkdir(exist_ok=True)
-        checkpoint.write_share(loaded, trainer.deepspeed)
+        checkpoint.write_share(loaded, loop.engine)
         (loaded / "checkpoint.json").write_text(resumed.read_text())
-    trainer.recorded = True
+    loop.recorded = True
 
 
 def rows_of_steps(folder):

@@ -7,11 +7,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from schemas.errors import LavaBeamError
-from tests.trainer.runtime.test_resume_world import assert_close, state_of
+from tests.trainer.engines.test_resume_world import assert_close, state_of
 from trainer import launch
 from trainer.config import load_recipe
-from trainer.runtime.metrics import read_metrics
-from trainer.runtime.zero import deepspeed_config
+from trainer.engines.deepspeed import deepspeed_config
+from trainer.metrics.recorder import read_metrics
 
 
 def losses(folder):
@@ -62,13 +62,13 @@ def test_offload_changes_nothing_and_may_come_while_a_run_goes_on(recipe_file, f
 def test_the_configuration_of_bf16_with_offload_on_a_gpu(recipe_file):
     """Pinned memory and overlap are for a GPU; no optimizer block, which would replace the rates per module."""
     recipe = load_recipe(recipe_file(deepspeed={"zero": 3, "offload": "all"}))
-    made = deepspeed_config(recipe, "bf16")
+    made = deepspeed_config(recipe, "bf16", 64)
     assert made["bf16"] == {"enabled": True}
     assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": True}
     assert made["zero_optimization"]["offload_param"] == {"device": "cpu", "pin_memory": True}
     assert made["zero_optimization"]["overlap_comm"] is True
     assert "optimizer" not in made
-    assert deepspeed_config(recipe, "fp32")["zero_optimization"]["offload_optimizer"]["pin_memory"] is False
+    assert deepspeed_config(recipe, "fp32", 64)["zero_optimization"]["offload_optimizer"]["pin_memory"] is False
 
 
 def test_a_loss_in_bf16_that_is_not_finite_stops_before_the_update(recipe_file, forked, tiny, tmp_path):
@@ -81,10 +81,10 @@ def test_a_loss_in_bf16_that_is_not_finite_stops_before_the_update(recipe_file, 
     assert losses(tmp_path / "run") == []
 
 
-def poison_the_gradient(trainer, step):
+def poison_the_gradient(loop, step):
     """At step 1 rank 0 gets a gradient of infinity behind a finite loss."""
-    if step.number == 1 and trainer.args.process_index == 0:
-        names = dict(trainer.model.named_parameters())
+    if step.number == 1 and loop.engine.rank == 0:
+        names = dict(loop.engine.model.named_parameters())
         names["model.multi_modal_projector.linear_2.weight"].register_hook(lambda gradient: gradient * float("inf"))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from schemas.errors import LavaBeamError
+from trainer.engines.base import Engine
 from trainer.stages import MODULES, module_of
 
 IDLE_STEPS = 20
@@ -18,16 +19,16 @@ NEEDS_PICTURES = ("tower", "projector")
 
 
 class GradientWatch:
-    """Looks at the gradient of one parameter of each trained module, as it is computed and before it is divided among
-    ranks. Whether it was 0 in one step is reported with the next one's figures: this costs no communication."""
+    """Looks at the gradient of one parameter of each trained module. Whether it was 0 in one step is reported with the
+    next one's figures: this costs no communication."""
 
-    def __init__(self, model: nn.Module):
-        self.watched = watched_parameters(model)
+    def __init__(self, engine: Engine):
+        self.watched = watched_parameters(engine.model)
         self.idle = dict.fromkeys(self.watched, 0)
         self.countable = dict.fromkeys(self.watched, 0)
         self._found: dict[str, torch.Tensor] = {}
         for module, parameter in self.watched.items():
-            parameter.register_hook(partial(self._look, module))
+            engine.watch(parameter, partial(self._look, module))
 
     def _look(self, module: str, gradient: torch.Tensor) -> None:
         found = (gradient.detach() != 0).any()
@@ -39,22 +40,30 @@ class GradientWatch:
         found = [self._found.pop(module, none).to(device) for module in self.watched]
         return torch.stack(found).long() if found else torch.zeros(0, dtype=torch.int64, device=device)
 
-    def check(self, step: int, ranks: list[int], pictures: int, last: bool = False) -> None:
-        """Raise LavaBeamError for a module without a gradient in `IDLE_STEPS` steps, or in all of a shorter run.
+    def check(self, step: int, ranks: list[int], pictures: int) -> None:
+        """Raise LavaBeamError for a module without a gradient in `IDLE_STEPS` steps.
 
         ranks: how many had a gradient in `step`, per module. pictures: how many were shown in it; without any, only
-        the language model can learn. last: there is no step after it.
+        the language model can learn.
         """
         for module, having in zip(self.watched, ranks, strict=True):
             if pictures or module not in NEEDS_PICTURES:
                 self.countable[module] += 1
                 self.idle[module] = 0 if having else self.idle[module] + 1
-            idle = self.idle[module]
-            if idle >= IDLE_STEPS or (last and idle and idle == self.countable[module]):
-                raise LavaBeamError(
-                    f"step {step}: the gradient of the {module} was 0 in the last {idle} steps that could "
-                    "change it. It learns nothing: look at the mix's labels, or leave the module out with `train`."
-                )
+            if self.idle[module] >= IDLE_STEPS:
+                raise self._error(step, module)
+
+    def end(self, step: int) -> None:
+        """Raise LavaBeamError for a module without a gradient in any step of a run that ended with `step`."""
+        for module, idle in self.idle.items():
+            if idle and idle == self.countable[module]:
+                raise self._error(step, module)
+
+    def _error(self, step: int, module: str) -> LavaBeamError:
+        return LavaBeamError(
+            f"step {step}: the gradient of the {module} was 0 in the last {self.idle[module]} steps that could "
+            "change it. It learns nothing: look at the mix's labels, or leave the module out with `train`."
+        )
 
 
 def watched_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -14,11 +14,11 @@ from trainer import launch
 from trainer.config import load_recipe
 from trainer.inputs.collate import Collator
 from trainer.inputs.data import Samples
+from trainer.metrics import trackers
+from trainer.metrics.flops import ModelFlops, model_flops, peak_flops
+from trainer.metrics.recorder import describe, read_metrics, summary
 from trainer.models.loading import load_model
 from trainer.preflight import check
-from trainer.runtime import trackers
-from trainer.runtime.flops import ModelFlops, model_flops, peak_flops
-from trainer.runtime.metrics import describe, read_metrics, summary
 
 STAGES = ("pretrain", "finetune", "finetune_tower", "finetune_lora")
 
@@ -160,7 +160,7 @@ def test_wandb_has_to_be_installed_before_anything_starts(recipe_file, monkeypat
 
 
 def test_memory_is_that_of_the_process():
-    from trainer.runtime.metrics import most_memory
+    from trainer.metrics.recorder import most_memory
 
     held = np.ones(50_000_000, np.uint8)
     assert most_memory(torch.device("cpu")) > held.nbytes

@@ -1,8 +1,8 @@
-"""Checkpoints that any number of ranks, at any ZeRO stage, can resume from.
+"""Checkpoints that any number of ranks, with any engine and at any ZeRO stage, can resume from.
 
 `checkpoint-N/` holds float32 weights and AdamW's two moments of the trainable parameters. Each rank writes the pieces
-that it holds to its own safetensors file (see `fragments.py`), and reads what it needs from all files, even if it now
-holds other pieces than before. checkpoint.json is written last and makes the folder a checkpoint.
+that it updates (`engines.base.Fragment`) to its own safetensors file, and reads what it needs from all files, even if
+it now holds other pieces than before. checkpoint.json is written last and makes the folder a checkpoint.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from schemas.errors import InputError, LavaBeamError
+from trainer.engines.base import MOMENTS, WEIGHTS, Engine, Fragment
 from trainer.runfolder import CHECKPOINT, checkpoint_step, checkpoints, write_json
-from trainer.runtime.fragments import MOMENTS, Fragment, fragments, parameter_sizes, prepare_state, publish
 
-WEIGHTS = "weights"
 NAMES = (WEIGHTS, *MOMENTS)
 Piece = tuple[int, int, Any]
 
@@ -34,35 +33,34 @@ def begin(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def write_share(folder: Path, engine: Any) -> None:
-    """Write this rank's file. Without ZeRO every rank holds the same, and only rank 0 writes."""
-    rank, world = engine.global_rank, engine.world_size
-    if engine.zero_optimization_stage() == 0 and rank != 0:
+def write_share(folder: Path, engine: Engine) -> None:
+    """Write this rank's file, if it holds anything that no other rank does."""
+    if engine.rank >= engine.writers:
         return
-    held, optimizer = fragments(engine), engine.basic_optimizer
-    tensors = [(f"{WEIGHTS}/{one.name}", one.weights()) for one in held]
-    tensors += [(f"{key}/{one.name}", one.moment(optimizer, key)) for key in MOMENTS for one in held]
+    held = engine.fragments()
+    tensors = [(f"{key}/{one.name}", one.tensors[key]) for key in NAMES for one in held]
     starts = {one.name: one.start for one in held}
-    write_tensors(folder / f"rank-{rank}-of-{world}.safetensors", tensors, {"starts": json.dumps(starts)})
+    path = folder / f"rank-{engine.rank}-of-{engine.world}.safetensors"
+    write_tensors(path, tensors, {"starts": json.dumps(starts)})
 
 
-def commit(folder: Path, engine: Any, order: str, keep: int) -> None:
+def commit(folder: Path, engine: Engine, order: str, keep: int) -> None:
     """Make the folder a checkpoint, and remove all but the newest `keep`. On rank 0, after every rank has written."""
-    steps = {float(state["step"]) for state in engine.basic_optimizer.state.values()}
+    steps = engine.updates()
     if len(steps) > 1:
         raise LavaBeamError(f"{folder}: step counts of parameters differ ({sorted(steps)}); a checkpoint holds one.")
-    ranks, zero = engine.world_size, engine.zero_optimization_stage()
     written = len(list(folder.glob("rank-*.safetensors")))
-    if written != (ranks if zero else 1):
+    if written != engine.writers:
         raise LavaBeamError(
-            f"{folder}: found files of {written} of {ranks} ranks. Several machines need an `output` that all can see."
+            f"{folder}: found files of {written} of {engine.writers} ranks. Several machines need an `output` that all "
+            "can see."
         )
     content = {
-        "ranks": ranks,
-        "zero": zero,
+        "engine": engine.name,
+        "ranks": engine.world,
         "updates": steps.pop() if steps else 0.0,
         "order": order,
-        "parameters": parameter_sizes(engine),
+        "parameters": engine.sizes(),
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
     }
     write_json(folder / CHECKPOINT, content)
@@ -72,23 +70,23 @@ def commit(folder: Path, engine: Any, order: str, keep: int) -> None:
             shutil.rmtree(old)
 
 
-def load(folder: Path, engine: Any) -> None:
+def load(folder: Path, engine: Engine) -> None:
     """Load this rank's part of the engine, and the model's weights; every rank has to call this.
 
     Settings of the groups (learning rates, weight decay) are not in a checkpoint but come from the recipe. Raises
     InputError when the checkpoint's parameters are not the trainable ones.
     """
     content = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
-    _compare(folder, content["parameters"], parameter_sizes(engine))
-    held, optimizer = fragments(engine), engine.basic_optimizer
-    prepare_state(engine, held, content["updates"])
+    _compare(folder, content["parameters"], engine.sizes())
     with ExitStack() as stack:
         pieces = _pieces(folder, content["files"], stack)
-        for one in held:
-            _fill(one.weights(), one, pieces[WEIGHTS, one.name], folder)
-            for key in MOMENTS:
-                _fill(one.moment(optimizer, key), one, pieces[key, one.name], folder)
-    publish(engine)
+
+        def fill(held: list[Fragment]) -> None:
+            for one in held:
+                for key in NAMES:
+                    _fill(one.tensors[key], one, pieces[key, one.name], folder)
+
+        engine.restore(content["updates"], fill)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

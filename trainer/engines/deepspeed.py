@@ -1,0 +1,140 @@
+"""DeepSpeed as an engine: ZeRO 0 to 3, with or without offload to the host."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from trainer.config import Recipe
+from trainer.engines import zero
+from trainer.engines.base import Fragment
+from trainer.engines.optimizer import adamw
+
+NEVER = 10**9
+
+
+class DeepSpeed:
+    """`base.Engine` by DeepSpeed. `keep` lives as long as the engine."""
+
+    name = "deepspeed"
+
+    def __init__(self, model: Any, recipe: Recipe, config: dict[str, Any], device: torch.device, keep: Any = None):
+        import deepspeed
+
+        self.model, self.device, self.keep = model, device, keep
+        self.dtype = torch.bfloat16 if config["bf16"]["enabled"] else torch.float32
+        made = deepspeed.initialize(model=model, optimizer=adamw(model, recipe.optimizer), config=config)
+        self.inner: Any = made[0]
+        zero.forget_first_step(self.inner)
+        self.optimizer = self.inner.basic_optimizer
+        self.rank, self.world = self.inner.global_rank, self.inner.world_size
+        self.stage = self.inner.zero_optimization_stage()
+        self.writers = self.world if self.stage else 1
+
+    @classmethod
+    def start(
+        cls, recipe: Recipe, precision: str, device: torch.device, width: int, load: Callable[[torch.dtype], Any]
+    ) -> DeepSpeed:
+        """Load the model and divide it among the ranks; with ZeRO-3 it is divided while it is loaded."""
+        prepare_deepspeed(device.type == "cuda")
+        from transformers.integrations import HfDeepSpeedConfig
+
+        config = deepspeed_config(recipe, precision, width)
+        keep = HfDeepSpeedConfig(config)  # transformers finds it by a weak reference while it loads a model
+        return cls(load(torch.bfloat16 if precision == "bf16" else torch.float32), recipe, config, device, keep)
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self.inner(**inputs)
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        self.inner.set_gradient_accumulation_boundary(last)
+        self.inner.backward(loss, scale_wrt_gas=False)
+
+    def step(self) -> float:
+        """DeepSpeed itself skips an update whose gradient is not finite; without ZeRO, in float32, it would not, and
+        does not know the norm."""
+        if self.inner.optimizer is not self.optimizer:
+            self.inner.step()
+            return float(self.inner.get_global_grad_norm())
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if math.isfinite(norm):
+            self.inner.step()
+        return norm
+
+    def watch(self, parameter: torch.nn.Parameter, call: Callable[[torch.Tensor], None]) -> None:
+        parameter.register_hook(call)
+
+    def sizes(self) -> dict[str, int]:
+        return {
+            name: int(getattr(parameter, "ds_numel", parameter.numel()))
+            for parameter, name in self.inner.param_names.items()
+            if parameter.requires_grad
+        }
+
+    def updates(self) -> set[float]:
+        return {float(state["step"]) for state in self.optimizer.state.values()}
+
+    def fragments(self) -> list[Fragment]:
+        return [place.fragment(self.optimizer.state) for place in zero.places(self.inner)]
+
+    def restore(self, updates: float, fill: Callable[[list[Fragment]], None]) -> None:
+        zero.prepare_state(self.inner, zero.places(self.inner), updates)
+        fill(self.fragments())
+        zero.publish(self.inner)
+
+    def gather(self) -> Mapping[str, torch.Tensor] | None:
+        if self.stage == 3:
+            return self.inner._zero3_consolidated_16bit_state_dict()
+        return self.model.state_dict() if self.rank == 0 else None
+
+    def close(self) -> None:
+        """Free what the engine holds, in a process that goes on."""
+        self.inner.destroy()
+
+
+def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for a language model of hidden size `width`.
+
+    There is no optimizer block: it would silently replace the learning rates per module. To DeepSpeed, one optimizer
+    step is one batch; our loop accumulates inside it.
+    """
+    settings = recipe.deepspeed
+    zero: dict[str, Any] = {"stage": settings.zero, "overlap_comm": precision == "bf16"}
+    if settings.zero == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+        # What transformers' integration fills in for "auto" (transformers/integrations/deepspeed.py).
+        zero["stage3_param_persistence_threshold"] = 10 * width
+        zero["stage3_prefetch_bucket_size"] = int(0.9 * width * width)
+        zero["reduce_bucket_size"] = width * width
+    if settings.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": precision == "bf16"}
+    if settings.offload == "all":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": precision == "bf16"}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": recipe.optimizer.clip,
+        "bf16": {"enabled": precision == "bf16"},
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": NEVER,
+    }
+
+
+def prepare_deepspeed(cuda: bool) -> None:
+    """Without a GPU, keep DeepSpeed from compiling its shared-memory collectives, which takes over half a minute and
+    needs a compiler (gloo does the same work), and from trying compiler and linker on every operator it knows.
+
+    Its deprecation warnings from torch are silenced: a user cannot do anything about them.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+    if not cuda:
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__ = {}

@@ -1,0 +1,224 @@
+"""The training loop: step -> micro-batches -> loss -> backward -> clip -> update -> log -> checkpoint.
+
+It knows an engine (`engines.base.Engine`), which divides the model among ranks, and steps (`inputs.steps.Step`), which
+hold this rank's micro-batches. The position of a run is the number of optimizer steps done.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from schemas.errors import LavaBeamError
+from trainer import checkpoint
+from trainer.config import Recipe
+from trainer.engines.base import Engine
+from trainer.engines.optimizer import rates
+from trainer.inputs.data import BadRows
+from trainer.inputs.steps import Step, Steps, without_positions
+from trainer.metrics.figures import Figures, agree
+from trainer.metrics.recorder import Recorder, peak_memory
+from trainer.metrics.watch import GradientWatch
+
+NAMED = 32
+"""The number of samples that an error lists."""
+
+
+class NonFiniteLoss(LavaBeamError):
+    """The loss or its gradient is not finite; nothing was updated."""
+
+
+def train_step(engine: Engine, batches: list[dict[str, Any]], supervised: int) -> tuple[torch.Tensor, float]:
+    """Forward and backward of every micro-batch, clip, update. Returns this rank's losses (micro-batches,), whose sum
+    over all ranks is the mean over the step's `supervised` tokens of all ranks; and the norm of the gradient, over all
+    ranks and before clipping. Where that is not finite, nothing was updated.
+    """
+    share = torch.tensor(supervised / engine.world, device=engine.device)  # an engine takes the mean over ranks
+    losses = []
+    for number, batch in enumerate(batches):
+        loss = engine(**on_device(batch, engine), use_cache=False, num_items_in_batch=share).loss
+        losses.append(loss.detach())
+        # 1, or NaN where the loss is not finite: then the gradient on all ranks is not either, so that looking at its
+        # norm is enough, and nothing has to wait for the device between micro-batches.
+        finite = 1 + (losses[-1] - losses[-1])
+        engine.backward(loss * finite, last=number == len(batches) - 1)
+    return torch.stack(losses) / engine.world, engine.step()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is known of a step once this rank has done it. `loss`: this rank's part of it."""
+
+    step: int
+    pictures: int
+    loss: torch.Tensor
+    norm: float
+    rates: dict[str, float]
+
+
+class Loop:
+    """One rank's run. `stop` set on any rank ends it after the step that follows, with a checkpoint."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        steps: Steps,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        recorder: Recorder | None,
+        stop: threading.Event,
+    ):
+        """recorder: on rank 0."""
+        self.engine, self.steps, self.recipe, self.folder = engine, steps, recipe, folder
+        self.recorder, self.stop, self.stopping = recorder, stop, False
+        self.bad_rows = BadRows(folder / f"bad-rows-{engine.rank}.jsonl", recipe.data.max_bad)
+        self.watch = GradientWatch(engine)
+        self.before: Done | None = None
+
+    def run(self, done: int = 0) -> int:
+        """Train from step `done` to the end, or until a rank was asked to stop. Returns the number of steps done."""
+        self.engine.model.train()
+        if self.recorder:
+            self.recorder.begin(done)
+        for step in self.steps.loader(done, self.recipe.data.workers):
+            self.take(step)
+            done = step.number + 1
+            ends = self.stopping and done < len(self.steps)
+            every = self.recipe.checkpoints.every
+            if ends or (every and done % every == 0):
+                self.settle()
+                self.save(done)
+            if ends:
+                break
+        self.settle()
+        if self.recorder:
+            self.recorder.end()
+        if done == len(self.steps):
+            self.watch.end(done - 1)
+        return done
+
+    def take(self, step: Step) -> None:
+        """One optimizer step. Raises LavaBeamError, on every rank, for what must not go on."""
+        self.bad_rows.record(step.refused)
+        figures = self.agree(step)
+        self.check_rows(step, figures)
+        self.stopping = bool(figures.stop)
+        seed(self.recipe.plan.seed, step.number, self.engine.rank)
+        now = self.set_rates(step.number)
+        batches = [without_positions(one) for one in step.batches] if self.recipe.liger else step.batches
+        losses, norm = train_step(self.engine, batches, max(figures.supervised, 1))
+        if not math.isfinite(norm):
+            raise self.not_finite(step, losses, norm)
+        self.before = Done(step.number, step.pictures, losses.sum(), norm, now)
+
+    def agree(self, step: Step | None) -> Figures:
+        """The figures of all ranks, of the step to come; with them the step before is complete, and is recorded."""
+        before, device = self.before, self.engine.device
+        figures = agree(
+            self.engine,
+            coming=(step.supervised, int(self.stop.is_set()), len(step.refused)) if step else (0, 0, 0),
+            pictures=before.pictures if before else 0,
+            loss=before.loss if before else torch.zeros((), device=device),
+            learnt=self.watch.take(device),
+            memory=peak_memory(device),
+        )
+        if before is not None:
+            self.before = None
+            if self.recorder:
+                known = {"loss": figures.loss, "grad_norm": before.norm, "rates": before.rates}
+                self.recorder.write(before.step, known, figures.memory)
+            self.watch.check(before.step, figures.learnt, figures.pictures)
+        return figures
+
+    def settle(self) -> None:
+        """Record the step before now, not with the next one's figures: before a checkpoint, and at the end."""
+        if self.before is not None:
+            self.agree(None)
+
+    def set_rates(self, step: int) -> dict[str, float]:
+        """Give every group of the optimizer its learning rate in this step."""
+        groups = self.engine.optimizer.param_groups
+        now = rates(self.recipe.optimizer, [group["name"] for group in groups], step, len(self.steps))
+        for group in groups:
+            group["lr"] = now[group["name"]]
+        return now
+
+    def save(self, done: int) -> None:
+        """Write `checkpoint-N`. It counts once its last file is written; then older ones are removed."""
+        folder, first = self.folder / f"checkpoint-{done}", self.engine.rank == 0
+        if first:
+            checkpoint.begin(folder)
+        dist.barrier()
+        checkpoint.write_share(folder, self.engine)
+        dist.barrier()
+        if first:
+            order = self.order(done // self.steps.schedule.steps_per_epoch)
+            checkpoint.commit(folder, self.engine, order, self.recipe.checkpoints.keep)
+        if self.recorder:
+            self.recorder.start_clock()
+
+    @cached_property
+    def order(self) -> Any:
+        """Epoch -> the digest of its order of rows, which takes a while; the latest is kept."""
+        return lru_cache(1)(lambda epoch: checkpoint.order_digest(self.steps.schedule.plan(epoch)))
+
+    def check_rows(self, step: Step, figures: Figures) -> None:
+        """Raise LavaBeamError for more bad rows than allowed, and for a step with nothing to learn from."""
+        if self.bad_rows.too_many(figures.refused):
+            raise self.bad_rows.error(gathered(self.bad_rows.latest, self.engine))
+        if not figures.supervised and self.recipe.data.too_long != "cut":
+            raise LavaBeamError(f"step {step.number}: none of its rows can be trained on; see bad-rows-*.jsonl.")
+
+    def not_finite(self, step: Step, losses: torch.Tensor, norm: float) -> NonFiniteLoss:
+        """The error that every rank raises, for the first micro-batch of any rank whose loss is not finite."""
+        every = gathered((losses.tolist(), step.keys), self.engine)
+        for rank, (found, keys) in enumerate(every):
+            for number, loss in enumerate(found):
+                if not math.isfinite(loss):
+                    return NonFiniteLoss(
+                        f"step {step.number}, rank {rank}, micro-batch {number}: the loss is {loss}. Nothing was "
+                        f"updated. Its samples: {named(keys[number])}. Look at them, lower the learning rate, or use "
+                        "fp32."
+                    )
+        samples = named([key for _, keys in every for batch in keys for key in batch])
+        return NonFiniteLoss(
+            f"step {step.number}: the norm of the gradient is {norm}. Nothing was updated. The step's samples: "
+            f"{samples}. Look at them, lower the learning rate, or use fp32."
+        )
+
+
+def on_device(batch: dict[str, Any], engine: Engine) -> dict[str, Any]:
+    """A micro-batch where the engine computes, its pictures in the engine's precision."""
+    return {
+        name: tensor.to(engine.device, engine.dtype if tensor.is_floating_point() else None)
+        for name, tensor in batch.items()
+    }
+
+
+def seed(base: int, step: int, rank: int) -> None:
+    """Make dropout a function of the run's seed, the step and the rank: resuming needs no generator state."""
+    words = np.random.SeedSequence([base, step, rank]).generate_state(2)
+    torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+def gathered(own: Any, engine: Engine) -> list[Any]:
+    """A value of every rank, in the order of ranks."""
+    found: list[Any] = [own] * engine.world
+    if dist.is_initialized():
+        dist.all_gather_object(found, own)
+    return found
+
+
+def named(keys: list[str]) -> str:
+    """Some of the keys, for an error."""
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + more or "none"
