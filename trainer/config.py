@@ -198,8 +198,9 @@ class Recipe(StrictModel):
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     lora: LoraConfig = LoraConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    gradient_checkpointing: bool | Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = False
+    """Compute activations again in the backward pass: less memory, more time. A number is the share of layers; `auto`
+    is the smallest that the GPU's memory asks for."""
     compile: bool = False
     """torch.compile on every layer; changes rounding only."""
     liger: bool = False
@@ -214,6 +215,11 @@ class Recipe(StrictModel):
     """The peak of one device that MFU is relative to; by default the known one of the device."""
     output: str
     """The run folder."""
+
+    @property
+    def again(self) -> float | None:
+        """The share of layers whose activations are computed again; None for `auto`."""
+        return None if self.gradient_checkpointing == "auto" else float(self.gradient_checkpointing)
 
     @model_validator(mode="after")
     def _one_length(self) -> Recipe:

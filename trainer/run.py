@@ -121,6 +121,7 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     from trainer.inputs.steps import Steps
     from trainer.loop import Loop
     from trainer.models.loading import attention, load_model
+    from trainer.room import fitted_share
 
     recipe, source = job.recipe, job.folder
     assert source is not None
@@ -134,9 +135,10 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     schedule = Schedule(job.mix, recipe, source, world, packed)
     if checkpoint is not None:
         check_order(checkpoint, schedule)
+    again = fitted_share(job, schedule, total_memory(device))
     torch.manual_seed(recipe.plan.seed)  # adapters start at random
     width = int(source.text["hidden_size"])
-    engine = start_engine(recipe, precision, device, width, lambda dtype: load_model(job, kernel, dtype))
+    engine = start_engine(recipe, precision, device, width, lambda dtype: load_model(job, kernel, dtype, again))
     if checkpoint is not None:
         load(checkpoint, engine)
     limit = source.longest(recipe.data.max_length)
@@ -173,6 +175,11 @@ def precision_of(recipe: Recipe, cuda: bool) -> str:
     if recipe.deepspeed.precision != "auto":
         return recipe.deepspeed.precision
     return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU, free or not: every rank has to come to the same number. None for a CPU."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
 def _report_start(folder: Path, checkpoint: Path | None) -> None:

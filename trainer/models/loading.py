@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from schemas.errors import LavaBeamError
 from trainer.config import Recipe
@@ -20,8 +22,9 @@ FLASH_ATTN = {4: (9, 10), 3: (9,), 2: (8, 9, 10, 12)}
 supports: Ampere and Ada 8, Hopper 9, Blackwell 10 and 12 (github.com/Dao-AILab/flash-attention, README)."""
 
 
-def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32) -> Any:
-    """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable."""
+def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32, again: float = 0.0) -> Any:
+    """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable. again: the share of layers
+    whose activations are computed again in the backward pass."""
     assert job.folder is not None
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": kernel}
     if job.stage.bits == 4:
@@ -30,12 +33,10 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32)
     model = llava
     if job.recipe.liger:
         use_liger(llava)
-    if job.recipe.gradient_checkpointing:
-        # On the whole model, transformers would also run backward through a frozen tower.
-        how = {"use_reentrant": False}
-        model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
-        if "tower" in job.stage.trains:
-            model.model.vision_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+    # On the whole model, transformers would also run backward through a frozen tower.
+    compute_again(model.model.language_model, again)
+    if "tower" in job.stage.trains:
+        compute_again(model.model.vision_tower, again)
     if job.stage.adapter:
         model = add_lora(model, job.recipe.lora)
     freeze(model, job.stage)
@@ -43,6 +44,18 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32)
     if job.recipe.compile:
         compile_layers(llava)
     return model
+
+
+def compute_again(part: Any, share: float) -> None:
+    """Turn on gradient checkpointing for this share of the layers of a language model or a tower: the first ones."""
+    if not share:
+        return
+    # transformers renamed it in 5.23
+    enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    layers = [module for module in part.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers[math.ceil(share * len(layers)) :]:
+        layer.gradient_checkpointing = False
 
 
 def check_learning(model: Any, stage: Stage) -> None:
