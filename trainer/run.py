@@ -197,6 +197,7 @@ def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: 
     from trainer.models.adapter import ADAPTER, write_adapter
     from trainer.models.export import export
     from trainer.models.original import write_projector
+    from trainer.models.parts import BASE
 
     weights, model = engine.gather(), engine.model
     if weights is None or job.folder is None:
@@ -206,7 +207,9 @@ def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: 
     if job.stage.adapter:
         made = write_adapter(model, weights, job.folder, folder / ADAPTER)
     else:
-        made = export(weights, model.config, job.folder, folder / MODEL, training)
+        # Only of a base that the run has made: what others own may be written in place one day.
+        learnt = set(engine.sizes()) if job.folder.path.resolve() == (folder / BASE).resolve() else None
+        made = export(weights, model.config, job.folder, folder / MODEL, training, learnt)
     if job.recipe.original_projector:
         linear = model.config.projector_hidden_act == "linear"
         write_projector(weights, folder / "mm_projector.bin", linear)
