@@ -9,11 +9,12 @@ import torch
 from schemas.errors import InputError
 from trainer import launch
 from trainer.config import load_recipe
-from trainer.dryrun import model_sizes, total_parameters
+from trainer.dryrun import total_parameters
 from trainer.models import shards
 from trainer.models.folder import ModelFolder
 from trainer.models.parts import assembled
 from trainer.preflight import check
+from trainer.room import model_sizes
 
 
 @pytest.fixture
