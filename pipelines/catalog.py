@@ -109,6 +109,7 @@ COMMANDS = frozenset(
         "tokens",
         "train",
         "merge",
+        "export-checkpoint",
         "import-checkpoint",
         "chat",
         "answer",

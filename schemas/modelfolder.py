@@ -51,6 +51,10 @@ class Stored:
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * BITS[self.dtype] // 8
+
 
 def read_json(path: Path, remedy: str = "Fetch the file again.") -> dict[str, Any]:
     """A JSON object; raises InputError for anything else, and for a file that is larger than any such file is."""
@@ -204,7 +208,7 @@ def _check_places(file: Path, places: list[tuple[int, int, str]], tensors: dict[
             raise InputError(f"{file}: the name {_short(name)} is not plain text. Fetch the checkpoint again.")
         if tensor.dtype not in BITS:
             raise InputError(f"{file}: {name} has the unknown type {_short(tensor.dtype)}. Fetch the checkpoint again.")
-        expected = prod(tensor.shape) * BITS[tensor.dtype] // 8
+        expected = tensor.bytes
         if min(tensor.shape, default=0) < 0 or start != before or end - start != expected:
             raise InputError(
                 f"{file}: {name} of shape {_short(list(tensor.shape))} takes {expected} bytes from byte {before} on, "

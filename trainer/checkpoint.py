@@ -89,6 +89,20 @@ def load(folder: Path, engine: Engine) -> None:
         engine.restore(content["updates"], fill)
 
 
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The trained parameters of a checkpoint by name, float32, flattened; raises InputError when one has a gap."""
+    content = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
+    found = {}
+    with ExitStack() as stack:
+        pieces = _pieces(folder, content["files"], stack)
+        for name, size in content["parameters"].items():
+            flat = torch.empty(size)
+            whole = Fragment(name, 0, size, flat, 0)
+            _fill(flat, whole, pieces.get((WEIGHTS, name), []), folder)
+            found[name] = flat
+    return found
+
+
 def order_digest(plan: Any) -> str:
     """A hash of which rows make each step of an epoch plan, however they are divided among ranks."""
     digest = hashlib.sha256()

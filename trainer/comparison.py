@@ -8,12 +8,13 @@ from typing import Any
 
 from schemas.errors import InputError
 from trainer.config import load_recipe
-from trainer.dryrun import memory_of, parameter_table
+from trainer.dryrun import parameter_table
 from trainer.inputs.rows import Rows, original_lengths
 from trainer.inputs.schedule import cost_model
 from trainer.plan import STRATEGIES, compare, render, strategy_of
 from trainer.planning.report import gibibytes, marked, name_width
 from trainer.preflight import check
+from trainer.room import memory_of
 
 USUAL_GPUS = (1, 2, 4, 8)
 
@@ -47,7 +48,7 @@ def compare_plans(
     rows = Rows.of(job.mix, folder.rule, folder.longest(settings.data.max_length))
     original = plan.strategy if strategy_of(plan.strategy).original else "modality_length"
     words = original_lengths(job.mix, original)
-    cost = cost_model(folder, job.stage, settings.gradient_checkpointing)
+    cost = cost_model(folder, job.stage, settings.again)
     trainable = sum(group["parameters"] for group in parameter_table(folder, job.stage, settings))
     worlds = []
     for count in counts:

@@ -207,8 +207,9 @@ class Recipe(StrictModel):
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     lora: LoraConfig = LoraConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    gradient_checkpointing: bool | Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = False
+    """Compute activations again in the backward pass: less memory, more time. A number is the share of layers; `auto`
+    is the smallest that the GPU's memory asks for."""
     attention: Literal[
         "auto", "flash_attention_4", "flash_attention_3", "flash_attention_2", "torch_varlen", "sdpa", "eager"
     ] = "auto"
@@ -229,6 +230,11 @@ class Recipe(StrictModel):
     """The peak of one device that MFU is relative to; by default the known one of the device."""
     output: str
     """The run folder."""
+
+    @property
+    def again(self) -> float | None:
+        """The share of layers whose activations are computed again; None for `auto`."""
+        return None if self.gradient_checkpointing == "auto" else float(self.gradient_checkpointing)
 
     def data_ranks(self, ranks: int) -> int:
         """How many of `ranks` have rows of their own. Raises InputError where they do not come in whole groups."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +9,10 @@ from trainer.config import Recipe
 from trainer.cuts import notes_on_cuts
 from trainer.inputs.schedule import Schedule
 from trainer.launchers import launcher_lines
-from trainer.models.folder import USUAL_LLM, ModelFolder
-from trainer.models.sizes import DECODERS, Shape, model_count, projector_count, tower_count
-from trainer.planning.memory import NF4_BYTES, MemoryEstimate, ModelSizes, estimate_memory
+from trainer.models.folder import ModelFolder
 from trainer.preflight import Job
+from trainer.room import STEPS_LOOKED_AT, memory_of, peaks, total_parameters
 from trainer.stages import Stage
-
-STEPS_LOOKED_AT = 200
 
 
 def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
@@ -34,10 +29,10 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
     steps = range(min(schedule.steps, STEPS_LOOKED_AT))
     loads = [schedule.load(step) for step in steps]
     useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
-    batches = [rows for step in steps for rank in range(ranks // shared) for rows in schedule.micro_batches(step, rank)]
-    peak = -(-max((schedule.held(rows) for rows in batches), default=0) // shared)
-    pictures = max((int(schedule.tiles[rows].sum()) for rows in batches), default=0)
-    memory = memory_of(job, folder, ranks, trainable)(peak_tokens=peak, peak_images=pictures)
+    found = peaks(job, schedule)
+    memory = memory_of(job, folder, ranks, trainable)(
+        peak_tokens=found.tokens, peak_images=found.tiles, learnt=found.learnt
+    )
     return {
         "stage": recipe.stage,
         "mix": {"path": job.mix.path, "manifest": job.mix.manifest.number, "rows": job.mix.rows},
@@ -52,7 +47,7 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
         "processes": ranks,
         "padding": round(1 - useful / max(held, 1), 4),
         "rank_balance": round(sum(load[2] for load in loads) / max(len(loads), 1), 4),
-        "peak_tokens": peak,
+        "peak_tokens": found.tokens,
         "memory_gib_per_gpu": round(memory.total / 2**30, 2),
         **({"notes": notes} if (notes := [*job.notes, *notes_on_cuts(job)]) else {}),
         "launch": {**_own_lines(processes, nodes), **launcher_lines(Path(recipe.output), processes, nodes)},
@@ -63,23 +58,6 @@ def _own_lines(processes: int, nodes: int) -> dict[str, str]:
     """The commands by which `lavabeam train` runs the recipe, or prepares its folder for a cluster's launcher."""
     here = f"lavabeam train RECIPE --processes={processes}"
     return {**({"here": here} if nodes == 1 else {}), "prepare": f"{here} --nodes={nodes} --prepare, and then one of:"}
-
-
-def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Callable[..., MemoryEstimate]:
-    """`estimate_memory` of this job on `gpus` GPUs, with peak_tokens and peak_images left to give."""
-    recipe = job.recipe
-    return partial(
-        estimate_memory,
-        model_sizes(folder),
-        gpus=gpus,
-        zero_stage=3 if recipe.engine == "fsdp2" else recipe.deepspeed.zero,
-        trainable_parameters=float(trainable),
-        train_vision="tower" in job.stage.trains,
-        frozen_bytes=NF4_BYTES if job.stage.bits == 4 else 2.0,
-        offload_optimizer=recipe.deepspeed.offload != "none",
-        offload_parameters=recipe.deepspeed.offload == "all",
-        checkpointing=recipe.gradient_checkpointing,
-    )
 
 
 def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[dict[str, Any]]:
@@ -98,32 +76,3 @@ def parameter_table(folder: ModelFolder, stage: Stage, recipe: Recipe) -> list[d
         }
         for group in parameter_groups(model, recipe.optimizer)
     ]
-
-
-def total_parameters(folder: ModelFolder) -> int:
-    """All parameters of the model, trained or not (adapters aside); of a language model of another type than those that
-    can be counted, from a model without storage."""
-    if folder.text.get("model_type", USUAL_LLM) in DECODERS:
-        return model_count(folder).total
-    from trainer.models.opening import empty_shell
-
-    return sum(parameter.numel() for parameter in empty_shell(folder).parameters())
-
-
-def model_sizes(folder: ModelFolder) -> ModelSizes:
-    """What the memory estimate needs to know about a model, from its configuration."""
-    shape = Shape.of(folder.text)
-    tower, projector = tower_count(folder.tower, folder.vision).total, projector_count(folder).total
-    return ModelSizes(
-        language_parameters=float(total_parameters(folder) - tower - projector),
-        vision_parameters=float(tower),
-        projector_parameters=float(projector),
-        hidden_size=shape.width,
-        intermediate_size=shape.inner,
-        key_value_size=shape.keys,
-        layers=shape.layers,
-        vocabulary=shape.vocabulary,
-        vision_hidden_size=int(folder.vision.get("hidden_size", 768)),
-        vision_layers=int(folder.vision.get("num_hidden_layers", 12)),
-        tokens_per_image=folder.rule.side**2 + folder.rule.class_token,
-    )

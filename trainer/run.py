@@ -124,6 +124,7 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     from trainer.models.kernels import Machine, attention, precision_of
     from trainer.models.loading import load_model
     from trainer.models.ulysses import own_group
+    from trainer.room import fitted_share
 
     recipe, source = job.recipe, job.folder
     assert source is not None
@@ -139,10 +140,11 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     schedule = Schedule(job.mix, recipe, source, recipe.data_ranks(world), packed)
     if checkpoint is not None:
         check_order(checkpoint, schedule)
+    again = fitted_share(job, schedule, total_memory(device))
     torch.manual_seed(recipe.plan.seed)  # adapters start at random
     width = int(source.text["hidden_size"])
     group = own_group(sharing) if sharing > 1 else None
-    engine = start_engine(recipe, precision, device, width, lambda dtype: load_model(job, kernel, dtype, group))
+    engine = start_engine(recipe, precision, device, width, lambda dtype: load_model(job, kernel, dtype, again, group))
     if checkpoint is not None:
         load(checkpoint, engine)
     limit = source.longest(recipe.data.max_length)
@@ -176,6 +178,11 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
     )
 
 
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU, free or not: every rank has to come to the same number. None for a CPU."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
 def _report_start(folder: Path, checkpoint: Path | None) -> None:
     """Print which checkpoint is used, and which are not because a run was killed while it wrote them."""
     whole = checkpoints(folder)
@@ -191,6 +198,7 @@ def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: 
     from trainer.models.adapter import ADAPTER, write_adapter
     from trainer.models.export import export
     from trainer.models.original import write_projector
+    from trainer.models.parts import BASE
 
     weights, model = engine.gather(), engine.model
     if weights is None or job.folder is None:
@@ -200,7 +208,9 @@ def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: 
     if job.stage.adapter:
         made = write_adapter(model, weights, job.folder, folder / ADAPTER)
     else:
-        made = export(weights, model.config, job.folder, folder / MODEL, training)
+        # Only of a base that the run has made: what others own may be written in place one day.
+        learnt = set(engine.sizes()) if job.folder.path.resolve() == (folder / BASE).resolve() else None
+        made = export(weights, model.config, job.folder, folder / MODEL, training, learnt)
     if job.recipe.original_projector:
         linear = model.config.projector_hidden_act == "linear"
         write_projector(weights, folder / "mm_projector.bin", linear)

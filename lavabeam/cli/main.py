@@ -21,7 +21,17 @@ from pipelines import catalog
 class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
-    training: ClassVar = ("plan", "tokens", "train", "merge", "import-checkpoint", "chat", "answer", "evaluate")
+    training: ClassVar = (
+        "plan",
+        "tokens",
+        "train",
+        "merge",
+        "export-checkpoint",
+        "import-checkpoint",
+        "chat",
+        "answer",
+        "evaluate",
+    )
     looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes")
     elsewhere: ClassVar = ("dags", "dataflow")
 
@@ -74,6 +84,7 @@ for command in (
     training.answer,
     talking.chat,
     training.merge,
+    training.export_checkpoint,
     training.import_checkpoint,
 ):
     app.add_command(command)

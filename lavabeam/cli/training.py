@@ -210,6 +210,19 @@ def merge(adapter: Path, output: Path, model: Path | None) -> None:
     say(str(run(adapter, output, model)))
 
 
+@click.command("export-checkpoint")
+@click.argument("checkpoint", type=Path)
+@click.argument("output", type=Path)
+def export_checkpoint(checkpoint: Path, output: Path) -> None:
+    """Write the model of a run's CHECKPOINT (RUN/checkpoint-N).
+
+    OUTPUT: a folder as the run itself writes it at its end: a model, or for LoRA an adapter.
+    """
+    from trainer.models.snapshot import export_checkpoint as run
+
+    say(str(run(checkpoint, output)))
+
+
 @click.command("import-checkpoint")
 @click.argument("source", type=Path)
 @click.argument("output", type=Path)

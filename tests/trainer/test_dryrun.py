@@ -10,12 +10,13 @@ from schemas.errors import InputError
 from tests.trainer.conftest import RULE, save_llm
 from trainer import launch
 from trainer.config import load_recipe
-from trainer.dryrun import model_sizes, total_parameters
+from trainer.models import shards
 from trainer.models.assemble import assemble
 from trainer.models.folder import ModelFolder
 from trainer.models.opening import empty_shell
 from trainer.models.parts import assembled
 from trainer.preflight import check
+from trainer.room import model_sizes
 
 
 @pytest.fixture
@@ -118,6 +119,17 @@ def test_several_machines_get_lines_of_their_own(recipe_file):
     assert "here" not in report["launch"]
     with pytest.raises(InputError, match="--prepare"):
         launch.train(recipe_file(), processes=2, nodes=2)
+
+
+@pytest.mark.parametrize("engine", ["deepspeed", "fsdp2"])
+def test_a_pretrained_model_shares_what_it_did_not_learn_with_its_base(parts, forked, tmp_path, monkeypatch, engine):
+    monkeypatch.setattr(shards, "WORTH_SHARING", 0)
+    launch.train(parts(stage="pretrain", steps=1, engine=engine), processes=1)
+    run = tmp_path / "run"
+    before, after = (dict(shards.read_tensors(run / name)) for name in ("base", "model"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if name.startswith("multi_modal_projector.")}
+    assert sorted(file.stat().st_nlink for file in (run / "model").glob("*.safetensors")) == [1, 2, 2]
 
 
 def test_a_refused_run_leaves_the_other_runs_parts_alone(parts, forked, tmp_path):

@@ -27,7 +27,7 @@ class Schedule:
         rows = Rows.of(mix, folder.rule, folder.longest(recipe.data.max_length))
         self.lengths, self.images, self.tiles = rows.lengths, rows.images, rows.tiles
         self.recipe, self.world_size, self.packed = recipe, world_size, packed
-        self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.gradient_checkpointing)
+        self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.again)
         if len(self.lengths) == 0:
             raise InputError(f"{mix.path}: the mix has no rows. `lavabeam show` says why rows were left out.")
         original = strategy_of(recipe.plan.strategy).original
@@ -82,8 +82,8 @@ class Schedule:
         )
 
 
-def cost_model(folder: ModelFolder, stage: Stage, checkpointing: bool) -> CostModel:
-    """The cost of a token and a tile at the sizes of this model."""
+def cost_model(folder: ModelFolder, stage: Stage, again: float | None) -> CostModel:
+    """The cost of a token and a tile at the sizes of this model. again: `Recipe.again`."""
     shape, rule = Shape.of(folder.text), folder.rule
     return CostModel.from_sizes(
         language_parameters=float(language_count(folder.text).products),
@@ -94,5 +94,5 @@ def cost_model(folder: ModelFolder, stage: Stage, checkpointing: bool) -> CostMo
         tokens_per_image=rule.side**2 + rule.class_token,
         train_language="llm" in stage.trains,
         train_vision="tower" in stage.trains,
-        checkpointing=checkpointing,
+        checkpointing=1.0 if again is None else again,
     )

@@ -54,8 +54,10 @@ def assemble(
     with ShardWriter(output, dtype or _precision(Path(llm))) as writer:
         for name, tensor in tower_tensors(Path(tower)):
             writer.put(name, tensor)
+        writer.split()
         for name, tensor in _llm_tensors(Path(llm), config.text_config.vocab_size, config.tie_word_embeddings):
             writer.put(name, tensor)
+        writer.split()
         for name, tensor in (*first.items(), *fresh_newline(config, seed)):
             writer.put(name, tensor)
         config.dtype = writer.dtype

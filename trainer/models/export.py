@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from schemas.modelfolder import read_header
 from trainer.models.folder import ModelFolder, write_sidecar
 from trainer.models.processor import write_processor, write_tokenizer
-from trainer.models.shards import ShardWriter
+from trainer.models.shards import ShardWriter, shard_files
 from trainer.models.towers import Tower
 
 PREFIXES = (
@@ -24,19 +25,30 @@ PREFIXES = (
 
 
 def export(
-    weights: Mapping[str, torch.Tensor], config: Any, origin: ModelFolder, output: Path, training: dict[str, Any]
+    weights: Mapping[str, torch.Tensor],
+    config: Any,
+    origin: ModelFolder,
+    output: Path,
+    training: dict[str, Any],
+    learnt: Collection[str] | None = None,
 ) -> Path:
     """Write weights, config.json, tokenizer, processor and our sidecar to `output`.
 
-    `origin` is the folder that training started from; `training` is recorded in the sidecar.
+    `origin` is the folder that training started from; `training` is recorded in the sidecar. learnt: the weights that
+    differ from `origin`'s. Its files without one of them are shared, not written again (no more than a hard link): so
+    a pretrained projector takes the disk that the projector takes. None writes everything.
     """
     draft = output.with_name(output.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     tower, tied = origin.tower, bool(config.tie_word_embeddings)
+    same = unchanged(weights, origin, learnt) if learnt is not None else {}
+    shared = {name for names in same.values() for name in names}
     with ShardWriter(draft) as writer:
+        for file, names in same.items():
+            writer.share(file, names)
         for name, tensor in joined_gates(weights, tower):
-            if not (tied and name.startswith("lm_head.")):
+            if not (tied and name.startswith("lm_head.")) and disk_name(name, tower) not in shared:
                 writer.put(disk_name(name, tower), tensor)
     config.architectures = [origin.model_class]
     config.save_pretrained(draft)
@@ -46,6 +58,22 @@ def export(
     shutil.rmtree(output, ignore_errors=True)
     draft.rename(output)
     return output
+
+
+def unchanged(
+    weights: Mapping[str, torch.Tensor], origin: ModelFolder, learnt: Collection[str]
+) -> dict[Path, list[str]]:
+    """The weight files of `origin` that hold nothing of `learnt`, with their tensors' names."""
+    tower = origin.tower
+    there = {disk_name(name, tower): tuple(tensor.shape) for name, tensor in joined_gates(weights, tower)}
+    trained = joined_gates({name: weights[name] for name in learnt}, tower)
+    changed = {disk_name(name, tower) for name, _ in trained}
+    found = {}
+    for file in shard_files(origin.path):
+        held = {name: tensor.shape for name, tensor in read_header(file).items()}
+        if not changed & held.keys() and all(there.get(name) == shape for name, shape in held.items()):
+            found[file] = list(held)
+    return found
 
 
 def disk_name(name: str, tower: Tower) -> str:

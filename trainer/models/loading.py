@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from schemas.errors import LavaBeamError
 from trainer.config import Recipe
@@ -17,9 +19,14 @@ from trainer.preflight import Job
 from trainer.stages import Stage, freeze, module_of
 
 
-def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32, group: Any = None) -> Any:
-    """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable. kernel: the attention of its
-    language model (`trainer.models.kernels.attention`). group: the ranks that share rows with this one, if any."""
+def load_model(
+    job: Job, kernel: str | None, dtype: torch.dtype = torch.float32, again: float = 0.0, group: Any = None
+) -> Any:
+    """The model of a job's folder, loaded as `dtype`, with the stage's modules trainable.
+
+    kernel: the attention of its language model (`trainer.models.kernels.attention`). again: the share of layers whose
+    activations are computed again in the backward pass. group: the ranks that share rows with this one, if any.
+    """
     assert job.folder is not None
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": for_text(kernel)}
     if job.stage.bits == 4:
@@ -31,12 +38,10 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32,
         share_rows(llava, group, kernel)
     if job.recipe.liger:
         use_liger(llava)
-    if job.recipe.gradient_checkpointing:
-        # On the whole model, transformers would also run backward through a frozen tower.
-        how = {"use_reentrant": False}
-        model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
-        if "tower" in job.stage.trains:
-            model.model.vision_tower.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+    # On the whole model, transformers would also run backward through a frozen tower.
+    compute_again(model.model.language_model, again)
+    if "tower" in job.stage.trains:
+        compute_again(model.model.vision_tower, again)
     if job.stage.adapter:
         model = add_lora(model, job.recipe.lora)
     freeze(model, job.stage)
@@ -44,6 +49,18 @@ def load_model(job: Job, kernel: str | None, dtype: torch.dtype = torch.float32,
     if job.recipe.compile:
         compile_layers(llava)
     return model
+
+
+def compute_again(part: Any, share: float) -> None:
+    """Turn on gradient checkpointing for this share of the layers of a language model or a tower: the first ones."""
+    if not share:
+        return
+    # transformers renamed it in 5.23
+    enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    layers = [module for module in part.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers[math.ceil(share * len(layers)) :]:
+        layer.gradient_checkpointing = False
 
 
 def check_learning(model: Any, stage: Stage) -> None:

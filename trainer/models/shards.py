@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,8 @@ from schemas.errors import InputError
 from schemas.modelfolder import INDEX, read_header, weight_files
 
 SHARD_BYTES = 4 << 30
+WORTH_SHARING = 64 << 20
+"""Bytes from which weights get a file of their own, so that a model which keeps them unchanged can share it."""
 SINGLE = "model.safetensors"
 
 
@@ -85,6 +89,22 @@ class ShardWriter:
         self._held[name] = kept
         self._bytes += size
         self._total += size
+
+    def split(self) -> None:
+        """Begin another file, if the one before is worth sharing."""
+        if self._bytes >= WORTH_SHARING:
+            self._flush()
+
+    def share(self, file: Path, tensors: list[str]) -> None:
+        """Take over `file`, which holds `tensors`, as it is: by a hard link, or a copy where the disk has none."""
+        self._flush()
+        draft = self._draft(len(self._shards))
+        try:
+            os.link(file, draft)
+        except OSError:
+            shutil.copyfile(file, draft)
+        self._shards.append(tensors)
+        self._total += sum(one.bytes for one in read_header(file).values())
 
     def close(self) -> None:
         """Write what is held, give the files their final names, and write the index that lists them."""

@@ -37,15 +37,15 @@ class CostModel:
         tokens_per_image: int = 577,
         train_language: bool = True,
         train_vision: bool = False,
-        checkpointing: bool = True,
+        checkpointing: float = 1.0,
         attention_efficiency: float = 0.6,
     ) -> CostModel:
         """The cost model of a decoder behind projector and tower; the defaults: Llama-2-7B, mlp2x_gelu, CLIP-L/336.
 
         - linear, per token: 2N forward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1: two operations per
           parameter), 2N backward to the activations, 2N more to the weights where they train, and 2N to recompute the
-          forward pass under gradient checkpointing (Narayanan et al. 2021, arXiv 2104.04473, appendix, counts the
-          same four passes).
+          forward pass in the `checkpointing` share of layers (Narayanan et al. 2021, arXiv 2104.04473, appendix, counts
+          the same four passes).
         - attention, per token squared: a layer's two products of the score matrix cost 4 * hidden_size, half of it
           causally masked; backward is 2.5 times forward (Dao 2023, arXiv 2307.08691, section 4.1), plus the
           recomputation. `attention_efficiency` is the rate of a fused attention kernel relative to that of the matrix
@@ -53,8 +53,8 @@ class CostModel:
         - vision, per image (per tile for anyres, before unpadding): 2 operations per tower parameter and token, three
           times that where the tower trains; 6 per projector parameter and token, which always trains.
         """
-        passes = 2 + (2 if train_language else 0) + 2 + (2 if checkpointing else 0)
-        attention_passes = 1 + 2.5 + (1 if checkpointing else 0)
+        passes = 2 + (2 if train_language else 0) + 2 + 2 * checkpointing
+        attention_passes = 1 + 2.5 + checkpointing
         return cls(
             linear=passes * language_parameters,
             attention=4 * hidden_size / 2 * layers * attention_passes / attention_efficiency,

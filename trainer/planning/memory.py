@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from schemas.errors import InputError
@@ -12,6 +13,7 @@ BUCKET = 5e8
 # Bytes per parameter of NF4 with double quantisation: 4 bits and 0.127 bits of constants (Dettmers et al. 2023,
 # arXiv 2305.14314, section 3).
 NF4_BYTES = 4.127 / 8
+LOGIT_BYTES = 14.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,14 @@ class ModelSizes:
     vision_hidden_size: int = 1024
     vision_layers: int = 24
     tokens_per_image: int = 577
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA on all matrices of the decoder's layers."""
+
+    rank: int
+    dropout: float
 
 
 @dataclass(frozen=True)
@@ -56,10 +66,13 @@ def estimate_memory(
     peak_images: int,
     trainable_parameters: float | None = None,
     train_vision: bool = False,
+    train_language: bool = True,
+    adapter: Adapter | None = None,
+    learnt: float = 1.0,
     frozen_bytes: float = 2.0,
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
-    checkpointing: bool = True,
+    checkpointing: float = 1.0,
 ) -> MemoryEstimate:
     """Memory of bf16 training with Adam.
 
@@ -69,8 +82,10 @@ def estimate_memory(
     - trainable_parameters: by default language model and projector; give the adapters' for LoRA, and
       frozen_bytes=NF4_BYTES for QLoRA: that applies to the language model's layers, while its two vocabulary tables and
       the tower keep 16 bits.
-    - peak_images: tiles with anyres. Activations: see `_activations`; logits in bf16, their float32 copy and its
-      gradient: 10 bytes each.
+    - peak_images: tiles with anyres. Activations: see `_activations`, with `checkpointing` the share of layers whose
+      activations are computed again.
+    - learnt: the share of peak_tokens that has logits: their logarithms and the gradient, in float32, and the copies
+      that both are made from, LOGIT_BYTES each.
 
     Raises InputError for a stage that is not 0 to 3 or sizes below one.
     """
@@ -93,24 +108,43 @@ def estimate_memory(
         gradients=0.0 if offload_optimizer and zero_stage >= 2 else gradients,
         optimizer=0.0 if offload_optimizer else 12 * trainable_parameters / (gpus if zero_stage >= 1 else 1),
         buffers=buffers,
-        activations=_activations(sizes, peak_tokens, peak_images, checkpointing, train_vision),
-        logits=10.0 * peak_tokens * sizes.vocabulary,
+        activations=_language(sizes, peak_tokens, checkpointing, train_language, adapter)
+        + _tower(sizes, peak_images, checkpointing, train_vision),
+        logits=LOGIT_BYTES * learnt * peak_tokens * sizes.vocabulary,
     )
 
 
-def _activations(sizes: ModelSizes, tokens: int, images: int, checkpointing: bool, train_vision: bool) -> float:
-    """Bytes of activations, counted as Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1) count them.
+def _language(sizes: ModelSizes, tokens: int, share: float, trains: bool, adapter: Adapter | None) -> float:
+    """Bytes of activations of the language model, counted as Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1)
+    count them, for the layers of transformers' Llama with fused attention, in bf16.
 
-    A Llama layer with fused attention keeps, in bf16 per token: both norms' inputs and outputs (4 h), queries and the
-    attention's output (2 h), keys and values, and the gate, up and product of the feed-forward (3 i). Checkpointing
-    keeps each layer's input (h) and one layer's activations at a time. The tower keeps 34 h per token and layer in all
-    (the paper's count), for all layers where it trains and for one where it does not. The projector keeps its input,
-    the input and output of its activation, and its output. Tower and projector process every tile whole; the language
-    model gets the tokens that unpadding leaves.
+    Every layer keeps per token, whatever trains: both norms' inputs in float32 (8 h), queries and the attention's
+    output (4 h), keys and values (4 kv), and gate, its activation and up (6 i). Matrices that train keep their inputs:
+    both norms' outputs and what those are scaled from (8 h), and the product of the feed-forward (2 i). An adapter
+    keeps, for each of a layer's seven matrices, its input after dropout with the mask, and the product of rank r.
+
+    A checkpointed layer keeps its input (2 h), and one at a time is computed again.
     """
-    layer = 2.0 * tokens * (6 * sizes.hidden_size + 2 * sizes.key_value_size + 3 * sizes.intermediate_size)
-    language = 2.0 * tokens * sizes.hidden_size * sizes.layers + layer if checkpointing else layer * sizes.layers
+    wide, inner = sizes.hidden_size, sizes.intermediate_size
+    layer = 12.0 * wide + 4 * sizes.key_value_size + 6 * inner
+    if trains:
+        layer += 8 * wide + 2 * inner
+    elif adapter is not None:
+        inputs = 6 * wide + inner  # of seven matrices
+        kept = 3 * inputs if adapter.dropout else 6 * wide + 2 * inner  # without dropout q, k, v share theirs
+        layer += kept + 14 * adapter.rank
+    again = math.ceil(share * sizes.layers)
+    return tokens * (2.0 * wide * again + layer * max(sizes.layers - again, 1))
+
+
+def _tower(sizes: ModelSizes, images: int, share: float, trains: bool) -> float:
+    """Bytes of activations of tower and projector, which process every tile whole.
+
+    The tower keeps 34 h per token and layer (Korthikanti et al. 2022), in all layers where it trains and in one where
+    it does not, and the output of each. The projector keeps its input, the input and output of its activation, and its
+    output.
+    """
     features = images * sizes.tokens_per_image
-    tower = 34.0 * features * sizes.vision_hidden_size * (sizes.vision_layers if train_vision else 1)
-    projector = 2.0 * features * (sizes.vision_hidden_size + 3 * sizes.hidden_size)
-    return language + tower + projector
+    again = math.ceil(share * sizes.vision_layers) if trains else sizes.vision_layers
+    tower = sizes.vision_hidden_size * (2.0 * sizes.vision_layers + 34.0 * max(sizes.vision_layers - again, 1))
+    return features * (tower + 2.0 * (sizes.vision_hidden_size + 3 * sizes.hidden_size))

@@ -42,7 +42,17 @@ def test_help_lists_every_command_in_the_order_of_use():
     assert "3 done, but no row" in " ".join(codes.split())
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2:3].strip()]
     wanted = ["demo", "run", "import", *catalog.STEPS, "decontaminate-index", "mix"]
-    training = ["plan", "tokens", "train", "merge", "import-checkpoint", "chat", "answer", "evaluate"]
+    training = [
+        "plan",
+        "tokens",
+        "train",
+        "merge",
+        "export-checkpoint",
+        "import-checkpoint",
+        "chat",
+        "answer",
+        "evaluate",
+    ]
     looking = ["show", "log", "files", "verify", "rollback", "gc", "report", "export"]
     looking += ["cache", "recipes", "dags", "dataflow"]
     assert names == [*wanted, *training, *looking]

@@ -15,9 +15,11 @@ from schemas.chat import ImageRule, encode, get_template, load_tokenizer
 from tests.trainer.conftest import save_llm, save_tower
 from trainer.inputs.collate import stack_pictures
 from trainer.inputs.pictures import prepare
+from trainer.models import shards
 from trainer.models.assemble import assemble
 from trainer.models.export import export
 from trainer.models.folder import ModelFolder
+from trainer.models.opening import from_folder
 
 LLAMA = Path(__file__).parents[2] / "schemas" / "chat" / "vectors" / "tokenizers" / "llama2.json"
 PINPOINTS = ((16, 32), (32, 16), (48, 16))
@@ -150,3 +152,24 @@ def test_the_files_are_those_that_transformers_4_reads_too(read):
     assert file("anyres", "config.json")["architectures"] == ["LlavaNextForConditionalGeneration"]
     assert file("square", "generation_config.json")["eos_token_id"] == [2]
     assert "{% generation %}" in (folders["square"] / "chat_template.jinja").read_text()  # TRL looks for this text
+
+
+def test_files_without_learnt_weights_are_shared(llama, tmp_path, monkeypatch):
+    """A pretrained projector takes the disk of a projector: the other files are the run's own base."""
+    monkeypatch.setattr(shards, "WORTH_SHARING", 0)
+    base = ModelFolder.open(assemble(llama / "tower", llama / "llm", tmp_path / "base", rule=RULES["pad"]))
+    model = from_folder(base, dtype=torch.float32)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    learnt = [name for name in weights if "multi_modal_projector" in name]
+    for name in learnt:
+        weights[name] += 1
+    made = export(weights, model.config, base, tmp_path / "model", {}, learnt)
+    assert sorted(path.stat().st_nlink for path in made.glob("*.safetensors")) == [1, 2, 2]
+    before, after = dict(shards.read_tensors(base.path)), dict(shards.read_tensors(made))
+    assert before.keys() == after.keys()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {name.removeprefix("model.") for name in learnt}
+    index = json.loads((made / shards.INDEX).read_text())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in after.values())
+    again = from_folder(ModelFolder.open(made), dtype=torch.float32).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
