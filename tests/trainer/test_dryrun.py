@@ -16,7 +16,7 @@ from trainer.models.folder import ModelFolder
 from trainer.models.opening import empty_shell
 from trainer.models.parts import assembled
 from trainer.preflight import check
-from trainer.room import model_sizes
+from trainer.room import model_sizes, total_parameters
 
 
 @pytest.fixture

@@ -163,8 +163,8 @@ def test_memory_of_the_tower_grows_with_tiles():
     few, many = (estimate_memory(ModelSizes(), **sizes, peak_images=tiles) for tiles in (4, 20))
     trained = estimate_memory(ModelSizes(), **sizes, peak_images=20, train_vision=True, checkpointing=0.0)
     frozen = estimate_memory(ModelSizes(), **sizes, peak_images=20, checkpointing=0.0)
-    # Per tile of 577 features: 34 bytes x 1024 in one layer of a frozen tower (24 where it trains), the output of all 24
-    # layers, and the projector's input, both sides of its bend and its output in bf16.
+    # Per tile of 577 features: 34 bytes x 1024 in one layer of a frozen tower (24 where it trains), the output of all
+    # 24 layers, and the projector's input, both sides of its bend and its output in bf16.
     tile = 577 * (34 * 1024 + 24 * 2 * 1024 + 2 * (1024 + 3 * 4096))
     assert many.activations - few.activations == pytest.approx(16 * tile)
     assert trained.activations - frozen.activations == pytest.approx(20 * 577 * 34 * 1024 * 23)
