@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lavabeam.serving.errors import RequestError
 from schemas.errors import LavaBeamError
+
+if TYPE_CHECKING:
+    from lavabeam.serving.settings import ModelSpec
 
 FinishReason = Literal["stop", "length"]
 
@@ -33,6 +36,8 @@ class Question:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    model: str = ""
+    """The name that was asked; a worker that serves several tells them apart by it."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,16 @@ class Worker(Protocol):
 
     async def stop(self, grace: float) -> None:
         """End it: waits `grace` seconds for running answers, and until its memory and ports are free again."""
+
+
+class SharedWorker(Worker, Protocol):
+    """A worker that serves more names than the one it was made for: adapters on one base."""
+
+    async def attach(self, spec: ModelSpec) -> Description:
+        """Load what `spec` adds to the running worker, whose questions say `model=spec.name`. Raises InputError."""
+
+    async def detach(self, name: str) -> None:
+        """Unload it."""
 
 
 async def answer(worker: Worker, question: Question, timeout: float | None = None) -> tuple[str, Piece]:
