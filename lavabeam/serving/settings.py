@@ -27,7 +27,7 @@ class ModelSpec(StrictModel):
     load: str | None = None
     """`4bit` or `8bit`; None is the device's usual precision: bfloat16 on a GPU, float32 on a CPU."""
     device: str | None = None
-    """`cpu`, `mps`, `cuda`, `cuda:0`, or `cuda:0,1` to spread the layers over GPUs; None takes the first that there is."""
+    """`cpu`, `mps`, `cuda`, `cuda:0`, or `cuda:0,1` to spread the layers over GPUs; None: a GPU where there is one."""
     template: str | None = None
     """The chat template, where the checkpoint does not name the one it was trained with."""
     options: Mapping[str, Any] = Field(default_factory=dict)
@@ -81,7 +81,8 @@ def parse_specs(words: Iterable[str], **shared: Any) -> list[ModelSpec]:
         name, checkpoint = _split(word)
         if not NAME.fullmatch(name):
             raise InputError(
-                f"{word}: {name!r} is not a name: letters, digits, '.', '_' and '-', at most 64. Write NAME={checkpoint}."
+                f"{word}: {name!r} is not a name (letters, digits, '.', '_' and '-', at most 64). Write "
+                f"NAME={checkpoint}."
             )
         if any(spec.name == name for spec in specs):
             raise InputError(f"{word}: the name {name!r} is given twice. Write OTHER={checkpoint}.")

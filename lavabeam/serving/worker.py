@@ -36,6 +36,8 @@ class Question:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stream: bool = False
+    """Whether its pieces are wanted as they come; otherwise the whole answer may be one."""
     model: str = ""
     """The name that was asked; a worker that serves several tells them apart by it."""
 

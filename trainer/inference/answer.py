@@ -22,7 +22,7 @@ CHUNK = 1024
 """Prompts that are held in memory and sorted by length together."""
 
 ADAPTER = "asked"
-"""The name under which a checkpoint's own adapter is loaded."""
+"""The name under which an adapter is loaded, where the checkpoint is one."""
 
 Advance = Callable[[int], Any]
 
@@ -49,7 +49,6 @@ class Answerer:
         found.check(template, load, device)
         self.prompting = Prompting(found.folder, template)
         self.loaded = Loaded(found.folder, load, device)
-        self.adapter = ADAPTER if found.adapter else None
         if found.adapter:
             self.loaded.attach(ADAPTER, found.adapter)
         self._batches = Batches(found.folder.text, self.loaded.dtype.itemsize, self.loaded.device)
@@ -142,7 +141,7 @@ class Answerer:
         """New tokens of each row."""
         inputs = {**self.prompting.padded(rows), **self.prompting.pixels(rows, self.loaded.dtype)}
         width = inputs["input_ids"].shape[1]
-        with self.loaded.seen_by(self.adapter):
+        with self.loaded.seen_by(ADAPTER):
             made = self.loaded.model.generate(
                 **added(inputs, self.loaded.device),
                 max_new_tokens=min(max_tokens, self.prompting.folder.positions - width),

@@ -28,11 +28,12 @@ PREFILL_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Asked:
-    """One question to the engine. number: chosen by the caller. row: with its pictures. stream: tell each piece."""
+    """One question to the engine. number: chosen by the caller. row: with its pictures. model: the name of an adapter,
+    or of the base. stream: tell each piece."""
 
     number: int
     row: Row
-    adapter: str | None = None
+    model: str = ""
     max_tokens: int = 256
     sampler: Sampler = field(default_factory=Sampler)
     stop: tuple[str, ...] = ()
@@ -96,8 +97,8 @@ class _Running:
 class Engine:
     """One loaded checkpoint, and the questions that it answers at the moment. For one thread."""
 
-    def __init__(self, loaded: Loaded, promptings: Mapping[str | None, Prompting], most: int = 32):
-        """promptings: by adapter; None is the base. most: rows at a time at most, where memory allows as many."""
+    def __init__(self, loaded: Loaded, promptings: Mapping[str, Prompting], most: int = 32):
+        """promptings: by the name that is asked. most: rows at a time at most, where memory allows as many."""
         self.loaded, self.promptings = loaded, promptings
         self.most = most
         folder = next(iter(promptings.values())).folder
@@ -116,7 +117,7 @@ class Engine:
         return len(self._running)
 
     def submit(self, asked: Asked) -> None:
-        self._waiting.append(_Running(asked, self.promptings[asked.adapter]))
+        self._waiting.append(_Running(asked, self.promptings[asked.model]))
 
     def cancel(self, numbers: Iterable[int]) -> None:
         """Forget questions, wherever they are; others are unknown and no error."""
@@ -132,9 +133,9 @@ class Engine:
     def step(self) -> list[Event]:
         """Let questions join, and make one token for each that runs; what there is to tell about them."""
         events = []
-        for adapter, new in self._joining().items():
+        for model, new in self._joining().items():
             try:
-                events += self._join(adapter, new)
+                events += self._join(model, new)
             except torch.OutOfMemoryError:
                 events += self._fewer(new)
         self._leave()
@@ -147,9 +148,9 @@ class Engine:
             self._leave()
         return events
 
-    def _joining(self) -> dict[str | None, list[_Running]]:
-        """The next questions that there is room for, by adapter; at least one where nothing runs."""
-        chosen: dict[str | None, list[_Running]] = {}
+    def _joining(self) -> dict[str, list[_Running]]:
+        """The next questions that there is room for, by model; at least one where nothing runs."""
+        chosen: dict[str, list[_Running]] = {}
         longest = max((row.length + row.room for row in self._running), default=0)
         count, tokens = len(self._running), 0
         while self._waiting and count < self.most:
@@ -158,19 +159,19 @@ class Engine:
             fits = (count + 1) * longest * self._token_bytes <= self._budget and tokens <= PREFILL_TOKENS
             if count and not fits:
                 break
-            chosen.setdefault(row.asked.adapter, []).append(self._waiting.popleft())
+            chosen.setdefault(row.asked.model, []).append(self._waiting.popleft())
             count += 1
         return chosen
 
-    def _join(self, adapter: str | None, new: list[_Running]) -> list[Event]:
-        """Compute the prompts of `new`, which have one adapter, and their first tokens."""
-        prompting, rows = self.promptings[adapter], [one.row for one in new]
+    def _join(self, model: str, new: list[_Running]) -> list[Event]:
+        """Compute the prompts of `new`, which ask one model, and their first tokens."""
+        prompting, rows = self.promptings[model], [one.row for one in new]
         inputs = {**prompting.padded(rows), **prompting.pixels(rows, self.loaded.dtype)}
         mask = inputs["attention_mask"]
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
         made = Rows(mask)
-        with self.loaded.seen_by(adapter):
-            logits = self._logits([adapter] * len(new), made, added(inputs, self.loaded.device))
+        with self.loaded.seen_by(model):
+            logits = self._logits([model] * len(new), made, added(inputs, self.loaded.device))
         self._rows.append(made)
         self._running += new
         return _take(new, logits)
@@ -181,11 +182,11 @@ class Engine:
         last = torch.tensor([[row.ids[-1]] for row in self._running])
         positions = torch.tensor([[row.length + len(row.ids) - 1] for row in self._running])
         inputs = {"input_ids": last, "attention_mask": self._rows.mask, "position_ids": positions}
-        adapters = [row.asked.adapter for row in self._running]
-        return _take(self._running, self._logits(adapters, self._rows, added(inputs, self.loaded.device)))
+        models = [row.asked.model for row in self._running]
+        return _take(self._running, self._logits(models, self._rows, added(inputs, self.loaded.device)))
 
-    def _logits(self, adapters: list[str | None], rows: Rows, inputs: dict[str, Any]) -> torch.Tensor:
-        made = self.loaded.forward(adapters, **inputs, past_key_values=rows.cache, use_cache=True, logits_to_keep=1)
+    def _logits(self, models: list[str], rows: Rows, inputs: dict[str, Any]) -> torch.Tensor:
+        made = self.loaded.forward(models, **inputs, past_key_values=rows.cache, use_cache=True, logits_to_keep=1)
         return made.logits[:, -1]
 
     def _fewer(self, rows: list[_Running]) -> list[Event]:

@@ -72,19 +72,19 @@ class Loaded:
         else:
             self._whole = self.model = self._whole.unload()
 
-    def forward(self, adapters: Sequence[str | None], **inputs: Any) -> Any:
-        """The model's outputs for a batch; adapters: one for each row, or None for the base."""
+    def forward(self, adapters: Sequence[str], **inputs: Any) -> Any:
+        """The model's outputs for a batch; adapters: one for each row; another name is the base."""
         if self._whole is self.model:
             return self.model(**inputs)
-        return self._whole(adapter_names=[name or BASE for name in adapters], **inputs)
+        return self._whole(adapter_names=[name if name in self._parts else BASE for name in adapters], **inputs)
 
     @contextmanager
-    def seen_by(self, adapter: str | None) -> Iterator[None]:
+    def seen_by(self, adapter: str) -> Iterator[None]:
         """Pictures pass through the projector (and tower) that were trained beside `adapter`."""
         inner = self.model.model
-        own = {name: getattr(inner, name) for name in self._parts.get(adapter or "", {})}
+        own = {name: getattr(inner, name) for name in self._parts.get(adapter, {})}
         for name in own:
-            setattr(inner, name, self._parts[adapter or ""][name])
+            setattr(inner, name, self._parts[adapter][name])
         try:
             yield
         finally:
