@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -77,14 +77,14 @@ class EmbeddedWorker:
 
     async def start(self) -> Description:
         self._ended = asyncio.get_running_loop().create_future()
-        # A process group of its own: a terminal's Ctrl-C is the gateway's affair.
+        # A session of its own: a terminal's Ctrl-C is the gateway's affair.
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-c", _BOOT, json.dumps([str(Path(one).resolve()) for one in sys.path])),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**_ENVIRONMENT, **os.environ},
-            process_group=0,
+            start_new_session=True,
         )
         self._tasks = [asyncio.create_task(self._listen())]
         try:
@@ -94,7 +94,7 @@ class EmbeddedWorker:
             await self.stop(0)
             raise
 
-    async def ask(self, question: Question) -> AsyncIterator[Piece]:
+    async def ask(self, question: Question) -> AsyncGenerator[Piece, None]:
         number, pieces = next(self._numbers), asyncio.Queue[Piece | Exception]()
         words = ("messages", "max_tokens", "temperature", "top_p", "seed", "stop", "stream", "model")
         self._send(

@@ -1,6 +1,6 @@
 """Messages between the gateway and its worker processes: a JSON object, and bytes behind it.
 
-A frame is two big-endian 32-bit lengths, the JSON, and the bytes. No pickle: what a worker says is not trusted more than
+A frame is two big-endian 32-bit lengths, the JSON, and the bytes. No pickle: a worker is not trusted more than
 its checkpoint.
 """
 

@@ -80,7 +80,7 @@ class Service:
         self._names: dict[str, Any] = {}
         """Name -> Prompting. In the engine every name is an adapter's, or the base's."""
         found = self._open(spec)
-        self._base = found.folder.path
+        self._base = found.folder.path.resolve()
         if spec["options"].get("threads"):
             torch.set_num_threads(int(spec["options"]["threads"]))
         self._loaded = Loaded(found.folder, spec["load"], spec["device"])
@@ -160,7 +160,7 @@ class Service:
     def _attach(self, name: str, found: Any, template: str | None) -> None:
         from trainer.inference.prompting import Prompting
 
-        if found.folder.path != self._base:
+        if found.folder.path.resolve() != self._base:
             raise InputError(f"{found.folder.path}: is not the base that this worker has loaded, {self._base}.")
         prompting = Prompting(found.folder, template)
         if found.adapter is not None:

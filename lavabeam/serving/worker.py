@@ -7,7 +7,8 @@ stops it; the gateway asks it. Nothing here imports torch or FastAPI.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -85,7 +86,7 @@ class Worker(Protocol):
         it is left running.
         """
 
-    def ask(self, question: Question) -> AsyncIterator[Piece]:
+    def ask(self, question: Question) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. An async generator: closing it (`aclose`) takes the request back and frees its
         place, also in the middle.
 
@@ -112,8 +113,8 @@ class SharedWorker(Worker, Protocol):
 async def answer(worker: Worker, question: Question, timeout: float | None = None) -> tuple[str, Piece]:
     """The whole answer to one question, and its last piece. Raises as `Worker.ask`, and TimeoutError."""
     texts, last = [], Piece("")
-    async with asyncio.timeout(timeout):
-        async for piece in worker.ask(question):
+    async with asyncio.timeout(timeout), aclosing(worker.ask(question)) as pieces:
+        async for piece in pieces:
             texts.append(piece.text)
             last = piece
     if last.finish is None:
