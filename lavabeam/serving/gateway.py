@@ -11,8 +11,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 
 from lavabeam.serving.answers import Completion, event
 from lavabeam.serving.errors import RequestError
@@ -40,7 +39,8 @@ def create_app(settings: ServeSettings, registry: Registry, token: str) -> FastA
     app = FastAPI(title="LavaBeam", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Body, settings=settings)
     app.add_exception_handler(LavaBeamError, _failed)
-    app.add_exception_handler(HTTPException, _failed)
+    app.add_exception_handler(404, _no_route)
+    app.add_exception_handler(405, _no_route)
     app.add_exception_handler(Exception, _defect)
     app.add_exception_handler(ClientGone, lambda request, error: Response(status_code=499))
     chat = Chat(settings, registry)
@@ -285,14 +285,17 @@ def _unfinished() -> RequestError:
 def _request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
-    if isinstance(error, HTTPException):
-        return RequestError(error.status_code, f"{error.detail}.", code="not_found")
     return RequestError(400, str(error), code="invalid_input")
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     found = _request_error(error)
     return JSONResponse(found.body, found.status, headers=found.headers)
+
+
+async def _no_route(request: Request, error: Any) -> Response:
+    words = f"{request.method} {request.url.path[:100]}: {error.detail}."
+    return JSONResponse(RequestError(error.status_code, words, code="not_found").body, error.status_code)
 
 
 async def _defect(request: Request, error: Exception) -> Response:
