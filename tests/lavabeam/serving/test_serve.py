@@ -20,6 +20,7 @@ from lavabeam import load
 from lavabeam.cli.main import app
 from schemas.errors import InputError
 from tests.trainer.conftest import picture
+from tests.trainer.inference.adapters import random_adapter
 from trainer.inference.answer import Answerer
 from trainer.inference.prompts import question
 
@@ -31,14 +32,20 @@ def call(*arguments):
 
 
 @pytest.fixture
-def served(tiny, tmp_path):
+def adapter(tiny, tmp_path):
+    return random_adapter(tiny / "model", 1, tmp_path / "tuned" / "adapter")
+
+
+@pytest.fixture
+def served(tiny, adapter, tmp_path):
     """A running server, as (its process, its address)."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "lavabeam", "serve", f"tiny={tiny / 'model'}", "--port", "0", "--device", "cpu"]
+    command = [sys.executable, "-m", "lavabeam", "serve", f"tiny={tiny / 'model'}", adapter]
+    command += ["--port", "0", "--device", "cpu"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
-        found = re.match(r"(http://127\.0\.0\.1:\d+)/v1 serves tiny \(token for add and remove: (\S+)\)", line)
+        found = re.match(r"(http://127\.0\.0\.1:\d+)/v1 serves tiny, tuned \(token for add and remove: (\S+)\)", line)
         assert found, line
         yield process, found[1], found[2]
     finally:
@@ -52,13 +59,17 @@ def messages(text, number):
     return [{"role": "user", "content": parts}]
 
 
-def test_a_server_answers_as_lavabeam_answer_and_outlives_its_worker(served, tiny):
+def answers(checkpoint):
+    """(text, number of the picture) -> what `lavabeam answer` says."""
+    answerer = Answerer(checkpoint, device="cpu")
+    cases = list(zip(TEXTS, (1, 2, 3), strict=True))
+    return {one: answerer.answer([question(one[0], (picture(one[1]),))], 8)[0].text for one in cases}
+
+
+def test_a_server_answers_as_lavabeam_answer_and_outlives_its_worker(served, tiny, adapter):
     process, address, token = served
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
-    wanted = {
-        (text, number): Answerer(tiny / "model", device="cpu").answer([question(text, (picture(number),))], 8)[0].text
-        for text, number in zip(TEXTS, (1, 2, 3), strict=True)
-    }
+    wanted, tuned = answers(tiny / "model"), answers(adapter)
 
     def texts(model="tiny"):
         asked = {"model": model, "max_tokens": 8}
@@ -68,6 +79,7 @@ def test_a_server_answers_as_lavabeam_answer_and_outlives_its_worker(served, tin
         }
 
     assert texts() == wanted
+    assert texts("tuned") == tuned != wanted
     for one, text in wanted.items():
         stream = client.chat.completions.create(model="tiny", messages=messages(*one), max_tokens=8, stream=True)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == text
@@ -89,11 +101,15 @@ def test_a_server_answers_as_lavabeam_answer_and_outlives_its_worker(served, tin
     assert texts() == wanted
     given = ("--url", address, "--token-file", token)
     listed = json.loads(call("serve", "list", *given, "--json").stdout)
-    assert [(one["id"], one["state"], one["precision"]) for one in listed] == [("tiny", "ready", "float32")]
+    shown = [(one["id"], one["state"], one["precision"]) for one in listed]
+    assert shown == [("tiny", "ready", "float32"), ("tuned", "ready", "float32")]
     assert isinstance(call("serve", "add", tiny / "llm", *given).exception, InputError)
     assert call("serve", "remove", "tiny", *given).exit_code == 0
     with pytest.raises(openai.NotFoundError, match="there is no model 'tiny'"):
         texts()
+    assert call("serve", "add", f"again={adapter}", *given).stdout == "again: ready, llava/llama, float32\n"
+    assert texts("again") == texts("tuned") == tuned
+    assert len(psutil.Process(process.pid).children()) == 1  # one process, one copy of the base
     assert os.stat(token).st_mode & 0o777 == 0o600
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
