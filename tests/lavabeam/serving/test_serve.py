@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from lavabeam import load
 from lavabeam.cli.main import app
 from schemas.errors import InputError
+from tests.lavabeam.serving.conftest import hollow
 from tests.trainer.conftest import picture
 from tests.trainer.inference.adapters import random_adapter
 from trainer.inference.answer import Answerer
@@ -86,8 +87,8 @@ def test_a_server_answers_as_lavabeam_answer_and_outlives_its_worker(served, tin
     with pytest.raises(openai.BadRequestError, match=r"tokens, the model's limit is 128"):
         client.chat.completions.create(model="tiny", messages=messages("is it red? " * 100, 1))
     with pytest.raises(openai.BadRequestError, match="cannot be decoded"):
-        cut = base64.b64encode(picture(1)[:-200]).decode()
-        part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{cut}"}}
+        data = base64.b64encode(hollow(64)).decode()
+        part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": [part]}])
     (worker,) = psutil.Process(process.pid).children()
     worker.suspend()  # so that the question is certainly with it
