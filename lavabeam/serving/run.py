@@ -6,10 +6,12 @@ import asyncio
 import importlib.util
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from lavabeam.serving.settings import ModelSpec, ServeSettings
 from schemas.errors import InputError
@@ -73,25 +75,34 @@ def _run(
         timeout_graceful_shutdown=int(settings.stop_seconds) or 1,
     )
 
-    async def main() -> None:
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[sock]))
-        opening = asyncio.create_task(registry.open(specs))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         try:
-            await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
-            if opening.done():
-                opening.result()
-                ready()
-                await serving
+            runner.run(_until_stopped(uvicorn.Server(config), sock, registry.open(specs), ready))
         finally:
-            opening.cancel()
-            await asyncio.gather(opening, return_exceptions=True)
-            server.should_exit = True
-            await registry.close()
-            await asyncio.gather(serving, return_exceptions=True)
+            runner.run(registry.close())
 
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, suppress(KeyboardInterrupt):
-        runner.run(main())
+
+async def _until_stopped(
+    server: Any, sock: socket.socket, opening: Coroutine[Any, Any, None], ready: Callable[[], None]
+) -> None:
+    """Listen while workers start, so that who asks waits; then until a signal comes. Raises what `opening` raises."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    server.capture_signals = nullcontext  # uvicorn raises them again at its end, before workers are stopped
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    started, told = asyncio.create_task(opening), asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait({started, told, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            started.result()
+            ready()
+            await asyncio.wait({told, serving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        started.cancel()
+        told.cancel()
+        server.should_exit = True
+        await asyncio.gather(started, told, serving, return_exceptions=True)
 
 
 def _listening(host: str, port: int) -> socket.socket:
