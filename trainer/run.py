@@ -195,7 +195,8 @@ def _report_start(folder: Path, checkpoint: Path | None) -> None:
 def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: float) -> None:
     """Write the finished model and result.json, on rank 0."""
     from trainer.metrics.recorder import read_metrics, summary
-    from trainer.models.adapter import ADAPTER, write_adapter
+    from trainer.models.adapter import write_adapter
+    from trainer.models.adapterfolder import ADAPTER
     from trainer.models.export import export
     from trainer.models.original import write_projector
     from trainer.models.parts import BASE

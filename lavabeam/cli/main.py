@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import cloud, curating, data, exporting, look, mixing, scheduling, talking, training, upkeep
+from lavabeam.cli import cloud, curating, data, exporting, look, mixing, scheduling, serving, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import say
@@ -31,6 +31,7 @@ class Commands(LazyGroup):
         "chat",
         "answer",
         "evaluate",
+        "serve",
     )
     looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes")
     elsewhere: ClassVar = ("dags", "dataflow")
@@ -83,6 +84,7 @@ for command in (
     training.evaluate,
     training.answer,
     talking.chat,
+    serving.serve,
     training.merge,
     training.export_checkpoint,
     training.import_checkpoint,

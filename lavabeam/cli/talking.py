@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lavabeam.cli.output import say
+from lavabeam.cli.serving import DEVICE, LOAD
 
 HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) ends."
 
@@ -21,6 +22,8 @@ HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) 
     "--max-tokens", type=click.IntRange(min=1), default=512, help="Maximum tokens per answer.", show_default=True
 )
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
+@LOAD
+@DEVICE
 @click.option("--allow-private-hosts", multiple=True, help="A private host, address or network to allow.")
 def chat(
     checkpoint: Path,
@@ -28,6 +31,8 @@ def chat(
     question: str | None,
     max_tokens: int,
     template: str | None,
+    load: str | None,
+    device: str | None,
     allow_private_hosts: tuple[str, ...],
 ) -> None:
     """Talk with the LLaVA in folder CHECKPOINT.
@@ -39,7 +44,7 @@ def chat(
     from schemas.errors import InputError
     from trainer.inference.chat import Conversation
 
-    conversation = Conversation(checkpoint, template)
+    conversation = Conversation(checkpoint, template, device, load)
     if question is not None:
         if picture is not None:
             _show(conversation, picture, allow_private_hosts)

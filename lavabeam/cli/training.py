@@ -14,6 +14,7 @@ from lavabeam.cli.look import json_option
 from lavabeam.cli.options import parsed_setting
 from lavabeam.cli.outcome import INTERRUPTED, UNUSABLE
 from lavabeam.cli.output import print_json, print_table, say, statuses_text
+from lavabeam.cli.serving import DEVICE, LOAD
 from trainer.planning.strategies import STRATEGIES
 
 BATCH = click.option(
@@ -157,6 +158,8 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
 @BATCH
 @PROCESSES
 @ANSWER_TOKENS
+@LOAD
+@DEVICE
 @click.option("--images", type=Path, help="The folder of the pictures that a file of questions refers to.")
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 @json_option
@@ -180,6 +183,8 @@ def evaluate(checkpoint: Path, questions: str, as_json: bool, **given: Any) -> N
 @BATCH
 @PROCESSES
 @ANSWER_TOKENS
+@LOAD
+@DEVICE
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
     """Answer a file of QUESTIONS in batches.
