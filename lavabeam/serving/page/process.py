@@ -1,0 +1,73 @@
+"""The page as a child process: what `lavabeam serve --ui` starts and ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from lavabeam.serving.page.settings import PageSettings
+from schemas.errors import InputError
+
+END_S = 60.0
+"""Seconds that the last rows may take to be recorded."""
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lavabeam.serving.page.child import main; "
+    "sys.exit(main(sys.argv[2]))"
+)
+
+
+def check() -> None:
+    """Raises InputError where Gradio is not installed."""
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("--ui needs Gradio, which is not installed. Install it with `pip install 'lavabeam[ui]'`.")
+
+
+class Page:
+    """A page that runs at `address` until `stop`, or until this process ends.
+
+    Raises InputError with the reason when it does not start.
+    """
+
+    def __init__(self, settings: PageSettings):
+        check()
+        self._uploads = tempfile.mkdtemp(prefix="lavabeam-page-")
+        # A process group of its own: a terminal's Ctrl-C is the parent's affair.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), settings.model_dump_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={
+                **os.environ,
+                "GRADIO_ANALYTICS_ENABLED": "False",
+                "GRADIO_TEMP_DIR": self._uploads,
+                "HF_HUB_OFFLINE": "1",
+            },
+            process_group=0,
+        )
+        self.address = self._begin()
+
+    def _begin(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        said = json.loads(line) if line.startswith(b"{") else {"error": "the page ended before it said why."}
+        if "error" in said:
+            self.stop()
+            raise InputError(said["error"])
+        return str(said["address"])
+
+    def stop(self) -> None:
+        """End it, after what it has was recorded."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        shutil.rmtree(self._uploads, ignore_errors=True)
