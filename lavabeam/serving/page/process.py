@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,17 @@ _BOOT = (
 )
 
 
-def check() -> None:
-    """Raises InputError where Gradio is not installed."""
+def check(settings: PageSettings) -> None:
+    """Raises InputError where Gradio is not installed, or the page's port is taken. Loads nothing."""
     if importlib.util.find_spec("gradio") is None:
         raise InputError("--ui needs Gradio, which is not installed. Install it with `pip install 'lavabeam[ui]'`.")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise InputError(f"the page cannot listen on {where} ({error.strerror}). Give another --ui-port.") from error
 
 
 class Page:
@@ -34,7 +42,7 @@ class Page:
     """
 
     def __init__(self, settings: PageSettings):
-        check()
+        check(settings)
         self._uploads = tempfile.mkdtemp(prefix="lavabeam-page-")
         # A process group of its own: a terminal's Ctrl-C is the parent's affair.
         self._process = subprocess.Popen(
@@ -61,7 +69,9 @@ class Page:
         return str(said["address"])
 
     def stop(self) -> None:
-        """End it, after what it has was recorded."""
+        """End it, after what it has was recorded. A second call does nothing."""
+        if self._process.returncode is not None:
+            return
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         try:

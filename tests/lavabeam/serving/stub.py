@@ -26,9 +26,13 @@ class Stub:
         """Answers wait for so many requests to be there at once."""
         self.word_s = 0.0
         self.cut: set[str] = set()
+        self.closed = ""
+        """What the list of models is refused with."""
         self.address = ""
 
     async def list(self, request: web.Request) -> web.Response:
+        if self.closed:
+            return _error(503, self.closed)
         listed = [{"id": name, "object": "model", "state": "ready"} for name in self.models]
         return web.json_response({"object": "list", "data": listed})
 
