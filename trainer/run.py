@@ -211,7 +211,8 @@ def _report_start(folder: Path, checkpoint: Path | None) -> None:
 
 
 def _finish(trainer: Any, job: Job, folder: Path, mark: str, seconds: float) -> None:
-    from trainer.models.adapter import ADAPTER, write_adapter
+    from trainer.models.adapter import write_adapter
+    from trainer.models.adapterfolder import ADAPTER
     from trainer.models.export import export, gathered_weights
     from trainer.models.original import write_projector
     from trainer.runtime.fragments import parameter_sizes

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import cloud, curating, data, exporting, look, mixing, scheduling, talking, training, upkeep
+from lavabeam.cli import cloud, curating, data, exporting, look, mixing, scheduling, serving, talking, training, upkeep
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import say
@@ -21,7 +21,17 @@ from pipelines import catalog
 class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
-    training: ClassVar = ("plan", "tokens", "train", "merge", "import-checkpoint", "chat", "answer", "evaluate")
+    training: ClassVar = (
+        "plan",
+        "tokens",
+        "train",
+        "merge",
+        "import-checkpoint",
+        "chat",
+        "answer",
+        "evaluate",
+        "serve",
+    )
     looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes")
     elsewhere: ClassVar = ("dags", "dataflow")
 
@@ -73,6 +83,7 @@ for command in (
     training.evaluate,
     training.answer,
     talking.chat,
+    serving.serve,
     training.merge,
     training.import_checkpoint,
 ):

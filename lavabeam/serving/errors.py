@@ -38,7 +38,5 @@ class RequestError(LavaBeamError):
         return {} if self.retry_after is None else {"Retry-After": str(max(1, round(self.retry_after)))}
 
 
-def _again(
-    status: int, message: str, code: str | None, param: str | None, retry_after: float | None
-) -> RequestError:
+def _again(status: int, message: str, code: str | None, param: str | None, retry_after: float | None) -> RequestError:
     return RequestError(status, message, code=code, param=param, retry_after=retry_after)

@@ -7,12 +7,16 @@ stops it; the gateway asks it. Nothing here imports torch or FastAPI.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lavabeam.serving.errors import RequestError
 from schemas.errors import LavaBeamError
+
+if TYPE_CHECKING:
+    from lavabeam.serving.settings import ModelSpec
 
 FinishReason = Literal["stop", "length"]
 
@@ -33,6 +37,10 @@ class Question:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stream: bool = False
+    """Whether its pieces are wanted as they come; otherwise the whole answer may be one."""
+    model: str = ""
+    """The name that was asked; a worker that serves several tells them apart by it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Worker(Protocol):
         it is left running.
         """
 
-    def ask(self, question: Question) -> AsyncIterator[Piece]:
+    def ask(self, question: Question) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. An async generator: closing it (`aclose`) takes the request back and frees its
         place, also in the middle.
 
@@ -92,11 +100,21 @@ class Worker(Protocol):
         """End it: waits `grace` seconds for running answers, and until its memory and ports are free again."""
 
 
+class SharedWorker(Worker, Protocol):
+    """A worker that serves more names than the one it was made for: adapters on one base."""
+
+    async def attach(self, spec: ModelSpec) -> Description:
+        """Load what `spec` adds to the running worker, whose questions say `model=spec.name`. Raises InputError."""
+
+    async def detach(self, name: str) -> None:
+        """Unload it."""
+
+
 async def answer(worker: Worker, question: Question, timeout: float | None = None) -> tuple[str, Piece]:
     """The whole answer to one question, and its last piece. Raises as `Worker.ask`, and TimeoutError."""
     texts, last = [], Piece("")
-    async with asyncio.timeout(timeout):
-        async for piece in worker.ask(question):
+    async with asyncio.timeout(timeout), aclosing(worker.ask(question)) as pieces:
+        async for piece in pieces:
             texts.append(piece.text)
             last = piece
     if last.finish is None:

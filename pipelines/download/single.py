@@ -19,15 +19,25 @@ REMEDIES = {
 }
 
 
-def fetch_picture(url: str, allow_private_hosts: tuple[str, ...] = (), retries: int = 1) -> bytes:
+def fetch_picture(
+    url: str,
+    allow_private_hosts: tuple[str, ...] = (),
+    retries: int = 1,
+    deadline: float | None = None,
+    max_bytes: int | None = None,
+) -> bytes:
     """The picture at `url` at its full size, encoded; raises InputError that names the address and why not.
 
     The guard decides what may be connected to, on every hop. Whether a picture may be collected for training
-    (robots.txt and its like) is not asked: it is shown once, to who asked for it, and not kept.
+    (robots.txt and its like) is not asked: it is shown once, to who asked for it, and not kept. deadline, max_bytes: as
+    for the step, whose defaults they have.
     """
+    usual = DownloadConfig()
     config = DownloadConfig(
         resize_mode="no",
-        max_kept_bytes=DownloadConfig().max_bytes,
+        max_bytes=max_bytes or usual.max_bytes,
+        max_kept_bytes=max_bytes or usual.max_bytes,
+        deadline=deadline or usual.deadline,
         respect_robots_txt=False,
         respect_tdm=False,
         disallowed_header_directives=(),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,30 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from schemas.chat import encode, get_template
 from schemas.errors import InputError
 from trainer.inference.batches import MOST, Batches
-from trainer.inference.prompts import Answer, AnswerStatus, Prompt, Source
-from trainer.inputs.pictures import Picture, prepare
-from trainer.models.folder import ModelFolder
-from trainer.models.opening import from_folder
-from trainer.preflight import model_path
+from trainer.inference.checkpoint import Checkpoint
+from trainer.inference.loaded import Loaded
+from trainer.inference.prompting import Prompting, Row, added
+from trainer.inference.prompts import Answer, AnswerStatus, Prompt
 
 CHUNK = 1024
 """Prompts that are held in memory and sorted by length together."""
 
-KEPT_BYTES = 256 << 20
-"""Memory for prepared pictures: questions about the same one follow each other, or are a few batches apart."""
+ADAPTER = "asked"
+"""The name under which an adapter is loaded, where the checkpoint is one."""
 
 Advance = Callable[[int], Any]
-
-
-@dataclass(frozen=True)
-class _Row:
-    position: int
-    ids: np.ndarray
-    prompt: Prompt
-    pictures: tuple[Picture, ...] = ()
 
 
 def progress(total: int | None = None) -> Any:
@@ -49,24 +38,20 @@ def progress(total: int | None = None) -> Any:
 class Answerer:
     """A loaded checkpoint. Raises InputError when `checkpoint` is not a LLaVA folder or does not name its template."""
 
-    def __init__(self, checkpoint: str | Path, template: str | None = None, device: str | None = None):
-        import transformers
-
-        self.folder = ModelFolder.open(model_path(str(checkpoint)))
-        self.folder.check_image_token()
-        name = template or self.folder.template
-        if name is None:
-            raise InputError(f"{self.folder.path}: does not name the template it was trained with. Give one, e.g. v1.")
-        self.template, self.tokenizer = get_template(name), self.folder.tokenizer
-        transformers.utils.logging.disable_progress_bar()
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.model = from_folder(self.folder, dtype=precision).to(self.device).eval()
-        # A checkpoint's generation_config.json may ask for 100,000 beams; answers here are greedy, whatever it says.
-        self.model.generation_config = transformers.GenerationConfig()
-        self._batches = Batches(self.folder.text, self.model.dtype.itemsize, self.device)
-        self._seen: OrderedDict[Source, Picture] = OrderedDict()
-        self._seen_bytes = 0
+    def __init__(
+        self,
+        checkpoint: str | Path | Checkpoint,
+        template: str | None = None,
+        device: str | None = None,
+        load: str | None = None,
+    ):
+        found = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+        found.check(template, load, device)
+        self.prompting = Prompting(found.folder, template)
+        self.loaded = Loaded(found.folder, load, device)
+        if found.adapter:
+            self.loaded.attach(ADAPTER, found.adapter)
+        self._batches = Batches(found.folder.text, self.loaded.dtype.itemsize, self.loaded.device)
 
     def stream(
         self,
@@ -96,8 +81,8 @@ class Answerer:
         answers: list[Answer] = [Answer()] * len(prompts)
         rows = []
         for position, prompt in enumerate(prompts):
-            made = self._row(position, prompt, known)
-            if isinstance(made, _Row):
+            made = self.prompting.row(position, prompt, known)
+            if isinstance(made, Row):
                 rows.append(made)
             else:
                 answers[position] = made
@@ -111,81 +96,35 @@ class Answerer:
             advance(len(part))
         return answers
 
-    def _answered(self, rows: list[_Row], max_tokens: int) -> Iterator[tuple[_Row, Answer]]:
+    def _answered(self, rows: list[Row], max_tokens: int) -> Iterator[tuple[Row, Answer]]:
         shown = []
         for row in rows:
             try:
-                shown.append(replace(row, pictures=tuple(self._pictures(row.prompt))))
+                shown.append(replace(row, pictures=tuple(self.prompting.pictures(row.prompt))))
             except InputError as error:
                 yield row, Answer("", AnswerStatus.bad_picture, str(error))
         for row, ids in self._made(shown, max_tokens) if shown else ():
-            yield row, Answer(self._text(ids))
+            yield row, Answer(self.prompting.text(ids))
 
     def check_picture(self, content: bytes) -> None:
         """Raise InputError when `content` is not a decodable image."""
-        self._picture(content)
+        self.prompting.picture(content)
 
-    @property
-    def stops(self) -> list[int]:
-        """Tokens that end an answer: the tokenizer's own and the template's."""
-        known = {self.tokenizer.eos_id, *(self.tokenizer.token_id(text) for text in self.template.stop)}
-        return sorted(token for token in known if token is not None)
-
-    def _row(self, position: int, prompt: Prompt, known: dict[str, np.ndarray]) -> _Row | Answer:
-        """`known` caches the ids of prompts: an evaluation asks the same question about many pictures."""
-        if prompt.refused is not None:
-            return prompt.refused
-        rule = self.folder.rule
-        # Only anyres counts tokens by a picture's size; other pictures are opened with their batch.
-        try:
-            sizes = [picture.size for picture in self._pictures(prompt)] if rule.mode == "anyres" else None
-        except InputError as error:
-            return Answer("", AnswerStatus.bad_picture, str(error))
-        key = repr((prompt.messages, sizes))
-        if key not in known:
-            shown = sizes or [(rule.image_size, rule.image_size)] * len(prompt.images)
-            try:
-                encoded = encode(prompt.messages, shown, self.template, self.tokenizer, rule, generate=True)
-            except InputError as error:
-                return Answer("", AnswerStatus.bad_question, f"{prompt.name}: {error}")
-            if encoded.tokens >= self.folder.positions:
-                limit = self.folder.positions
-                detail = f"{prompt.name}: {encoded.tokens} tokens, the model's limit is {limit}. Shorten it."
-                return Answer("", AnswerStatus.too_long, detail)
-            known[key] = encoded.ids
-        return _Row(position, known[key], prompt)
-
-    def _pictures(self, prompt: Prompt) -> list[Picture]:
-        try:
-            return [self._picture(image) for image in prompt.images]
-        except (InputError, OSError) as error:
-            raise InputError(f"{prompt.name}: {error}") from error
-
-    def _picture(self, image: Source) -> Picture:
-        if image in self._seen:
-            self._seen.move_to_end(image)
-            return self._seen[image]
-        content = image.read_bytes() if isinstance(image, Path) else image
-        made = prepare(content, self.folder.rule, self.folder.mean, self.folder.std)
-        self._seen[image] = made
-        self._seen_bytes += _held(image, made)
-        while self._seen_bytes > KEPT_BYTES:
-            self._seen_bytes -= _held(*self._seen.popitem(last=False))
-        return made
-
-    def _made(self, rows: list[_Row], max_tokens: int) -> Iterator[tuple[_Row, list[int]]]:
+    def _made(self, rows: list[Row], max_tokens: int) -> Iterator[tuple[Row, list[int]]]:
         """Rows with their new tokens. Short rows that had too little room beside a long one are asked again."""
-        stops = set(self.stops)
+        stops = set(self.prompting.stops)
         again = []
         for row, ids in zip(rows, self._generate(rows, max_tokens), strict=True):
-            if len(ids) < min(max_tokens, self.folder.positions - len(row.ids)) and not stops.intersection(ids):
+            if len(ids) < min(max_tokens, self.prompting.folder.positions - len(row.ids)) and not stops.intersection(
+                ids
+            ):
                 again.append(row)
             else:
                 yield row, ids
         if again:  # without the longest row, which had all the room there is
             yield from self._made(again, max_tokens)
 
-    def _generate(self, rows: list[_Row], max_tokens: int) -> list[list[int]]:
+    def _generate(self, rows: list[Row], max_tokens: int) -> list[list[int]]:
         """`_generated`, in halves where the GPU's memory does not suffice for all rows at once."""
         try:
             return self._generated(rows, max_tokens)
@@ -198,45 +137,16 @@ class Answerer:
         return [*self._generate(rows[:half], max_tokens), *self._generate(rows[half:], max_tokens)]
 
     @torch.inference_mode()
-    def _generated(self, rows: list[_Row], max_tokens: int) -> list[list[int]]:
-        """New tokens of each row. Rows are padded on the left: all answers begin at the same position."""
-        width = max(len(row.ids) for row in rows)
-        ids = np.full((len(rows), width), self.tokenizer.pad_id, np.int64)
-        mask = np.zeros((len(rows), width), np.int64)
-        for number, row in enumerate(rows):
-            ids[number, width - len(row.ids) :] = row.ids
-            mask[number, width - len(row.ids) :] = 1
-        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask), **self._pixels(rows)}
-        made = self.model.generate(
-            **{name: tensor.to(self.device) for name, tensor in inputs.items()},
-            max_new_tokens=min(max_tokens, self.folder.positions - width),
-            do_sample=False,
-            eos_token_id=self.stops,
-            pad_token_id=self.tokenizer.pad_id,
-        )
+    def _generated(self, rows: list[Row], max_tokens: int) -> list[list[int]]:
+        """New tokens of each row."""
+        inputs = {**self.prompting.padded(rows), **self.prompting.pixels(rows, self.loaded.dtype)}
+        width = inputs["input_ids"].shape[1]
+        with self.loaded.seen_by(ADAPTER):
+            made = self.loaded.model.generate(
+                **added(inputs, self.loaded.device),
+                max_new_tokens=min(max_tokens, self.prompting.folder.positions - width),
+                do_sample=False,
+                eos_token_id=self.prompting.stops,
+                pad_token_id=self.prompting.tokenizer.pad_id,
+            )
         return made[:, width:].tolist()
-
-    def _pixels(self, rows: list[_Row]) -> dict[str, torch.Tensor]:
-        from trainer.inputs.collate import stack_pictures
-
-        pictures = [picture for row in rows for picture in row.pictures]
-        if not pictures:
-            return {}
-        anyres = self.folder.rule.mode == "anyres"
-        tensors = stack_pictures(
-            [picture.pixels for picture in pictures], [picture.size for picture in pictures], anyres
-        )
-        return {**tensors, "pixel_values": tensors["pixel_values"].to(self.model.dtype)}
-
-    def _text(self, ids: list[int]) -> str:
-        stops = set(self.stops)
-        end = next((position for position, token in enumerate(ids) if token in stops), len(ids))
-        text = self.tokenizer.decode(ids[:end], skip_special=True)
-        for stop in self.template.stop:
-            text = text.partition(stop)[0] if stop.strip() else text.lstrip(stop).partition(stop)[0]
-        return text.strip()
-
-
-def _held(image: Source, made: Picture) -> int:
-    """Bytes that a cached picture takes: encoded (0 for a file) plus prepared."""
-    return made.pixels.nbytes + (len(image) if isinstance(image, bytes) else 0)

@@ -31,13 +31,17 @@ class Batches:
         """
         if wanted is not None:
             return min(wanted, self.most, len(lengths))
-        budget = self._free() * SHARE.get(self.device.type, 0.25)
+        budget = self.budget()
         count = 0
         for number, length in enumerate(lengths[: self.most], 1):
             if number * (length + max_tokens) * self.token_bytes > budget:
                 break
             count = number
         return max(count, 1)
+
+    def budget(self) -> float:
+        """Bytes that the caches of a batch may take."""
+        return self._free() * SHARE.get(self.device.type, 0.25)
 
     def _free(self) -> int:
         """Bytes of the device's memory that can still be allocated."""

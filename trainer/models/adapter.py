@@ -13,15 +13,11 @@ from typing import Any
 import torch
 
 from schemas.errors import InputError
-from schemas.modelfolder import check_code, read_header, read_json
 from trainer.config import LoraConfig
+from trainer.models.adapterfolder import IN_FULL, ORIGIN, AdapterFolder
 from trainer.models.folder import ModelFolder
 from trainer.runfolder import WEIGHTS, weights_digest
 from trainer.stages import module_of
-
-ADAPTER, ORIGIN = "adapter", "origin.json"
-IN_FULL = {"projector": "projector.safetensors", "tower": "tower.safetensors"}
-"""Files of an adapter folder for the modules that were trained in full beside the adapter."""
 
 TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|qkv_proj|o_proj|gate_proj|up_proj|gate_up_proj|down_proj)"
 """All linear layers of the decoder, not lm_head: what LLaVA's `find_all_linear_names` finds (llava/train/train.py)."""
@@ -40,20 +36,24 @@ def add_lora(model: Any, settings: LoraConfig) -> Any:
     from peft import get_peft_model
 
     config = Peft(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=TARGETS)
-    with _without_peft_warnings():
+    with without_peft_warnings():
         return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
-def quantisation() -> Any:
-    """4-bit weights of the language model (QLoRA, Dettmers et al. 2023, arXiv 2305.14314, sections 3 and 4)."""
+def quantisation(bits: int = 4) -> Any:
+    """Weights of the language model in 4 bits (QLoRA, Dettmers et al. 2023, arXiv 2305.14314, sections 3 and 4) or 8
+    (LLM.int8(), Dettmers et al. 2022, arXiv 2208.07339)."""
     from transformers import BitsAndBytesConfig
 
+    skipped = [*KEPT, *(f"model.{name}" for name in KEPT), "lm_head"]
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=[*KEPT, *(f"model.{name}" for name in KEPT), "lm_head"],
+        llm_int8_skip_modules=skipped,
     )
 
 
@@ -90,28 +90,18 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
 
     from trainer.models.export import export
 
-    folder = _adapter_folder(Path(adapter))
-    recorded = read_json(folder / ORIGIN)
-    missing = [name for name in ("model", "weights", "image", "template") if name not in recorded]
-    if missing:
-        raise InputError(f"{folder / ORIGIN}: {missing[0]!r} is missing. Take the adapter folder of the run again.")
-    check_adapter(folder)
-    origin = ModelFolder.open(model or str(recorded["model"]))
-    if recorded["weights"] != weights_digest(origin.path, WEIGHTS):
-        raise InputError(
-            f"{origin.path}: its weights are not those that {folder} was trained on. Give that checkpoint with --model."
-        )
+    found = AdapterFolder.open(adapter, model)
+    folder, origin = found.path, found.base
     if Path(output).exists():
         raise InputError(f"{output}: already exists. Choose another folder for the merged model.")
     base = _load(origin)
-    for file in (folder / name for name in IN_FULL.values()):
-        _ = read_header(file) if file.is_file() else None
-        mismatch = base.load_state_dict(load_file(file), strict=False) if file.is_file() else None
-        if mismatch is not None and mismatch.unexpected_keys:
+    for file in found.in_full():
+        mismatch = base.load_state_dict(load_file(file), strict=False)
+        if mismatch.unexpected_keys:
             raise InputError(
                 f"{file}: {origin.path} has no weight {mismatch.unexpected_keys[0]}: another model's file."
             )
-    with _without_peft_warnings():
+    with without_peft_warnings():
         tuned = PeftModel.from_pretrained(base, str(folder)).eval()
     before = _probe(tuned, origin)
     merged = tuned.merge_and_unload()
@@ -120,10 +110,8 @@ def merge(adapter: str | Path, output: str | Path, model: str | Path | None = No
     if not change <= TOLERANCE:
         raise InputError(f"{folder}: merging changes logits by {change:.1e} of the largest; nothing was written.")
     weights = {name: tensor.to(_precision(origin)) for name, tensor in merged.state_dict().items()}
-    from schemas.chat import ImageRule
-
-    used = origin.with_training(ImageRule.from_dict(recorded["image"]), recorded["template"])
-    return export(weights, merged.config, used, Path(output), {"merged": folder.parent.name, "logit_change": change})
+    origins = {"merged": folder.parent.name, "logit_change": change}
+    return export(weights, merged.config, found.model, Path(output), origins)
 
 
 def plain_name(name: str) -> str:
@@ -132,52 +120,11 @@ def plain_name(name: str) -> str:
 
 
 @contextmanager
-def _without_peft_warnings() -> Iterator[None]:
+def without_peft_warnings() -> Iterator[None]:
     """peft 0.21 calls transformers 5 by a name that version 6 will not have."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
-
-
-def check_adapter(folder: Path) -> None:
-    """Raise InputError for an adapter that peft would load code or a pickle for, or memory beyond its weights.
-
-    `megatron_core` and `auto_mapping` name modules that peft imports (peft, tuners/lora/model.py and auto.py).
-    """
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise InputError(
-            f"{folder}: has no {weights.name}. An adapter_model.bin is a pickle, which can run code, and is not read: "
-            "take the adapter of a finetune_lora run, or convert it where you trust it."
-        )
-    tensors, config = read_header(weights), read_json(folder / "adapter_config.json")
-    check_code(folder / "adapter_config.json", config)
-    wanted: dict[str, Any] = {
-        "peft_type": "LORA",
-        "megatron_config": None,
-        "auto_mapping": None,
-        "rank_pattern": {},
-        "bias": "none",
-    }
-    for name, value in wanted.items():
-        if (found := config.get(name, value)) != value and not (found is None and not value):
-            raise InputError(
-                f"{folder / 'adapter_config.json'}: {name} is {str(found)[:80]!r}, expected {value!r}, as "
-                "finetune_lora writes it. Take the adapter folder of the run again."
-            )
-    ranks = {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name and tensor.shape}
-    if ranks != {config.get("r")}:
-        raise InputError(
-            f"{folder / 'adapter_config.json'}: the rank r is {str(config.get('r'))[:80]}, the weights have "
-            f"{sorted(ranks) or 'none'}. They belong to different runs."
-        )
-
-
-def _adapter_folder(path: Path) -> Path:
-    for folder in (path, path / ADAPTER):
-        if (folder / ORIGIN).is_file():
-            return folder
-    raise InputError(f"{path}: not a LoRA adapter ({ORIGIN} is missing). Give the folder of a finetune_lora run.")
 
 
 def _load(origin: ModelFolder) -> Any:

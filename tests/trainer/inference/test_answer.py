@@ -10,7 +10,7 @@ import torch
 
 from schemas.errors import InputError
 from tests.trainer.conftest import picture, sample_row, write_mix
-from trainer.inference import answer, spread
+from trainer.inference import answer, prompting, spread
 from trainer.inference.answer import Answerer
 from trainer.inference.answers import answer_file, read_questions
 from trainer.inference.asked import Asked, questions_of
@@ -35,35 +35,38 @@ def test_a_batch_padded_on_the_left_answers_like_one_at_a_time(answerer):
 def test_a_short_prompt_beside_a_long_one_has_as_much_room_as_alone(answerer):
     """A batch ends where its longest row reaches the model's last position."""
     short, long = question("red"), question("is it red? " * 18)
-    room = answerer.folder.positions - len(answerer._row(0, long, {}).ids)
+    room = answerer.prompting.folder.positions - len(answerer.prompting.row(0, long, {}).ids)
     assert 0 < room < 40
     alone = answerer.answer([short], max_tokens=60)
-    assert len(answerer.tokenizer.encode(alone[0].text, first=False).ids) > room
+    assert len(answerer.prompting.tokenizer.encode(alone[0].text, first=False).ids) > room
     assert answerer.answer([long, short], max_tokens=60)[1:] == alone
 
 
 def test_prepared_pictures_are_kept_within_bounds(answerer, monkeypatch):
-    one = answerer._picture(picture(50))
-    monkeypatch.setattr(answer, "KEPT_BYTES", 3 * (one.pixels.nbytes + len(picture(50))))
+    one = answerer.prompting.picture(picture(50))
+    monkeypatch.setattr(prompting, "KEPT_BYTES", 3 * (one.pixels.nbytes + len(picture(50))))
     answerer.answer([question("red", (picture(number),)) for number in range(60, 70)], max_tokens=1, batch=4)
-    assert 1 <= len(answerer._seen) <= 3
-    assert answerer._seen_bytes == sum(answer._held(*kept) for kept in answerer._seen.items())
+    assert 1 <= len(answerer.prompting._seen) <= 3
+    assert answerer.prompting._seen_bytes == sum(prompting.held(*kept) for kept in answerer.prompting._seen.items())
 
 
 def test_an_answer_ends_at_the_stop_token(answerer):
-    end = answerer.tokenizer.eos_id
-    word = answerer.tokenizer.encode(" red", first=False).ids
-    assert answerer._text([*word, end, *word]) == "red"
+    end = answerer.prompting.tokenizer.eos_id
+    word = answerer.prompting.tokenizer.encode(" red", first=False).ids
+    assert answerer.prompting.text([*word, end, *word]) == "red"
 
 
 def test_greedy_answers_are_the_models_likeliest_tokens(answerer):
     prompt = question("is it red?", (picture(3),))
-    row = answerer._row(0, prompt, {})
-    shown = replace(row, pictures=tuple(answerer._pictures(prompt)))
-    inputs = {"input_ids": torch.tensor(row.ids[None].astype("int64")), **answerer._pixels([shown])}
+    row = answerer.prompting.row(0, prompt, {})
+    shown = replace(row, pictures=tuple(answerer.prompting.pictures(prompt)))
+    inputs = {
+        "input_ids": torch.tensor(row.ids[None].astype("int64")),
+        **answerer.prompting.pixels([shown], torch.float32),
+    }
     with torch.no_grad():
-        likeliest = int(answerer.model(**inputs).logits[0, -1].argmax())
-    assert answerer.answer([prompt], max_tokens=1) == [Answer(answerer._text([likeliest]))]
+        likeliest = int(answerer.loaded.model(**inputs).logits[0, -1].argmax())
+    assert answerer.answer([prompt], max_tokens=1) == [Answer(answerer.prompting.text([likeliest]))]
 
 
 @pytest.fixture
@@ -200,7 +203,7 @@ def test_pictures_stand_where_the_text_shows_them(answerer):
     assert kinds == ["text", "image", "text", "image", "text"]
     assert [part["type"] for part in question("say <image>").messages[0]["content"]] == ["text"]
     one, two = question("<image>\nis it red?", images[:1]), question("is it red?", images[:1])
-    assert (answerer._row(0, one, {}).ids == answerer._row(0, two, {}).ids).all()
+    assert (answerer.prompting.row(0, one, {}).ids == answerer.prompting.row(0, two, {}).ids).all()
     assert question("<image>?", images).refused.status == "bad_question"
 
 

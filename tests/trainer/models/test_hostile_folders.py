@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from schemas.errors import InputError
 from trainer.inference.answer import Answerer
 from trainer.inference.prompts import question
-from trainer.models.adapter import check_adapter
+from trainer.models.adapterfolder import check_adapter
 from trainer.models.assemble import configuration
 from trainer.models.folder import ModelFolder
 from trainer.models.original import read_projector
@@ -177,4 +177,4 @@ def test_a_checkpoint_does_not_say_how_answers_are_generated(model):
     (model / "generation_config.json").write_text(json.dumps(settings))
     hostile = Answerer(model, "mistral")
     assert hostile.answer([question("What is it?")], max_tokens=4) == before
-    assert hostile.model.generation_config.num_beams in (None, 1)
+    assert hostile.loaded.model.generation_config.num_beams in (None, 1)

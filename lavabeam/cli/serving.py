@@ -1,0 +1,137 @@
+"""`lavabeam serve`: checkpoints at one OpenAI-compatible address, and what is served while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lavabeam.cli.look import json_option
+from lavabeam.cli.output import print_json, print_table, say
+
+LOAD = click.option(
+    "--load",
+    type=click.Choice(["4bit", "8bit"]),
+    help="Quantise with bitsandbytes.  [default: bfloat16, on a CPU float32]",
+)
+DEVICE = click.option("--device", help="cpu, mps, cuda, cuda:0, or cuda:0,1 for several GPUs.  [default: a GPU if any]")
+TEMPLATE = click.option(
+    "--template", help="The chat template, if a checkpoint does not name the one it was trained with."
+)
+URL = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where `lavabeam serve` runs.")
+TOKEN = click.option("--token-file", type=Path, help="The file that it printed.  [default: that of the port]")
+
+
+class ServeGroup(click.Group):
+    """`serve CHECKPOINT ...` starts a server; `serve add|remove|list` talk to one that runs."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in super().list_commands(ctx) if name != "start"]
+
+
+@click.group(cls=ServeGroup)
+def serve() -> None:
+    """Serve checkpoints at one OpenAI-compatible address, and add or remove some while it runs."""
+
+
+@serve.command(options_metavar="[OPTIONS]", epilog="While it runs: lavabeam serve add, remove, list (--help).")
+@click.argument("checkpoints", nargs=-1, required=True, metavar="[NAME=]CHECKPOINT...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@LOAD
+@DEVICE
+@TEMPLATE
+@click.option("--api-keys", type=Path, help="A file of keys, one a line: clients must send one of them.")
+@click.option("--running", "most_running", type=click.IntRange(min=1), help="Questions at a time.  [default: 32]")
+@click.option("--waiting", "most_waiting", type=click.IntRange(min=0), help="More that may wait.  [default: 64]")
+@click.option(
+    "--idle-unload", "idle_seconds", type=float, help="Unload a checkpoint that nobody asked for so many seconds."
+)
+@click.option(
+    "--allow-private-hosts", multiple=True, help="A private host, address or network that pictures may be at."
+)
+def start(
+    checkpoints: tuple[str, ...],
+    load: str | None,
+    device: str | None,
+    template: str | None,
+    api_keys: Path | None,
+    **given: Any,
+) -> None:
+    """Serve CHECKPOINTs (llava-hf folders, runs, or LoRA adapters) at one OpenAI-compatible address.
+
+    Clients name them by NAME: the folder's name, or its run's. Adapters of one base share its weights.
+    """
+    from lavabeam.serving.run import serve as run
+    from lavabeam.serving.settings import ServeSettings, parse_specs
+    from schemas.config import parse
+
+    specs = parse_specs(checkpoints, load=load, device=device, template=template)
+    values = {name: value for name, value in given.items() if value is not None}
+    if api_keys is not None:
+        values["api_keys"] = _keys(api_keys)
+    run(parse(values, ServeSettings, "serve"), specs, say)
+
+
+@serve.command()
+@click.argument("checkpoint", metavar="[NAME=]CHECKPOINT")
+@LOAD
+@DEVICE
+@TEMPLATE
+@URL
+@TOKEN
+def add(
+    checkpoint: str, load: str | None, device: str | None, template: str | None, url: str, token_file: Path | None
+) -> None:
+    """Add a checkpoint to a running server, or replace the one of that name once the new one has answered."""
+    from lavabeam.serving.administration import Administration
+    from lavabeam.serving.settings import parse_specs
+
+    (spec,) = parse_specs([checkpoint], load=load, device=device, template=template)
+    made = Administration(url, token_file).add(spec)
+    say(f"{made['id']}: {made['state']}, {made['family']}, {made['precision']}")
+
+
+@serve.command()
+@click.argument("name")
+@URL
+@TOKEN
+def remove(name: str, url: str, token_file: Path | None) -> None:
+    """Remove a name from a running server, after its running answers."""
+    from lavabeam.serving.administration import Administration
+
+    Administration(url, token_file).remove(name)
+    say(f"{name}: removed")
+
+
+@serve.command("list")
+@URL
+@TOKEN
+@json_option
+def listed(url: str, token_file: Path | None, as_json: bool) -> None:
+    """What a running server serves: names, states, checkpoints."""
+    from lavabeam.serving.administration import Administration
+
+    models = Administration(url, token_file).models()
+    if as_json:
+        return print_json(models)
+    columns = ("id", "state", "family", "precision", "questions", "checkpoint", "detail")
+    rows = [[{**one, "checkpoint": one["spec"]["checkpoint"]}[column] for column in columns] for one in models]
+    return print_table(("name", *columns[1:]), rows)
+
+
+def _keys(file: Path) -> tuple[str, ...]:
+    from schemas.errors import InputError
+
+    if not file.is_file():
+        raise InputError(f"{file}: no such file. Give a file of API keys, one a line.")
+    keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not keys:
+        raise InputError(f"{file}: holds no key, and nobody could ask. Write one a line, or leave --api-keys out.")
+    return keys

@@ -1,0 +1,49 @@
+"""The kinds of workers by name. Another kind is a line in BACKENDS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from lavabeam.serving.settings import ModelSpec, ServeSettings
+from lavabeam.serving.worker import Worker
+from schemas.config import nearest
+from schemas.errors import InputError
+
+
+@dataclass(frozen=True)
+class Backend:
+    """check: raises InputError, in one line, for what is wrong with a spec, without starting anything. make: a worker
+    that is not started yet. group: equal for specs that one worker serves together, None for one that it has alone."""
+
+    check: Callable[[ModelSpec], None]
+    make: Callable[[ModelSpec, ServeSettings], Worker]
+    group: Callable[[ModelSpec], Hashable | None] = lambda spec: None
+
+
+def backend(spec: ModelSpec) -> Backend:
+    """The backend of a spec; raises InputError naming the nearest one."""
+    if spec.backend not in BACKENDS:
+        raise InputError(f"{spec.name}: there is no backend {spec.backend!r}. {nearest(spec.backend, list(BACKENDS))}")
+    return BACKENDS[spec.backend]
+
+
+def _check(spec: ModelSpec) -> None:
+    from lavabeam.serving.embedded import check
+
+    check(spec)
+
+
+def _make(spec: ModelSpec, settings: ServeSettings) -> Worker:
+    from lavabeam.serving.embedded import EmbeddedWorker
+
+    return EmbeddedWorker(spec, settings)
+
+
+def _group(spec: ModelSpec) -> Hashable | None:
+    from lavabeam.serving.embedded import group
+
+    return group(spec)
+
+
+BACKENDS: dict[str, Backend] = {"embedded": Backend(_check, _make, _group)}

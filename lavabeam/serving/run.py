@@ -1,0 +1,140 @@
+"""`lavabeam serve`: everything is checked, then the port is taken, then workers start, then the address is printed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from lavabeam.serving.settings import ModelSpec, ServeSettings
+from schemas.errors import InputError
+
+NEEDED = ("fastapi", "prometheus_client", "uvicorn")
+
+
+def serve(settings: ServeSettings, specs: list[ModelSpec], say: Callable[[str], None]) -> None:
+    """Serve `specs` until SIGINT or SIGTERM. `say` gets the address and two examples once every name can be asked.
+
+    Raises InputError, before anything is loaded, for a package that is missing, a port that is taken, and a checkpoint
+    that its backend refuses; later for one whose worker cannot start.
+    """
+    check_installed()
+    from lavabeam.serving.backends import backend
+
+    for spec in specs:
+        backend(spec).check(spec)
+    with _listening(settings.host, settings.port) as sock:
+        port = int(sock.getsockname()[1])
+        token = secrets.token_urlsafe(24)
+        file = token_file(port)
+        _write_private(file, token)
+        try:
+            _run(settings, specs, sock, token, lambda: say(_welcome(settings, specs, port, file)))
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def check_installed() -> None:
+    """Raises InputError that names the extra."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"serve needs {missing[0]}, which is not installed: pip install 'lavabeam[serve]'.")
+
+
+def token_file(port: int) -> Path:
+    """Where the token of the server at `port` is, readable by its owner alone, while it runs."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "lavabeam" / f"serve-{port}.token"
+
+
+def _run(
+    settings: ServeSettings, specs: list[ModelSpec], sock: socket.socket, token: str, ready: Callable[[], None]
+) -> None:
+    import uvicorn
+
+    from lavabeam.serving.gateway import create_app
+    from lavabeam.serving.limits import impatient
+    from lavabeam.serving.registry import Registry
+
+    registry = Registry(settings)
+    config = uvicorn.Config(
+        create_app(settings, registry, token),
+        http=impatient(settings),
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.stop_seconds) or 1,
+    )
+
+    async def main() -> None:
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        opening = asyncio.create_task(registry.open(specs))
+        try:
+            await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+                ready()
+                await serving
+        finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            server.should_exit = True
+            await registry.close()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, suppress(KeyboardInterrupt):
+        runner.run(main())
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A bound socket; raises InputError for an address that cannot be had."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise InputError(
+            f"host: {host!r} is not an address of this machine ({error}). Give one such as 127.0.0.1."
+        ) from error
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise InputError(
+            f"port: {host}:{port} cannot be had ({error.strerror}). Choose another one with --port."
+        ) from error
+    return sock
+
+
+def _write_private(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(text)
+
+
+def _welcome(settings: ServeSettings, specs: list[ModelSpec], port: int, file: Path) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    address, name = f"http://{host}:{port}/v1", specs[0].name if specs else "NAME"
+    names = ", ".join(spec.name for spec in specs) or "nothing yet: lavabeam serve add NAME=CHECKPOINT"
+    key = "-H 'Authorization: Bearer KEY' " if settings.api_keys else ""
+    question = '[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://..."}}, '
+    question += '{"type": "text", "text": "What is this?"}]}]'
+    body = f'{{"model": "{name}", "messages": {question}}}'
+    return "\n".join(
+        (
+            f"{address} serves {names} (token for add and remove: {file})",
+            f"curl {address}/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'",
+            f'openai.OpenAI(base_url="{address}", api_key="{"KEY" if key else "none"}").chat.completions.create('
+            f'model="{name}", messages={question}).choices[0].message.content',
+        )
+    )
