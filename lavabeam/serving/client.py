@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,10 @@ class Answer:
     output_tokens: int | None = None
 
 
+class Cut(Exception):
+    """A stream that ended before its answer did."""
+
+
 class GatewayClient:
     """One server, asked from one event loop; close it there.
 
@@ -47,31 +52,19 @@ class GatewayClient:
 
     def __init__(self, address: str, key: str | None = None):
         """Raises InputError for an address that is not http."""
-        from openai import AsyncOpenAI, Timeout
-
         self.address = server_address(address)
-        key = key or os.environ.get(KEY_VARIABLE) or "none"
-        limit = Timeout(READ_S, connect=CONNECT_S)
-        self._client = AsyncOpenAI(base_url=f"{self.address}/v1", api_key=key, timeout=limit, max_retries=0)
+        self._client = open_client(self.address, key or os.environ.get(KEY_VARIABLE), READ_S)
 
     async def close(self) -> None:
         await self._client.close()
 
     async def models(self) -> list[Served]:
         """What is served now. Raises InputError."""
-        from openai import OpenAIError
-
-        try:
-            listed = (await self._client.models.list()).data
-        except OpenAIError as error:
-            raise InputError(self._words(error)) from error
-        except (ValueError, TypeError, AttributeError) as error:  # a page of HTML, another JSON
-            raise InputError(f"{self.address}/v1/models is not a list of models. Check the address.") from error
-        return [_served(one) for one in listed]
+        return [_served(one) for one in await listed_models(self._client, self.address)]
 
     async def stream(
         self, model: str, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], into: Answer
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """The pieces of an answer as they come, gathered `into`; leaving early closes the connection.
 
         `messages` are OpenAI's. Raises InputError: with the server's words, or when the answer was cut off.
@@ -79,31 +72,59 @@ class GatewayClient:
         from httpx2 import HTTPError
         from openai import OpenAIError
 
-        given: Any = {"model": model, "messages": list(messages), **settings}
+        body = {"model": model, "messages": list(messages), **settings}
         try:
-            chunks = await self._client.chat.completions.create(
-                **given, stream=True, stream_options={"include_usage": True}
-            )
-            async with chunks:
-                async for chunk in chunks:
-                    into.request_id = chunk.id or into.request_id
-                    if chunk.usage:
-                        into.input_tokens = chunk.usage.prompt_tokens
-                        into.output_tokens = chunk.usage.completion_tokens
-                    for choice in chunk.choices[:1]:
-                        into.finish_reason = choice.finish_reason or into.finish_reason
-                        if choice.delta.content:
-                            into.text += choice.delta.content
-                            yield choice.delta.content
+            async with aclosing(answer_pieces(self._client, body, into)) as pieces:
+                async for text in pieces:
+                    yield text
+        except (HTTPError, Cut) as error:
+            raise InputError(f"{model}: the answer was cut off. Ask again.") from error
         except OpenAIError as error:
-            raise InputError(self._words(error)) from error
-        except HTTPError as error:  # openai lets those pass that come while a stream is read
-            raise InputError(f"{model}: the connection ended in the middle of the answer. Ask again.") from error
-        if not into.finish_reason:
-            raise InputError(f"{model}: the answer was cut off. Ask again.")
+            raise InputError(error_words(error, self.address)) from error
 
-    def _words(self, error: Exception) -> str:
-        return error_words(error, self.address)
+
+def open_client(address: str, key: str | None, timeout_s: float) -> Any:
+    """An AsyncOpenAI for the server at `address`. It tries nothing twice; plain http goes through no proxy."""
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
+
+    limit = Timeout(timeout_s, connect=CONNECT_S)
+    http = DefaultAsyncHttpxClient(trust_env=address.startswith("https://"), timeout=limit)
+    return AsyncOpenAI(
+        base_url=f"{address}/v1", api_key=key or "none", timeout=limit, max_retries=0, http_client=http
+    )
+
+
+async def listed_models(client: Any, address: str) -> list[Any]:
+    """The models that a server lists. Raises InputError."""
+    from openai import OpenAIError
+
+    try:
+        found = list((await client.models.list()).data)
+        return [one for one in found if isinstance(one.id, str)]
+    except OpenAIError as error:
+        raise InputError(error_words(error, address)) from error
+    except (ValueError, TypeError, AttributeError) as error:  # a page of HTML, another JSON
+        raise InputError(f"{address}/v1/models is not a list of models. Check the address.") from error
+
+
+async def answer_pieces(client: Any, body: Mapping[str, Any], into: Answer) -> AsyncGenerator[str, None]:
+    """The texts of one streamed answer; what is known at its end is put `into`.
+
+    Raises OpenAIError for what the server says, httpx2's errors for what happens on the way, and Cut.
+    """
+    chunks = await client.chat.completions.create(**body, stream=True, stream_options={"include_usage": True})
+    async with chunks:
+        async for chunk in chunks:
+            into.request_id = chunk.id or into.request_id
+            if chunk.usage:
+                into.input_tokens, into.output_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
+            for choice in (chunk.choices or [])[:1]:
+                into.finish_reason = choice.finish_reason or into.finish_reason
+                if choice.delta.content:
+                    into.text += choice.delta.content
+                    yield choice.delta.content
+    if not into.finish_reason:
+        raise Cut("the answer was cut off")
 
 
 def server_address(address: str) -> str:
@@ -122,6 +143,8 @@ def error_words(error: Exception, address: str) -> str:
         return f"{address} did not answer in time. Ask again, or see what it is doing."
     if isinstance(error, APIConnectionError):
         return f"{address} cannot be reached. Start it with `lavabeam serve`, or correct the address."
+    if isinstance(error, Cut):
+        return f"{address} ended in the middle of an answer."
     body = getattr(error, "body", None)
     said = body.get("message") if isinstance(body, dict) else None
     if said:
