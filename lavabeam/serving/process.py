@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any, BinaryIO
@@ -46,7 +47,11 @@ def main() -> None:
         return
     out.send({"is": "started", "about": asdict(service.description(first[0]["name"]))})
     threading.Thread(target=_read, args=(inbox, service), daemon=True).start()
-    service.run()
+    try:
+        service.run()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # the other threads wait for frames, and would be waited for
 
 
 def _read(inbox: BinaryIO, service: Service) -> None:

@@ -40,7 +40,7 @@ def _drawn(logits: torch.Tensor, samplers: list[Sampler]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=logits.device)[:, None]
 
     scaled = logits.float() / column([sampler.temperature for sampler in samplers])
-    shares, order = torch.softmax(scaled, -1).sort(-1, descending=True, stable=True)
+    shares, order = torch.softmax(scaled, -1).sort(dim=-1, descending=True, stable=True)
     before = shares.cumsum(-1) - shares
     shares = shares.masked_fill(before >= column([sampler.top_p for sampler in samplers]), 0)
     shares[:, 0] = shares[:, 0].clamp_min(1e-30)  # a top_p of 0 leaves the likeliest
