@@ -41,12 +41,19 @@ def write_dataset(
 
 
 def write_fragment(
-    store: Store, schema_name: str, number: int, table: pa.Table, batch_rows: int = BATCH_ROWS
+    store: Store,
+    schema_name: str,
+    number: int,
+    table: pa.Table,
+    batch_rows: int = BATCH_ROWS,
+    status_column: str | None = None,
 ) -> FragmentEntry:
     """Write `table` as the base file of a new fragment, the `number`th of its dataset; a commit makes it part of it."""
     draft = f"fragments/{number:04d}{TEMPORARY}base"
     batches = table.combine_chunks().to_batches(max_chunksize=batch_rows)
-    entry = write_column_file(store, draft, batches, table.schema, schema_name, fingerprint="")
+    entry = write_column_file(
+        store, draft, batches, table.schema, schema_name, fingerprint="", status_column=status_column
+    )
     fragment = f"{number:04d}-{entry.sha256[:8]}"
     final = column_path(fragment, "base", entry.sha256)
     store.move(draft, final)

@@ -89,9 +89,7 @@ def open_client(address: str, key: str | None, timeout_s: float) -> Any:
 
     limit = Timeout(timeout_s, connect=CONNECT_S)
     http = DefaultAsyncHttpxClient(trust_env=address.startswith("https://"), timeout=limit)
-    return AsyncOpenAI(
-        base_url=f"{address}/v1", api_key=key or "none", timeout=limit, max_retries=0, http_client=http
-    )
+    return AsyncOpenAI(base_url=f"{address}/v1", api_key=key or "none", timeout=limit, max_retries=0, http_client=http)
 
 
 async def listed_models(client: Any, address: str) -> list[Any]:
@@ -173,4 +171,3 @@ def user_message(question: str, pictures: Sequence[str]) -> dict[str, Any]:
 def _served(model: Any) -> Served:
     known = {name: str(getattr(model, name, None) or "") for name in ("state", "family", "precision")}
     return Served(name=model.id, **known)
-

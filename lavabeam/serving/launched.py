@@ -39,6 +39,11 @@ def check(spec: ModelSpec) -> None:
         raise InputError(f"{spec.name}: {spec.backend} takes the folder's chat_template.jinja. Leave --template out.")
     if checkpoint.adapter is not None and not _with_lora(spec):
         raise InputError(f"{spec.name}: {spec.checkpoint} is an adapter, and lora is false. Leave the option out.")
+    if checkpoint.adapter is not None and (files := checkpoint.adapter.in_full()):
+        raise InputError(
+            f"{spec.name}: {spec.checkpoint} has {files[0].name}, trained in full, which {spec.backend} would leave out "
+            "without a word. Serve what `lavabeam merge` makes of it, or leave --backend out."
+        )
     if Devices.parse(spec.device).kind == "mps":
         raise InputError(f"{spec.name}: {spec.backend} does not run on mps. Leave --backend out.")
     _check_python(spec)
@@ -134,7 +139,9 @@ class LaunchedWorker(RemoteWorker):
                 if [one.id for one in (await self._client.with_options(timeout=5).models.list()).data]:
                     return
             await asyncio.wait({self._lost}, timeout=0.5)
-        raise InputError(f"{self._spec.checkpoint}: {self._spec.backend} ended while it started: {self._lost.result()}.")
+        raise InputError(
+            f"{self._spec.checkpoint}: {self._spec.backend} ended while it started: {self._lost.result()}."
+        )
 
     async def _post(self, route: str, body: dict[str, Any], what: str) -> None:
         """One of the server's routes for adapters. Raises InputError with its words."""

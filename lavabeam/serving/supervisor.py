@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 POLITE_S = 60.0
 """Seconds that a server gets after SIGTERM. vLLM takes long."""
+GONE_S = 10.0
 
 
 def main(command: list[str]) -> int:
@@ -32,31 +34,26 @@ def main(command: list[str]) -> int:
     threading.Thread(target=end_with_stdin, daemon=True).start()
     code = server.wait()
     _kill(server.pid)
-    while _is_there(server.pid):
+    last = time.monotonic() + GONE_S  # what was killed stays a zombie where init reaps nothing
+    while _is_there(server.pid) and time.monotonic() < last:
         time.sleep(0.05)
     return code
 
 
 def _ask_to_end(group: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(group, signal.SIGTERM)  # the server alone: it ends its own processes
-    except ProcessLookupError:
-        pass
 
 
 def _kill(group: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _is_there(group: int) -> bool:
     try:
         os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 

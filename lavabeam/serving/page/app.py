@@ -1,7 +1,8 @@
 """The page itself: what is where, and which function an event calls.
 
 One event streams all columns of a browser together, so that a browser needs one stream however many models it
-compares. Browsers hold at most six connections to one address, and Gradio runs one event of a kind at a time unless told.
+compares. Browsers hold at most six connections to one address, and Gradio runs one event of a kind at a time unless
+it is told otherwise.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def build(asking: Asking, recorder: Recorder | None = None) -> gr.Blocks:
         question = _question()
         with gr.Row():
             address = gr.Textbox(
-                placeholder="or the address of a picture: https://...",
+                placeholder="Address of a picture: https://...",
                 show_label=False,
                 container=False,
                 scale=4,
@@ -54,9 +55,7 @@ def build(asking: Asking, recorder: Recorder | None = None) -> gr.Blocks:
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         streams = {**quiet, "concurrency_limit": STREAMS, "concurrency_id": "answers"}
         at_once = {**quiet, "concurrency_limit": None, "queue": False}
-        question.submit(
-            on_page.send, [session, question, address, *settings], [*chats, question, address], **streams
-        )
+        question.submit(on_page.send, [session, question, address, *settings], [*chats, question, address], **streams)
         again.click(on_page.again, [session, *settings], chats, **streams)
         stop.click(on_page.stop, session, None, **at_once)
         clear.click(on_page.clear, session, [*chats, question, address], **at_once)
@@ -85,7 +84,7 @@ def _chat(number: int) -> gr.Chatbot:
 
 def _question() -> gr.MultimodalTextbox:
     return gr.MultimodalTextbox(
-        placeholder="Ask about a picture: upload it here, paste it,",
+        placeholder="Ask about a picture: attach it or paste it here, or give its address below.",
         sources=["upload"],
         file_types=["image"],
         file_count="multiple",

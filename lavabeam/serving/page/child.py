@@ -7,6 +7,8 @@ which is also how the end of its parent looks, or at SIGTERM, and records what i
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import sys
 import threading
@@ -34,6 +36,7 @@ def main(settings_json: str) -> int:
     page.close()
     if recorder is not None:
         recorder.close()
+    shutil.rmtree(os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)  # what was uploaded; also where the parent is gone
     return 0
 
 
@@ -90,4 +93,3 @@ def _wait_for_the_end() -> None:
 
 def _say(**words: str) -> None:
     print(json.dumps(words), flush=True)
-

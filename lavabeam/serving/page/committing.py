@@ -121,7 +121,7 @@ def _append(
     listed = list(before.fragments) if before else []
     files = {name: dict(one) for name, one in older.items()}
     if table.num_rows:
-        new = write_fragment(store, schema, len(listed), table)
+        new = write_fragment(store, schema, len(listed), table, status_column=rule.column)
         listed.append(new)
         if verdicts:
             files[new.id] = {votes.NAME: write_verdicts(store, new.id, new.files["base"], verdicts)}

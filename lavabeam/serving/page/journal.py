@@ -1,7 +1,7 @@
-"""What was answered and is not committed yet: a folder beside the dataset, written at once, so that a kill loses nothing.
+"""What was answered and is not committed yet: a folder beside the dataset, written at once. A kill loses nothing.
 
-    talks.incoming/journal.jsonl        a line per event: an answer, a vote, an answer that another one replaces
-                  /<sha256>             the picture of an answer
+talks.incoming/journal.jsonl        a line per event: an answer, a vote, an answer that another one replaces
+              /<sha256>             the picture of an answer
 """
 
 from __future__ import annotations

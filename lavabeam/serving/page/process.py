@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 
+from lavabeam.serving.client import KEY_VARIABLE
 from lavabeam.serving.page.settings import PageSettings
 from schemas.errors import InputError
 
@@ -32,16 +33,18 @@ def check(settings: PageSettings) -> None:
             probe.bind((settings.host, settings.port))
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
-            raise InputError(f"the page cannot listen on {where} ({error.strerror}). Give another --ui-port.") from error
+            raise InputError(
+                f"the page cannot listen on {where} ({error.strerror}). Give another --ui-port."
+            ) from error
 
 
 class Page:
     """A page that runs at `address` until `stop`, or until this process ends.
 
-    Raises InputError with the reason when it does not start.
+    `key`: of the gateway, where it asks for one. Raises InputError with the reason when the page does not start.
     """
 
-    def __init__(self, settings: PageSettings):
+    def __init__(self, settings: PageSettings, key: str | None = None):
         check(settings)
         self._uploads = tempfile.mkdtemp(prefix="lavabeam-page-")
         # A process group of its own: a terminal's Ctrl-C is the parent's affair.
@@ -51,6 +54,7 @@ class Page:
             stdout=subprocess.PIPE,
             env={
                 **os.environ,
+                **({} if key is None else {KEY_VARIABLE: key}),
                 "GRADIO_ANALYTICS_ENABLED": "False",
                 "GRADIO_TEMP_DIR": self._uploads,
                 "HF_HUB_OFFLINE": "1",

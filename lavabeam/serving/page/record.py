@@ -28,12 +28,14 @@ BATCH_S = 600.0
 class Recorder:
     """Adds to one dataset until `close`, which commits the rest. Methods may be called from any thread.
 
-    Raises InputError for a place that holds another kind of dataset or is recorded to by another page, and StorageError.
+    Raises InputError for a place that holds another kind of dataset, or that another page records to, and StorageError.
     """
 
     def __init__(self, dataset: str | Path, gateway: str, allow_private_hosts: tuple[str, ...] = ()):
         if "://" in str(dataset) or ":/" in str(dataset):
-            raise InputError(f"--record {dataset}: expected a folder of this machine. Copy the dataset when it is made.")
+            raise InputError(
+                f"--record {dataset}: expected a folder of this machine. Copy the dataset when it is made."
+            )
         dataset = Path(dataset)
         open_datasets(dataset)
         self._dataset, self._gateway, self._allowed = dataset, gateway, allow_private_hosts
@@ -108,7 +110,7 @@ class Recorder:
                     print(f"lavabeam: not recorded yet: {error}", flush=True)
 
     def _picture(self, picture: Picture) -> dict[str, Any]:
-        """Bytes of a picture. An address is fetched once more, by the same guard: a model saw it through the gateway."""
+        """Bytes of a picture. An address is fetched once more, by the guard that the gateway has: it alone saw them."""
         if picture.path:
             return {"data": picture.bytes(), "url": None, "detail": None}
         from pipelines.download.single import fetch_picture
@@ -140,4 +142,3 @@ def _messages(turn: Turn) -> Sequence[dict[str, Any]]:
     question = {"type": "text", "text": turn.question}
     answer = {"type": "text", "text": turn.answer.text}
     return [{"role": "user", "content": [*pictures, question]}, {"role": "assistant", "content": [answer]}]
-

@@ -12,7 +12,7 @@ class PageSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gateway: str = Field(description="The address of the gateway, or of any OpenAI-compatible server")
+    gateway: str = Field("", description="The address of the gateway, or of any OpenAI-compatible server")
     host: str = Field("127.0.0.1", description="The address to listen on")
     port: int = Field(7860, ge=0, lt=65536, description="The port to listen on; 0 takes a free one")
     record: Path | None = Field(None, description="The folder of the datasets that conversations are added to")

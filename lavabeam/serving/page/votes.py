@@ -3,7 +3,7 @@
 | column | meaning |
 |---|---|
 | `vote` | 1: liked, -1: disliked, null: nobody said |
-| `vote_status` | `ok`; `continued`: another row has the same conversation and more of it; `replaced`: answered anew; `disliked` |
+| `vote_status` | `ok`, `disliked`, `replaced` (answered anew), `continued` (another row has more of it) |
 | `vote_detail` | the key of the row that continues it |
 
 All but `ok` leave a row out by choice (schemas/standing.py): a mix takes it when it says `where: {vote_status: [...]}`.

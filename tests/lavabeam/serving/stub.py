@@ -83,7 +83,7 @@ def serving(stub: Stub) -> Iterator[Stub]:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        stub.address = "http://127.0.0.1:{}".format(runner.addresses[0][1])
+        stub.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
         ready.set()
         await ending.wait()
         await runner.cleanup()

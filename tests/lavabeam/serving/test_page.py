@@ -1,4 +1,4 @@
-"""The page in a real browser, in front of a stand-in for the gateway. Skipped without Chromium, playwright or Gradio."""
+"""The page in a real browser, in front of a stand-in for the gateway. Needs Chromium, playwright and Gradio."""
 
 import shutil
 import time
