@@ -14,32 +14,33 @@ HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) 
 
 
 @click.command()
-@click.argument("checkpoint", type=Path)
+@click.argument("checkpoint", metavar="CHECKPOINT|ADDRESS")
 @click.argument("picture", required=False)
 @click.argument("question", required=False)
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), default=512, help="Maximum tokens per answer.", show_default=True
 )
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
+@click.option("--model", help="What to ask at ADDRESS, where several models are served.")
 @click.option("--allow-private-hosts", multiple=True, help="A private host, address or network to allow.")
 def chat(
-    checkpoint: Path,
+    checkpoint: str,
     picture: str | None,
     question: str | None,
     max_tokens: int,
     template: str | None,
+    model: str | None,
     allow_private_hosts: tuple[str, ...],
 ) -> None:
-    """Talk with the LLaVA in folder CHECKPOINT.
+    """Talk with the LLaVA in folder CHECKPOINT, or with one that is served at ADDRESS (http://127.0.0.1:8000).
 
     About a PICTURE (a path or a URL): one QUESTION, or a conversation.
 
     On the terminal, /image PATH-OR-URL shows another picture, /new starts over, /quit ends.
     """
     from schemas.errors import InputError
-    from trainer.inference.chat import Conversation
 
-    conversation = Conversation(checkpoint, template)
+    conversation = _conversation(checkpoint, template, model)
     if question is not None:
         if picture is not None:
             _show(conversation, picture, allow_private_hosts)
@@ -51,6 +52,21 @@ def chat(
         except InputError as error:
             say(str(error), err=True)
     return None
+
+
+def _conversation(checkpoint: str, template: str | None, model: str | None) -> Any:
+    """With a folder here, or with a model that somebody serves (its key: the variable LAVABEAM_API_KEY)."""
+    if checkpoint.startswith(("http://", "https://")):
+        if template is not None:
+            raise click.UsageError("--template is the server's to choose. Leave it out.")
+        from lavabeam.serving.conversation import ServedConversation
+
+        return ServedConversation(checkpoint, model)
+    if model is not None:
+        raise click.UsageError("--model names a model at an ADDRESS; a folder holds one. Leave it out.")
+    from trainer.inference.chat import Conversation
+
+    return Conversation(Path(checkpoint), template)
 
 
 def _lines(picture: str | None) -> Iterator[str]:
