@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lavabeam.cli.output import say
+from lavabeam.cli.serving import DEVICE, LOAD
 
 HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) ends."
 
@@ -21,6 +22,8 @@ HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) 
     "--max-tokens", type=click.IntRange(min=1), default=512, help="Maximum tokens per answer.", show_default=True
 )
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
+@LOAD
+@DEVICE
 @click.option("--model", help="What to ask at ADDRESS, where several models are served.")
 @click.option("--allow-private-hosts", multiple=True, help="A private host, address or network to allow.")
 def chat(
@@ -28,9 +31,8 @@ def chat(
     picture: str | None,
     question: str | None,
     max_tokens: int,
-    template: str | None,
-    model: str | None,
     allow_private_hosts: tuple[str, ...],
+    **given: str | None,
 ) -> None:
     """Talk with the LLaVA in folder CHECKPOINT, or with one that is served at ADDRESS (http://127.0.0.1:8000).
 
@@ -40,7 +42,7 @@ def chat(
     """
     from schemas.errors import InputError
 
-    conversation = _conversation(checkpoint, template, model)
+    conversation = _conversation(checkpoint, **given)
     if question is not None:
         if picture is not None:
             _show(conversation, picture, allow_private_hosts)
@@ -54,11 +56,14 @@ def chat(
     return None
 
 
-def _conversation(checkpoint: str, template: str | None, model: str | None) -> Any:
+def _conversation(
+    checkpoint: str, template: str | None, load: str | None, device: str | None, model: str | None
+) -> Any:
     """With a folder here, or with a model that somebody serves (its key: the variable LAVABEAM_API_KEY)."""
     if checkpoint.startswith(("http://", "https://")):
-        if template is not None:
-            raise click.UsageError("--template is the server's to choose. Leave it out.")
+        for name, value in (("template", template), ("load", load), ("device", device)):
+            if value is not None:
+                raise click.UsageError(f"--{name} is the server's to choose. Leave it out.")
         from lavabeam.serving.conversation import ServedConversation
 
         return ServedConversation(checkpoint, model)
@@ -66,7 +71,7 @@ def _conversation(checkpoint: str, template: str | None, model: str | None) -> A
         raise click.UsageError("--model names a model at an ADDRESS; a folder holds one. Leave it out.")
     from trainer.inference.chat import Conversation
 
-    return Conversation(Path(checkpoint), template)
+    return Conversation(Path(checkpoint), template, device, load)
 
 
 def _lines(picture: str | None) -> Iterator[str]:

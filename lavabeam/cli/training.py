@@ -14,6 +14,7 @@ from lavabeam.cli.look import json_option
 from lavabeam.cli.options import parsed_setting
 from lavabeam.cli.outcome import INTERRUPTED, UNUSABLE
 from lavabeam.cli.output import print_json, print_table, say, statuses_text
+from lavabeam.cli.serving import DEVICE, LOAD
 
 BATCH = click.option(
     "--batch", type=click.IntRange(min=1), help="Questions at a time.  [default: as many as fit the memory, up to 256]"
@@ -156,6 +157,8 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
 @BATCH
 @PROCESSES
 @ANSWER_TOKENS
+@LOAD
+@DEVICE
 @click.option("--images", type=Path, help="The folder of the pictures that a file of questions refers to.")
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 @json_option
@@ -179,6 +182,8 @@ def evaluate(checkpoint: Path, questions: str, as_json: bool, **given: Any) -> N
 @BATCH
 @PROCESSES
 @ANSWER_TOKENS
+@LOAD
+@DEVICE
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
     """Answer a file of QUESTIONS in batches.

@@ -21,8 +21,8 @@ from trainer.inference.prompts import Answer, AnswerStatus, Prompt
 CHUNK = 1024
 """Prompts that are held in memory and sorted by length together."""
 
-ADAPTER = "asked"
-"""The name under which an adapter is loaded, where the checkpoint is one."""
+NAME = "asked"
+"""What the checkpoint is called among the adapters of its base, where it is one."""
 
 Advance = Callable[[int], Any]
 
@@ -48,9 +48,9 @@ class Answerer:
         found = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
         found.check(template, load, device)
         self.prompting = Prompting(found.folder, template)
-        self.loaded = Loaded(found.folder, load, device)
+        self.loaded, self.name = Loaded(found.folder, load, device), NAME
         if found.adapter:
-            self.loaded.attach(ADAPTER, found.adapter)
+            self.loaded.attach(NAME, found.adapter)
         self._batches = Batches(found.folder.text, self.loaded.dtype.itemsize, self.loaded.device)
 
     def stream(
@@ -141,7 +141,7 @@ class Answerer:
         """New tokens of each row."""
         inputs = {**self.prompting.padded(rows), **self.prompting.pixels(rows, self.loaded.dtype)}
         width = inputs["input_ids"].shape[1]
-        with self.loaded.seen_by(ADAPTER):
+        with self.loaded.seen_by(NAME):
             made = self.loaded.model.generate(
                 **added(inputs, self.loaded.device),
                 max_new_tokens=min(max_tokens, self.prompting.folder.positions - width),

@@ -16,11 +16,9 @@ from schemas.picturefolder import PictureFolder
 from schemas.streams import open_text
 from trainer.inference.answer import progress
 from trainer.inference.asked import picture_file
+from trainer.inference.checkpoint import Checkpoint
 from trainer.inference.prompts import Answer, AnswerStatus, Prompt, question, refusal
 from trainer.inference.spread import open_answerer
-from trainer.models.folder import ModelFolder
-from trainer.preflight import model_path
-from trainer.runfolder import weights_digest
 
 
 def answer_file(
@@ -33,6 +31,8 @@ def answer_file(
     max_tokens: int = 1024,
     batch: int | None = None,
     processes: int | None = None,
+    device: str | None = None,
+    load: str | None = None,
 ) -> dict[str, int]:
     """Answer every question greedily, in batches; returns how many answers have each status (`AnswerStatus`).
 
@@ -50,17 +50,16 @@ def answer_file(
     if output.exists() and output.samefile(path):
         raise InputError(f"{output}: the answers would overwrite their questions. Choose another file.")
     prompts = _prompts(asked, path, PictureFolder(str(images or path.parent)))
-    folder = ModelFolder.open(model_path(str(checkpoint)))
-    mark = fingerprint(
-        weights_digest(folder.path), template or folder.template, [row for _, row in asked], str(images), max_tokens
-    )
+    found = Checkpoint.open(checkpoint)
+    parts = [found.digest, template or found.folder.template, [row for _, row in asked], str(images), max_tokens]
+    mark = fingerprint(*parts, *([load] if load else []))
     if (known := _finished(output, mark, len(asked))) is not None:
         return known
     draft = Path(f"{output}.{mark[:8]}.part")
     draft.parent.mkdir(parents=True, exist_ok=True)
     done = _whole_lines(draft)
     with (
-        open_answerer(checkpoint, template, processes) as answerer,
+        open_answerer(checkpoint, template, processes, device, load) as answerer,
         draft.open("a", encoding="utf-8", buffering=1) as file,
         progress(len(prompts) - done) as bar,
     ):

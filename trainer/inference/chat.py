@@ -18,9 +18,11 @@ class Conversation:
     Every error is an InputError and leaves the conversation unchanged, ready for the next question.
     """
 
-    def __init__(self, checkpoint: str | Path, template: str | None = None):
+    def __init__(
+        self, checkpoint: str | Path, template: str | None = None, device: str | None = None, load: str | None = None
+    ):
         """Raises InputError when `checkpoint` is not a LLaVA folder, or names no template and none is given."""
-        self._answerer = Answerer(checkpoint, template)
+        self._answerer = Answerer(checkpoint, template, device, load)
         self.forget()
 
     def forget(self) -> None:

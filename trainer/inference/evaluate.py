@@ -59,6 +59,8 @@ def evaluate(
     images: str | Path | None = None,
     max_tokens: int = ANSWER_TOKENS,
     processes: int | None = None,
+    device: str | None = None,
+    load: str | None = None,
 ) -> dict[str, Any]:
     """Ask every question in isolation, greedily, and count exact matches, ignoring case, blanks and a final full stop.
     Where the expected answer is an option's letter, the letters are compared.
@@ -75,7 +77,8 @@ def evaluate(
     asked = _remembered(islice(found, limit), truths)
     with progress() as bar:
         options: dict[str, Any] = {"template": template, "batch": batch, "max_tokens": max_tokens}
-        answers = answers_of(checkpoint, asked, advance=bar.update, processes=processes, **options)
+        options |= {"processes": processes, "device": device, "load": load}
+        answers = answers_of(checkpoint, asked, advance=bar.update, **options)
     if not truths:
         raise InputError(f"{questions}: contains no questions.")
     refused = [answer for answer in answers if answer.status != AnswerStatus.ok]
@@ -97,12 +100,14 @@ def answers_of(
     max_tokens: int = ANSWER_TOKENS,
     advance: Callable[[int], Any] = lambda answered: None,
     processes: int | None = None,
+    device: str | None = None,
+    load: str | None = None,
 ) -> list[Answer]:
     """The checkpoint's answer to each question, asked in isolation. `advance` is called with how many more are done."""
     from trainer.inference.spread import open_answerer
 
     prompts = (_prompt(one) for one in asked)
-    with open_answerer(checkpoint, template, processes) as answerer:
+    with open_answerer(checkpoint, template, processes, device, load) as answerer:
         return list(answerer.stream(prompts, max_tokens, batch, advance))
 
 

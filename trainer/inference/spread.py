@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from schemas.errors import InputError
+from trainer.inference.checkpoint import Checkpoint
 from trainer.inference.prompts import Answer, Prompt
 
 CHUNK = 256
@@ -28,21 +30,33 @@ class Streams(Protocol):
 
 @contextmanager
 def open_answerer(
-    checkpoint: str | Path, template: str | None = None, processes: int | None = None
+    checkpoint: str | Path,
+    template: str | None = None,
+    processes: int | None = None,
+    device: str | None = None,
+    load: str | None = None,
 ) -> Iterator[Streams]:
-    """An answerer in `processes` processes: by default one per GPU. One is this process itself."""
+    """An answerer in `processes` processes: by default one per GPU, or one where a `device` is given. One is this
+    process itself. Raises InputError for several on one device."""
+    found = Checkpoint.open(checkpoint)
+    found.check(template, load, device)
+    if device not in (None, "cpu") and processes not in (None, 1):
+        raise InputError(f"processes: {processes} copies cannot share device {device!r}. Leave one of the two out.")
     from trainer.inference.answer import Answerer
 
-    count = _gpus() or 1 if processes is None else processes
+    default = 1 if device else _gpus() or 1
+    count = default if processes is None else processes
     if count == 1:
-        yield Answerer(checkpoint, template)
+        yield Answerer(found, template, device, load)
         return
     context = multiprocessing.get_context("spawn")
     numbers = context.Queue()
     for number in range(count):
         numbers.put(number)
     threads = max((os.cpu_count() or 1) // count, 1)
-    with ProcessPoolExecutor(count, context, _open, (str(checkpoint), template, numbers, threads)) as pool:
+    with ProcessPoolExecutor(
+        count, context, _open, (str(checkpoint), template, device, load, numbers, threads)
+    ) as pool:
         yield Spread(pool, count)
 
 
@@ -82,7 +96,9 @@ _ANSWERER: Any = None
 """This process's own: a pool hands its tasks nothing else that lasts."""
 
 
-def _open(checkpoint: str, template: str | None, numbers: Any, threads: int) -> None:
+def _open(
+    checkpoint: str, template: str | None, device: str | None, load: str | None, numbers: Any, threads: int
+) -> None:
     global _ANSWERER  # noqa: PLW0603
     import torch
 
@@ -90,8 +106,9 @@ def _open(checkpoint: str, template: str | None, numbers: Any, threads: int) -> 
 
     number = numbers.get()
     torch.set_num_threads(threads)
-    device = f"cuda:{number % _gpus()}" if _gpus() else None
-    _ANSWERER = Answerer(checkpoint, template, device)
+    if device is None and _gpus():
+        device = f"cuda:{number % _gpus()}"
+    _ANSWERER = Answerer(checkpoint, template, device, load)
 
 
 def _answer(prompts: list[Prompt], max_tokens: int, batch: int | None) -> list[Answer]:

@@ -1,0 +1,1 @@
+"""What bench/serve.py is made of: servers, clients, hostile requests."""

@@ -1,0 +1,114 @@
+"""A checkpoint in this process, from Python: one question, a stream, or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from trainer.inference.answer import Answerer
+    from trainer.inference.prompts import Prompt
+
+Image = str | Path | bytes
+"""A file, an http(s) address, or encoded bytes."""
+
+TOKENS = 512
+
+
+def load(
+    checkpoint: str | Path, *, load: str | None = None, device: str | None = None, template: str | None = None
+) -> Model:
+    """The LLaVA in a folder, a run, or a LoRA adapter, which stays beside its base.
+
+    load: `4bit` or `8bit`. device: `cpu`, `mps`, `cuda`, `cuda:0`, or `cuda:0,1` to spread it; by default the first
+    GPU, where there is one. Raises InputError for anything that cannot be loaded.
+    """
+    from trainer.inference.answer import Answerer
+
+    return Model(Answerer(checkpoint, template, device, load))
+
+
+class Model:
+    """A loaded checkpoint. Questions are asked in isolation, and answered greedily unless a temperature is given.
+
+    image: one picture, or several, shown where `<image>` stands in the question, or in front of it.
+    allow_private_hosts: for pictures at addresses, as in `lavabeam chat`.
+    """
+
+    def __init__(self, answerer: Answerer, allow_private_hosts: tuple[str, ...] = ()):
+        self._answerer, self.allow_private_hosts = answerer, allow_private_hosts
+
+    def ask(
+        self, question: str, image: Image | Sequence[Image] | None = None, *, max_tokens: int = TOKENS, **sampling: Any
+    ) -> str:
+        """The answer. sampling: temperature, top_p, seed, stop, as for `stream`. Raises InputError when there is none:
+        the question is too long, or a picture cannot be read."""
+        return "".join(self.stream(question, image, max_tokens=max_tokens, **sampling))
+
+    def stream(
+        self,
+        question: str,
+        image: Image | Sequence[Image] | None = None,
+        *,
+        max_tokens: int = TOKENS,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """The answer, piece by piece. temperature 0 is greedy. Raises as `ask`, with the first piece."""
+        from trainer.inference.engine import Asked, Engine
+        from trainer.inference.prompting import Row
+        from trainer.inference.sampling import Sampler
+
+        prompting, loaded = self._answerer.prompting, self._answerer.loaded
+        prompt = self._prompt(question, image)
+        row = prompting.row(0, prompt, {})
+        if not isinstance(row, Row):
+            raise InputError(row.detail)
+        row = replace(row, pictures=tuple(prompting.pictures(prompt)))
+        engine = Engine(loaded, {self._answerer.name: prompting}, most=1)
+        sampler = Sampler(temperature, top_p, seed)
+        engine.submit(Asked(0, row, self._answerer.name, max_tokens, sampler, tuple(stop), stream=True))
+        while engine.waiting or engine.running:
+            for event in engine.step():
+                if event.failed:
+                    raise InputError(f"{prompt.name}: {event.failed}.")
+                if event.text:
+                    yield event.text
+
+    def answers(
+        self,
+        questions: Iterable[tuple[str, Image | Sequence[Image] | None]],
+        *,
+        max_tokens: int = TOKENS,
+        batch: int | None = None,
+    ) -> list[str]:
+        """Greedy answers to (question, image) pairs, in batches. Raises InputError for the first that has none."""
+        prompts = [self._prompt(text, image) for text, image in questions]
+        found = self._answerer.answer(prompts, max_tokens, batch)
+        for answer in found:
+            if answer.detail:
+                raise InputError(answer.detail)
+        return [answer.text for answer in found]
+
+    def _prompt(self, text: str, image: Image | Sequence[Image] | None) -> Prompt:
+        from trainer.inference.prompts import question
+
+        several = [] if image is None else [image] if isinstance(image, str | Path | bytes) else list(image)
+        return question(text, tuple(self._source(one) for one in several), f"question {text[:40]!r}")
+
+    def _source(self, image: Image) -> bytes | Path:
+        if isinstance(image, bytes):
+            return image
+        if isinstance(image, str) and "://" in image:
+            from pipelines.download.single import fetch_picture
+
+            return fetch_picture(image, self.allow_private_hosts)
+        if not Path(image).is_file():
+            raise InputError(f"{image}: no such image file. Give the path or the URL of an image.")
+        return Path(image)
