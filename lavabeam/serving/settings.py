@@ -77,12 +77,14 @@ class ServeSettings(StrictModel):
 def parse_specs(words: Iterable[str], key_env: str | None = None, **shared: Any) -> list[ModelSpec]:
     """`CHECKPOINT`, `NAME=CHECKPOINT` or `NAME=http://host:port` each.
 
-    `key_env`: the variable with the key of the addresses. Raises InputError for a name that is none, or is given twice.
+    `key_env`: the variable with the key of the addresses. `shared` is said of all folders; of addresses only where
+    there is nothing else, so that it is refused. Raises InputError for a name that is none, or is given twice.
     """
-    remote = {"backend": "remote", "options": {} if key_env is None else {"key_env": key_env}}
     specs: list[ModelSpec] = []
-    for word in words:
-        name, checkpoint = _split(word)
+    pairs = [(word, *_split(word)) for word in words]
+    remote: dict[str, Any] = {} if any(not _is_address(checkpoint) for *_, checkpoint in pairs) else dict(shared)
+    remote |= {"backend": "remote", "options": {} if key_env is None else {"key_env": key_env}}
+    for word, name, checkpoint in pairs:
         if not NAME.fullmatch(name):
             raise InputError(
                 f"{word}: {name!r} is not a name (letters, digits, '.', '_' and '-', at most 64). Write "
@@ -90,9 +92,8 @@ def parse_specs(words: Iterable[str], key_env: str | None = None, **shared: Any)
             )
         if any(spec.name == name for spec in specs):
             raise InputError(f"{word}: the name {name!r} is given twice. Write OTHER={checkpoint}.")
-        specs.append(
-            ModelSpec(name=name, checkpoint=checkpoint, **{**shared, **(remote if _is_address(checkpoint) else {})})
-        )
+        told = remote if _is_address(checkpoint) else shared
+        specs.append(ModelSpec(name=name, checkpoint=checkpoint, **told))
     return specs
 
 

@@ -26,7 +26,8 @@ def main(command: list[str]) -> int:
         signal.signal(number, lambda *_: _ask_to_end(server.pid))
 
     def end_with_stdin() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not sys.stdin, whose lock a thread that waits would hold at the end
+            pass
         _ask_to_end(server.pid)
         time.sleep(POLITE_S)
         _kill(server.pid)

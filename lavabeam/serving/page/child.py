@@ -87,7 +87,13 @@ def _wait_for_the_end() -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def end_with_stdin() -> None:
+        while os.read(0, 4096):  # not sys.stdin, whose lock a thread that waits would hold at the end
+            pass
+        ended.set()
+
+    threading.Thread(target=end_with_stdin, daemon=True).start()
     ended.wait()
 
 

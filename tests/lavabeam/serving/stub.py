@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -28,11 +29,25 @@ class Stub:
         self.cut: set[str] = set()
         self.closed = ""
         """What the list of models is refused with."""
-        self.address = ""
+        self.address = self.key = ""
+
+    async def load(self, request: web.Request) -> web.Response:
+        """As vLLM's route for adapters."""
+        body = await request.json()
+        if not (Path(body["lora_path"]) / "adapter_model.safetensors").exists():
+            return _error(404, f"Loading lora {body['lora_name']} failed: No adapter found")
+        self.models[body["lora_name"]] = lambda asked: [asked["model"]]
+        return web.Response(text=f"Success: LoRA adapter '{body['lora_name']}' added successfully.")
+
+    async def unload(self, request: web.Request) -> web.Response:
+        del self.models[(await request.json())["lora_name"]]
+        return web.Response(text="Success")
 
     async def list(self, request: web.Request) -> web.Response:
         if self.closed:
             return _error(503, self.closed)
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return _error(401, "no key")
         listed = [{"id": name, "object": "model", "state": "ready"} for name in self.models]
         return web.json_response({"object": "list", "data": listed})
 
@@ -70,8 +85,8 @@ class Stub:
 
 
 @contextmanager
-def serving(stub: Stub) -> Iterator[Stub]:
-    """`stub` on a free port of 127.0.0.1, in a thread of its own."""
+def serving(stub: Stub, port: int = 0) -> Iterator[Stub]:
+    """`stub` on a port of 127.0.0.1 (0: a free one), in a thread of its own."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     ending = asyncio.Event()
@@ -79,9 +94,10 @@ def serving(stub: Stub) -> Iterator[Stub]:
     async def run() -> None:
         app = web.Application(client_max_size=64 << 20)
         app.add_routes([web.get("/v1/models", stub.list), web.post("/v1/chat/completions", stub.answer)])
+        app.add_routes([web.post("/v1/load_lora_adapter", stub.load), web.post("/v1/unload_lora_adapter", stub.unload)])
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         stub.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
         ready.set()
