@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lavabeam.cli.output import say
 from lavabeam.serving import frames
 from lavabeam.serving.errors import RequestError
 from lavabeam.serving.settings import ModelSpec, ServeSettings
@@ -35,6 +36,7 @@ _ENVIRONMENT = {
     "TORCHDYNAMO_DISABLE": "1",
 }
 _OPTIONS = ("base", "threads")
+_LONGEST = 1 << 16
 _LINES = 20
 """Last lines of a worker's stderr that are kept to say why it ended."""
 
@@ -176,10 +178,13 @@ class EmbeddedWorker:
 
     async def _hear_stderr(self) -> None:
         assert self._process is not None and self._process.stderr is not None
-        async for line in self._process.stderr:
-            text = line.decode(errors="replace").rstrip()
-            self._said.append(text)
-            print(f"{self._spec.name}: {text}", file=sys.stderr, flush=True)
+        rest = ""
+        while chunk := await self._process.stderr.read(1 << 16):  # not line by line: a line may have any length
+            *lines, rest = (rest + chunk.decode(errors="replace")).split("\n")
+            for line in lines:
+                self._said.append(line)
+                say(f"{self._spec.name}: {line}", err=True)
+            rest = rest[-_LONGEST:]
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["is"]

@@ -162,8 +162,9 @@ class Host:
             await worker.stop(0)
             if reason is None:
                 self.state = "idle"
-                self._wake.clear()
-                await self._wake.wait()
+                if not self.waiting:  # else someone asked while it was being stopped
+                    self._wake.clear()
+                    await self._wake.wait()
                 self.state = "starting"
             else:
                 self.state, self.detail = "restarting", f"the worker ended: {reason}"

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import struct
+import zlib
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -156,3 +158,13 @@ def played(monkeypatch):
             sock.close()
 
     return run
+
+
+def hollow(side):
+    """A PNG of so many pixels a side that holds data for a few of them."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")

@@ -8,7 +8,7 @@ import torch
 
 from schemas.errors import InputError
 from tests.trainer.conftest import picture
-from trainer.config import LoraConfig
+from tests.trainer.inference.adapters import random_adapter
 from trainer.inference.answer import Answerer
 from trainer.inference.checkpoint import Checkpoint, Devices
 from trainer.inference.engine import Asked, Engine
@@ -16,9 +16,7 @@ from trainer.inference.prompting import Prompting
 from trainer.inference.prompts import question
 from trainer.inference.sampling import Sampler, next_tokens
 from trainer.inference.spelling import Spelling
-from trainer.models.adapter import add_lora, merge, write_adapter
-from trainer.models.folder import ModelFolder
-from trainer.models.opening import from_folder
+from trainer.models.adapter import merge
 
 TEXTS = ("what color is it?", "is it red?", "red", "say something about the picture and then some more of it")
 
@@ -31,18 +29,8 @@ def answerer(tiny):
 @pytest.fixture(scope="module")
 def adapters(tiny, tmp_path_factory):
     """Two adapters of the tiny model, with projectors of their own."""
-    made = []
-    for seed in (1, 2):
-        folder = ModelFolder.open(tiny / "model")
-        model = add_lora(from_folder(folder, dtype=torch.float32), LoraConfig(rank=2, alpha=16, dropout=0.0))
-        torch.manual_seed(seed)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad = "lora" in name or "projector" in name
-            if parameter.requires_grad:
-                torch.nn.init.normal_(parameter, std=0.3)
-        weights = {name: tensor.detach() for name, tensor in model.named_parameters() if tensor.requires_grad}
-        made.append(write_adapter(model, weights, folder, tmp_path_factory.mktemp(f"adapter{seed}") / "adapter"))
-    return made
+    outputs = [tmp_path_factory.mktemp(f"adapter{seed}") / "adapter" for seed in (1, 2)]
+    return [random_adapter(tiny / "model", seed, output) for seed, output in enumerate(outputs)]
 
 
 def asked(prompting, number, text, image=None, **given):
