@@ -6,9 +6,10 @@ import asyncio
 import importlib.util
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from lavabeam.serving.page.process import Page
@@ -81,6 +82,10 @@ def _run(settings: ServeSettings, specs: list[ModelSpec], sock: socket.socket, t
 
     async def main() -> None:
         server = uvicorn.Server(config)
+        # uvicorn raises a signal again when it has ended: SIGTERM would end this process before its workers.
+        server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         opening = asyncio.create_task(registry.open(specs))
         try:
