@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--load-test", type=float, metavar="SECONDS")
     given = parser.parse_args()
+    if not (given.checkpoint / "config.json").is_file():
+        raise SystemExit(f"{given.checkpoint}: no checkpoint. `make demo` makes it, or give one with --checkpoint.")
     if given.load_test:
         print(json.dumps(hostile.load_test(given.checkpoint, given.load_test)))
         return

@@ -51,9 +51,9 @@ class Chat:
                     first = await _unless_gone(request, anext(pieces))
                     streaming, status = True, 200
                     return _Stream(self, request, asked, first, pieces, began)
-                text, last = await _unless_gone(request, _whole(pieces))
-            status = 200
-            return JSONResponse(Completion(name).whole(text, last))
+                text, end = await _unless_gone(request, _whole(pieces))
+            status, last = 200, end
+            return JSONResponse(Completion(name).whole(text, end))
         except LavaBeamError as error:
             status = error.status if isinstance(error, RequestError) else 400
             raise

@@ -96,7 +96,8 @@ def parse_request(body: bytes) -> ChatRequest:
 def _messages(given: Any) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     if not isinstance(given, list) or not given or len(given) > MOST_MESSAGES:
         raise _wrong("messages", given, f"a list of 1 to {MOST_MESSAGES} messages")
-    made, images = [], []
+    made: list[dict[str, Any]] = []
+    images: list[tuple[str, str]] = []
     for number, message in enumerate(given):
         where = f"messages.{number}"
         if not isinstance(message, dict):

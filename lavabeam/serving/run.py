@@ -8,9 +8,10 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from lavabeam.serving.page.process import Page
 from lavabeam.serving.page.process import check as check_page
@@ -80,30 +81,35 @@ def _run(settings: ServeSettings, specs: list[ModelSpec], sock: socket.socket, t
         timeout_graceful_shutdown=int(settings.stop_seconds) or 1,
     )
 
-    async def main() -> None:
-        server = uvicorn.Server(config)
-        # uvicorn raises a signal again when it has ended: SIGTERM would end this process before its workers.
-        server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-        serving = asyncio.create_task(server.serve(sockets=[sock]))
-        opening = asyncio.create_task(registry.open(specs))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         try:
-            await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
-            if opening.done():
-                opening.result()
-                await asyncio.to_thread(welcome.ready)
-                await serving
+            runner.run(_until_stopped(uvicorn.Server(config), sock, registry.open(specs), welcome))
         finally:
-            await asyncio.to_thread(welcome.end)
-            opening.cancel()
-            await asyncio.gather(opening, return_exceptions=True)
-            server.should_exit = True
-            await registry.close()
-            await asyncio.gather(serving, return_exceptions=True)
+            runner.run(registry.close())
 
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, suppress(KeyboardInterrupt):
-        runner.run(main())
+
+async def _until_stopped(
+    server: Any, sock: socket.socket, opening: Coroutine[Any, Any, None], welcome: _Welcome
+) -> None:
+    """Listen while workers start, so that who asks waits; then until a signal comes. Raises what `opening` raises."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    server.capture_signals = nullcontext  # uvicorn raises them again at its end, before workers are stopped
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    started, told = asyncio.create_task(opening), asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait({started, told, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            started.result()
+            await asyncio.to_thread(welcome.ready)
+            await asyncio.wait({told, serving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await asyncio.to_thread(welcome.end)
+        started.cancel()
+        told.cancel()
+        server.should_exit = True
+        await asyncio.gather(started, told, serving, return_exceptions=True)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -45,6 +46,9 @@ class Loaded:
         self.dtype, self.precision = dtype, load or str(dtype).removeprefix("torch.")
         self._whole: Any = self.model
         self._parts: dict[str, dict[str, Any]] = {}
+        self._slots: dict[str, str] = {}
+        """Name -> peft's name for it, which becomes part of a parameter's and may hold no dot."""
+        self._numbers = itertools.count()
 
     @property
     def adapters(self) -> list[str]:
@@ -54,21 +58,22 @@ class Loaded:
         """Load an adapter of this base under `name`. Raises InputError for weights that have no place in it."""
         from peft import PeftModel
 
-        parts = self._trained_parts(adapter)
+        parts, slot = self._trained_parts(adapter), f"adapter{next(self._numbers)}"
         with without_peft_warnings():
             options: dict[str, Any] = {"autocast_adapter_dtype": False}
             if self._whole is self.model:
-                self._whole = PeftModel.from_pretrained(self.model, str(adapter.path), name, **options).eval()
+                self._whole = PeftModel.from_pretrained(self.model, str(adapter.path), slot, **options).eval()
             else:
-                self._whole.load_adapter(str(adapter.path), name, **options)
+                self._whole.load_adapter(str(adapter.path), slot, **options)
                 self._whole.eval()
-        self._parts[name] = parts
+        self._parts[name], self._slots[name] = parts, slot
 
     def detach(self, name: str) -> None:
         """Forget an adapter; the base stays."""
+        slot = self._slots.pop(name)
         del self._parts[name]
         if self._parts:
-            self._whole.delete_adapter(name)
+            self._whole.delete_adapter(slot)
         else:
             self._whole = self.model = self._whole.unload()
 
@@ -76,7 +81,7 @@ class Loaded:
         """The model's outputs for a batch; adapters: one for each row; another name is the base."""
         if self._whole is self.model:
             return self.model(**inputs)
-        return self._whole(adapter_names=[name if name in self._parts else BASE for name in adapters], **inputs)
+        return self._whole(adapter_names=[self._slots.get(name, BASE) for name in adapters], **inputs)
 
     @contextmanager
     def seen_by(self, adapter: str) -> Iterator[None]:
