@@ -24,7 +24,7 @@ from lavabeam.serving.client import (
 )
 from lavabeam.serving.errors import RequestError
 from lavabeam.serving.settings import ModelSpec
-from lavabeam.serving.worker import Description, Piece, Question, WorkerLost
+from lavabeam.serving.worker import Description, FinishReason, Piece, Question, WorkerLost
 from schemas.config import nearest
 from schemas.errors import InputError
 
@@ -49,7 +49,7 @@ def check_options(spec: ModelSpec, known: tuple[str, ...]) -> None:
     """Raises InputError for an option that the backend does not have."""
     for name in spec.options:
         if name not in known:
-            raise InputError(f"{spec.name}: backend {spec.backend} has no option {name!r}. {nearest(name, known)}")
+            raise InputError(f"{spec.name}: backend {spec.backend} has no option {name!r}. {nearest(name, list(known))}")
 
 
 class RemoteWorker:
@@ -169,7 +169,7 @@ def _part(part: Mapping[str, Any], images: Any) -> dict[str, Any]:
 def _last(answer: Answer) -> Piece:
     if answer.finish_reason not in ("stop", "length"):
         raise RequestError(502, f"the backend ended its answer with {answer.finish_reason!r}.", code="bad_answer")
-    finish = "length" if answer.finish_reason == "length" else "stop"
+    finish: FinishReason = "length" if answer.finish_reason == "length" else "stop"
     return Piece("", finish, answer.input_tokens or 0, answer.output_tokens or 0)
 
 

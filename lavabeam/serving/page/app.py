@@ -73,7 +73,7 @@ def _chat(number: int) -> gr.Chatbot:
         visible=number == 0,
         label="No model",
         render_markdown=False,
-        height="52vh",
+        height="44vh",
         min_width=280,
         buttons=["copy"],
         feedback_options=("Like", "Dislike"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +85,11 @@ class Asking:
     async def _ask(self, column: Column, turn: Turn, settings: Settings) -> None:
         try:
             messages = await asyncio.to_thread(column.messages, turn)
-            async for _ in self.client.stream(column.model, messages, settings.as_request(), turn.answer):
-                pass
+            async with aclosing(
+                self.client.stream(column.model, messages, settings.as_request(), turn.answer)
+            ) as pieces:
+                async for _ in pieces:
+                    pass
             if not turn.answer.text:
                 turn.error = f"{column.model} answered nothing."
         except InputError as error:

@@ -1,7 +1,9 @@
 """The page in a real browser, in front of a stand-in for the gateway. Needs Chromium, playwright and Gradio."""
 
+import json
 import shutil
 import time
+import urllib.request
 
 import pytest
 
@@ -209,6 +211,31 @@ def test_a_list_that_cannot_be_read_is_said_and_read_again(view, stub):
     view.locator("#status .problem").get_by_text("the gateway is restarting.").wait_for()
     stub.closed = ""
     view.locator("#status").get_by_text("2 models at").wait_for()
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "ADDRESS/v1/models"])
+def test_a_client_that_names_a_file_or_an_address_of_the_server_gets_neither(path, page, stub):
+    """As somebody would who speaks Gradio's protocol by hand: only what was uploaded is read."""
+    stub.asked.clear()
+    stub.models = {"stage1": lambda body: LONG, "stage2": lambda body: ["blue"]}
+    calls = _api(page, "config")["dependencies"]
+    hooks = {call["targets"][0][1]: call["id"] for call in calls}
+    event = {"session_hash": f"by-hand-{len(path)}", "trigger_id": None, "event_data": None}
+    _api(page, "gradio_api/run/predict", {**event, "fn_index": hooks["load"], "data": [None]})
+    file = {"path": path.replace("ADDRESS", stub.address), "meta": {"_type": "gradio.FileData"}, "orig_name": "a.png"}
+    data = [None, {"text": "Read this.", "files": [file]}, "", 0.2, 0.7, 16]
+    _api(page, "gradio_api/queue/join", {**event, "fn_index": hooks["submit"], "data": data})
+    with urllib.request.urlopen(f"{page.address}gradio_api/queue/data?session_hash={event['session_hash']}") as lines:
+        ended = next(json.loads(line[5:]) for line in lines if b"process_completed" in line)
+    assert ended["success"] is False
+    assert stub.asked == []
+
+
+def _api(page, route, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(page.address + route, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=30) as reply:
+        return json.loads(reply.read())
 
 
 def test_a_page_whose_port_is_taken_is_refused_before_gradio_is_loaded(page):
