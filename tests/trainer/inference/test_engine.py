@@ -1,11 +1,15 @@
 """Continuous batching: whoever comes and goes, each answer is the one that its question has alone."""
 
+import io
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from schemas.chat import ImageRule
 from schemas.errors import InputError
 from tests.trainer.conftest import picture
 from tests.trainer.inference.adapters import random_adapter
@@ -17,6 +21,7 @@ from trainer.inference.prompts import question
 from trainer.inference.sampling import Sampler, next_tokens
 from trainer.inference.spelling import Spelling
 from trainer.models.adapter import merge
+from trainer.models.assemble import assemble
 
 TEXTS = ("what color is it?", "is it red?", "red", "say something about the picture and then some more of it")
 
@@ -215,3 +220,26 @@ def test_a_nucleus_of_nothing_is_the_likeliest_token():
     for token in range(3):
         assert abs(drawn.count(token) / 2000 - shares[token]) < 0.04
     assert {next_tokens(logits[1:], [Sampler(1.0, 0.6, seed)])[0] for seed in range(50)} == {0, 2}
+
+
+def test_pictures_in_tiles_of_any_number_join_a_running_batch(tiny, tmp_path):
+    rule = ImageRule(mode="anyres", image_size=16, patch_size=8, pinpoints=((16, 32), (32, 16), (32, 32)))
+    tower, llm = tiny / "tower", tiny / "llm"
+    assemble(tower, llm, tmp_path / "next", rule=rule, template="mistral")
+    tiled = Answerer(tmp_path / "next", device="cpu")
+    prompts = [question("red", (wide(*size),)) for size in ((16, 16), (40, 16), (16, 48), (32, 32))]
+    engine = Engine(tiled.loaded, {"": tiled.prompting}, most=3)
+    texts: dict[int, str] = {}
+    for number, prompt in enumerate(prompts):
+        row = tiled.prompting.row(number, prompt, {})
+        engine.submit(Asked(number, replace(row, pictures=tuple(tiled.prompting.pictures(prompt))), max_tokens=10))
+        for event in engine.step():
+            texts[event.number] = event.text
+    assert [drained(engine, texts)[n] for n in range(4)] == [tiled.answer([prompt], 10)[0].text for prompt in prompts]
+
+
+def wide(width, height):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
