@@ -49,7 +49,9 @@ def check_options(spec: ModelSpec, known: tuple[str, ...]) -> None:
     """Raises InputError for an option that the backend does not have."""
     for name in spec.options:
         if name not in known:
-            raise InputError(f"{spec.name}: backend {spec.backend} has no option {name!r}. {nearest(name, list(known))}")
+            raise InputError(
+                f"{spec.name}: backend {spec.backend} has no option {name!r}. {nearest(name, list(known))}"
+            )
 
 
 class RemoteWorker:

@@ -91,7 +91,7 @@ class Handlers:
         """Someone liked or disliked an answer of column `number`, or took that back."""
         turn = session.columns[number].turns[_index(event) // 2]
         turn.vote = {True: 1, "Like": 1, False: -1, "Dislike": -1}.get(event.liked, 0)
-        if self._recorder is not None and turn.is_answered:
+        if self._recorder is not None:
             await self._record(self._recorder.voted, turn)
 
     async def _answers(

@@ -64,6 +64,7 @@ class Recorder:
             }
             shown = [{"key": one["key"], "url": one["url"], "detail": one["detail"]} for one in pictures]
             self._journal.add({"event": "answer", "key": turn.key, "row": row, "pictures": shown})
+            turn.recorded = True
             if turn.vote:
                 self._journal.add({"event": "vote", "key": turn.key, "vote": turn.vote})
             if len(answered) > 1:
@@ -72,13 +73,15 @@ class Recorder:
                 self._commit()
 
     def voted(self, turn: Turn) -> None:
+        """Record the vote; one that comes before its answer is recorded goes along with it."""
         with self._lock:
-            self._journal.add({"event": "vote", "key": turn.key, "vote": turn.vote})
+            if turn.recorded:
+                self._journal.add({"event": "vote", "key": turn.key, "vote": turn.vote})
 
     def replaced(self, old: Turn) -> None:
         """`old` was answered anew. An error that was is in no dataset."""
-        if old.is_answered:
-            with self._lock:
+        with self._lock:
+            if old.recorded:
                 self._journal.add({"event": "replaced", "key": old.key})
 
     def close(self) -> None:

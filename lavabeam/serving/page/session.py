@@ -43,6 +43,8 @@ class Turn:
     error: str = ""
     vote: int = 0
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    recorded: bool = False
+    """Whether its answer is a row, to which a vote can be added."""
 
     @property
     def is_answered(self) -> bool:

@@ -59,7 +59,7 @@ def view(stub, page, browser):
 
 def _opened(context, page):
     shown = context.new_page()
-    shown.set_default_timeout(20_000)
+    shown.set_default_timeout(90_000)
     shown.on("request", lambda request: _only(request.url, page.address))
     shown.goto(page.address)
     _title(shown, 1, "stage2")
@@ -83,7 +83,7 @@ def _answers(shown, number):
     return shown.locator(f"#answers-{number} [data-testid=bot]")
 
 
-def _wait(condition, seconds=15.0):
+def _wait(condition, seconds=90.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"

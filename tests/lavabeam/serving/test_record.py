@@ -101,6 +101,17 @@ def test_a_vote_may_change_after_the_commit_and_an_answer_be_replaced(recorder, 
     assert len(Dataset.open(tmp_path / "talks").fragments) == 1
 
 
+def test_a_vote_that_comes_before_its_answer_is_recorded_goes_along_with_it(recorder, tmp_path):
+    column = Column("stage2")
+    turn = answered(column, "What is this?", "a circle")
+    turn.vote = -1
+    recorder.voted(turn)
+    recorder._commit()
+    recorder.keep(column, turn, SETTINGS)
+    recorder.close()
+    assert statuses(tmp_path / "talks") == {turn.key: "disliked"}
+
+
 def test_errors_and_answers_that_were_stopped_are_no_rows(recorder, tmp_path):
     column = Column("stage2")
     failed = Turn("What?", (), Answer("half an", ""), error="Stopped.")
