@@ -65,8 +65,10 @@ class Handlers:
         pictures = [Picture(path=path) for path in (asked or {}).get("files") or ()]
         pictures += [Picture(url=address)] if address else []
         turns = session.ask(question, tuple(pictures))
+        entered: list[Any] = [None, ""]
         async for columns in self._answers(session, turns, settings):
-            yield [*columns, None, ""]
+            yield [*columns, *entered]
+            entered = [gr.skip(), gr.skip()]  # somebody may be writing the next question
 
     async def again(self, session: Session, *settings: float) -> AsyncIterator[list[Any]]:
         """[*columns]: the last question of every column once more."""
@@ -102,9 +104,10 @@ class Handlers:
         async for _ in self._asking.ask_all(session, turns, chosen):
             yield self._columns(session)
         if self._recorder is not None:
-            for column, turn in turns:
-                if turn.is_answered:
-                    await self._record(self._recorder.keep, column, turn, chosen.as_request())
+            # As the conversations are now: they may go on while this is recorded.
+            ended = [(Column(column.model, list(column.turns)), turn) for column, turn in turns if turn.is_answered]
+            for column, turn in ended:
+                await self._record(self._recorder.keep, column, turn, chosen.as_request())
 
     async def _record(self, action: Any, *values: Any) -> None:
         """A record that fails is said on the page, at once: it is the reason why the page runs."""
@@ -122,13 +125,16 @@ class Handlers:
             raise gr.Error(words, print_exception=False, title="")
 
     def _columns(self, session: Session, served: Sequence[str] | None = None) -> list[Any]:
-        """An update for every chatbot. `served` renews the labels too."""
+        """An update for every chatbot. `served` renews their labels, and which of them are seen, too."""
         updates: list[Any] = []
-        for column in session.columns:
-            words = {} if served is None else {"label": _title(column.model, served), "visible": True}
-            updates.append(gr.update(value=shown(column), **words))
-        unused = {} if served is None else {"visible": not updates and served is not None}
-        return [*updates, *(gr.update(value=[], **unused) for _ in range(COLUMNS - len(updates)))]
+        for number in range(COLUMNS):
+            column = session.columns[number] if number < len(session.columns) else None
+            words: dict[str, Any] = {"value": shown(column) if column else []}
+            if served is not None:
+                words["visible"] = column is not None or number == 0
+                words["label"] = _title(column.model, served) if column else "No model"
+            updates.append(gr.update(**words))
+        return updates
 
     def _status(self, served: Sequence[Served]) -> str:
         if self._asking.problem:

@@ -172,11 +172,13 @@ def test_stop_ends_the_requests_and_the_next_question_leaves_the_rest_out(view, 
     stub.models = {"stage1": lambda body: ["word "] * 100, "stage2": lambda body: ["blue"]}
     _ask(view, "Tell a story.")
     _answers(view, 0).get_by_text("word word").wait_for()
+    view.locator("#question textarea").fill("Shorter.")
+    _answers(view, 0).get_by_text("word word word word").wait_for()
     view.locator("#stop").click()
     _answers(view, 0).get_by_text("Stopped.").wait_for()
     _wait(lambda: stub.left_early == 1 and stub.running == 0)
     stub.models["stage1"] = lambda body: ["short"]
-    _ask(view, "Shorter.")
+    view.locator("#question textarea").press("Enter")
     _answers(view, 0).get_by_text("short").wait_for()
     last = next(body for body in reversed(stub.asked) if body["model"] == "stage1")
     assert [message["role"] for message in last["messages"]] == ["user"]
