@@ -52,12 +52,12 @@ def check(spec: ModelSpec) -> None:
 
 
 def group(spec: ModelSpec) -> Hashable:
-    """One process for all names on the same weights, loaded in the same way."""
+    """One process for all names on the same weights in the same precision."""
     from trainer.inference.checkpoint import Checkpoint
     from trainer.runfolder import weights_digest
 
     folder = Checkpoint.open(spec.checkpoint, spec.options.get("base")).folder.path
-    return ("embedded", str(folder.resolve()), weights_digest(folder), spec.load, spec.device)
+    return ("embedded", str(folder.resolve()), weights_digest(folder), spec.load)
 
 
 class EmbeddedWorker:

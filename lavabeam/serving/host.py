@@ -29,6 +29,7 @@ class Host:
 
     def __init__(self, key: Hashable | None, specs: list[ModelSpec], settings: ServeSettings):
         self.key, self.specs, self.settings = key, {spec.name: spec for spec in specs}, settings
+        self.device = specs[0].device
         self.state: State = "starting"
         self.detail = ""
         self.restarts = 0

@@ -75,20 +75,18 @@ class Registry:
     async def open(self, specs: list[ModelSpec]) -> None:
         """Start workers for `specs`, those of a group in one. Raises InputError for the first that cannot serve; then
         all are stopped."""
-        groups: dict[Hashable, list[tuple[ModelSpec, ModelSpec]]] = {}
+        hosts: dict[Hashable, Host] = {}
         for spec in specs:
-            key = backend(spec).group(spec)
-            groups.setdefault(key if key is not None else object(), []).append((spec, self._labelled(spec)))
-        hosts = []
-        for key, pairs in groups.items():
-            host = Host(key, [label for _, label in pairs], self.settings)
-            hosts.append(host)
-            for spec, label in pairs:
-                self._models[spec.name] = Model(spec, label.name, host, int(time.time()))
-        self._models = {spec.name: self._models[spec.name] for spec in specs}
+            key, label = backend(spec).group(spec), self._labelled(spec)
+            place = object() if key is None else (key, spec.device)
+            if place in hosts:
+                hosts[place].specs[label.name] = label
+            else:
+                hosts[place] = Host(key, [label], self.settings)
+            self._models[spec.name] = Model(spec, label.name, hosts[place], int(time.time()))
         try:
             async with asyncio.TaskGroup() as tasks:
-                for host in hosts:
+                for host in hosts.values():
                     tasks.create_task(host.start())
         except ExceptionGroup as group:
             await self.close()
@@ -100,7 +98,7 @@ class Registry:
         await asyncio.to_thread(kind.check, spec)
         async with self._locks.setdefault(spec.name, asyncio.Lock()):
             key, label = await asyncio.to_thread(kind.group, spec), self._labelled(spec)
-            host = self._shared(key)
+            host = self._shared(key, spec.device)
             if host is not None:
                 await host.attach(label)
             else:
@@ -127,6 +125,10 @@ class Registry:
     def _labelled(self, spec: ModelSpec) -> ModelSpec:
         return spec.model_copy(update={"name": f"{spec.name}.{next(self._numbers)}"})
 
-    def _shared(self, key: Hashable | None) -> Host | None:
-        hosts = (model.host for model in self._models.values())
-        return next((host for host in hosts if key is not None and host.key == key and host.state == "ready"), None)
+    def _shared(self, key: Hashable | None, device: str | None) -> Host | None:
+        """A running worker of the group, on `device` where one is given."""
+        for model in self._models.values():
+            host = model.host
+            if key is not None and host.key == key and host.state == "ready" and device in (None, host.device):
+                return host
+        return None

@@ -1,6 +1,7 @@
 """A gateway on a free port with workers that are played, and the tiny model of the trainer's tests."""
 
 import asyncio
+import dataclasses
 import socket
 import struct
 import zlib
@@ -68,6 +69,12 @@ class PlayedWorker:
         finally:
             self.running -= 1
 
+    async def attach(self, spec):
+        return Description("llava/played", "float32", 100)
+
+    async def detach(self, name):
+        pass
+
     async def lost(self):
         return await asyncio.shield(self.ended)
 
@@ -120,7 +127,7 @@ def played(monkeypatch):
     """`async with played(m="first", ...) as gateway`: names and the checkpoints that are played."""
 
     @asynccontextmanager
-    async def run(settings=None, **names):
+    async def run(settings=None, group=False, **names):
         stage = Stage()
 
         def check(spec):
@@ -128,6 +135,8 @@ def played(monkeypatch):
                 raise InputError("wrong: no such folder.")
 
         made = backends.Backend(check, lambda spec, settings: PlayedWorker(spec, stage))
+        if group:
+            made = dataclasses.replace(made, group=lambda spec: spec.checkpoint)
         monkeypatch.setitem(backends.BACKENDS, "played", made)
         settings = ServeSettings(**{"stop_seconds": 2, **(settings or {})})
         registry = Registry(settings)

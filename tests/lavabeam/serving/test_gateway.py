@@ -270,3 +270,19 @@ def test_one_checkpoint_that_cannot_start_stops_the_others(played, monkeypatch):
             assert {"never", "second"} <= set(gateway.stage.stopped)
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_names_of_one_group_share_a_worker_on_the_device_that_was_asked_for(played):
+    async def scenario():
+        async with played(group=True) as gateway:
+            for name, device in (("a", "cpu"), ("b", None), ("c", "cpu"), ("d", "mps")):
+                assert (await gateway.admin("POST", body=gateway.spec(name, "base", device=device))).status == 200
+            assert gateway.stage.started == ["base", "base"]
+            assert [(await gateway.chat(model=name)).status for name in "abcd"] == [200] * 4
+            for name in "abc":
+                assert gateway.stage.stopped == []
+                assert (await gateway.admin("DELETE", f"/{name}")).status == 200
+            assert gateway.stage.stopped == ["base"]
+            assert (await gateway.chat(model="d")).status == 200
+
+    asyncio.run(scenario())
