@@ -33,17 +33,27 @@ def write_dataset(
     store = Store(path)
     if manifests.numbers(store):
         raise InputError(f"{store.root}: there is a dataset here already. Choose another folder or delete this one.")
-    fragments = [_write_fragment(store, schema_name, number, table, batch_rows) for number, table in enumerate(tables)]
+    fragments = [write_fragment(store, schema_name, number, table, batch_rows) for number, table in enumerate(tables)]
     change = Change(
         base=0, schema_version=version_text(schema_name), fragments=fragments, info=info or {}, message="written whole"
     )
     return Dataset(store, commit(store, change))
 
 
-def _write_fragment(store: Store, schema_name: str, number: int, table: pa.Table, batch_rows: int) -> FragmentEntry:
+def write_fragment(
+    store: Store,
+    schema_name: str,
+    number: int,
+    table: pa.Table,
+    batch_rows: int = BATCH_ROWS,
+    status_column: str | None = None,
+) -> FragmentEntry:
+    """Write `table` as the base file of a new fragment, the `number`th of its dataset; a commit makes it part of it."""
     draft = f"fragments/{number:04d}{TEMPORARY}base"
     batches = table.combine_chunks().to_batches(max_chunksize=batch_rows)
-    entry = write_column_file(store, draft, batches, table.schema, schema_name, fingerprint="")
+    entry = write_column_file(
+        store, draft, batches, table.schema, schema_name, fingerprint="", status_column=status_column
+    )
     fragment = f"{number:04d}-{entry.sha256[:8]}"
     final = column_path(fragment, "base", entry.sha256)
     store.move(draft, final)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lavabeam.cli.backends import backend_of, backend_options
 from lavabeam.cli.look import json_option
 from lavabeam.cli.output import print_json, print_table, say
 
@@ -47,6 +48,7 @@ def serve() -> None:
 @LOAD
 @DEVICE
 @TEMPLATE
+@backend_options
 @click.option("--api-keys", type=Path, help="A file of keys, one a line: clients must send one of them.")
 @click.option("--running", "most_running", type=click.IntRange(min=1), help="Questions at a time.  [default: 32]")
 @click.option("--waiting", "most_waiting", type=click.IntRange(min=0), help="More that may wait.  [default: 64]")
@@ -56,27 +58,36 @@ def serve() -> None:
 @click.option(
     "--allow-private-hosts", multiple=True, help="A private host, address or network that pictures may be at."
 )
+@click.option("--ui", is_flag=True, help="Serve a page, too, that compares models side by side.")
+@click.option("--ui-port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--record", type=Path, metavar="DATASET", help="Add what is asked on the page to DATASET.")
 def start(
     checkpoints: tuple[str, ...],
     load: str | None,
     device: str | None,
     template: str | None,
     api_keys: Path | None,
+    ui: bool,
+    ui_port: int,
+    record: Path | None,
     **given: Any,
 ) -> None:
     """Serve CHECKPOINTs (llava-hf folders, runs, or LoRA adapters) at one OpenAI-compatible address.
 
     Clients name them by NAME: the folder's name, or its run's. Adapters of one base share its weights.
+    NAME=http://HOST:PORT is another OpenAI-compatible server.
     """
     from lavabeam.serving.run import serve as run
     from lavabeam.serving.settings import ServeSettings, parse_specs
     from schemas.config import parse
 
-    specs = parse_specs(checkpoints, load=load, device=device, template=template)
+    key_env = given.pop("backend_key_env")
+    specs = parse_specs(checkpoints, key_env, load=load, device=device, template=template, **backend_of(given))
     values = {name: value for name, value in given.items() if value is not None}
     if api_keys is not None:
         values["api_keys"] = _keys(api_keys)
-    run(parse(values, ServeSettings, "serve"), specs, say)
+    settings = parse(values, ServeSettings, "serve")
+    run(settings, specs, say, _page(settings, ui_port, record) if ui else _no_page(record))
 
 
 @serve.command()
@@ -84,16 +95,16 @@ def start(
 @LOAD
 @DEVICE
 @TEMPLATE
+@backend_options
 @URL
 @TOKEN
-def add(
-    checkpoint: str, load: str | None, device: str | None, template: str | None, url: str, token_file: Path | None
-) -> None:
+def add(checkpoint: str, url: str, token_file: Path | None, backend_key_env: str | None, **given: Any) -> None:
     """Add a checkpoint to a running server, or replace the one of that name once the new one has answered."""
     from lavabeam.serving.administration import Administration
     from lavabeam.serving.settings import parse_specs
 
-    (spec,) = parse_specs([checkpoint], load=load, device=device, template=template)
+    backend = backend_of(given)
+    (spec,) = parse_specs([checkpoint], backend_key_env, **given, **backend)
     made = Administration(url, token_file).add(spec)
     say(f"{made['id']}: {made['state']}, {made['family']}, {made['precision']}")
 
@@ -124,6 +135,17 @@ def listed(url: str, token_file: Path | None, as_json: bool) -> None:
     columns = ("id", "state", "family", "precision", "questions", "checkpoint", "detail")
     rows = [[{**one, "checkpoint": one["spec"]["checkpoint"]}[column] for column in columns] for one in models]
     return print_table(("name", *columns[1:]), rows)
+
+
+def _page(settings: Any, port: int, record: Path | None) -> Any:
+    from lavabeam.serving.page.settings import PageSettings
+
+    return PageSettings(host=settings.host, port=port, record=record, allow_private_hosts=settings.allow_private_hosts)
+
+
+def _no_page(record: Path | None) -> None:
+    if record is not None:
+        raise click.UsageError("--record keeps what is asked on the page. Add --ui.")
 
 
 def _keys(file: Path) -> tuple[str, ...]:

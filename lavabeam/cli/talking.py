@@ -15,7 +15,7 @@ HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) 
 
 
 @click.command()
-@click.argument("checkpoint", type=Path)
+@click.argument("checkpoint", metavar="CHECKPOINT|ADDRESS")
 @click.argument("picture", required=False)
 @click.argument("question", required=False)
 @click.option(
@@ -24,27 +24,25 @@ HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) 
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 @LOAD
 @DEVICE
+@click.option("--model", help="What to ask at ADDRESS, where several models are served.")
 @click.option("--allow-private-hosts", multiple=True, help="A private host, address or network to allow.")
 def chat(
-    checkpoint: Path,
+    checkpoint: str,
     picture: str | None,
     question: str | None,
     max_tokens: int,
-    template: str | None,
-    load: str | None,
-    device: str | None,
     allow_private_hosts: tuple[str, ...],
+    **given: str | None,
 ) -> None:
-    """Talk with the LLaVA in folder CHECKPOINT.
+    """Talk with the LLaVA in folder CHECKPOINT, or with one that is served at ADDRESS (http://127.0.0.1:8000).
 
     About a PICTURE (a path or a URL): one QUESTION, or a conversation.
 
     On the terminal, /image PATH-OR-URL shows another picture, /new starts over, /quit ends.
     """
     from schemas.errors import InputError
-    from trainer.inference.chat import Conversation
 
-    conversation = Conversation(checkpoint, template, device, load)
+    conversation = _conversation(checkpoint, **given)
     if question is not None:
         if picture is not None:
             _show(conversation, picture, allow_private_hosts)
@@ -56,6 +54,24 @@ def chat(
         except InputError as error:
             say(str(error), err=True)
     return None
+
+
+def _conversation(
+    checkpoint: str, template: str | None, load: str | None, device: str | None, model: str | None
+) -> Any:
+    """With a folder here, or with a model that somebody serves (its key: the variable LAVABEAM_API_KEY)."""
+    if checkpoint.startswith(("http://", "https://")):
+        for name, value in (("template", template), ("load", load), ("device", device)):
+            if value is not None:
+                raise click.UsageError(f"--{name} is the server's to choose. Leave it out.")
+        from lavabeam.serving.conversation import ServedConversation
+
+        return ServedConversation(checkpoint, model)
+    if model is not None:
+        raise click.UsageError("--model names a model at an ADDRESS; a folder holds one. Leave it out.")
+    from trainer.inference.chat import Conversation
+
+    return Conversation(Path(checkpoint), template, device, load)
 
 
 def _lines(picture: str | None) -> Iterator[str]:

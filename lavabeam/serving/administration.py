@@ -33,7 +33,7 @@ class Administration:
 
     def add(self, spec: ModelSpec) -> dict[str, Any]:
         """The model as listed, once it is ready. A folder's path is made absolute: the server has its own."""
-        if spec.backend == "embedded":
+        if spec.backend != "remote":
             spec = spec.model_copy(update={"checkpoint": str(Path(spec.checkpoint).absolute())})
         return self._call("POST", "/admin/models", spec.model_dump(mode="json"))
 

@@ -46,4 +46,40 @@ def _group(spec: ModelSpec) -> Hashable | None:
     return group(spec)
 
 
-BACKENDS: dict[str, Backend] = {"embedded": Backend(_check, _make, _group)}
+def _check_remote(spec: ModelSpec) -> None:
+    from lavabeam.serving.remote import check
+
+    check(spec)
+
+
+def _make_remote(spec: ModelSpec, settings: ServeSettings) -> Worker:
+    from lavabeam.serving.remote import RemoteWorker
+
+    return RemoteWorker(spec)
+
+
+def _check_launched(spec: ModelSpec) -> None:
+    from lavabeam.serving.launched import check
+
+    check(spec)
+
+
+def _make_launched(spec: ModelSpec, settings: ServeSettings) -> Worker:
+    from lavabeam.serving.launched import LaunchedWorker
+
+    return LaunchedWorker(spec, settings)
+
+
+def _group_launched(spec: ModelSpec) -> Hashable | None:
+    from lavabeam.serving.launched import group
+
+    return group(spec)
+
+
+_LAUNCHED = Backend(_check_launched, _make_launched, _group_launched)
+BACKENDS: dict[str, Backend] = {
+    "embedded": Backend(_check, _make, _group),
+    "remote": Backend(_check_remote, _make_remote),
+    "vllm": _LAUNCHED,
+    "sglang": _LAUNCHED,
+}

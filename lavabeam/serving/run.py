@@ -13,14 +13,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from lavabeam.serving.page.process import Page
+from lavabeam.serving.page.process import check as check_page
+from lavabeam.serving.page.settings import PageSettings
 from lavabeam.serving.settings import ModelSpec, ServeSettings
 from schemas.errors import InputError
 
 NEEDED = ("fastapi", "prometheus_client", "uvicorn")
 
 
-def serve(settings: ServeSettings, specs: list[ModelSpec], say: Callable[[str], None]) -> None:
-    """Serve `specs` until SIGINT or SIGTERM. `say` gets the address and two examples once every name can be asked.
+def serve(
+    settings: ServeSettings, specs: list[ModelSpec], say: Callable[[str], None], page: PageSettings | None = None
+) -> None:
+    """Serve `specs` until SIGINT or SIGTERM. `say` gets the address and two examples once every name can be asked, and
+    then the address of the page, if there is to be one.
 
     Raises InputError, before anything is loaded, for a package that is missing, a port that is taken, and a checkpoint
     that its backend refuses; later for one whose worker cannot start.
@@ -30,13 +36,15 @@ def serve(settings: ServeSettings, specs: list[ModelSpec], say: Callable[[str], 
 
     for spec in specs:
         backend(spec).check(spec)
+    if page is not None:
+        check_page(page)
     with _listening(settings.host, settings.port) as sock:
         port = int(sock.getsockname()[1])
         token = secrets.token_urlsafe(24)
         file = token_file(port)
         _write_private(file, token)
         try:
-            _run(settings, specs, sock, token, lambda: say(_welcome(settings, specs, port, file)))
+            _run(settings, specs, sock, token, _Welcome(settings, specs, port, file, say, page))
         finally:
             file.unlink(missing_ok=True)
 
@@ -54,9 +62,7 @@ def token_file(port: int) -> Path:
     return cache / "lavabeam" / f"serve-{port}.token"
 
 
-def _run(
-    settings: ServeSettings, specs: list[ModelSpec], sock: socket.socket, token: str, ready: Callable[[], None]
-) -> None:
+def _run(settings: ServeSettings, specs: list[ModelSpec], sock: socket.socket, token: str, welcome: _Welcome) -> None:
     import uvicorn
 
     from lavabeam.serving.gateway import create_app
@@ -77,13 +83,13 @@ def _run(
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         try:
-            runner.run(_until_stopped(uvicorn.Server(config), sock, registry.open(specs), ready))
+            runner.run(_until_stopped(uvicorn.Server(config), sock, registry.open(specs), welcome))
         finally:
             runner.run(registry.close())
 
 
 async def _until_stopped(
-    server: Any, sock: socket.socket, opening: Coroutine[Any, Any, None], ready: Callable[[], None]
+    server: Any, sock: socket.socket, opening: Coroutine[Any, Any, None], welcome: _Welcome
 ) -> None:
     """Listen while workers start, so that who asks waits; then until a signal comes. Raises what `opening` raises."""
     stopped = asyncio.Event()
@@ -96,9 +102,10 @@ async def _until_stopped(
         await asyncio.wait({started, told, serving}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             started.result()
-            ready()
+            await asyncio.to_thread(welcome.ready)
             await asyncio.wait({told, serving}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        await asyncio.to_thread(welcome.end)
         started.cancel()
         told.cancel()
         server.should_exit = True
@@ -133,9 +140,43 @@ def _write_private(file: Path, text: str) -> None:
         opened.write(text)
 
 
-def _welcome(settings: ServeSettings, specs: list[ModelSpec], port: int, file: Path) -> str:
+class _Welcome:
+    """What happens when every name can be asked: the address is said, and the page started, if there is to be one."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        specs: list[ModelSpec],
+        port: int,
+        file: Path,
+        say: Callable[[str], None],
+        page: PageSettings | None,
+    ):
+        self._settings, self._specs, self._port, self._file, self._say = settings, specs, port, file, say
+        self._wanted = page
+        self._page: Page | None = None
+
+    def ready(self) -> None:
+        """Raises InputError for a page that does not start."""
+        self._say(_welcome(self._settings, self._specs, self._port, self._file))
+        if self._wanted is not None:
+            key = self._settings.api_keys[0] if self._settings.api_keys else None
+            gateway = _address(self._settings, self._port).removesuffix("/v1")
+            self._page = Page(self._wanted.model_copy(update={"gateway": gateway}), key)
+            self._say(f"{self._page.address} is the page")
+
+    def end(self) -> None:
+        if self._page is not None:
+            self._page.stop()
+
+
+def _address(settings: ServeSettings, port: int) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    address, name = f"http://{host}:{port}/v1", specs[0].name if specs else "NAME"
+    return f"http://{host}:{port}/v1"
+
+
+def _welcome(settings: ServeSettings, specs: list[ModelSpec], port: int, file: Path) -> str:
+    address, name = _address(settings, port), specs[0].name if specs else "NAME"
     names = ", ".join(spec.name for spec in specs) or "nothing yet: lavabeam serve add NAME=CHECKPOINT"
     key = "-H 'Authorization: Bearer KEY' " if settings.api_keys else ""
     question = '[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://..."}}, '

@@ -74,11 +74,17 @@ class ServeSettings(StrictModel):
     """Private hosts, addresses or networks from which pictures may come, as for `lavabeam download`."""
 
 
-def parse_specs(words: Iterable[str], **shared: Any) -> list[ModelSpec]:
-    """`CHECKPOINT` or `NAME=CHECKPOINT` each. Raises InputError for a name that is none, or that is given twice."""
+def parse_specs(words: Iterable[str], key_env: str | None = None, **shared: Any) -> list[ModelSpec]:
+    """`CHECKPOINT`, `NAME=CHECKPOINT` or `NAME=http://host:port` each.
+
+    `key_env`: the variable with the key of the addresses. `shared` is said of all folders; of addresses only where
+    there is nothing else, so that it is refused. Raises InputError for a name that is none, or is given twice.
+    """
     specs: list[ModelSpec] = []
-    for word in words:
-        name, checkpoint = _split(word)
+    pairs = [(word, *_split(word)) for word in words]
+    remote: dict[str, Any] = {} if any(not _is_address(checkpoint) for *_, checkpoint in pairs) else dict(shared)
+    remote |= {"backend": "remote", "options": {} if key_env is None else {"key_env": key_env}}
+    for word, name, checkpoint in pairs:
         if not NAME.fullmatch(name):
             raise InputError(
                 f"{word}: {name!r} is not a name (letters, digits, '.', '_' and '-', at most 64). Write "
@@ -86,11 +92,18 @@ def parse_specs(words: Iterable[str], **shared: Any) -> list[ModelSpec]:
             )
         if any(spec.name == name for spec in specs):
             raise InputError(f"{word}: the name {name!r} is given twice. Write OTHER={checkpoint}.")
-        specs.append(ModelSpec(name=name, checkpoint=checkpoint, **shared))
+        told = remote if _is_address(checkpoint) else shared
+        specs.append(ModelSpec(name=name, checkpoint=checkpoint, **told))
     return specs
 
 
+def _is_address(checkpoint: str) -> bool:
+    return checkpoint.startswith(("http://", "https://"))
+
+
 def _split(word: str) -> tuple[str, str]:
+    if _is_address(word):
+        raise InputError(f"{word}: an address needs a name that clients call it by. Write NAME={word}.")
     name, equals, checkpoint = word.partition("=")
     if equals and "/" not in name and not Path(word).exists():
         return name, checkpoint

@@ -1,0 +1,87 @@
+"""The page as a child process: what `lavabeam serve --ui` starts and ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+
+from lavabeam.serving.client import KEY_VARIABLE
+from lavabeam.serving.page.settings import PageSettings
+from schemas.errors import InputError
+
+END_S = 60.0
+"""Seconds that the last rows may take to be recorded."""
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lavabeam.serving.page.child import main; "
+    "sys.exit(main(sys.argv[2]))"
+)
+
+
+def check(settings: PageSettings) -> None:
+    """Raises InputError where Gradio is not installed, or the page's port is taken. Loads nothing."""
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("--ui needs Gradio, which is not installed. Install it with `pip install 'lavabeam[ui]'`.")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise InputError(
+                f"the page cannot listen on {where} ({error.strerror}). Give another --ui-port."
+            ) from error
+
+
+class Page:
+    """A page that runs at `address` until `stop`, or until this process ends.
+
+    `key`: of the gateway, where it asks for one. Raises InputError with the reason when the page does not start.
+    """
+
+    def __init__(self, settings: PageSettings, key: str | None = None):
+        check(settings)
+        self._uploads = tempfile.mkdtemp(prefix="lavabeam-page-")
+        # A process group of its own: a terminal's Ctrl-C is the parent's affair.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), settings.model_dump_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={
+                **os.environ,
+                **({} if key is None else {KEY_VARIABLE: key}),
+                "GRADIO_ANALYTICS_ENABLED": "False",
+                "GRADIO_TEMP_DIR": self._uploads,
+                "HF_HUB_OFFLINE": "1",
+            },
+            process_group=0,
+        )
+        self.address = self._begin()
+
+    def _begin(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        said = json.loads(line) if line.startswith(b"{") else {"error": "the page ended before it said why."}
+        if "error" in said:
+            self.stop()
+            raise InputError(said["error"])
+        return str(said["address"])
+
+    def stop(self) -> None:
+        """End it, after what it has was recorded. A second call does nothing."""
+        if self._process.returncode is not None:
+            return
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        shutil.rmtree(self._uploads, ignore_errors=True)
