@@ -47,8 +47,8 @@ def open_checked(name: str, protocol: str) -> Benchmark:
     benchmark = open_benchmark(name)
     if protocol not in benchmark.protocols:
         raise InputError(
-            f"{benchmark.title} is asked and scored by protocol {', '.join(benchmark.protocols)} here, not {protocol}: "
-            "there it takes a judge of its own. Run lmms-eval itself for that figure."
+            f"{benchmark.title} has protocol {', '.join(benchmark.protocols)} here, not {protocol}: lmms-eval has it "
+            "with a judge of its own, or not at all. Leave --protocol out."
         )
     return benchmark
 
