@@ -11,7 +11,20 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import cloud, curating, data, exporting, look, mixing, scheduling, serving, talking, training, upkeep
+from lavabeam.cli import (
+    cloud,
+    curating,
+    data,
+    evaluating,
+    exporting,
+    look,
+    mixing,
+    scheduling,
+    serving,
+    talking,
+    training,
+    upkeep,
+)
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import say
@@ -81,8 +94,8 @@ app.add_command(cloud.GROUP)
 for command in (
     training.demo,
     training.train,
-    training.evaluate,
-    training.answer,
+    evaluating.evaluate,
+    evaluating.answer,
     talking.chat,
     serving.serve,
     training.merge,
