@@ -113,6 +113,7 @@ COMMANDS = frozenset(
         "chat",
         "answer",
         "evaluate",
+        "review",
     }
     | {"show", "log", "files", "verify", "rollback", "gc", "cache", "recipes", "dags", "dataflow", "export"}
 )

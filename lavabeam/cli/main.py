@@ -11,7 +11,19 @@ from typing import ClassVar
 
 import click
 
-from lavabeam.cli import cloud, curating, data, exporting, look, mixing, scheduling, talking, training, upkeep
+from lavabeam.cli import (
+    cloud,
+    curating,
+    data,
+    exporting,
+    look,
+    mixing,
+    reviewing,
+    scheduling,
+    talking,
+    training,
+    upkeep,
+)
 from lavabeam.cli.options import LazyGroup
 from lavabeam.cli.outcome import EXIT_CODES, INTERRUPTED
 from lavabeam.cli.output import say
@@ -22,6 +34,7 @@ class Commands(LazyGroup):
     """The commands in the order in which a team meets them; steps come from the catalog."""
 
     training: ClassVar = ("plan", "tokens", "train", "merge", "import-checkpoint", "chat", "answer", "evaluate")
+    judging: ClassVar = ("review",)
     looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes")
     elsewhere: ClassVar = ("dags", "dataflow")
 
@@ -37,6 +50,7 @@ class Commands(LazyGroup):
             "decontaminate-index",
             "mix",
             *self.training,
+            *self.judging,
             *self.looking,
             *self.elsewhere,
         )
@@ -72,6 +86,7 @@ for command in (
     training.train,
     training.evaluate,
     training.answer,
+    reviewing.review,
     talking.chat,
     training.merge,
     training.import_checkpoint,

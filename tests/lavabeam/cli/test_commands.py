@@ -43,6 +43,7 @@ def test_help_lists_every_command_in_the_order_of_use():
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2:3].strip()]
     wanted = ["demo", "run", "import", *catalog.STEPS, "decontaminate-index", "mix"]
     training = ["plan", "tokens", "train", "merge", "import-checkpoint", "chat", "answer", "evaluate"]
+    training += ["review"]
     looking = ["show", "log", "files", "verify", "rollback", "gc", "report", "export"]
     looking += ["cache", "recipes", "dags", "dataflow"]
     assert names == [*wanted, *training, *looking]
