@@ -7,7 +7,8 @@ import re
 
 _REVIEW = re.compile(
     r"(?:\[Context\]\n(?P<context>.*?)\n\n)?\[Question\]\n(?P<question>.*?)\n\n"
-    r"\[(?P<role>[^\]]+) 1\]\n(?P<first>.*?)\n\n\[End of (?P=role) 1\]\n\n\[(?P=role) 2\]\n(?P<second>.*?)\n\n\[End of (?P=role) 2\]\n\n\[System\]",
+    r"\[(?P<role>[^\]]+) 1\]\n(?P<first>.*?)\n\n\[End of (?P=role) 1\]\n\n"
+    r"\[(?P=role) 2\]\n(?P<second>.*?)\n\n\[End of (?P=role) 2\]\n\n\[System\]",
     re.DOTALL,
 )
 _GRADE = re.compile(r"\nTruth: (?P<truth>.*?)\n[ ]*Answer: (?P<answer>.*?)\n\s*\nWrite the grade", re.DOTALL)
