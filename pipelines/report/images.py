@@ -66,9 +66,12 @@ def open_dataset(path: str | Path) -> Dataset:
 def images_of(dataset: Dataset, named: Sequence[Dataset]) -> Images:
     """The images datasets among `named`; when there is none, those that `dataset` was made from."""
     found = [one for one in named if one.schema_name == "images"]
-    if not found:
-        found = [one for parent in dataset.manifest.parents if (one := _parent(dataset, parent)) is not None]
-    return Images(found)
+    return Images(found or parents_of(dataset))
+
+
+def parents_of(dataset: Dataset) -> list[Dataset]:
+    """The images datasets that `dataset` was made from, as far as they are there."""
+    return [one for parent in dataset.manifest.parents if (one := _parent(dataset, parent)) is not None]
 
 
 def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:
