@@ -39,4 +39,4 @@ class Custom(Benchmark):
         return self._read.questions
 
     def score(self, rows: Sequence[Answered], protocol: str) -> Table:
-        return table_of(self.metric, rows)
+        return table_of(self.metric, rows, {"set": self.set.path, "left_out": self.set.left})

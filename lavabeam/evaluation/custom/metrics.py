@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,9 @@ class Metric:
     """The best score of one answer."""
 
 
-def table_of(metric: Metric, rows: Sequence[Answered]) -> Table:
-    """The scored rows, by category and pooled. Raises InputError for references that the metric cannot use."""
+def table_of(metric: Metric, rows: Sequence[Answered], more: Mapping[str, Any] | None = None) -> Table:
+    """The scored rows, by category and pooled; `more` is reported beside the figures. Raises InputError for references
+    that the metric cannot use."""
     columns = metric.columns(rows)
     return Table(
         columns=columns,
@@ -48,7 +49,7 @@ def table_of(metric: Metric, rows: Sequence[Answered]) -> Table:
         metrics={metric.name: metric.figure},
         totals=(Total(metric.name),),
         scores=columns[:, 0].tolist(),
-        more={"metric": metric.name, "about": metric.about},
+        more={"metric": metric.name, "about": metric.about, **(more or {})},
     )
 
 

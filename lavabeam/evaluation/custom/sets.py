@@ -38,7 +38,7 @@ class CustomSet:
     questions: list[Question]
     shown: list[Names]
     pictures: Pictures
-    kept: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
     """Turns without an answer, and rows that an earlier step left out, by reason: they ask nothing."""
 
     def sources(self, number: int) -> tuple[Source, ...]:

@@ -64,22 +64,22 @@ def write_comparison(comparison: Comparison, out: Path, picture_of: PictureOf) -
     """Both models' figures by category with the test's p-value, and the questions that only one of them does better."""
     report = comparison.report()
     lists = []
-    for side, results in ((-1, comparison.first), (1, comparison.second)):
+    for side in (-1, 1):
         pairs = [pair for pair in comparison.pairs if comparison.better(pair) == side]
         shown = _spread(pairs, SHOWN, lambda pair: pair[0].category)
         lists.append(
             (
-                f"only {results.folder.name} does better",
+                f"Only {_names(comparison)[side > 0]} does better",
                 len(pairs),
                 [_both(comparison, one, picture_of) for one in shown],
             )
         )
     facts = {
         "report": report,
-        "first": comparison.first.folder.name,
-        "second": comparison.second.folder.name,
+        "first": _names(comparison)[0],
+        "second": _names(comparison)[1],
         "all": report["categories"][ALL],
-        "title": f"{report['benchmark']}: {comparison.first.folder.name} and {comparison.second.folder.name}",
+        "title": f"{report['benchmark']}: {' and '.join(_names(comparison))}",
         "lists": lists,
     }
     return _write("compare.html", facts, out)
@@ -146,8 +146,16 @@ def _card(row: Result, answers: Sequence[tuple[str, Results, Result]], picture_o
 
 
 def _both(comparison: Comparison, pair: Pair, picture_of: PictureOf) -> Card:
-    first, second = comparison.first, comparison.second
-    return _card(pair[0], [(first.folder.name, first, pair[0]), (second.folder.name, second, pair[1])], picture_of)
+    both = zip(_names(comparison), (comparison.first, comparison.second), pair, strict=True)
+    return _card(pair[0], list(both), picture_of)
+
+
+def _names(comparison: Comparison) -> tuple[str, str]:
+    """The folders' names, or their whole paths where those are equal."""
+    folders = comparison.first.folder, comparison.second.folder
+    if folders[0].name != folders[1].name:
+        return folders[0].name, folders[1].name
+    return str(folders[0]), str(folders[1])
 
 
 def _tenths(value: float | None) -> str:

@@ -75,7 +75,9 @@ class Results:
 
     @property
     def title(self) -> str:
-        return f"{self.figures.get('benchmark', 'evaluation')}"
+        """The benchmark's name, or the custom set's."""
+        made_of = self.figures.get("set")
+        return Path(made_of).name if made_of else str(self.figures.get("benchmark", "evaluation"))
 
     @property
     def metric(self) -> str:
