@@ -83,8 +83,17 @@ def test_cider_is_ten_for_the_only_reference_where_its_words_tell_it_apart(capti
 
 
 def test_words_are_split_as_in_the_penn_treebank():
-    assert words("Don't stop: it's a cat's toy (red).") == tuple(
-        ["do", "n't", "stop", "it", "'s", "a", "cat", "'s", "toy", "red"]
+    assert words("Don't stop: it's a cat's toy (red).") == (
+        "do",
+        "n't",
+        "stop",
+        "it",
+        "'s",
+        "a",
+        "cat",
+        "'s",
+        "toy",
+        "red",
     )
 
 
