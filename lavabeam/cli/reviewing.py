@@ -1,15 +1,18 @@
-"""`lavabeam review`: a judge compares answers, its reviews are summed up, and MM-Vet's answers graded."""
+"""`lavabeam review`: a judge compares answers, its reviews are summed up, and MM-Vet's answers graded.
+
+And `lavabeam evaluate compare`, beside evaluating.py's `evaluate`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 
+from lavabeam.cli import evaluating
 from lavabeam.cli.asking import print_asked
-from lavabeam.cli.options import ModelCommand
+from lavabeam.cli.options import ModelCommand, UsualGroup
 from lavabeam.cli.outcome import UNUSABLE
 from lavabeam.cli.output import print_json, print_table, say, statuses_text
 from lavabeam.cli.previews import print_estimate
@@ -19,18 +22,12 @@ _DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Say what would be ask
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-class ReviewGroup(click.Group):
-    """A group in which words that are no command are those of `pairs`."""
-
-    usual: ClassVar = "pairs"
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in {*self.commands, "--help"}:
-            args = [self.usual, *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=ReviewGroup, subcommand_metavar="QUESTIONS ANSWERS REFERENCE [OPTIONS] | COMMAND ...")
+@click.group(
+    cls=UsualGroup,
+    usual="pairs",
+    explains_itself=True,
+    subcommand_metavar="QUESTIONS ANSWERS REFERENCE [OPTIONS] | COMMAND ...",
+)
 def review() -> None:
     """GPT-assisted evaluation: an LLM compares ANSWERS with those of REFERENCE.
 
@@ -180,3 +177,50 @@ def _finish(output: Path, statuses: dict[str, int], asked: dict[str, Any], as_js
         say(f"lavabeam: {lacking} without a judgement are in no mean; `detail` of each says why.", err=True)
     if not statuses.get("ok"):
         click.get_current_context().exit(UNUSABLE)
+
+
+evaluate = UsualGroup(
+    "evaluate",
+    usual="benchmark",
+    commands={"benchmark": evaluating.evaluate},
+    short_help="Ask and score one benchmark, or compare two evaluations.",
+)
+
+
+@evaluate.command("compare")
+@click.argument("first", type=Path)
+@click.argument("second", type=Path)
+@click.option("--out", type=Path, help="The HTML page to write.  [default: compare.html in SECOND]")
+@click.option("--images", type=Path, help="The folder or dataset of the pictures, if it is not where it was.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def evaluate_compare(first: Path, second: Path, out: Path | None, images: Path | None, as_json: bool) -> None:
+    """Compare two evaluations question by question.
+
+    FIRST and SECOND are the --output folders of `lavabeam evaluate` on the same questions. Which model has a question
+    right alone is tested by McNemar's exact test; the page shows those questions with their pictures.
+    """
+    from lavabeam.evaluation.report.after import pictures_of
+    from lavabeam.evaluation.report.compare import compare
+    from lavabeam.evaluation.report.page import write_comparison
+    from lavabeam.evaluation.report.results import Results
+
+    found = compare(Results.read(first), Results.read(second))
+    page = write_comparison(found, out or second / "compare.html", pictures_of(found.first, images))
+    report = {**found.report(), "page": str(page)}
+    if as_json:
+        return print_json(report)
+    rows = [
+        (
+            name,
+            of["questions"],
+            *(_tenths(of[key]) for key in ("first", "second", "difference")),
+            f"{of['low']:+.1f} to {of['high']:+.1f}",
+            of["only_first"],
+            of["only_second"],
+            f"{of['p']:.4g}",
+        )
+        for name, of in report["categories"].items()
+    ]
+    columns = ("category", "questions", "first", "second", "difference", "95% interval")
+    print_table((*columns, "only first", "only second", "p"), rows, title=f"{report['benchmark']}, {report['test']}")
+    return say(f"page: {page}")

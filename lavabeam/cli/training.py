@@ -1,5 +1,4 @@
-"""Commands for training, evaluation and the demo: train, evaluate, answer, merge, import-checkpoint, plan, tokens,
-demo."""
+"""Commands for training and the demo: train, merge, import-checkpoint, plan, tokens, demo."""
 
 from __future__ import annotations
 
@@ -12,22 +11,8 @@ from lavabeam.cli.checking import check_datasets, checked_option
 from lavabeam.cli.data import pairs
 from lavabeam.cli.look import json_option
 from lavabeam.cli.options import parsed_setting
-from lavabeam.cli.outcome import INTERRUPTED, UNUSABLE
+from lavabeam.cli.outcome import INTERRUPTED
 from lavabeam.cli.output import print_json, print_table, say, statuses_text
-
-BATCH = click.option(
-    "--batch", type=click.IntRange(min=1), help="Questions at a time.  [default: as many as fit the memory, up to 256]"
-)
-ANSWER_TOKENS = click.option(
-    "--max-tokens",
-    type=click.IntRange(min=1),
-    default=1024,
-    help="Maximum tokens per answer.",
-    show_default=True,
-)
-PROCESSES = click.option(
-    "--processes", type=click.IntRange(min=1), help="Copies of the model.  [default: one per GPU; one without a GPU]"
-)
 
 
 @click.command()
@@ -127,7 +112,7 @@ def train(
     if as_json:
         print_json(result)
     else:
-        _print_tree(result)
+        print_tree(result)
     if result.get("stopped"):
         click.get_current_context().exit(INTERRUPTED)
 
@@ -147,52 +132,6 @@ def _compare(recipe: Path, gpus: list[int] | None, overrides: dict[str, Any], as
 
     report = compare_plans(recipe, gpus, overrides)
     return print_json(report) if as_json else say(render_comparison(report))
-
-
-@click.command()
-@click.argument("checkpoint", type=Path)
-@click.argument("questions")
-@click.option("--limit", type=int, help="Only the first questions.")
-@BATCH
-@PROCESSES
-@ANSWER_TOKENS
-@click.option("--images", type=Path, help="The folder of the pictures that a file of questions refers to.")
-@click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
-@json_option
-def evaluate(checkpoint: Path, questions: str, as_json: bool, **given: Any) -> None:
-    """Share of QUESTIONS that CHECKPOINT answers correctly.
-
-    QUESTIONS: a samples dataset, or a .json or .jsonl file of LLaVA rows (ScienceQA's test file) or of lines with text,
-    answer and image. An answer that is an option's letter is compared by its letter.
-    """
-    from trainer.inference.evaluate import evaluate as run
-
-    result = run(checkpoint, questions, **given)
-    return print_json(result) if as_json else _print_tree(result)
-
-
-@click.command()
-@click.argument("checkpoint", type=Path)
-@click.argument("questions", type=Path)
-@click.argument("output", type=Path)
-@click.option("--images", type=Path, help="The folder of the pictures that the questions refer to.")
-@BATCH
-@PROCESSES
-@ANSWER_TOKENS
-@click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
-def answer(checkpoint: Path, questions: Path, output: Path, **given: Any) -> None:
-    """Answer a file of QUESTIONS in batches.
-
-    Greedily, in LLaVA's answers format (JSON lines). After an interruption the same command answers the remaining ones.
-    """
-    from trainer.inference.answers import answer_file
-
-    counts = answer_file(checkpoint, questions, output, **given)
-    say(f"{sum(counts.values())} questions, {counts.get('ok', 0)} answers in {output}")
-    if set(counts) != {"ok"}:
-        say(f"{statuses_text(counts)}; `metadata` of a line without an answer says why.", err=True)
-    if not counts.get("ok"):
-        click.get_current_context().exit(UNUSABLE)
 
 
 @click.command()
@@ -278,14 +217,14 @@ def tokens(file: str, as_json: bool, **given: Any) -> None:
         say(line)
 
 
-def _print_tree(value: dict[str, Any], indent: str = "") -> None:
+def print_tree(value: dict[str, Any], indent: str = "") -> None:
     """Nested results as indented lines."""
     for key, inner in value.items():
         if inner is None:
             continue
         if isinstance(inner, dict):
             say(f"{indent}{key}:")
-            _print_tree(inner, indent + "  ")
+            print_tree(inner, indent + "  ")
         elif isinstance(inner, list) and inner and isinstance(inner[0], dict):
             print_table(list(inner[0]), [list(one.values()) for one in inner], title=f"{indent}{key}")
         else:

@@ -114,8 +114,8 @@ def with_truths(
             missing.append(row)
         elif truth.words is not None and not _alike(truth.words, row.question.stem):
             raise InputError(
-                f"{source}: of another version: for id {row.question.id} it has {truth.words!r:.80}, the questions have "
-                f"{row.question.stem!r:.80}. Take the truth file that belongs to the questions."
+                f"{source}: of another version: for id {row.question.id} it has {truth.words!r:.80}, the questions "
+                f"have {row.question.stem!r:.80}. Take the truth file that belongs to the questions."
             )
         else:
             found.append(Answered(row.question, row.text, truth.value))

@@ -17,11 +17,8 @@ _PERIOD = re.compile(r"\.(?!\d)")
 _MOST_PERIODS = int(re.UNICODE)
 _COMMA_IN_NUMBER = re.compile(r"\d,+\d")
 _ARTICLES = frozenset({"a", "an", "the"})
-_NUMBERS = {
-    word: str(number)
-    for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-}
-_NUMBERS |= {"none": "0", "ten": "10"}
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBERS = {word: str(number) for number, word in enumerate(_DIGITS)} | {"none": "0"}
 
 # Written without an apostrophe, each of these gets it back.
 _ONE = """

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from schemas.chat.shapes import check_media, image_paths
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
 from schemas.picturefolder import PictureFolder
-from schemas.streams import open_text
 from trainer.inference.answer import progress
-from trainer.inference.asked import picture_file
-from trainer.inference.prompts import Answer, AnswerStatus, Prompt, question, refusal
+from trainer.inference.questionfile import llava_answer, prompts_of, read_questions, statuses_in
 from trainer.inference.spread import open_answerer
 from trainer.models.folder import ModelFolder
 from trainer.preflight import model_path
@@ -49,7 +42,7 @@ def answer_file(
     asked = read_questions(path)
     if output.exists() and output.samefile(path):
         raise InputError(f"{output}: the answers would overwrite their questions. Choose another file.")
-    prompts = _prompts(asked, path, PictureFolder(str(images or path.parent)))
+    prompts = prompts_of(asked, path, PictureFolder(str(images or path.parent)))
     folder = ModelFolder.open(model_path(str(checkpoint)))
     mark = fingerprint(
         weights_digest(folder.path), template or folder.template, [row for _, row in asked], str(images), max_tokens
@@ -66,10 +59,10 @@ def answer_file(
     ):
         answers = answerer.stream(prompts[done:], max_tokens, batch, bar.update)
         for (_, row), answer in zip(asked[done:], answers, strict=True):
-            line = _llava_answer(row, answer, str(checkpoint), mark)
+            line = llava_answer(row, answer, str(checkpoint), mark)
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     draft.replace(output)
-    return _statuses(output)
+    return statuses_in(output)
 
 
 def _finished(output: Path, mark: str, count: int) -> dict[str, int] | None:
@@ -77,65 +70,9 @@ def _finished(output: Path, mark: str, count: int) -> dict[str, int] | None:
     try:
         with output.open(encoding="utf-8") as lines:
             runs = [json.loads(line)["metadata"].get("run") for line in lines]
-        return _statuses(output) if runs == [mark] * count else None
+        return statuses_in(output) if runs == [mark] * count else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _statuses(output: Path) -> dict[str, int]:
-    with output.open(encoding="utf-8") as lines:
-        return dict(Counter(json.loads(line)["metadata"].get("status", "ok") for line in lines))
-
-
-def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The questions of a file, each with its line number; raises InputError for a line that is not a question."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Give a JSON lines file of questions.")
-    rows = []
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:  # also of bytes that are no UTF-8
-            raise InputError(f"{path}, line {number}: not valid JSON: {error}") from error
-        missing = [key for key in ("question_id", "text") if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise InputError(f"{path}, line {number}: no {missing[0]!r}. Each line needs question_id and text.")
-        if not isinstance(row["text"], str):
-            raise InputError(f"{path}, line {number}: text is {row['text']!r:.60}; expected a string.")
-        rows.append((number, row))
-    if not rows:
-        raise InputError(f"{path}: contains no questions.")
-    return rows
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Lines that end with LF; a text that is split at them alone keeps what JSON allows inside a string."""
-    with open_text(str(path)) as file:
-        yield from file
-
-
-def _prompts(asked: list[tuple[int, dict[str, Any]]], path: Path, images: PictureFolder) -> list[Prompt]:
-    """A prompt for every question. Raises InputError when no picture of any is there: `images` is another folder."""
-    prompts = [_prompt(row, f"{path}, line {number}", images) for number, row in asked]
-    missing = [one.refused for one in prompts if one.refused and one.refused.status == AnswerStatus.no_picture]
-    if missing and not any(one.images for one in prompts):
-        raise InputError(missing[0].detail)
-    return prompts
-
-
-def _prompt(row: dict[str, Any], where: str, images: PictureFolder) -> Prompt:
-    try:
-        check_media(row, where)
-        names = image_paths(row, where)
-    except InputError as error:
-        return refusal(where, AnswerStatus.bad_question, str(error))
-    try:
-        pictures = tuple(picture_file(images, name, where) for name in names)
-    except InputError as error:
-        return refusal(where, AnswerStatus.no_picture, str(error))
-    return question(row["text"], pictures, where)
 
 
 def _whole_lines(draft: Path) -> int:
@@ -147,19 +84,3 @@ def _whole_lines(draft: Path) -> int:
     if len(whole) < len(content):
         draft.write_bytes(whole)
     return whole.count(b"\n")
-
-
-def _llava_answer(row: dict[str, Any], answer: Answer, model: str, mark: str) -> dict[str, Any]:
-    """An answer as LLaVA writes it. Its id is a function of question and answer: a rerun gives the same file."""
-    name = uuid.uuid5(uuid.NAMESPACE_OID, json.dumps([model, row["question_id"], answer.text]))
-    metadata = {"run": mark}
-    if answer.status != AnswerStatus.ok:
-        metadata |= {"status": answer.status.value, "detail": answer.detail}
-    return {
-        "question_id": row["question_id"],
-        "prompt": row["text"],
-        "text": answer.text,
-        "answer_id": name.hex,
-        "model_id": Path(model).name,
-        "metadata": metadata,
-    }

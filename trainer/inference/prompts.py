@@ -23,6 +23,7 @@ class AnswerStatus(StrEnum):
     bad_picture = "bad_picture"  # one of its pictures cannot be decoded
     bad_question = "bad_question"  # it shows another number of pictures than it names
     too_long = "too_long"  # it leaves no room for an answer in the model's positions
+    refused = "refused"  # a server would not answer it: its filter, or the model's own refusal
 
 
 @dataclass(frozen=True)

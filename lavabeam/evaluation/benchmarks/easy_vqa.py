@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lavabeam.evaluation.benchmarks.base import Benchmark, accuracy_table
-from lavabeam.evaluation.layouts import field, identity
+from lavabeam.evaluation.layouts import field, identity, rows_of
 from lavabeam.evaluation.question import LLAVA, Answered, Question
 from lavabeam.evaluation.table import Table
 from schemas.errors import InputError
+from schemas.jsonfile import json_values
 
 
 class EasyVqa(Benchmark):
+    """Questions are asked as they are, without a suffix, and without the answers of others around them."""
+
     name = "easy-vqa"
     title = "Easy-VQA"
     source = "Zhou 2019, github.com/vzhou842/easy-VQA"
@@ -22,16 +25,16 @@ class EasyVqa(Benchmark):
     truth_file = "its file of questions"
 
     def questions(self, path: Path, protocol: str) -> list[Question]:
-        """A samples dataset, or a JSON file of rows with text, answer, image and kind."""
-        if path.is_file():
-            numbered = enumerate(super().questions(path, protocol))
-            return [one if one.id else _named(one, number) for number, one in numbered]
-        return _of_dataset(path)
+        """Its questions.json (pictures are images/N.png), a samples dataset, or rows with text, answer, image, kind."""
+        if not path.is_file():
+            return _of_dataset(path)
+        if isinstance(next(json_values(path), None), list):
+            return _published(path)
+        return [self._row(row, where, number) for number, (where, row) in enumerate(rows_of(path))]
 
-    def question(self, row: dict[str, Any], where: str, protocol: str) -> Question:
-        name = identity(row["question_id"], where) if "question_id" in row else ""
-        text = field(row, "text", where)
-        kind = str(row.get("kind") or row.get("category") or "all")
+    def _row(self, row: dict[str, Any], where: str, number: int) -> Question:
+        name = identity(row.get("question_id", number), where)
+        text, kind = field(row, "text", where), str(row.get("kind") or row.get("category") or "all")
         return Question(name, text, text, row.get("image"), kind, field(row, "answer", where))
 
     def score(self, rows: Sequence[Answered], protocol: str) -> Table:
@@ -51,8 +54,14 @@ class _Reference:
         self.answer, self.kind = row.truth, row.question.category
 
 
-def _named(question: Question, number: int) -> Question:
-    return Question(str(number), question.text, question.stem, question.image, question.category, question.truth)
+def _published(path: Path) -> list[Question]:
+    from pipelines.importers.easy_vqa import COLORS, SHAPES, read_questions
+
+    found = []
+    for number, (text, answer, picture) in enumerate(read_questions(path)):
+        kind = "color" if answer in COLORS else "shape" if answer in SHAPES else "yesno"
+        found.append(Question(str(number), text, text, f"{picture}.png", kind, answer))
+    return found
 
 
 def _of_dataset(path: Path) -> list[Question]:

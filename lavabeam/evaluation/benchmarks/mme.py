@@ -1,4 +1,4 @@
-"""MME: two yes-or-no questions about each of 1,187 pictures; the score counts questions, and pictures with both right."""
+"""MME: two yes-or-no questions about each of 1,187 pictures, which count alone and together."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Mmvet(Benchmark):
         return name.removeprefix("v1_")
 
     def review_table(self, questions: Sequence[Question], paths: Sequence[Path], truth: Path | None) -> Table:
-        """Scores in the `*_gpt-4-grade-Nruns.json` of MM-Vet's evaluator. A question's score is the mean of its runs."""
+        """Scores in the `*_gpt-4-grade-Nruns.json` of MM-Vet's evaluator; a question's is the mean of its runs."""
         if truth is None:
             raise InputError(f"MM-Vet's capabilities are in its truth file. Give --truth: {self.truth_file}.")
         grades = [scores for path in paths for scores in self._runs(questions, path)]

@@ -53,7 +53,7 @@ class Vqav2(Benchmark):
         if every is None and any(str(row.question.image).startswith("COCO_test2015") for row in rows):
             raise InputError(
                 "VQAv2's server takes answers to all 447,793 questions of test2015, also for test-dev. Give that list "
-                "with --upload-questions: llava_vqav2_mscoco_test2015.jsonl or v2_OpenEnded_mscoco_test2015_questions.json."
+                "with --upload-questions: LLaVA's llava_vqav2_mscoco_test2015.jsonl or the official one."
             )
         names = list(answers) if every is None else [one.id for one in self.questions(every, LLAVA)]
         if outside := answers.keys() - set(names):

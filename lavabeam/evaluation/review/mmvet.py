@@ -80,7 +80,7 @@ def read_answers(answers: Path, truth: Path) -> list[Graded]:
 
 def estimate(rows: list[Graded], settings: GradeSettings) -> dict[str, Any]:
     """What grading would send and cost (pipelines/llm/estimate.py); sends nothing."""
-    return estimate_requests(settings, requests_of(settings, _asked(rows, settings)))
+    return estimate_requests(settings, requests_of(settings, asked_of(rows, settings)))
 
 
 def grade(rows: list[Graded], settings: GradeSettings, output: Path) -> tuple[dict[str, int], dict[str, Any]]:
@@ -89,7 +89,7 @@ def grade(rows: list[Graded], settings: GradeSettings, output: Path) -> tuple[di
     After a kill the same call asks for what the cache does not hold.
     """
     tally = Tally()
-    found = judge_all(settings, output, _asked(rows, settings), read_grade, tally)
+    found = judge_all(settings, output, asked_of(rows, settings), read_grade, tally)
     grades: dict[str, dict[str, list[Any]]] = {row.id: {} for row in rows}
     statuses = Counter[str]()
     for _ in range(settings.runs):
@@ -113,13 +113,15 @@ def read_grade(text: str) -> float:
     return float(words)
 
 
-def _asked(rows: list[Graded], settings: GradeSettings) -> list[Asked]:
+def asked_of(rows: list[Graded], settings: GradeSettings, prompt: str = "mm-vet/1") -> list[Asked]:
+    """The questions to the judge about the rows that have an answer, run by run. Raises InputError for a rule without
+    a place for the question, the truth or the answer."""
     rule = load_yaml(settings.rule or FOLDER / "mm-vet.yaml", GradeRule)
     lacking = [place for place in _PLACES if place not in rule.prompt]
     if lacking:
         raise InputError(f"{settings.rule}: the prompt has no {', '.join(lacking)}. Write it where that goes.")
     return [
-        Asked(f"{run}/{row.id}", "mm-vet/1", rule.system, _filled(rule.prompt, row), run, expected_tokens=4)
+        Asked(f"{run}/{row.id}", prompt, rule.system, _filled(rule.prompt, row), run, expected_tokens=4)
         for run in range(1, settings.runs + 1)
         for row in rows
         if not row.missing
