@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -90,14 +90,14 @@ def mixes_of(checkpoint: Path) -> Iterator[str]:
         seen.add(run)
         try:
             inputs = json.loads((run / _INPUTS).read_text(encoding="utf-8"))
-            yield _nearby(str(inputs["mix"]["path"]), run)
+            yield _nearby(str(inputs["mix"]["path"]), run, Dataset.exists)
             recipe = yaml.safe_load((run / _RECIPE).read_text(encoding="utf-8"))
             start = (recipe.get("model") or {}).get("checkpoint")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
             return
         if not start:
             return
-        checkpoint = Path(_nearby(str(start), run))
+        checkpoint = Path(_nearby(str(start), run, lambda one: Path(one).exists()))
 
 
 def _run_of(checkpoint: Path) -> Path | None:
@@ -105,12 +105,12 @@ def _run_of(checkpoint: Path) -> Path | None:
     return next((one for one in (checkpoint, *checkpoint.absolute().parents[:2]) if (one / _INPUTS).is_file()), None)
 
 
-def _nearby(path: str, run: Path) -> str:
+def _nearby(path: str, run: Path, there: Callable[[str], bool]) -> str:
     """A path as it was given, or from a folder above the run: it was relative to where that was started."""
-    if "://" in path or Path(path).exists():
+    if "://" in path or there(path):
         return path
-    found = (parent / path for parent in run.absolute().parents)
-    return next((str(one) for one in found if one.exists()), path)
+    found = (str(parent / path) for parent in run.absolute().parents)
+    return next((one for one in found if there(one)), path)
 
 
 def _index(asked: Iterable[Asked], folder: Path) -> tuple[int, Path | None, str]:
