@@ -57,8 +57,7 @@ def open_dataset(path: str | Path) -> Dataset:
     """The dataset at `path`. Raises InputError when there is none, and says so when it is a run of the trainer."""
     if not Dataset.exists(path) and any((Path(path) / name).is_file() for name in RUN_FILES):
         raise InputError(
-            f"{path}: this is a run folder of the trainer, not a dataset. Give `report` datasets; the figures of "
-            f"the run are in {Path(path) / RUN_FILES[0]}."
+            f"{path}: this is a run folder of the trainer, not a dataset. Show it with `lavabeam report --run {path}`."
         )
     return Dataset.open(path)
 
