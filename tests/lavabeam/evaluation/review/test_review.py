@@ -15,6 +15,7 @@ from lavabeam.cli.main import app
 from lavabeam.demo.teacher import Teacher, complete
 from pipelines.llm import cache
 from schemas.errors import InputError
+from tests.pipelines.llm.test_batch import BatchServer
 
 ROOT = Path(__file__).parents[4]
 COUNT, CONCURRENCY = 90, 6
@@ -119,7 +120,7 @@ def test_the_judge_reads_llavas_layout_in_both_orders(words):
 def test_prose_is_asked_again_and_then_a_status_that_is_in_no_mean(words, tmp_path):
     def say(text, before):
         if "What about 0?" in text:
-            return "Both are nice."
+            return "85 90\nBoth are nice."
         if "What about 1?" in text and before == 0:
             return "I think 7 and 8"
         return "10 5" if "What about 2?" in text else "8 4\nBecause."
@@ -135,11 +136,32 @@ def test_prose_is_asked_again_and_then_a_status_that_is_in_no_mean(words, tmp_pa
         assert all(len(body["messages"]) == 2 for body in again)
     first, second, *_ = lines(tmp_path / "out" / "reviews-1.jsonl")
     assert (first["tuple"], first["status"], second["tuple"]) == (None, "unreadable", [8.0, 4.0])
-    assert "Both are nice." in first["detail"]
+    assert "85 90" in first["detail"]
     found = json.loads(call("review", "summary", str(tmp_path / "out"), "--json").output)["files"][0]["categories"][
         "all"
     ]
     assert (found["published"], found["reviews"], found["unreadable"]) == (50.0, COUNT, 1)
+
+
+def test_of_a_judgement_that_was_cut_the_complete_lines_count(words, tmp_path):
+    class Cut(Judge):
+        async def respond(self, request, body, answer):
+            answer["choices"][0]["finish_reason"] = "length"
+            return await super().respond(request, body, answer)
+
+    with Cut(lambda text, before: "8 1" if "What about 0?" in text else "8 6\nThe fir") as judge:
+        assert call(*words, "--base-url", judge.base_url, "--repairs", "0").exit_code == 0
+    first, second, *_ = lines(tmp_path / "out" / "reviews-1.jsonl")
+    assert (first["status"], first["tuple"]) == ("truncated", None)
+    assert (second["status"], second["tuple"]) == ("ok", [8.0, 6.0])
+
+
+def test_a_batch_is_judged_at_once(words, tmp_path):
+    with BatchServer() as server:
+        given = ("--base-url", server.base_url, "--mode", "batch", "--batch-poll-s", "0.1", "--json")
+        done = call(*words, *given)
+        assert json.loads(done.stdout)["statuses"] == {"ok": COUNT}, done.output
+        assert len(server.batches) == 1
 
 
 def test_a_judge_of_prose_alone_is_exit_code_3(words):
