@@ -70,7 +70,9 @@ def _grade(config: dict, arguments: list[str], answers: Path, truth: Path, **giv
     if given["dry_run"]:
         return _print_estimate(estimate(rows, settings), given["as_json"])
     statuses, asked = grade(rows, settings, output)
-    return _finish(output, statuses, asked, given["as_json"], "lavabeam evaluate mm-vet")
+    return _finish(
+        output, statuses, asked, given["as_json"], f"lavabeam evaluate mm-vet {answers} --reviews {output} ..."
+    )
 
 
 review.add_command(
@@ -171,7 +173,8 @@ def _finish(output: Path, statuses: dict[str, int], asked: dict[str, Any], as_js
     if as_json:
         print_json({"output": str(output), "statuses": statuses, **asked})
     else:
-        say(f"{output}: {sum(statuses.values())} judgements: {statuses_text(statuses)}. Next: {then}")
+        following = f" Next: {then}" if statuses.get("ok") else ""
+        say(f"{output}: {sum(statuses.values())} judgements: {statuses_text(statuses)}.{following}")
     print_asked("review", asked, as_json)
     if not as_json and (lacking := sum(statuses.values()) - statuses.get("ok", 0)):
         say(f"lavabeam: {lacking} without a judgement are in no mean; `detail` of each says why.", err=True)

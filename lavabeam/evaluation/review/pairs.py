@@ -58,7 +58,7 @@ def read_pairs(questions: Path, answers: Path, reference: Path, context: Path | 
     contexts = {} if context is None else read_contexts(context)
     pairs = []
     for name, (where, row) in asked.items():
-        known = PictureContext() if context is None else _context(contexts, row, where, context)
+        known = _context(contexts, row, where, context)
         category = str(row.get("category") or "default")
         pairs.append(Pair(where, row["question_id"], row["text"], category, known, *(one[name] for one in replies)))
     if not pairs:
@@ -139,8 +139,15 @@ def _replies(path: Path, asked: Any) -> dict[str, Reply]:
     return found
 
 
-def _context(contexts: dict[str, PictureContext], row: dict[str, Any], where: str, path: Path) -> PictureContext:
+def _context(contexts: dict[str, PictureContext], row: dict[str, Any], where: str, path: Path | None) -> PictureContext:
     name = str(row.get("image"))
+    if path is None:
+        if row.get("image") is not None:
+            raise InputError(
+                f"{where}: the question is about picture {name}, of which the judge would know nothing. Give what is "
+                "known about the pictures with --context."
+            )
+        return PictureContext()
     if name not in contexts:
         raise InputError(
             f"{where}: picture {name} is not in {path}, which has {len(contexts)}. Give the context of these questions "

@@ -8,6 +8,7 @@ from lavabeam.evaluation.review.pairs import read_pairs
 from lavabeam.evaluation.review.rules import read_rules, rule_of
 from schemas.errors import InputError
 
+TEXTS = [{"question_id": 7, "text": "Why?", "category": "generic"}, {"question_id": 3, "text": "How?"}]
 QUESTIONS = [
     {"question_id": 7, "image": "b.jpg", "text": "What is it?", "category": "conv"},
     {"question_id": 3, "image": "a.jpg", "text": "Describe it.", "category": "detail"},
@@ -59,7 +60,7 @@ def test_answers_are_joined_by_id_and_not_by_line(files):
 )
 def test_answers_that_do_not_fit_are_refused(files, given, said):
     with pytest.raises(InputError) as error:
-        read_pairs(files("q", QUESTIONS), files("a", given), files("r", answers(7, 3)), None)
+        read_pairs(files("q", TEXTS), files("a", given), files("r", answers(7, 3)), None)
     assert said in str(error.value)
 
 
@@ -67,6 +68,8 @@ def test_a_question_twice_and_a_picture_without_context_are_refused(files):
     both = files("a", answers(7, 3))
     with pytest.raises(InputError, match="question_id 7 is there already"):
         read_pairs(files("q", [*QUESTIONS, QUESTIONS[0]]), both, both, None)
+    with pytest.raises(InputError, match=r"about picture b.jpg, of which the judge would know nothing"):
+        read_pairs(files("q", QUESTIONS), both, both, None)
     with pytest.raises(InputError, match=r"picture a.jpg is not in .*, which has 1"):
         read_pairs(files("q", QUESTIONS), both, both, files("c", BOXES[1:]))
     other = {**BOXES[0], "captions": ["A cow."]}
@@ -79,7 +82,7 @@ def test_a_question_twice_and_a_picture_without_context_are_refused(files):
 def test_a_question_that_the_model_did_not_answer_keeps_its_place(files):
     given = answers(7, 3)
     given[0]["metadata"] = {"status": "no_picture", "detail": "no such file"}
-    found = read_pairs(files("q", QUESTIONS), files("a", given), files("r", answers(7, 3)), None)
+    found = read_pairs(files("q", TEXTS), files("a", given), files("r", answers(7, 3)), None)
     assert [one.answer.missing for one in found] == ["no_picture: no such file", ""]
 
 
