@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lavabeam.evaluation.layouts import check_file, field, identity, is_table, rows_in, rows_of, table_rows
+from lavabeam.evaluation.layouts import check_file, field, identity, is_table, rows_in, rows_of, table_rows, values_of
 from lavabeam.evaluation.question import Given
 from schemas.errors import InputError
-from schemas.jsonfile import json_values
-from schemas.streams import plain_suffix
 
 _IDS = ("question_id", "questionId", "index", "id", "image")
 _TEXTS = ("text", "answer", "prediction", "pred", "output")
@@ -38,7 +36,7 @@ def read_answers(path: Path) -> list[Given]:
 
 
 def _of_json(path: Path) -> list[Given]:
-    values = list(json_values(path))
+    values = values_of(path)
     single = values[0] if len(values) == 1 and isinstance(values[0], dict) else {}
     if isinstance(single.get("outputs"), dict):
         return _by_id(single["outputs"], path)
@@ -49,7 +47,7 @@ def _of_json(path: Path) -> list[Given]:
         ]
     if single and not any(name in single for name in _IDS):
         return _by_id(single, path)
-    return [_given(row, where, _IDS, _TEXTS) for where, row in rows_of(path)]
+    return [_given(row, where, _IDS, _TEXTS) for where, row in rows_of(path, values)]
 
 
 def _by_id(values: dict[str, Any], path: Path) -> list[Given]:
@@ -107,7 +105,3 @@ def write_jsonl(path: Path, rows: Iterator[dict[str, Any]] | list[dict[str, Any]
 def is_answers(path: Path) -> bool:
     """Whether a path looks like answers and not like a checkpoint: a file, or MME's folder."""
     return path.is_file() or (path.is_dir() and not (path / "config.json").exists() and any(path.glob("*.txt")))
-
-
-def is_json(path: Path) -> bool:
-    return plain_suffix(path.name) in (".json", ".jsonl")

@@ -24,21 +24,35 @@ EMPTY = frozenset(
 """Cells of a table that mean nothing: those that pandas reads as NaN by default, as MMBench's official scripts do."""
 
 
-def rows_of(path: Path) -> Iterator[Row]:
+def rows_of(path: Path, values: list[Any] | None = None) -> Iterator[Row]:
     """The objects of a JSON list or of JSON lines, compressed or not; of `{"questions": [...]}` and the like, those of
-    its only list of objects. Raises InputError naming the row that is none."""
-    check_file(path)
-    values = list(json_values(path))
+    its only list of objects. values: the file's own, if read. Raises InputError naming the row that is none."""
+    values = values_of(path) if values is None else values
     if len(values) == 1 and isinstance(values[0], dict):
         lists = [one for one in values[0].values() if isinstance(one, list) and one and isinstance(one[0], dict)]
         values = lists[0] if len(lists) == 1 else values
     yield from rows_in(values, path)
 
 
+def values_of(path: Path) -> list[Any]:
+    """The values of a JSON list or of JSON lines; those of a bad line are InputErrors. A file of one object is read
+    once: VQAv2's annotations have 160 MB."""
+    check_file(path)
+    if plain_suffix(path.name) == ".json":
+        with open_text(str(path)) as file:
+            try:
+                whole = json.load(file)
+                return whole if isinstance(whole, list) else [whole]
+            except (ValueError, RecursionError):
+                pass  # JSON lines, or not JSON at all: the next line tells which
+    return list(json_values(path))
+
+
 def rows_in(values: Iterable[Any], path: Path) -> Iterator[Row]:
     """`values` as rows of `path`. Raises InputError naming one that is no object."""
+    name = str(path)
     for number, value in enumerate(values, 1):
-        where = f"{path}, row {number}"
+        where = f"{name}, row {number}"
         if isinstance(value, InputError):
             raise InputError(f"{where}: {value}")
         if not isinstance(value, dict):
@@ -91,6 +105,8 @@ def check_file(path: Path) -> None:
 
 def identity(value: Any, where: str) -> str:
     """An id as text: 7, 7.0 and "7" are the same. Raises InputError for what is none."""
+    if type(value) is int:
+        return str(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():

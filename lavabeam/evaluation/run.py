@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +49,8 @@ def open_checked(name: str, protocol: str) -> Benchmark:
     benchmark = open_benchmark(name)
     if protocol not in benchmark.protocols:
         raise InputError(
-            f"{benchmark.title} is asked and scored by protocol {', '.join(benchmark.protocols)} here, not {protocol}: "
-            "there it takes a judge of its own. Run lmms-eval itself for that figure."
+            f"{benchmark.title} has protocol {', '.join(benchmark.protocols)} here, not {protocol}: lmms-eval has it "
+            "with a judge of its own, or not at all. Leave --protocol out."
         )
     return benchmark
 
@@ -57,10 +59,23 @@ def read_questions(benchmark: Benchmark, path: Path, settings: Settings) -> list
     """The official questions, at most `limit` of them. Raises InputError when there are none."""
     if not path.exists():
         raise InputError(f"{path}: no such file. Give {benchmark.title}'s questions with --questions.")
-    questions = benchmark.questions(path, settings.protocol)[: settings.limit]
+    with without_collector():
+        questions = benchmark.questions(path, settings.protocol)[: settings.limit]
     if not questions:
         raise InputError(f"{path}: contains no questions.")
     return questions
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Millions of rows are made here and all stay: Python's cycle collector would walk through them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def evaluate_answers(
@@ -71,14 +86,11 @@ def evaluate_answers(
 
     Raises InputError for what does not fit (joining.py), and when there is neither a truth nor anything to write.
     """
-    joined = with_answers(
-        questions,
-        read_answers(files.answers),
-        settings.allowed,
-        benchmark.plain_id,
-        benchmark.words if benchmark.by_text else None,
-    )
-    rows, truthful = _with_truths(benchmark, joined, files, settings.allowed)
+    with without_collector():
+        words = benchmark.words if benchmark.by_text else None
+        answers = read_answers(files.answers)
+        joined = with_answers(questions, answers, settings.allowed, benchmark.plain_id, words)
+        rows, truthful = _with_truths(benchmark, joined, files, settings.allowed)
     table = _table(benchmark, rows if truthful else [], questions, files, settings)
     if table is None and files.upload is None and files.output is None:
         what = "reviews (--reviews)" if benchmark.reviewed else f"its truth (--truth: {benchmark.truth_file})"

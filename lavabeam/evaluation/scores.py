@@ -92,7 +92,7 @@ def _means(group: list[Review]) -> dict[str, float | int | None]:
     return {
         "reviews": len(group),
         "unreadable": len(group) - len(pairs),
-        "relative": 100 * second / first if first and second is not None else None,
+        "relative": second / first * 100 if first and second is not None else None,
         "first": None if first is None else 10 * first,
         "second": None if second is None else 10 * second,
     }

@@ -21,10 +21,11 @@ def challenge_accuracy(answer: str, people: Sequence[str]) -> float:
 
     So a capital letter makes an answer wrong that all people agree on.
     """
-    answer, said = plain(answer), [plain(one) for one in people]
-    if len(set(said)) > 1:
-        answer, said = challenge(answer), [challenge(one) for one in said]
-    return soft_accuracy(answer, said)
+    said = Counter(people)
+    compared = challenge if len({plain(one) for one in said}) > 1 else plain
+    answer = compared(answer)
+    matches = sum(count for one, count in said.items() if compared(one) == answer)
+    return _leave_one_out(matches, len(people))
 
 
 def _leave_one_out(matches: int, people: int) -> float:

@@ -102,11 +102,11 @@ def people(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     answers = row.get("answers")
     if not isinstance(answers, list) or not answers:
         raise InputError(f"{where}: has no list of answers. This is of a test split, or of another benchmark.")
-    said = [one.get("answer") if isinstance(one, dict) else one for one in answers]
-    wrong = next((one for one in said if not isinstance(one, str)), None)
-    if wrong is not None or None in said:
+    said = tuple([one.get("answer") if isinstance(one, dict) else one for one in answers])
+    if {*map(type, said)} != {str}:
+        wrong = next(one for one in said if not isinstance(one, str))
         raise InputError(f"{where}: one of the answers is {wrong!r:.60}; expected text.")
-    return tuple(said)
+    return said
 
 
 def write_json(path: Path, value: Any) -> None:

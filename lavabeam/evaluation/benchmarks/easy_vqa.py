@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lavabeam.evaluation.benchmarks.base import Benchmark, accuracy_table
-from lavabeam.evaluation.layouts import field, identity, rows_of
+from lavabeam.evaluation.layouts import field, identity, rows_of, values_of
 from lavabeam.evaluation.question import LLAVA, Answered, Question
 from lavabeam.evaluation.table import Table
 from schemas.errors import InputError
-from schemas.jsonfile import json_values
 
 
 class EasyVqa(Benchmark):
@@ -28,9 +27,10 @@ class EasyVqa(Benchmark):
         """Its questions.json (pictures are images/N.png), a samples dataset, or rows with text, answer, image, kind."""
         if not path.is_file():
             return _of_dataset(path)
-        if isinstance(next(json_values(path), None), list):
+        values = values_of(path)
+        if values and isinstance(values[0], list):
             return _published(path)
-        return [self._row(row, where, number) for number, (where, row) in enumerate(rows_of(path))]
+        return [self._row(row, where, number) for number, (where, row) in enumerate(rows_of(path, values))]
 
     def _row(self, row: dict[str, Any], where: str, number: int) -> Question:
         name = identity(row.get("question_id", number), where)

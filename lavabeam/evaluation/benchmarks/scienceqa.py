@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 from lavabeam.evaluation.benchmarks.base import Benchmark, accuracy_table, add_truth, write_json
 from lavabeam.evaluation.joining import Truth
-from lavabeam.evaluation.layouts import field, identity, rows_in, rows_of
+from lavabeam.evaluation.layouts import field, identity, rows_in, rows_of, values_of
 from lavabeam.evaluation.question import LETTER, LLAVA, LMMS_EVAL, Answered, Question
 from lavabeam.evaluation.table import Table, Total
 from schemas.errors import InputError
-from schemas.jsonfile import json_values
 
 LETTERS = "ABCDE"
 TOTALS = (Total("accuracy"), Total("image", "pooled", ("image",)), Total("text", "pooled", ("text",)))
@@ -33,7 +32,7 @@ class Scienceqa(Benchmark):
 
     def questions(self, path: Path, protocol: str) -> list[Question]:
         """LLaVA's llava_test_CQM-A.json (id, image, conversations), or the output file of its evaluation."""
-        values = list(json_values(path))
+        values = values_of(path)
         whole = values[0] if len(values) == 1 and isinstance(values[0], dict) else {}
         if "correct" in whole and "incorrect" in whole:
             rows = rows_in([*whole["correct"], *whole["incorrect"]], path)
@@ -54,7 +53,7 @@ class Scienceqa(Benchmark):
 
     def truths(self, path: Path) -> dict[Any, Truth]:
         """problems.json (answer is the option's number), or a file of questions that holds the answers."""
-        values = list(json_values(path))
+        values = values_of(path)
         whole = values[0] if len(values) == 1 and isinstance(values[0], dict) else None
         found: dict[Any, Truth] = {}
         if whole is None or "correct" in whole:

@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 
 from lavabeam.evaluation.benchmarks.base import Benchmark, accuracy_table, add_truth, people, write_json
 from lavabeam.evaluation.joining import Truth
-from lavabeam.evaluation.layouts import field, identity, rows_in, rows_of
+from lavabeam.evaluation.layouts import field, identity, rows_in, rows_of, values_of
 from lavabeam.evaluation.normalise import evalai
 from lavabeam.evaluation.question import LLAVA, LMMS_EVAL, ONE_WORD, Answered, Question
 from lavabeam.evaluation.table import Table
 from lavabeam.evaluation.vqa import challenge_accuracy
 from schemas.errors import InputError
-from schemas.jsonfile import json_values
 
 
 class Vqav2(Benchmark):
@@ -27,9 +26,10 @@ class Vqav2(Benchmark):
 
     def questions(self, path: Path, protocol: str) -> list[Question]:
         """LLaVA's lines, or the official v2_OpenEnded_mscoco_*_questions.json."""
-        whole = _official(path)
-        if whole is None:
-            return super().questions(path, protocol)
+        values = values_of(path)
+        whole = values[0] if len(values) == 1 else None
+        if not isinstance(whole, dict) or not isinstance(whole.get("questions"), list):
+            return [self.question(row, where, protocol) for where, row in rows_of(path, values)]
         split = str(whole.get("data_subtype") or "")
         if not split:
             raise InputError(f"{path}: has no data_subtype, which names the pictures (val2014, test2015).")
@@ -60,12 +60,6 @@ class Vqav2(Benchmark):
             raise InputError(f"{every}: lacks {len(outside)} of the questions asked, such as {min(outside)}.")
         write_json(path, [{"question_id": _number(name), "answer": answers.get(name, "")} for name in names])
         return len(names)
-
-
-def _official(path: Path) -> dict[str, Any] | None:
-    values = json_values(path) if path.is_file() else iter(())
-    first = next(values, None)
-    return first if isinstance(first, dict) and isinstance(first.get("questions"), list) else None
 
 
 def _question(row: dict[str, Any], where: str, split: str) -> Question:
