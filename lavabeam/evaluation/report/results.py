@@ -18,7 +18,7 @@ from lavabeam.evaluation.layouts import json_object, rows_of
 from lavabeam.evaluation.run import RESULTS, SCORES
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-from schemas.records import BASE
+from schemas.records import BASE, MESSAGE
 from schemas.writing import write_dataset
 
 DATASET = "rows"
@@ -104,11 +104,8 @@ def write_rows(results: Results) -> Dataset:
     """
     draft, target = results.folder / f"{DATASET}.part", results.folder / DATASET
     shutil.rmtree(draft, ignore_errors=True)
-    names = _keys(results.rows)
-    rows = [_row(results, name, row) for name, row in zip(names, results.rows, strict=True)]
-    schema = pa.schema([*BASE["conversations"], *COLUMNS])
     info = {"evaluation": {name: results.figures.get(name) for name in ("benchmark", "protocol", "metric", "scores")}}
-    write_dataset(draft, "conversations", [pa.Table.from_pylist(rows, schema)], info)
+    write_dataset(draft, "conversations", [_table(results)], info)
     if target.exists() and not Dataset.exists(target):
         raise InputError(f"{target}: is in the way: the results as a dataset go there. Move it.")
     shutil.rmtree(target, ignore_errors=True)
@@ -116,25 +113,52 @@ def write_rows(results: Results) -> Dataset:
     return Dataset.open(target)
 
 
-def _row(results: Results, key: str, row: Result) -> dict[str, Any]:
-    messages = [{"role": "user", "content": [{"type": "text", "text": row.question}]}]
-    if row.image:
-        messages[0]["content"].insert(0, {"type": "image", "text": None})  # type: ignore[attr-defined]
-    if row.answer is not None:
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": row.answer}]})
-    return {
-        "key": key,
-        "image_keys": [row.image] if row.image else [],
-        "messages": messages,
-        "kind": row.category,
-        "source": results.title,
-        "status": "ok" if row.answer is not None else "no_answer",
-        "id": row.id,
-        "evaluation_answer": row.answer,
-        "references": row.references,
-        "evaluation_score": row.score,
-        "evaluation_right": results.right(row),
+def _table(results: Results) -> pa.Table:
+    """All rows, column by column: a list of dictionaries takes nearly twice as long."""
+    rows, empty = results.rows, pa.schema([*BASE["conversations"], *COLUMNS])
+    columns: dict[str, Any] = {
+        "key": _keys(rows),
+        "image_keys": [[row.image] if row.image else [] for row in rows],
+        "messages": _messages(rows),
+        "kind": [row.category for row in rows],
+        "source": [results.title] * len(rows),
+        "status": ["no_answer" if row.answer is None else "ok" for row in rows],
+        "id": [row.id for row in rows],
+        "evaluation_answer": [row.answer for row in rows],
+        "references": [row.references for row in rows],
+        "evaluation_score": [row.score for row in rows],
+        "evaluation_right": [results.right(row) for row in rows],
     }
+    arrays = []
+    for column in empty:
+        values = columns.get(column.name)
+        made = pa.nulls(len(rows), column.type) if values is None else values
+        arrays.append(made if isinstance(made, pa.Array) else pa.array(made, column.type))
+    return pa.Table.from_arrays(arrays, schema=empty)
+
+
+def _messages(rows: Sequence[Result]) -> pa.Array:
+    """The question, with its picture in front, and the answer, where there is one."""
+    kinds: list[str] = []
+    texts: list[str | None] = []
+    roles: list[str] = []
+    part_ends, message_ends = [0], [0]
+    for row in rows:
+        for role, text in (("user", row.question), ("assistant", row.answer)):
+            if text is None:
+                continue
+            if role == "user" and row.image:
+                kinds.append("image")
+                texts.append(None)
+            kinds.append("text")
+            texts.append(text)
+            roles.append(role)
+            part_ends.append(len(kinds))
+        message_ends.append(len(roles))
+    parts = pa.StructArray.from_arrays([pa.array(kinds, pa.string()), pa.array(texts, pa.string())], ["type", "text"])
+    contents = pa.ListArray.from_arrays(pa.array(part_ends, pa.int32()), parts)
+    messages = pa.StructArray.from_arrays([pa.array(roles, pa.string()), contents], ["role", "content"])
+    return pa.ListArray.from_arrays(pa.array(message_ends, pa.int32()), messages).cast(pa.list_(MESSAGE))
 
 
 def _keys(rows: Sequence[Result]) -> list[str]:

@@ -102,8 +102,9 @@ def rows_of(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, 
 def why_missing(row: dict[str, Any]) -> str:
     """Why `lavabeam answer` has no answer to a question, as its line says."""
     metadata = row.get("metadata")
-    status = metadata.get("status", "ok") if isinstance(metadata, dict) else "ok"
-    return "" if status == "ok" else f"{status}: {metadata.get('detail')}"
+    if not isinstance(metadata, dict) or (status := metadata.get("status", "ok")) == "ok":
+        return ""
+    return f"{status}: {metadata.get('detail')}"
 
 
 def listed(names: list[str]) -> str:

@@ -86,9 +86,8 @@ def _files_at(path: Path) -> list[ReviewFile]:
         return [_read(path)]
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder. Give review files, or the --output of `lavabeam review`.")
-    ours = sorted(
-        (int(found[1]), one) for one in path.iterdir() if (found := _OURS.fullmatch(one.name)) and not found[2]
-    )
+    named = [(_OURS.fullmatch(one.name), one) for one in path.iterdir()]
+    ours = sorted((int(name[1]), one) for name, one in named if name and not name[2])
     found = [one for _, one in ours] or sorted(path.glob("*.jsonl"))
     if not found:
         raise InputError(f"{path}: holds no review files (*.jsonl). `lavabeam review` makes them.")

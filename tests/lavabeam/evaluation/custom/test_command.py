@@ -1,13 +1,18 @@
 """`lavabeam evaluate custom` and `compare` as a user meets them."""
 
+import io
 import json
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from lavabeam.cli.main import app
 from schemas.dataset import Dataset
 from schemas.errors import InputError
+from schemas.records import BASE, STORED_IMAGE
+from schemas.writing import write_dataset
 from tests.lavabeam.evaluation.review.test_review import Judge
 
 
@@ -63,6 +68,33 @@ def test_a_judge_grades_answers_once(tmp_path, questions):
         file.write_text(json.dumps({**settings, "base_url": judge.base_url, "model": "other", "repairs": 0}))
         error = call(*words, "--judge", file).exception
     assert isinstance(error, InputError) and "left 6 of 6 answers without a grade" in str(error)
+
+
+def test_a_server_is_asked_with_the_pictures_of_a_dataset(tmp_path):
+    """One of the three pictures is nowhere: its question keeps its place, and is scored as wrong only when allowed."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "PNG")
+    images = [{"key": key, "image": {"bytes": buffer.getvalue(), "path": None}} for key in ("a", "b")]
+    fields = pa.schema([BASE["images"].field("key"), STORED_IMAGE[0]])
+    write_dataset(tmp_path / "photos", "images", [pa.Table.from_pylist(images, fields)])
+    said = [("user", [("image", None), ("text", "Colour?")]), ("assistant", [("text", "red")])]
+    talk = [{"role": role, "content": [{"type": kind, "text": text} for kind, text in parts]} for role, parts in said]
+    rows = [{"key": f"t{one}", "image_keys": [one], "messages": talk, "status": "ok"} for one in ("a", "b", "gone")]
+    write_dataset(tmp_path / "talks", "conversations", [pa.Table.from_pylist(rows, BASE["conversations"])])
+    with Judge(lambda text, before: "Red.") as server:
+        words = ("custom", server.base_url, "--model", "m", "--questions", tmp_path / "talks")
+        words += ("--images", tmp_path / "photos", "--output", tmp_path / "out")
+        refused = call(*words)
+        assert isinstance(refused.exception, InputError), refused.output
+        assert "1 of 3 missing (first id tgone" in str(refused.exception)
+        done = call(*words, "--allow-missing", "--json")
+        assert done.exit_code == 0, done.output
+        report = json.loads(done.stdout)
+        assert report["statuses"]["no_picture"] == 1
+        assert report["scores"]["exact"]["value"] == pytest.approx(200 / 3)
+        assert len(server.bodies) == 1  # the same picture and words are one question to the cache
+    page = (tmp_path / "out" / "results.html").read_text()
+    assert page.count('class="card question"') == 1 and "(none)" in page
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path, questions):

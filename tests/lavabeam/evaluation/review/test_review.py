@@ -64,7 +64,8 @@ class Judge(Teacher):
         self.say, self.seen, self.bodies = say, {}, []
 
     async def respond(self, request, body, answer):
-        text = body["messages"][-1]["content"]
+        content = body["messages"][-1]["content"]
+        text = content if isinstance(content, str) else content[-1]["text"]
         before = self.seen.setdefault(text, 0)
         self.seen[text] += 1
         self.bodies.append(body)
