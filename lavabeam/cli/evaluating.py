@@ -246,7 +246,7 @@ def _print_report(report: dict[str, Any]) -> None:
 
 def _print_scores(report: dict[str, Any]) -> None:
     level = f"{report['interval']['level']:.0%} interval"
-    rows = [(name, one["value"], f"{one['low']:.2f} to {one['high']:.2f}") for name, one in report["scores"].items()]
+    rows = [(name, one["value"], _interval(one)) for name, one in report["scores"].items()]
     print_table(("score", "value", level), rows)
     if not report["categories"]:
         return
@@ -254,8 +254,11 @@ def _print_scores(report: dict[str, Any]) -> None:
     lines = []
     for category, one in report["categories"].items():
         first = one[names[0]]
-        interval = f"{first['low']:.2f} to {first['high']:.2f}"
-        lines.append((category, one["units"], *(one[key]["value"] for key in names), interval))
+        lines.append((category, one["units"], *(one[key]["value"] for key in names), _interval(first)))
     print_table(
         ("category", "number", *names, f"{level} of {names[0]}"), lines, title=f"\nPer {report['interval']['unit']}"
     )
+
+
+def _interval(figure: dict[str, Any]) -> str:
+    return "" if figure["low"] is None else f"{figure['low']:.2f} to {figure['high']:.2f}"

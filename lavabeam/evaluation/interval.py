@@ -27,7 +27,9 @@ def resampled_means(units: np.ndarray, generator: np.random.Generator, resamples
 
 
 def percentiles(figures: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The interval that holds the share `level` of `figures`, which may hold no number (nothing was positive)."""
-    tail = 50 * (1 - level)
-    low, high = np.nanpercentile(figures, [tail, 100 - tail])
+    """The interval that holds the share `level` of `figures`, which may hold some that are no numbers."""
+    tail, numbers = 50 * (1 - level), figures[np.isfinite(figures)]
+    if not len(numbers):
+        return float("nan"), float("nan")
+    low, high = np.percentile(numbers, [tail, 100 - tail])
     return float(low), float(high)

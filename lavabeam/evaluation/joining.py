@@ -160,9 +160,13 @@ def _check(
 ) -> None:
     missing = [question for question, text in zip(questions, texts, strict=True) if text is None]
     if len(missing) == len(questions):
-        sample = foreign[0] if foreign else empty[0] if empty else None
-        why = f" The first answer, {sample.where}: {_shown(sample)}." if sample else ""
-        raise InputError(f"none of {len(questions)} questions has an answer: these are of another benchmark.{why}")
+        if not foreign:
+            why = empty[0].reason if empty else "there are no answers"
+            raise InputError(f"none of {len(questions)} questions has an answer: {why:.400}")
+        raise InputError(
+            f"none of {len(questions)} questions has an answer: these are of another benchmark. The first answer, "
+            f"{foreign[0].where}: {_shown(foreign[0])}."
+        )
     problems = []
     if foreign and not allowed.foreign:
         which = f"{len(foreign)} foreign (to no question here; first {foreign[0].where}: {_shown(foreign[0])})"

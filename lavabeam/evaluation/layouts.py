@@ -17,6 +17,9 @@ from schemas.streams import open_text, plain_suffix
 Row = tuple[str, dict[str, Any]]
 """(file and row, for messages; the row)"""
 
+_LISTS = ("questions", "annotations", "data")
+"""What official files call their list of rows."""
+
 EMPTY = frozenset(
     {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"}
     | {"NULL", "NaN", "None", "n/a", "nan", "null"}
@@ -25,12 +28,11 @@ EMPTY = frozenset(
 
 
 def rows_of(path: Path, values: list[Any] | None = None) -> Iterator[Row]:
-    """The objects of a JSON list or of JSON lines, compressed or not; of `{"questions": [...]}` and the like, those of
-    its only list of objects. values: the file's own, if read. Raises InputError naming the row that is none."""
+    """The objects of a JSON list or of JSON lines, compressed or not; those in the list of `{"questions": [...]}` and
+    the like. values: the file's own, if read. Raises InputError naming the row that is none."""
     values = values_of(path) if values is None else values
     if len(values) == 1 and isinstance(values[0], dict):
-        lists = [one for one in values[0].values() if isinstance(one, list) and one and isinstance(one[0], dict)]
-        values = lists[0] if len(lists) == 1 else values
+        values = next((values[0][name] for name in _LISTS if isinstance(values[0].get(name), list)), values)
     yield from rows_in(values, path)
 
 

@@ -84,18 +84,19 @@ def _metric(table: Table, total: Total) -> Metric:
     return table.metrics[total.metric or next(iter(table.metrics))]
 
 
-def _figure(part: _Drawn, metric: Metric) -> dict[str, float]:
+def _figure(part: _Drawn, metric: Metric) -> dict[str, float | None]:
     return _written(metric(part.exact), metric(part.again))
 
 
-def _combined(parts: list[_Drawn], metric: Metric, combine: Any) -> dict[str, float]:
+def _combined(parts: list[_Drawn], metric: Metric, combine: Any) -> dict[str, float | None]:
     exact = combine([metric(part.exact) for part in parts], axis=0)
     return _written(exact, combine([metric(part.again) for part in parts], axis=0))
 
 
-def _written(exact: Any, again: np.ndarray) -> dict[str, float]:
-    low, high = percentiles(again)
-    return {"value": float(exact), "low": low, "high": high}
+def _written(exact: Any, again: np.ndarray) -> dict[str, float | None]:
+    """None stands for what is no number: JSON has none for it."""
+    numbers = zip(("value", "low", "high"), (float(exact), *percentiles(again)), strict=True)
+    return {name: number if np.isfinite(number) else None for name, number in numbers}
 
 
 def share(column: int = 0) -> Metric:

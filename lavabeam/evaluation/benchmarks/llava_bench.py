@@ -38,9 +38,7 @@ class LlavaBench(Benchmark):
         columns = np.array(
             [[score for run in runs for score in run[question.id].scores or (0.0, 0.0)] for question in questions]
         )
-        metrics: dict[str, Metric] = {
-            "relative": lambda means: (means[..., 1::2] / means[..., 0::2]).mean(axis=-1) * 100
-        }
+        metrics: dict[str, Metric] = {"relative": _relative}
         metrics |= {f"run {number}": _run_metric(number) for number in range(1, len(runs) + 1)}
         unreadable = sum(review.scores is None for run in runs for review in run.values())
         each = [float(metrics[f"run {number}"](columns.mean(axis=0))) for number in range(1, len(runs) + 1)]
@@ -55,6 +53,10 @@ class LlavaBench(Benchmark):
             if review.question_id in found:
                 raise InputError(f"{path}: question {review.question_id} is reviewed twice. Give one run a file.")
             found[review.question_id] = review
+        if all(review.scores is None for review in found.values()):
+            raise InputError(
+                f"{path}: none of {len(found)} reviews begins with two scores. Look at what the judge wrote."
+            )
         asked = {question.id for question in questions}
         if missing := asked - found.keys():
             raise InputError(f"{path}: no review of {len(missing)} of {len(asked)} questions, such as {min(missing)}.")
@@ -71,9 +73,15 @@ class LlavaBench(Benchmark):
         return len(rows)
 
 
+def _relative(means: np.ndarray) -> np.ndarray:
+    """Of columns first, second, first, second, ...: no number where no review could be read."""
+    first = means[..., 0::2]
+    ratios = np.divide(means[..., 1::2], first, out=np.full_like(first, np.nan), where=first > 0)
+    return 100 * ratios.mean(axis=-1)
+
+
 def _run_metric(number: int) -> Metric:
-    first = 2 * (number - 1)
-    return lambda means: means[..., first + 1] / means[..., first] * 100
+    return lambda means: _relative(means[..., 2 * number - 2 : 2 * number])
 
 
 def _number(name: str) -> int | str:
