@@ -28,6 +28,7 @@ class Custom(Benchmark):
     name = "custom"
     title = "the custom set"
     source = "a dataset of yours"
+    tokens: ClassVar = {LLAVA: 1024}
     protocols: ClassVar = (LLAVA,)
     truth_file = "nothing: a custom set holds its answers"
 
