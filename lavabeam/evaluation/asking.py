@@ -34,17 +34,17 @@ def ask(target: str, questions: Sequence[Question], images: Path | None, output:
     After an interruption the same call asks the remaining ones, and none when all are answered. Raises InputError when
     pictures are needed and no folder of them is given.
     """
-    named = [question for question in questions if isinstance(question.image, str)]
+    named = [question.image for question in questions if isinstance(question.image, str)]
     stored = output / PICTURES
     if any(isinstance(question.image, bytes) for question in questions):
         if named:
             raise InputError(
-                f"question {named[0].id} names a picture, and others hold theirs; expected one or the other."
+                f"one question names its picture, {named[0]}, and others hold theirs; expected one or the other."
             )
         images = stored
     if named and images is None:
         raise InputError(
-            f"{len(named)} of {len(questions)} questions are about pictures, the first about {named[0].image}. Give "
+            f"{len(named)} of {len(questions)} questions are about pictures, the first about {named[0]}. Give "
             "the folder that their names start from with --images."
         )
     write_jsonl(output / QUESTIONS, _rows(questions, stored))

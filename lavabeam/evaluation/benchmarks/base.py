@@ -102,7 +102,7 @@ def people(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     answers = row.get("answers")
     if not isinstance(answers, list) or not answers:
         raise InputError(f"{where}: has no list of answers. This is of a test split, or of another benchmark.")
-    said = tuple([one.get("answer") if isinstance(one, dict) else one for one in answers])
+    said: tuple[Any, ...] = tuple([one.get("answer") if isinstance(one, dict) else one for one in answers])
     if {*map(type, said)} != {str}:
         wrong = next(one for one in said if not isinstance(one, str))
         raise InputError(f"{where}: one of the answers is {wrong!r:.60}; expected text.")

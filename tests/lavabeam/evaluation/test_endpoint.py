@@ -63,15 +63,13 @@ def test_a_server_that_goes_away_gives_no_answers_and_the_next_run_asks_the_rest
 def test_what_a_server_refuses_for_good_is_a_status(tmp_path, images):
     faults = {"1": "policy", "2": "too_long", "3": "bad"}
     (images / "broken.png").write_bytes(PICTURE[:-20] + b"x" * 4)
-    rows = [
-        *questions(4),
+    unseen = [
         Question("4", "what is it?", "", "gone.png"),
         Question("5", "what is this?", "", "broken.png"),
     ]
     with FaultyServer(lambda question, _: faults.get(question[8:-1], "ok")) as server:
-        counts = ask(
-            server.base_url, [*questions(4), *unseen], images, tmp_path / "out", Asking(8, "m", settings=QUICK)
-        )
+        how = Asking(8, "m", settings=QUICK)
+        counts = ask(server.base_url, [*questions(4), *unseen], images, tmp_path / "out", how)
     found = [json.loads(line)["metadata"] for line in (tmp_path / "out/answers.jsonl").read_text().splitlines()]
     statuses = [one.get("status", "ok") for one in found]
     assert statuses[:5] == ["ok", "refused", "too_long", "bad_question", "no_picture"]

@@ -46,9 +46,8 @@ def test_a_server_is_asked_and_scored(files):
         words = ("evaluate", "easy-vqa", server.base_url, "--questions", files / "q.json", "--images", files / "images")
         asked = call(*words, "--model", "m", "--output", files / "out")
         # the picture is none: every question is left without an answer, and that is no score of 0
-        assert isinstance(asked.exception, InputError) and "none of 3 questions has an answer: bad_picture: " in str(
-            asked.exception
-        )
+        assert isinstance(asked.exception, InputError)
+        assert "none of 3 questions has an answer: bad_picture: " in str(asked.exception)
         assert isinstance(call(*words, "--model", "m").exception, InputError)
     statuses = [
         json.loads(line)["metadata"]["status"] for line in (files / "out/answers.jsonl").read_text().splitlines()
