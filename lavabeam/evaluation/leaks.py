@@ -6,6 +6,7 @@ of `lavabeam decontaminate`, with an index that is made of the questions and thr
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,8 @@ from schemas.writing import write_dataset
 
 COMPARED = 20_000
 """Rows of a mix that are looked at, of a larger one in even portions: a row costs about a millisecond."""
+ASKED = 5_000
+"""Questions that are looked at, of a larger set every so many: a picture takes 15 hashes, some milliseconds."""
 _PORTION = 256
 _INPUTS, _RECIPE = "inputs.json", "recipe.yaml"
 Asked = tuple[str, str, tuple["bytes | Path", ...]]
@@ -53,7 +56,7 @@ class Leak:
             return f"the checkpoint was trained on {self.mix}, which was not compared with this set: {self.unchecked}"
         parts = [(self.pictures, "show the pictures"), (self.texts, "have, word for word, the text")]
         found = [
-            f"{rows} {words} of at least {count} of these {self.questions} questions"
+            f"{rows} {words} of at least {count} of {self.questions} questions looked at"
             for (rows, count), words in parts
             if rows
         ]
@@ -118,12 +121,13 @@ def _index(asked: Iterable[Asked], folder: Path) -> tuple[int, Path | None, str]
     from pipelines.decontaminate import Settings, build_index
 
     count = 0
+    seen: set[Any] = set()
 
     def tables() -> Iterator[pa.Table]:
         nonlocal count
         waiting = iter(asked)
         while portion := list(islice(waiting, _PORTION)):
-            rows = [_row(number, *one) for number, one in enumerate(portion, count)]
+            rows = [_row(number, *one, seen) for number, one in enumerate(portion, count)]
             count += len(rows)
             yield pa.Table.from_pylist(rows, pa.schema([*BASE["conversations"], ("images", pa.list_(IMAGE))]))
 
@@ -136,8 +140,12 @@ def _index(asked: Iterable[Asked], folder: Path) -> tuple[int, Path | None, str]
     return count, folder / "index.npz", ""
 
 
-def _row(number: int, name: str, text: str, pictures: tuple[bytes | Path, ...]) -> dict[str, Any]:
-    read = [one if isinstance(one, bytes) else one.read_bytes() for one in pictures]
+def _row(number: int, name: str, text: str, pictures: tuple[bytes | Path, ...], seen: set[Any]) -> dict[str, Any]:
+    """A question with those of its pictures that no question before it has shown."""
+    marks = [hashlib.sha256(one).digest() if isinstance(one, bytes) else one for one in pictures]
+    fresh = [one for one, mark in zip(pictures, marks, strict=True) if mark not in seen]
+    seen.update(marks)
+    read = [one if isinstance(one, bytes) else one.read_bytes() for one in fresh]
     message = {"role": "user", "content": [{"type": "text", "text": text}]}
     images = [{"bytes": data, "path": None} for data in read]
     return {"key": f"{number}/{name}", "messages": [message], "status": "ok", "images": images}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavabeam.evaluation.custom.sets import read_set
-from lavabeam.evaluation.leaks import Asked, leaks
+from lavabeam.evaluation.leaks import ASKED, Asked, leaks
 from lavabeam.evaluation.question import Question
 from lavabeam.evaluation.report.page import PictureOf, write_page
 from lavabeam.evaluation.report.results import Result, Results, write_rows
@@ -41,7 +41,8 @@ def training_leaks(checkpoint: str, questions: Sequence[Question], sources: Any)
     """
 
     def asked() -> Iterator[Asked]:
-        for number, question in enumerate(questions):
+        for number in range(0, len(questions), -(-len(questions) // ASKED)):
+            question = questions[number]
             try:
                 pictures = sources(number)
             except InputError:

@@ -62,7 +62,7 @@ def test_pictures_and_texts_are_counted_apart(trained):
     asked = [("a", LONG, (picture(7),)), ("b", "Who?", (picture(3),)), ("c", "Where?", (picture(8),))]
     finetune, pretrain = leaks(trained, asked)
     assert (finetune.pictures, finetune.texts, finetune.rows) == ((1, 1), (1, 1), 3)
-    assert "1 show the pictures of at least 1 of these 3 questions" in finetune.line()
+    assert "1 show the pictures of at least 1 of 3 questions looked at" in finetune.line()
     assert "1 have, word for word, the text of at least 1" in finetune.line()
     assert pretrain.line() == ""
     (_, pretrain) = leaks(trained, [("a", "Who?", (picture(1),))])
