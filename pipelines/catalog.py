@@ -114,6 +114,7 @@ COMMANDS = frozenset(
         "chat",
         "answer",
         "evaluate",
+        "review",
         "serve",
     }
     | {"show", "log", "files", "verify", "rollback", "gc", "cache", "recipes", "dags", "dataflow", "export"}

@@ -36,17 +36,28 @@ def was_stopped(asked: dict[str, Any]) -> bool:
 
 def print_runs(summaries: list[Any], asked: list[dict[str, Any]], as_json: bool) -> None:
     """What runs did and what they asked; on stderr why rows have no answer. Raises InputError after a `was_stopped`."""
-    from schemas.errors import InputError
-
     print_summaries(summaries, as_json, asked)
     if not as_json:
         for report in asked:
             _print_answers(report)
-    missing = [
-        (summary.step, one) for summary, report in zip(summaries, asked, strict=True) for one in _missing(report)
-    ]
+    _print_missing(
+        [(summary.step, one) for summary, report in zip(summaries, asked, strict=True) for one in _missing(report)]
+    )
+
+
+def print_asked(name: str, report: dict[str, Any], as_json: bool) -> None:
+    """What a command asked that is not a step (`Tally.report`), and why it has no answers; raises as `print_runs`."""
+    if not as_json:
+        _print_answers(report)
+    _print_missing([(name, one) for one in _missing(report)])
+
+
+def _print_missing(missing: list[tuple[str, dict[str, Any]]]) -> None:
+    from schemas.errors import InputError
+
     for step, one in missing:
-        remedy = _REMEDIES.get(one["status"], f"`--retry {one['status']}` asks again.")
+        again = f"`--retry {one['status']}` asks again." if catalog.asks_llm(step) else "The same command asks again."
+        remedy = _REMEDIES.get(one["status"], again)
         rows = "1 row has" if one["rows"] == 1 else f"{one['rows']} rows have"
         words = f"{step}: {rows} status {one['status']}, for example: {one['detail']}\n{remedy}"
         if one["status"] in _STOPPED:

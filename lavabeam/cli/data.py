@@ -101,18 +101,25 @@ def run(
 
 
 @click.command()
-@click.argument("datasets", nargs=-1, required=True)
+@click.argument("datasets", nargs=-1)
+@click.option("--run", "runs", type=Path, multiple=True, help="A run folder of `train`: its curve and figures.")
+@click.option("--evaluation", "evaluations", type=Path, multiple=True, help="An --output folder of `evaluate`.")
 @click.option("--out", type=Path, default=Path("report.html"), help="The HTML file to write.", show_default=True)
 @checked_option
-def report(datasets: tuple[str, ...], out: Path, checked: bool) -> None:
-    """Write an HTML page about DATASETS.
+def report(
+    datasets: tuple[str, ...], runs: tuple[Path, ...], evaluations: tuple[Path, ...], out: Path, checked: bool
+) -> None:
+    """Write an HTML page about DATASETS, training runs and evaluations.
 
-    Counts, pictures, captions, conversations. One file, nothing to fetch.
+    Counts, pictures, captions, conversations; loss curves; scores. One file, nothing to fetch.
     """
+    from lavabeam.evaluation.report.beside import trained_and_evaluated
     from pipelines.report import write_report
 
+    if not (datasets or runs or evaluations):
+        raise click.UsageError("Nothing to report on: name datasets, --run or --evaluation.")
     check_datasets(checked, datasets)
-    write_report(list(datasets), out, None)
+    write_report(list(datasets), out, trained_and_evaluated(runs, evaluations))
     say(str(out))
 
 

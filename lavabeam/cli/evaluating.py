@@ -11,6 +11,7 @@ from lavabeam.cli.data import pairs
 from lavabeam.cli.look import json_option
 from lavabeam.cli.outcome import UNUSABLE
 from lavabeam.cli.output import print_json, print_table, say, statuses_text
+from lavabeam.cli.serving import DEVICE, LOAD
 from lavabeam.cli.training import print_tree
 
 _FILE = click.Path(path_type=Path)
@@ -38,6 +39,8 @@ ASKING = _options(
         type=click.IntRange(min=1),
         help="Copies of the model.  [default: one per GPU; one without a GPU]",
     ),
+    LOAD,
+    DEVICE,
     click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with."),
     click.option("--model", help="For a server's address: the model, as the server names it."),
     click.option(
@@ -62,6 +65,11 @@ ALLOWED = _options(
     click.option("--allow-foreign", is_flag=True, help="Answers to no question are left out."),
     click.option("--allow-unscored", is_flag=True, help="Questions without a truth are left out."),
 )
+CUSTOM = _options(
+    click.option("--metric", help="Of custom: exact, vqa, choice, f1, cider, bleu, rouge or judge.  [default: exact]"),
+    click.option("--judge", type=_FILE, help="Of --metric judge: YAML with the judge's model, provider, base_url, ..."),
+    click.option("--check-training/--no-check-training", default=True, help="Look for the questions in the mix."),
+)
 
 
 @click.command()
@@ -73,12 +81,17 @@ ALLOWED = _options(
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Maximum tokens per answer.  [default: the protocol's]")
 @ALLOWED
 @ASKING
+@CUSTOM
 @json_option
 def evaluate(name: str, target: str, as_json: bool, **given: Any) -> None:
     """Ask and score one benchmark, and write its upload file.
 
-    NAME: vqav2, gqa, vizwiz, scienceqa, textvqa, pope, mme, mmbench, mmbench-cn, seedbench, llava-bench, mm-vet or
-    easy-vqa. The second word: a checkpoint's folder, a server's address (http://...), or a file of answers.
+    NAME: vqav2, gqa, vizwiz, scienceqa, textvqa, pope, mme, mmbench, mmbench-cn, seedbench, llava-bench, mm-vet,
+    easy-vqa, or custom: --questions is a dataset of conversations or samples then, or a file of questions with answers.
+    The second word: a checkpoint's folder, a server's address (http://...), or a file of answers.
+
+    With --output, the results lie there as a dataset (rows) and a page (results.html); `lavabeam evaluate compare A B`
+    compares two such folders. A checkpoint's mix is searched for the questions and pictures (--no-check-training).
 
     `lavabeam evaluate CHECKPOINT QUESTIONS` counts exact answers to a samples dataset, or a .json or .jsonl file of
     LLaVA rows or of lines with text, answer and image.
@@ -123,8 +136,9 @@ def _exact(checkpoint: str, questions: str, as_json: bool, given: dict[str, Any]
     from trainer.inference.evaluate import ANSWER_TOKENS
     from trainer.inference.evaluate import evaluate as run
 
-    taken = ("limit", "batch", "processes", "images", "template")
-    surplus = [key for key, value in given.items() if value and key not in (*taken, "max_tokens", "protocol")]
+    taken = ("limit", "batch", "processes", "images", "template", "load", "device")
+    others = ("max_tokens", "protocol", "check_training")
+    surplus = [key for key, value in given.items() if value and key not in (*taken, *others)]
     if surplus:
         listed = ", ".join("--" + key.replace("_", "-") for key in surplus)
         raise click.UsageError(f"{listed}: only with the name of a benchmark in front of the checkpoint.")
@@ -138,10 +152,10 @@ def _benchmark(name: str, target: str, given: dict[str, Any]) -> dict[str, Any]:
     from lavabeam.evaluation.asking import ANSWERS, ask
     from lavabeam.evaluation.endpoint import is_endpoint
     from lavabeam.evaluation.joining import Allowed
-    from lavabeam.evaluation.run import Files, Settings, evaluate_answers, open_checked, read_questions
+    from lavabeam.evaluation.run import Files, Settings, evaluate_answers, read_questions
     from schemas.errors import InputError
 
-    benchmark = open_checked(name, given["protocol"])
+    benchmark = _opened(name, given)
     allowed = Allowed(*(given[f"allow_{what}"] for what in ("missing", "doubled", "foreign", "unscored")))
     settings = Settings(given["protocol"], allowed, given["limit"])
     if given["questions"] is None:
@@ -152,11 +166,57 @@ def _benchmark(name: str, target: str, given: dict[str, Any]) -> dict[str, Any]:
         if given["output"] is None:
             raise InputError(f"{target}: give the folder for answers and scores with --output.")
         max_tokens = given["max_tokens"] or benchmark.tokens[given["protocol"]]
-        statuses = ask(target, questions, given["images"], given["output"], _asking(max_tokens, given))
+        asked, images = _with_pictures(benchmark, questions, given)
+        statuses = ask(target, asked, images, given["output"], _asking(max_tokens, given))
         answers = given["output"] / ANSWERS
     paths = {key: given[key] for key in ("questions", "truth", "reviews", "upload", "upload_questions", "output")}
+    notes = _leaks(benchmark, target, questions, given) if statuses else []
     report = evaluate_answers(benchmark, questions, Files(answers=answers, **paths), settings)
-    return {**report, **({"statuses": statuses} if statuses else {})}
+    if given["output"] is not None and report["scores"] is not None:
+        from lavabeam.evaluation.report.after import write_results
+
+        report["page"] = str(write_results(given["output"], target, given["questions"], given["images"], notes))
+    for note in notes:
+        say(f"lavabeam: {note}", err=True)
+    return {**report, **({"statuses": statuses} if statuses else {}), **({"trained_on": notes} if notes else {})}
+
+
+def _opened(name: str, given: dict[str, Any]) -> Any:
+    """The benchmark; a custom one with its metric. Raises InputError for a metric of another."""
+    from lavabeam.evaluation.run import open_checked
+    from schemas.errors import InputError
+
+    benchmark = open_checked(name, given["protocol"])
+    if name != "custom":
+        if given["metric"] or given["judge"]:
+            raise InputError(f"{benchmark.title} has its own metric: --metric and --judge are for custom.")
+        return benchmark
+    from lavabeam.evaluation.custom.benchmark import Custom
+
+    return Custom(given["metric"] or "exact", given["images"], given["judge"], given["output"])
+
+
+def _with_pictures(benchmark: Any, questions: list[Any], given: dict[str, Any]) -> tuple[list[Any], Path | None]:
+    """The questions as they are asked, and the folder of their pictures: a custom set's are stored in the output."""
+    from lavabeam.evaluation.asking import PICTURES
+    from lavabeam.evaluation.custom.benchmark import Custom
+
+    if not isinstance(benchmark, Custom):
+        return questions, given["images"]
+    folder = given["output"] / PICTURES
+    return benchmark.stored(questions, folder), folder
+
+
+def _leaks(benchmark: Any, target: str, questions: list[Any], given: dict[str, Any]) -> list[str]:
+    from lavabeam.evaluation.custom.benchmark import Custom
+    from lavabeam.evaluation.endpoint import is_endpoint
+    from lavabeam.evaluation.report.after import named_pictures, training_leaks
+
+    if is_endpoint(target) or not given["check_training"]:
+        return []
+    own = isinstance(benchmark, Custom)
+    sources = benchmark.set.sources if own else named_pictures(questions, given["images"])
+    return training_leaks(target, questions, sources)
 
 
 def _asking(max_tokens: int, given: dict[str, Any]) -> Any:
@@ -165,7 +225,7 @@ def _asking(max_tokens: int, given: dict[str, Any]) -> Any:
     from lavabeam.evaluation.asking import Asking
 
     settings = {key: yaml.safe_load(value) for key, value in pairs(given["settings"]).items()}
-    names = ("model", "template", "batch", "processes")
+    names = ("model", "template", "batch", "processes", "load", "device")
     return Asking(max_tokens, settings=settings, **{key: given[key] for key in names})
 
 
@@ -181,6 +241,8 @@ def _print_report(report: dict[str, Any]) -> None:
         say("not scored: no truth is given")
     else:
         _print_scores(report)
+    if "page" in report:
+        say(f"page: {report['page']}")
     if "upload" in report:
         say(f"upload: {report['upload']['file']} ({report['upload']['rows']} rows)")
 

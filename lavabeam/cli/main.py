@@ -19,6 +19,7 @@ from lavabeam.cli import (
     exporting,
     look,
     mixing,
+    reviewing,
     scheduling,
     serving,
     talking,
@@ -44,6 +45,7 @@ class Commands(LazyGroup):
         "chat",
         "answer",
         "evaluate",
+        "review",
         "serve",
     )
     looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes")
@@ -94,7 +96,8 @@ app.add_command(cloud.GROUP)
 for command in (
     training.demo,
     training.train,
-    evaluating.evaluate,
+    reviewing.evaluate,
+    reviewing.review,
     evaluating.answer,
     talking.chat,
     serving.serve,

@@ -131,6 +131,28 @@ class LazyGroup(click.Group):
         return own
 
 
+class UsualGroup(click.Group):
+    """A group with one command that needs no name: words that name no other command are that one's.
+
+    explains_itself: `--help` alone is the group's; else it is the usual command's.
+    """
+
+    def __init__(self, *args: Any, usual: str, explains_itself: bool = False, **named: Any):
+        super().__init__(*args, **named)
+        self.usual, self.explains_itself = usual, explains_itself
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = self.explains_itself and args[:1] in ([], ["--help"])
+        if not own and (not args or args[0] not in self.commands):
+            args = [self.usual, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The usual command is called as the group is, so its messages name the group alone."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return ("" if name == self.usual else name), command, rest
+
+
 def _option(name: str, field: Any) -> click.Option:
     """One field as an option. Values that are no plain words are written as YAML: `--kinds '[detail, reasoning]'`."""
     flag = "--" + name.replace("_", "-")

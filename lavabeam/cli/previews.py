@@ -20,7 +20,7 @@ def print_previews(previews: list[tuple[Any, dict[str, Any] | None]], as_json: b
     print_table(_COLUMNS, [_row(one) for one in every], title="What a run would do (numbers are fragments)")
     for one, estimate in previews:
         if estimate is not None:
-            _print_estimate(f"\n{one.step}, ", estimate)
+            print_estimate(f"\n{one.step}, ", estimate)
     for one in every:
         if warning := one.warning():
             say(f"lavabeam: {warning}", err=True)
@@ -49,7 +49,8 @@ def _row(one: Any) -> tuple:
     return one.step, one.dataset, str(one.made), str(one.reused), retried, str(one.removed), stale or "nothing"
 
 
-def _print_estimate(title: str, totals: dict[str, Any]) -> None:
+def print_estimate(title: str, totals: dict[str, Any]) -> None:
+    """What would be asked (pipelines/llm/estimate.py) as a table."""
     prompts = {**totals["by_prompt"], "all": totals}
     rows = [(prompt, *(sums[name] for name in _SUMS)) for prompt, sums in prompts.items()]
     title += f"{totals['provider']}/{totals['model']}: what a run would send; most: every answer at its limit"

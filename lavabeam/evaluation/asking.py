@@ -26,6 +26,8 @@ class Asking:
     template: str | None = None
     batch: int | None = None
     processes: int | None = None
+    load: str | None = None
+    device: str | None = None
 
 
 def ask(target: str, questions: Sequence[Question], images: Path | None, output: Path, how: Asking) -> dict[str, int]:
@@ -70,6 +72,8 @@ def answer(target: str, questions: Path, output: Path, images: Path | None, how:
         max_tokens=how.max_tokens,
         batch=how.batch,
         processes=how.processes,
+        load=how.load,
+        device=how.device,
     )
 
 

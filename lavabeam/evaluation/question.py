@@ -18,13 +18,14 @@ LETTER = "Answer with the option's letter from the given choices directly."
 @dataclass(frozen=True)
 class Question:
     """One question as it is asked. `id`: the official one, as text; `text`: the whole prompt; `stem`: the question
-    without what a protocol adds; `image`: the picture's name in the folder of pictures, or its encoded bytes.
+    without what a protocol adds; `image`: the picture's name in the folder of pictures (several in a
+    tuple), or its encoded bytes.
     `truth`: the right answer, where the file of questions holds it."""
 
     id: str
     text: str
     stem: str
-    image: str | bytes | None = None
+    image: str | bytes | tuple[str, ...] | None = None
     category: str = "all"
     truth: Any = None
     options: tuple[str, ...] = ()

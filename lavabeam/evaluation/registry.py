@@ -29,6 +29,7 @@ OURS = {
     "llava-bench": f"{_ROOM}.llava_bench:LlavaBench",
     "mm-vet": f"{_ROOM}.mmvet:Mmvet",
     "easy-vqa": f"{_ROOM}.easy_vqa:EasyVqa",
+    "custom": "lavabeam.evaluation.custom.benchmark:Custom",
 }
 
 

@@ -71,6 +71,8 @@ def _review(line: str, where: str) -> Review:
     if not isinstance(text, str) or "question_id" not in row:
         raise InputError(f"{where}: expected a review with question_id and content (or text), and its tuple or score.")
     said, stored = parse_review(text), _stored(row.get("tuple", row.get("score")), where)
+    if row.get("status", "ok") != "ok":  # of `lavabeam review`: whatever the words begin with, they are no scores
+        said = stored = None
     if said and stored and said != stored:
         raise InputError(f"{where}: the judge's words say {said}, the stored scores are {stored}. Correct one of them.")
     return Review(str(row["question_id"]), str(row.get("category") or "default"), said or stored)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from pipelines.llm.answer import Answer, Usage
+from pipelines.llm.answer import Answer, AnswerStatus, Usage
 from pipelines.llm.request import ChatRequest, Message
 
 if TYPE_CHECKING:
@@ -44,6 +44,33 @@ async def ask_for(
         request = request.with_turns(Message("assistant", answer.text), Message("user", complaint))
         answer = _summed(answer, await client.ask(request))
     return Structured(answer, None, problem)
+
+
+async def ask_until_read(
+    client: LlmClient, request: ChatRequest, read: Callable[[str], Value], repairs: int
+) -> Structured[Value]:
+    """Ask, and `read` the answer; where `read` refuses it (ValueError) or the model does, the same question is asked
+    for another sample, at most `repairs` times. Of an answer that was cut at its limit the complete lines are read.
+
+    For answers that are compared with each other: no judge sees its own earlier words, as with `ask_for`.
+    """
+    answer, problem = None, None
+    for more in range(repairs + 1):
+        one = await client.ask(request if more == 0 else request.sampled(request.sample + more))
+        answer = one if answer is None else _summed(answer, one)
+        if answer.status not in _READ_ANYWAY:
+            return Structured(answer, None)
+        try:
+            if answer.status is not AnswerStatus.refused:
+                text = one.text if one.ok else one.text.rpartition("\n")[0]
+                return Structured(answer, read(text))
+        except (ValueError, ValidationError) as error:
+            problem = _in_short(error)
+    assert answer is not None
+    return Structured(answer, None, problem)
+
+
+_READ_ANYWAY = frozenset({AnswerStatus.ok, AnswerStatus.truncated, AnswerStatus.refused})
 
 
 def _summed(before: Answer, after: Answer) -> Answer:

@@ -68,6 +68,17 @@ class Tally:
         else:
             sums["paid"] += answer.cost or 0.0
 
+    def report(self) -> dict[str, list[dict[str, Any]]]:
+        """As `read_run` reports a run of a step: for what is asked without one."""
+        events = [{name: value for name, value in one.items() if name != "cached_keys"} for one in self.events()]
+        kinds = {"answers": "answered", "unanswered": "unanswered"}
+        return {
+            name: [
+                {key: value for key, value in one.items() if key != "event"} for one in events if one["event"] == kind
+            ]
+            for name, kind in kinds.items()
+        }
+
     def events(self) -> list[dict[str, Any]]:
         """One event per model and prompt, and one per reason for no answer, for `Context.log`."""
         answered = [

@@ -57,8 +57,7 @@ def open_dataset(path: str | Path) -> Dataset:
     """The dataset at `path`. Raises InputError when there is none, and says so when it is a run of the trainer."""
     if not Dataset.exists(path) and any((Path(path) / name).is_file() for name in RUN_FILES):
         raise InputError(
-            f"{path}: this is a run folder of the trainer, not a dataset. Give `report` datasets; the figures of "
-            f"the run are in {Path(path) / RUN_FILES[0]}."
+            f"{path}: this is a run folder of the trainer, not a dataset. Show it with `lavabeam report --run {path}`."
         )
     return Dataset.open(path)
 
@@ -66,9 +65,12 @@ def open_dataset(path: str | Path) -> Dataset:
 def images_of(dataset: Dataset, named: Sequence[Dataset]) -> Images:
     """The images datasets among `named`; when there is none, those that `dataset` was made from."""
     found = [one for one in named if one.schema_name == "images"]
-    if not found:
-        found = [one for parent in dataset.manifest.parents if (one := _parent(dataset, parent)) is not None]
-    return Images(found)
+    return Images(found or parents_of(dataset))
+
+
+def parents_of(dataset: Dataset) -> list[Dataset]:
+    """The images datasets that `dataset` was made from, as far as they are there."""
+    return [one for parent in dataset.manifest.parents if (one := _parent(dataset, parent)) is not None]
 
 
 def _parent(dataset: Dataset, parent: Parent) -> Dataset | None:

@@ -28,8 +28,8 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
     """Write a page about `datasets` (folders or fsspec URLs) to the file `out` and return its path.
 
     `training` may hold `train` (stage -> figures; a list of losses, or else the metrics.jsonl beside the stage's
-    `model`, becomes a curve) and `evaluation` (`accuracy`, `constant_baseline`, `questions`, and the same per kind
-    in `kinds`).
+    `model`, becomes a curve), `evaluation` (`accuracy`, `constant_baseline`, `questions`, and the same per kind
+    in `kinds`) and `benchmarks`: lists of what `lavabeam evaluate --output` writes into scores.json.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -43,6 +43,7 @@ def write_report(datasets: Sequence[str | Path], out: Path, training: Mapping[st
         histogram=histogram,
         stages=list(stages(training.get("train") or {})),
         evaluation=training.get("evaluation"),
+        benchmarks=training.get("benchmarks") or [],
         tone=tone,
     )
     out.parent.mkdir(parents=True, exist_ok=True)

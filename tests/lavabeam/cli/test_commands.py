@@ -52,6 +52,7 @@ def test_help_lists_every_command_in_the_order_of_use():
         "chat",
         "answer",
         "evaluate",
+        "review",
         "serve",
     ]
     looking = ["show", "log", "files", "verify", "rollback", "gc", "report", "export"]
