@@ -238,7 +238,7 @@ def _print_report(report: dict[str, Any]) -> None:
     if cached := report.get("statuses", {}).get("cached"):
         say(f"lavabeam: {cached} answers were there before, in the cache beside the answers", err=True)
     if report["scores"] is None:
-        say("not scored: no truth is given")
+        say("not scored: no truth or reviews are given")
     else:
         _print_scores(report)
     if "page" in report:
