@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import ipaddress
 import os
 import secrets
 import signal
@@ -159,6 +160,8 @@ class _Welcome:
     def ready(self) -> None:
         """Raises InputError for a page that does not start."""
         self._say(_welcome(self._settings, self._specs, self._port, self._file))
+        if not self._settings.api_keys and not _is_loopback(self._settings.host):
+            self._say(f"Everyone who reaches {self._settings.host} may ask: --api-keys FILE asks them for a key.")
         if self._wanted is not None:
             key = self._settings.api_keys[0] if self._settings.api_keys else None
             gateway = _address(self._settings, self._port).removesuffix("/v1")
@@ -168,6 +171,10 @@ class _Welcome:
     def end(self) -> None:
         if self._page is not None:
             self._page.stop()
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (host[:1].isdigit() or ":" in host) and ipaddress.ip_address(host).is_loopback
 
 
 def _address(settings: ServeSettings, port: int) -> str:

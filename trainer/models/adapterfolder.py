@@ -46,8 +46,8 @@ class AdapterFolder:
         base = ModelFolder.open(model or str(recorded["model"]))
         if recorded["weights"] != weights_digest(base.path, WEIGHTS):
             raise InputError(
-                f"{base.path}: its weights are not those that {folder} was trained on. Give that checkpoint with "
-                "--model."
+                f"{base.path}: its weights are not those that {folder} was trained on. Put that checkpoint back, or "
+                "merge the adapter into it where it is now: lavabeam merge ADAPTER OUTPUT --model BASE."
             )
         used = base.with_training(ImageRule.from_dict(recorded["image"]), recorded["template"])
         return cls(folder, base, used)
