@@ -174,7 +174,7 @@ class _Welcome:
 
 
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (host[:1].isdigit() or ":" in host) and ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or ((host[:1].isdigit() or ":" in host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _address(settings: ServeSettings, port: int) -> str:

@@ -102,7 +102,7 @@ def test_another_model_of_the_same_shape_is_refused_and_a_moved_one_is_not(run, 
     other = shutil.copytree(tiny / "model", tmp_path / "other")
     weights = load_file(other / "model.safetensors")
     save_file({name: tensor * 1.01 for name, tensor in weights.items()}, other / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match=r"other: its weights are not those .* Give that checkpoint with --model"):
+    with pytest.raises(InputError, match=r"other: its weights are not those .* Put that checkpoint back"):
         merge(run, tmp_path / "merged", other)
     assert not (tmp_path / "merged").exists()
     assert merge(run, tmp_path / "merged", moved) == tmp_path / "merged"
