@@ -134,14 +134,14 @@ class OptimizerConfig(StrictModel):
 
 class DeepSpeedConfig(StrictModel):
     """`zero`: ZeRO stage. `offload`: what is kept in host memory: nothing, the optimizer state, or the parameters too
-    (ZeRO-3). `precision` auto is bf16 on a GPU that supports it, fp16 on one that does not, and fp32 without one."""
+    (ZeRO-3). `precision` auto is bf16 on a GPU that supports it and fp32 elsewhere."""
 
     zero: Literal[0, 1, 2, 3] = 2
     """The ZeRO stage: what is divided among the ranks."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """What is kept in host memory: nothing, the optimizer state, or the parameters too (ZeRO-3)."""
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto is bf16 on a GPU that supports it, fp16 on an older one (V100, T4), and fp32 without one."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto is bf16 on a GPU that supports it and fp32 elsewhere."""
 
     @model_validator(mode="after")
     def _possible(self) -> DeepSpeedConfig:

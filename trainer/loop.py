@@ -121,19 +121,12 @@ class Loop:
         figures = self.agree(step)
         self.check_rows(step, figures)
         self.stopping = bool(figures.stop)
+        seed(self.recipe.plan.seed, step.number, self.engine.rank)
         now = self.set_rates(step.number)
-        losses, norm = self.update(step, figures.supervised)
+        losses, norm = train_step(self.engine, step.batches, max(figures.supervised, 1), self.place.inputs)
         if not math.isfinite(norm):
             raise self.not_finite(step, losses, norm)
         self.before = Done(step.number, step.pictures, losses.sum(), norm, now)
-
-    def update(self, step: Step, supervised: int) -> tuple[torch.Tensor, float]:
-        """`train_step`, again where a scaled gradient did not fit into fp16: no row is skipped for that."""
-        while True:
-            seed(self.recipe.plan.seed, step.number, self.engine.rank)
-            losses, norm = train_step(self.engine, step.batches, max(supervised, 1), self.place.inputs)
-            if math.isfinite(norm) or not self.engine.rescaled:
-                return losses, norm
 
     def agree(self, step: Step | None) -> Figures:
         """The figures of all ranks, of the step to come; with them the step before is complete, and is recorded."""

@@ -53,9 +53,6 @@ class Engine(Protocol):
     world: int
     optimizer: torch.optim.Optimizer
     writers: int
-    rescaled: bool
-    """Whether the last gradient was not finite, but may be now: fp16's loss scale was too high, and has been lowered.
-    The same on all ranks."""
 
     def __call__(self, **inputs: Any) -> Any:
         """The model's output; `inputs` are on `device`."""

@@ -9,17 +9,12 @@ from typing import Any
 
 import torch
 
-from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.engines import zero
 from trainer.engines.base import Fragment
 from trainer.engines.optimizer import adamw
-from trainer.models.kernels import DTYPES
 
 NEVER = 10**9
-
-SCALE_POWER = 16
-"""fp16's loss scale starts at two to this power, DeepSpeed's default, and is halved whenever a gradient overflows."""
 
 
 class DeepSpeed:
@@ -31,8 +26,7 @@ class DeepSpeed:
         import deepspeed
 
         self.model, self.device, self.keep = model, device, keep
-        self.scales = config["fp16"]["enabled"]
-        self.dtype = torch.bfloat16 if config["bf16"]["enabled"] else torch.float16 if self.scales else torch.float32
+        self.dtype = torch.bfloat16 if config["bf16"]["enabled"] else torch.float32
         made = deepspeed.initialize(model=model, optimizer=adamw(model, recipe.optimizer), config=config)
         self.inner: Any = made[0]
         zero.forget_first_step(self.inner)
@@ -45,16 +39,13 @@ class DeepSpeed:
     def start(
         cls, recipe: Recipe, precision: str, device: torch.device, width: int, load: Callable[[torch.dtype], Any]
     ) -> DeepSpeed:
-        """Load the model and divide it among the ranks; with ZeRO-3 it is divided while it is loaded. Raises InputError
-        for fp16 without ZeRO, where DeepSpeed does not lower its loss scale as elsewhere."""
-        if precision == "fp16" and recipe.deepspeed.zero == 0:
-            raise InputError("deepspeed: fp16 without ZeRO has not been made to work. Set `deepspeed: {zero: 1}`.")
+        """Load the model and divide it among the ranks; with ZeRO-3 it is divided while it is loaded."""
         prepare_deepspeed(device.type == "cuda")
         from transformers.integrations import HfDeepSpeedConfig
 
         config = deepspeed_config(recipe, precision, width)
         keep = HfDeepSpeedConfig(config)  # transformers finds it by a weak reference while it loads a model
-        return cls(load(DTYPES[precision]), recipe, config, device, keep)
+        return cls(load(torch.bfloat16 if precision == "bf16" else torch.float32), recipe, config, device, keep)
 
     def __call__(self, **inputs: Any) -> Any:
         return self.inner(**inputs)
@@ -74,11 +65,6 @@ class DeepSpeed:
         if math.isfinite(norm):
             self.inner.step()
         return norm
-
-    @property
-    def rescaled(self) -> bool:
-        """Not at a scale of 1: what overflows there does so by itself."""
-        return self.scales and bool(self.inner.optimizer.overflow) and self.inner.optimizer.loss_scaler.cur_scale > 1
 
     def watch(self, parameter: torch.nn.Parameter, call: Callable[[torch.Tensor], None]) -> None:
         parameter.register_hook(call)
@@ -118,7 +104,7 @@ def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, An
     step is one batch; our loop accumulates inside it.
     """
     settings = recipe.deepspeed
-    zero: dict[str, Any] = {"stage": settings.zero, "overlap_comm": precision != "fp32"}
+    zero: dict[str, Any] = {"stage": settings.zero, "overlap_comm": precision == "bf16"}
     if settings.zero == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
         # What transformers' integration fills in for "auto" (transformers/integrations/deepspeed.py).
@@ -126,15 +112,14 @@ def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, An
         zero["stage3_prefetch_bucket_size"] = int(0.9 * width * width)
         zero["reduce_bucket_size"] = width * width
     if settings.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": precision != "fp32"}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": precision == "bf16"}
     if settings.offload == "all":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": precision != "fp32"}
+        zero["offload_param"] = {"device": "cpu", "pin_memory": precision == "bf16"}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.optimizer.clip,
         "bf16": {"enabled": precision == "bf16"},
-        "fp16": {"enabled": precision == "fp16", "initial_scale_power": SCALE_POWER, "hysteresis": 1},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -13,7 +13,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.engines.base import MOMENTS, WEIGHTS, Fragment
 from trainer.engines.optimizer import adamw
@@ -24,7 +23,6 @@ class FSDP2:
     """`base.Engine` by `torch.distributed.fsdp.fully_shard`: each transformer layer is gathered when it computes."""
 
     name = "fsdp2"
-    rescaled = False
 
     def __init__(self, model: Any, recipe: Recipe, dtype: torch.dtype, device: torch.device):
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
@@ -39,10 +37,7 @@ class FSDP2:
 
     @classmethod
     def start(cls, recipe: Recipe, precision: str, device: torch.device, load: Callable[[torch.dtype], Any]) -> FSDP2:
-        """Load the model on every rank and divide it; a rank's device holds one whole layer at a time. Raises
-        InputError for fp16, whose loss scale only DeepSpeed keeps."""
-        if precision == "fp16":
-            raise InputError("engine: fsdp2 does not scale the loss, which fp16 needs. Set `engine: deepspeed`.")
+        """Load the model on every rank and divide it; a rank's device holds one whole layer at a time."""
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         return cls(load(dtype), recipe, dtype, device)
 
