@@ -29,7 +29,6 @@ class DeepSpeed:
         self.dtype = torch.bfloat16 if config["bf16"]["enabled"] else torch.float32
         made = deepspeed.initialize(model=model, optimizer=adamw(model, recipe.optimizer), config=config)
         self.inner: Any = made[0]
-        zero.forget_first_step(self.inner)
         self.optimizer = self.inner.basic_optimizer
         self.rank, self.world = self.inner.global_rank, self.inner.world_size
         self.stage = self.inner.zero_optimization_stage()
@@ -101,10 +100,11 @@ def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, An
     """DeepSpeed's configuration for a language model of hidden size `width`.
 
     There is no optimizer block: it would silently replace the learning rates per module. To DeepSpeed, one optimizer
-    step is one batch; our loop accumulates inside it.
+    step is one batch; our loop accumulates inside it. In 16 bits, gradients are added up and reduced in float32: by
+    default DeepSpeed does both in the model's precision, where a sum of micro-batches loses what is below 1/256 of it.
     """
-    settings = recipe.deepspeed
-    zero: dict[str, Any] = {"stage": settings.zero, "overlap_comm": precision == "bf16"}
+    settings, half = recipe.deepspeed, precision != "fp32"
+    zero: dict[str, Any] = {"stage": zero_stage(settings.zero, precision), "overlap_comm": half}
     if settings.zero == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
         # What transformers' integration fills in for "auto" (transformers/integrations/deepspeed.py).
@@ -112,19 +112,26 @@ def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, An
         zero["stage3_prefetch_bucket_size"] = int(0.9 * width * width)
         zero["reduce_bucket_size"] = width * width
     if settings.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": precision == "bf16"}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": half}
     if settings.offload == "all":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": precision == "bf16"}
+        zero["offload_param"] = {"device": "cpu", "pin_memory": half}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.optimizer.clip,
         "bf16": {"enabled": precision == "bf16"},
+        **({"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"} if half else {}),
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": NEVER,
     }
+
+
+def zero_stage(wanted: int, precision: str) -> int:
+    """The ZeRO stage that DeepSpeed is given. In 16 bits, without ZeRO, it cannot add gradients up in float32: there
+    stage 1 takes the place of 0. It computes the same, and needs less memory."""
+    return wanted if precision == "fp32" else max(wanted, 1)
 
 
 def prepare_deepspeed(cuda: bool) -> None:
