@@ -60,6 +60,7 @@ def commit(folder: Path, engine: Engine, order: str, keep: int) -> None:
         "ranks": engine.world,
         "updates": steps.pop() if steps else 0.0,
         "order": order,
+        "loss_scale": engine.scale.state() if engine.scale else None,
         "parameters": engine.sizes(),
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
     }
@@ -87,6 +88,8 @@ def load(folder: Path, engine: Engine) -> None:
                     _fill(one.tensors[key], one, pieces[key, one.name], folder)
 
         engine.restore(content["updates"], fill)
+    if engine.scale and content.get("loss_scale"):
+        engine.scale.load(content["loss_scale"])
 
 
 def order_digest(plan: Any) -> str:

@@ -125,14 +125,14 @@ class OptimizerConfig(StrictModel):
 
 class DeepSpeedConfig(StrictModel):
     """`zero`: ZeRO stage. `offload`: what is kept in host memory: nothing, the optimizer state, or the parameters too
-    (ZeRO-3). `precision` auto is bf16 on a GPU that supports it and fp32 elsewhere."""
+    (ZeRO-3)."""
 
     zero: Literal[0, 1, 2, 3] = 2
-    """The ZeRO stage: what is divided among the ranks."""
+    """The ZeRO stage: what is divided among the ranks. In 16 bits, 0 is computed as 1."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """What is kept in host memory: nothing, the optimizer state, or the parameters too (ZeRO-3)."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """auto is bf16 on a GPU that supports it and fp32 elsewhere."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """auto is bf16 on a GPU that supports it, fp16 with loss scaling on any other GPU, and fp32 without one."""
 
     @model_validator(mode="after")
     def _possible(self) -> DeepSpeedConfig:

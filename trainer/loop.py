@@ -28,12 +28,19 @@ from trainer.metrics.figures import Figures, agree
 from trainer.metrics.recorder import Recorder, peak_memory
 from trainer.metrics.watch import GradientWatch
 
+OVERFLOWS = 20
+"""How often in a row a step is taken again with a smaller loss scale (fp16): down to 1/16 from the first one."""
+
 NAMED = 32
 """The number of samples that an error lists."""
 
 
 class NonFiniteLoss(LavaBeamError):
-    """The loss or its gradient is not finite; nothing was updated."""
+    """The loss (`of_loss`) or only its gradient is not finite; nothing was updated."""
+
+    def __init__(self, message: str, of_loss: bool):
+        super().__init__(message)
+        self.of_loss = of_loss
 
 
 def train_step(engine: Engine, batches: list[dict[str, Any]], supervised: int) -> tuple[torch.Tensor, float]:
@@ -62,6 +69,8 @@ class Done:
     loss: torch.Tensor
     norm: float
     rates: dict[str, float]
+    scaling: dict[str, float]
+    """In fp16: the loss scale, and how many overflows there were before it."""
 
 
 class Loop:
@@ -112,13 +121,29 @@ class Loop:
         figures = self.agree(step)
         self.check_rows(step, figures)
         self.stopping = bool(figures.stop)
-        seed(self.recipe.plan.seed, step.number, self.engine.rank)
         now = self.set_rates(step.number)
+        losses, norm, scaling = self.update(step, max(figures.supervised, 1))
+        self.before = Done(step.number, step.pictures, losses.sum(), norm, now, scaling)
+
+    def update(self, step: Step, supervised: int) -> tuple[torch.Tensor, float, dict[str, float]]:
+        """`train_step`, again with a smaller loss scale for as long as only that makes the gradient overflow."""
         batches = [without_positions(one) for one in step.batches] if self.recipe.liger else step.batches
-        losses, norm = train_step(self.engine, batches, max(figures.supervised, 1))
-        if not math.isfinite(norm):
-            raise self.not_finite(step, losses, norm)
-        self.before = Done(step.number, step.pictures, losses.sum(), norm, now)
+        scale = self.engine.scale
+        for overflows in range(OVERFLOWS):
+            used = scale.value if scale else 1.0
+            seed(self.recipe.plan.seed, step.number, self.engine.rank)
+            losses, norm = train_step(self.engine, batches, supervised)
+            if math.isfinite(norm):
+                return losses, norm, {"loss_scale": used, "overflows": overflows} if scale else {}
+            error = self.not_finite(step, losses, norm)
+            if scale is None or error.of_loss:
+                raise error
+            if self.recorder:
+                self.recorder.say(
+                    f"step {step.number}: the gradient overflows fp16 at loss scale {used:g}; taken again with "
+                    f"{scale.value:g}."
+                )
+        raise error
 
     def agree(self, step: Step | None) -> Figures:
         """The figures of all ranks, of the step to come; with them the step before is complete, and is recorded."""
@@ -134,7 +159,7 @@ class Loop:
         if before is not None:
             self.before = None
             if self.recorder:
-                known = {"loss": figures.loss, "grad_norm": before.norm, "rates": before.rates}
+                known = {"loss": figures.loss, "grad_norm": before.norm, "rates": before.rates, **before.scaling}
                 self.recorder.write(before.step, known, figures.memory)
             self.watch.check(before.step, figures.learnt, figures.pictures)
         return figures
@@ -187,12 +212,15 @@ class Loop:
                     return NonFiniteLoss(
                         f"step {step.number}, rank {rank}, micro-batch {number}: the loss is {loss}. Nothing was "
                         f"updated. Its samples: {named(keys[number])}. Look at them, lower the learning rate, or use "
-                        "fp32."
+                        "fp32.",
+                        of_loss=True,
                     )
         samples = named([key for _, keys in every for batch in keys for key in batch])
+        again = f" in {OVERFLOWS} tries with ever smaller loss scales" if self.engine.scale else ""
         return NonFiniteLoss(
-            f"step {step.number}: the norm of the gradient is {norm}. Nothing was updated. The step's samples: "
-            f"{samples}. Look at them, lower the learning rate, or use fp32."
+            f"step {step.number}: the norm of the gradient is {norm}{again}. Nothing was updated. The step's samples: "
+            f"{samples}. Look at them, lower the learning rate, or use fp32.",
+            of_loss=False,
         )
 
 

@@ -169,10 +169,12 @@ def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
 
 
 def precision_of(recipe: Recipe, cuda: bool) -> str:
-    """`bf16` or `fp32`: the recipe's choice, or what the device supports."""
+    """`bf16`, `fp16` or `fp32`: the recipe's choice, or what the device supports."""
     if recipe.deepspeed.precision != "auto":
         return recipe.deepspeed.precision
-    return "bf16" if cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if not cuda:
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def _report_start(folder: Path, checkpoint: Path | None) -> None:

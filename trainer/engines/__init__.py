@@ -13,8 +13,8 @@ Loader = Callable[[Any], Any]
 
 
 def start_engine(recipe: Recipe, precision: str, device: Any, width: int, load: Loader) -> Any:
-    """The recipe's engine (`base.Engine`) around the model that `load` returns. `precision`: bf16 or fp32; `width`: the
-    language model's hidden size."""
+    """The recipe's engine (`base.Engine`) around the model that `load` returns. `precision`: bf16, fp16 or fp32;
+    `width`: the language model's hidden size."""
     if recipe.engine == "fsdp2":
         from trainer.engines.fsdp2 import FSDP2
 

@@ -11,8 +11,9 @@ import torch
 
 from trainer.config import Recipe
 from trainer.engines import zero
-from trainer.engines.base import Fragment
+from trainer.engines.base import DTYPES, Fragment
 from trainer.engines.optimizer import adamw
+from trainer.engines.scaling import FIRST, LossScale
 
 NEVER = 10**9
 
@@ -22,11 +23,13 @@ class DeepSpeed:
 
     name = "deepspeed"
 
-    def __init__(self, model: Any, recipe: Recipe, config: dict[str, Any], device: torch.device, keep: Any = None):
+    def __init__(
+        self, model: Any, recipe: Recipe, precision: str, config: dict[str, Any], device: torch.device, keep: Any = None
+    ):
         import deepspeed
 
         self.model, self.device, self.keep = model, device, keep
-        self.dtype = torch.bfloat16 if config["bf16"]["enabled"] else torch.float32
+        self.dtype, self.scale = DTYPES[precision], LossScale() if precision == "fp16" else None
         made = deepspeed.initialize(model=model, optimizer=adamw(model, recipe.optimizer), config=config)
         self.inner: Any = made[0]
         self.optimizer = self.inner.basic_optimizer
@@ -44,12 +47,14 @@ class DeepSpeed:
 
         config = deepspeed_config(recipe, precision, width)
         keep = HfDeepSpeedConfig(config)  # transformers finds it by a weak reference while it loads a model
-        return cls(load(torch.bfloat16 if precision == "bf16" else torch.float32), recipe, config, device, keep)
+        return cls(load(DTYPES[precision]), recipe, precision, config, device, keep)
 
     def __call__(self, **inputs: Any) -> Any:
         return self.inner(**inputs)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
+        if self.scale is not None:
+            self.inner.optimizer.override_loss_scale(self.scale.value)
         self.inner.set_gradient_accumulation_boundary(last)
         self.inner.backward(loss, scale_wrt_gas=False)
 
@@ -58,12 +63,23 @@ class DeepSpeed:
         does not know the norm."""
         if self.inner.optimizer is not self.optimizer:
             self.inner.step()
-            return float(self.inner.get_global_grad_norm())
+            norm = float(self.inner.get_global_grad_norm())
+            if self.scale is not None:
+                self.scale.update(math.isfinite(norm))
+                if not math.isfinite(norm):
+                    self._forget_gradient()
+            return norm
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if math.isfinite(norm):
             self.inner.step()
         return norm
+
+    def _forget_gradient(self) -> None:
+        """DeepSpeed 0.19.8 with offload at ZeRO 1 and 2 would add the next gradient to the one that overflowed."""
+        if self.stage < 3:
+            kept = self.inner.optimizer.averaged_gradients
+            kept.update(dict.fromkeys(kept))
 
     def watch(self, parameter: torch.nn.Parameter, call: Callable[[torch.Tensor], None]) -> None:
         parameter.register_hook(call)
@@ -120,6 +136,7 @@ def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, An
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.optimizer.clip,
         "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16", "loss_scale": FIRST},  # `LossScale` sets it anew in every step
         **({"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"} if half else {}),
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
@@ -138,10 +155,12 @@ def prepare_deepspeed(cuda: bool) -> None:
     """Without a GPU, keep DeepSpeed from compiling its shared-memory collectives, which takes over half a minute and
     needs a compiler (gloo does the same work), and from trying compiler and linker on every operator it knows.
 
-    Its deprecation warnings from torch are silenced: a user cannot do anything about them.
+    It refuses fp16 on a CPU that does not compute it faster than float32; torch computes it on any. Its deprecation
+    warnings from torch are silenced: a user cannot do anything about them.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     if not cuda:
         import deepspeed
 
         deepspeed.ops.__compatible_ops__ = {}
+        deepspeed.get_accelerator().is_fp16_supported = lambda: True

@@ -73,6 +73,13 @@ class Recorder:
         self._show(values)
         self.start_clock()
 
+    def say(self, text: str) -> None:
+        """A line for humans, on stderr, above the bar."""
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+
     def end(self) -> None:
         """Close everything."""
         self.file.close()
@@ -137,6 +144,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "useful_tokens_per_second": statistics.median(line["useful_tokens_per_second"] for line in timed),
         "mfu": statistics.median(shares) if shares else None,
         "peak_memory_gib": max(line.get("peak_memory_gib", 0.0) for line in lines),
+        **({"overflows": sum(line["overflows"] for line in lines)} if "overflows" in lines[0] else {}),
     }
 
 
