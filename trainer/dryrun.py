@@ -17,6 +17,8 @@ from trainer.preflight import Job
 from trainer.stages import Stage
 
 STEPS_LOOKED_AT = 200
+FITS_GIB = 72
+"""What a step may take on the largest of the common GPUs, of 80 GB, beside the CUDA context and fragmentation."""
 
 
 def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
@@ -35,7 +37,8 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
     batches = [rows for step in steps for rank in range(ranks) for rows in schedule.micro_batches(step, rank)]
     peak = max((schedule.held(rows) for rows in batches), default=0)
     pictures = max((int(schedule.tiles[rows].sum()) for rows in batches), default=0)
-    memory = memory_of(job, folder, ranks, trainable)(peak_tokens=peak, peak_images=pictures)
+    step = partial(memory_of(job, folder, ranks, trainable), peak_tokens=peak, peak_images=pictures)
+    memory = step()
     return {
         "stage": recipe.stage,
         "mix": {"path": job.mix.path, "manifest": job.mix.manifest.number, "rows": job.mix.rows},
@@ -52,9 +55,27 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
         "rank_balance": round(sum(load[2] for load in loads) / max(len(loads), 1), 4),
         "peak_tokens": peak,
         "memory_gib_per_gpu": round(memory.total / 2**30, 2),
-        **({"notes": notes} if (notes := [*job.notes, *notes_on_cuts(job)]) else {}),
+        **(
+            {"notes": notes}
+            if (notes := [*job.notes, *notes_on_cuts(job), *notes_on_zero(recipe, ranks, step)])
+            else {}
+        ),
         "launch": {**_own_lines(processes, nodes), **launcher_lines(Path(recipe.output), processes, nodes)},
     }
+
+
+def notes_on_zero(recipe: Recipe, ranks: int, step: Callable[..., MemoryEstimate]) -> list[str]:
+    """That ZeRO-2 fits where the recipe has ZeRO-3. `step`: the memory of one GPU, `zero_stage` left to give."""
+    settings = recipe.deepspeed
+    if recipe.engine != "deepspeed" or settings.zero != 3 or settings.offload != "none" or ranks == 1:
+        return []
+    divided, whole = step(zero_stage=3).total / 2**30, step(zero_stage=2).total / 2**30
+    if whole > FITS_GIB:
+        return []
+    return [
+        f"ZeRO-2 takes {whole:.1f} GiB per GPU instead of {divided:.1f}, and does not gather the weights in every "
+        f"forward and backward pass: where GPUs have more than that, deepspeed.zero=2 is faster"
+    ]
 
 
 def _own_lines(processes: int, nodes: int) -> dict[str, str]:

@@ -64,6 +64,10 @@ class Engine(Protocol):
         """The model's output; `inputs` are on `device`."""
         ...
 
+    def training(self, on: bool) -> None:
+        """Whether the model is trained from now on, or evaluated: without dropout, and without gradients."""
+        ...
+
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """Add the gradient of `loss`, divided by `world`, to that of all ranks. last: the step has no other one."""
         ...

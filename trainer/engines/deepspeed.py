@@ -14,6 +14,7 @@ from trainer.engines import zero
 from trainer.engines.base import DTYPES, Fragment
 from trainer.engines.optimizer import adamw
 from trainer.engines.scaling import FIRST, LossScale
+from trainer.engines.zero3 import zero3_settings
 
 NEVER = 10**9
 
@@ -30,8 +31,8 @@ class DeepSpeed:
 
         self.model, self.device, self.keep = model, device, keep
         self.dtype, self.scale = DTYPES[precision], LossScale() if precision == "fp16" else None
-        made = deepspeed.initialize(model=model, optimizer=adamw(model, recipe.optimizer), config=config)
-        self.inner: Any = made[0]
+        optimizer = adamw(model, recipe.optimizer, device)
+        self.inner: Any = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
         self.optimizer = self.inner.basic_optimizer
         self.rank, self.world = self.inner.global_rank, self.inner.world_size
         self.stage = self.inner.zero_optimization_stage()
@@ -39,18 +40,26 @@ class DeepSpeed:
 
     @classmethod
     def start(
-        cls, recipe: Recipe, precision: str, device: torch.device, width: int, load: Callable[[torch.dtype], Any]
+        cls,
+        recipe: Recipe,
+        precision: str,
+        device: torch.device,
+        text: dict[str, Any],
+        load: Callable[[torch.dtype], Any],
     ) -> DeepSpeed:
         """Load the model and divide it among the ranks; with ZeRO-3 it is divided while it is loaded."""
         prepare_deepspeed(device.type == "cuda")
         from transformers.integrations import HfDeepSpeedConfig
 
-        config = deepspeed_config(recipe, precision, width)
+        config = deepspeed_config(recipe, precision, text)
         keep = HfDeepSpeedConfig(config)  # transformers finds it by a weak reference while it loads a model
         return cls(load(DTYPES[precision]), recipe, precision, config, device, keep)
 
     def __call__(self, **inputs: Any) -> Any:
         return self.inner(**inputs)
+
+    def training(self, on: bool) -> None:
+        self.inner.train(on)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         if self.scale is not None:
@@ -112,8 +121,8 @@ class DeepSpeed:
         self.inner.destroy()
 
 
-def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for a language model of hidden size `width`.
+def deepspeed_config(recipe: Recipe, precision: str, text: dict[str, Any]) -> dict[str, Any]:
+    """DeepSpeed's configuration for a language model of configuration `text`.
 
     There is no optimizer block: it would silently replace the learning rates per module. To DeepSpeed, one optimizer
     step is one batch; our loop accumulates inside it. In 16 bits, gradients are added up and reduced in float32: by
@@ -123,10 +132,7 @@ def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, An
     zero: dict[str, Any] = {"stage": zero_stage(settings.zero, precision), "overlap_comm": half}
     if settings.zero == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
-        # What transformers' integration fills in for "auto" (transformers/integrations/deepspeed.py).
-        zero["stage3_param_persistence_threshold"] = 10 * width
-        zero["stage3_prefetch_bucket_size"] = int(0.9 * width * width)
-        zero["reduce_bucket_size"] = width * width
+        zero |= zero3_settings(text)
     if settings.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": half}
     if settings.offload == "all":

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from trainer.config import Recipe
 from trainer.engines.base import DTYPES, MOMENTS, WEIGHTS, Fragment
-from trainer.engines.optimizer import adamw
+from trainer.engines.optimizer import adamw, counter
 from trainer.engines.scaling import LossScale
 from trainer.models.kernels import transformer_layers
 
@@ -33,7 +33,7 @@ class FSDP2:
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()  # what AdamW updates; layers compute with a copy in `dtype`
         self.model = self._divided(model)
-        self.optimizer = adamw(self.model, recipe.optimizer)
+        self.optimizer = adamw(self.model, recipe.optimizer, device)
         self.clip = recipe.optimizer.clip
         self.watched: list[Callable[[], None]] = []
 
@@ -54,6 +54,9 @@ class FSDP2:
 
     def __call__(self, **inputs: Any) -> Any:
         return self.model(**inputs)
+
+    def training(self, on: bool) -> None:
+        self.model.train(on)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         self.model.set_is_last_backward(last)
@@ -111,7 +114,7 @@ class FSDP2:
     def restore(self, updates: float, fill: Callable[[list[Fragment]], None]) -> None:
         for _, parameter in self._trained():
             moments = {key: torch.zeros_like(parameter) for key in MOMENTS}
-            self.optimizer.state[parameter] = {"step": torch.tensor(float(updates)), **moments}
+            self.optimizer.state[parameter] = {"step": counter(self.optimizer, parameter, updates), **moments}
         fill(self.fragments())
 
     def gather(self) -> Mapping[str, torch.Tensor] | None:

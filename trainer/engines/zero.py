@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from trainer.engines.base import MOMENTS, WEIGHTS, Fragment
+from trainer.engines.optimizer import counter
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ def places(engine: Any) -> list[Place]:
 
 def prepare_state(engine: Any, held: list[Place], step: float) -> None:
     """Give every tensor that AdamW updates its state after `step` steps; the moments are zero until they are filled."""
-    state = engine.basic_optimizer.state
+    optimizer = engine.basic_optimizer
     for flat in {id(place.flat): place.flat for place in held}.values():
         # Separate step counters: AdamW advances the counter of every tensor.
         moments = {key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
-        state[flat] = {"step": torch.tensor(float(step)), **{key: value.detach() for key, value in moments.items()}}
+        kept = {key: value.detach() for key, value in moments.items()}
+        optimizer.state[flat] = {"step": counter(optimizer, flat, step), **kept}
 
 
 @torch.no_grad()

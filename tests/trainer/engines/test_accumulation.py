@@ -46,7 +46,7 @@ def one_rank(path, overrides, precision, rank, port, answers, spoiled):
         lost = ("data_types", "communication_data_type")
         deepspeed.deepspeed_config = lambda *given: {k: v for k, v in keep_whole(*given).items() if k not in lost}
     recipe = load_recipe(path, overrides)
-    engine = start_engine(recipe, precision, join_ranks(False), WIDTH, Toy)
+    engine = start_engine(recipe, precision, join_ranks(False), {"hidden_size": WIDTH}, Toy)
     for number, value in enumerate(gradients(rank)):
         given = torch.full((WIDTH, WIDTH), value, dtype=engine.dtype)
         engine.backward(engine(gradient=given), last=number == MICRO_BATCHES - 1)

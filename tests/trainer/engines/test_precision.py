@@ -62,13 +62,16 @@ def test_offload_changes_nothing_and_may_come_while_a_run_goes_on(recipe_file, f
 def test_the_configuration_of_bf16_with_offload_on_a_gpu(recipe_file):
     """Pinned memory and overlap are for a GPU; no optimizer block, which would replace the rates per module."""
     recipe = load_recipe(recipe_file(deepspeed={"zero": 3, "offload": "all"}))
-    made = deepspeed_config(recipe, "bf16", 64)
+    made = deepspeed_config(recipe, "bf16", {"hidden_size": 64})
     assert made["bf16"] == {"enabled": True}
     assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": True}
     assert made["zero_optimization"]["offload_param"] == {"device": "cpu", "pin_memory": True}
     assert made["zero_optimization"]["overlap_comm"] is True
     assert "optimizer" not in made
-    assert deepspeed_config(recipe, "fp32", 64)["zero_optimization"]["offload_optimizer"]["pin_memory"] is False
+    assert (
+        deepspeed_config(recipe, "fp32", {"hidden_size": 64})["zero_optimization"]["offload_optimizer"]["pin_memory"]
+        is False
+    )
 
 
 def test_a_loss_in_bf16_that_is_not_finite_stops_before_the_update(recipe_file, forked, tiny, tmp_path):
