@@ -165,6 +165,27 @@ class CheckpointConfig(StrictModel):
     """How many of the newest stay."""
 
 
+class EvaluateConfig(StrictModel):
+    """The loss over rows that are not trained on, `every` so many steps and at the end."""
+
+    every: int = Positive
+    """Steps between two evaluations."""
+    split: float | None = Field(default=None, gt=0, lt=1)
+    """The share of the mix that is held out and evaluated on, chosen by a hash of the rows' keys."""
+    mix: str | None = None
+    """Another mix to evaluate on, instead of a share of the trained one."""
+    rows: int = Field(default=1000, gt=0)
+    """Rows to evaluate on at most; the same ones every time."""
+    keep_best: bool = True
+    """Keep a checkpoint of the lowest loss so far, beside the newest `checkpoints.keep`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EvaluateConfig:
+        if (self.split is None) == (self.mix is None):
+            raise ValueError("give either `split` (a share of the mix to hold out) or `mix` (another mix)")
+        return self
+
+
 class WandbConfig(StrictModel):
     """Weights & Biases: log to `project` of `entity` (default: yours) as `name` (default: the folder's name)."""
 
@@ -198,6 +219,8 @@ class Recipe(StrictModel):
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     lora: LoraConfig = LoraConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig | None = None
+    """Evaluate while training; by default nothing is held out."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time."""
     compile: bool = False
@@ -220,6 +243,11 @@ class Recipe(StrictModel):
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give `epochs` or `steps`, not both")
         return self
+
+    @property
+    def held_out(self) -> float | None:
+        """The share of the mix that is not trained on."""
+        return self.evaluate.split if self.evaluate else None
 
 
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:

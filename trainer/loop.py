@@ -22,6 +22,7 @@ from trainer import checkpoint
 from trainer.config import Recipe
 from trainer.engines.base import Engine
 from trainer.engines.optimizer import rates
+from trainer.evaluation import Evaluation, gathered
 from trainer.inputs.data import BadRows
 from trainer.inputs.steps import Step, Steps, without_positions
 from trainer.metrics.figures import Figures, agree
@@ -85,17 +86,20 @@ class Loop:
         *,
         recorder: Recorder | None,
         stop: threading.Event,
+        evaluation: Evaluation | None = None,
+        best: dict[str, Any] | None = None,
     ):
-        """recorder: on rank 0."""
+        """recorder: on rank 0. best: of the evaluations before, `step` and `eval_loss`."""
         self.engine, self.steps, self.recipe, self.folder = engine, steps, recipe, folder
         self.recorder, self.stop, self.stopping = recorder, stop, False
         self.bad_rows = BadRows(folder / f"bad-rows-{engine.rank}.jsonl", recipe.data.max_bad)
         self.watch = GradientWatch(engine)
         self.before: Done | None = None
+        self.evaluation, self.best = evaluation, best
 
     def run(self, done: int = 0) -> int:
         """Train from step `done` to the end, or until a rank was asked to stop. Returns the number of steps done."""
-        self.engine.model.train()
+        self.engine.training(True)
         if self.recorder:
             self.recorder.begin(done)
         for step in self.steps.loader(done, self.recipe.data.workers):
@@ -103,7 +107,8 @@ class Loop:
             done = step.number + 1
             ends = self.stopping and done < len(self.steps)
             every = self.recipe.checkpoints.every
-            if ends or (every and done % every == 0):
+            best = self.evaluate(done)
+            if ends or best or (every and done % every == 0):
                 self.settle()
                 self.save(done)
             if ends:
@@ -127,7 +132,7 @@ class Loop:
 
     def update(self, step: Step, supervised: int) -> tuple[torch.Tensor, float, dict[str, float]]:
         """`train_step`, again with a smaller loss scale for as long as only that makes the gradient overflow."""
-        batches = [without_positions(one) for one in step.batches] if self.recipe.liger else step.batches
+        batches = [self.wanted(one) for one in step.batches]
         scale = self.engine.scale
         for overflows in range(OVERFLOWS):
             used = scale.value if scale else 1.0
@@ -144,6 +149,10 @@ class Loop:
                     f"{scale.value:g}."
                 )
         raise error
+
+    def wanted(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What the model's loss is given of a micro-batch."""
+        return without_positions(batch) if self.recipe.liger else batch
 
     def agree(self, step: Step | None) -> Figures:
         """The figures of all ranks, of the step to come; with them the step before is complete, and is recorded."""
@@ -169,6 +178,21 @@ class Loop:
         if self.before is not None:
             self.agree(None)
 
+    def evaluate(self, done: int) -> bool:
+        """Evaluate if it is time to after `done` steps. Whether this one is the best so far, and its weights need a
+        checkpoint: those of the last step are the finished model."""
+        settings, last = self.recipe.evaluate, done == len(self.steps)
+        if settings is None or self.evaluation is None or not (last or done % settings.every == 0):
+            return False
+        self.settle()
+        loss = self.evaluation.loss(self.engine, lambda batch: on_device(self.wanted(batch), self.engine))
+        if self.recorder:
+            self.recorder.evaluated(done, loss)
+        if self.best is not None and loss >= self.best["eval_loss"]:
+            return False
+        self.best = {"step": done, "eval_loss": loss}
+        return settings.keep_best and not last
+
     def set_rates(self, step: int) -> dict[str, float]:
         """Give every group of the optimizer its learning rate in this step."""
         groups = self.engine.optimizer.param_groups
@@ -187,7 +211,9 @@ class Loop:
         dist.barrier()
         if first:
             order = self.order(done // self.steps.schedule.steps_per_epoch)
-            checkpoint.commit(folder, self.engine, order, self.recipe.checkpoints.keep)
+            settings = self.recipe.evaluate
+            keep, keep_best = self.recipe.checkpoints.keep, settings is not None and settings.keep_best
+            checkpoint.commit(folder, self.engine, order, keep, self.best, keep_best)
         if self.recorder:
             self.recorder.start_clock()
 
@@ -236,14 +262,6 @@ def seed(base: int, step: int, rank: int) -> None:
     """Make dropout a function of the run's seed, the step and the rank: resuming needs no generator state."""
     words = np.random.SeedSequence([base, step, rank]).generate_state(2)
     torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-
-
-def gathered(own: Any, engine: Engine) -> list[Any]:
-    """A value of every rank, in the order of ranks."""
-    found: list[Any] = [own] * engine.world
-    if dist.is_initialized():
-        dist.all_gather_object(found, own)
-    return found
 
 
 def named(keys: list[str]) -> str:

@@ -56,7 +56,10 @@ class FSDP2:
         return self.model(**inputs)
 
     def training(self, on: bool) -> None:
+        """After a forward pass, what lies outside the layers stays whole for a backward pass, which an evaluation does
+        not have: it would be missing among the parameters that are updated."""
         self.model.train(on)
+        self.model.reshard()
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         self.model.set_is_last_backward(last)

@@ -37,7 +37,7 @@ class Steps(Dataset):
     def __getitem__(self, number: int) -> Step:
         batches, keys, refused, pictures = [], [], [], 0
         for rows in self.schedule.micro_batches(number, self.rank):
-            found = self.samples.items(rows.tolist())
+            found = self.samples.items(self.schedule.trained[rows].tolist())
             refused += [item for item in found if isinstance(item, Refused)]
             items = [item for item in found if not isinstance(item, Refused)]
             batches.append(self.collator(items))

@@ -10,9 +10,7 @@ from trainer import launch
 from trainer.engines import optimizer
 
 ENGINES = [
-    {"deepspeed.zero": 0},
     {"deepspeed.zero": 2, "deepspeed.offload": "optimizer"},
-    {"deepspeed.zero": 3},
     {"engine": "fsdp2"},
 ]
 
