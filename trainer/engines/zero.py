@@ -84,7 +84,7 @@ def _of_stages_1_and_2(engine: Any, optimizer: Any) -> list[Place]:
     return found
 
 
-def _groups(optimizer: Any) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+def _groups(optimizer: Any) -> Iterator[tuple[torch.Tensor, list[Any]]]:
     """(this rank's share of the float32 weights, the model's parameters) of each group. DeepSpeed has a class of its
     own for stage 1 in bf16, and it has other names for them."""
     if hasattr(optimizer, "bf16_groups"):
