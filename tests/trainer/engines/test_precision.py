@@ -24,7 +24,7 @@ def run(path, output, processes, **deepspeed):
     return output
 
 
-@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("zero", [0, 2, 3])
 def test_bf16_on_two_ranks_resumes_to_the_very_same_state(recipe_file, forked, tmp_path, zero):
     path = recipe_file(steps=3, checkpoints={"every": 1, "keep": 9})
     setting = {"zero": zero, "precision": "bf16"}
@@ -40,7 +40,7 @@ def test_bf16_on_two_ranks_resumes_to_the_very_same_state(recipe_file, forked, t
 
 
 def test_bf16_stays_near_float32_without_zero_too(recipe_file, forked, tmp_path):
-    """DeepSpeed's wrapper without ZeRO makes a step in advance; one correction too many shows in the third loss."""
+    """Computed as stage 1; one bias correction of AdamW too many would show in the third loss."""
     path = recipe_file(steps=3)
     exact = run(path, tmp_path / "fp32", 1, zero=0, precision="fp32")
     rounded = run(path, tmp_path / "bf16", 1, zero=0, precision="bf16")
@@ -62,13 +62,16 @@ def test_offload_changes_nothing_and_may_come_while_a_run_goes_on(recipe_file, f
 def test_the_configuration_of_bf16_with_offload_on_a_gpu(recipe_file):
     """Pinned memory and overlap are for a GPU; no optimizer block, which would replace the rates per module."""
     recipe = load_recipe(recipe_file(deepspeed={"zero": 3, "offload": "all"}))
-    made = deepspeed_config(recipe, "bf16", 64)
+    made = deepspeed_config(recipe, "bf16", {"hidden_size": 64})
     assert made["bf16"] == {"enabled": True}
     assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": True}
     assert made["zero_optimization"]["offload_param"] == {"device": "cpu", "pin_memory": True}
     assert made["zero_optimization"]["overlap_comm"] is True
     assert "optimizer" not in made
-    assert deepspeed_config(recipe, "fp32", 64)["zero_optimization"]["offload_optimizer"]["pin_memory"] is False
+    assert (
+        deepspeed_config(recipe, "fp32", {"hidden_size": 64})["zero_optimization"]["offload_optimizer"]["pin_memory"]
+        is False
+    )
 
 
 def test_a_loss_in_bf16_that_is_not_finite_stops_before_the_update(recipe_file, forked, tiny, tmp_path):
