@@ -64,7 +64,7 @@ class _Roomy(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: Any, **options: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized or not self.keys.numel():
+        if not self.is_initialized or self.keys is None or self.values is None or not self.keys.numel():
             return super().update(key_states, value_states, *arguments, **options)
         width = self.keys.shape[2] + key_states.shape[2]
         foreign = not self._shown or self._shown[0] is not self.keys or self._shown[1] is not self.values
