@@ -111,7 +111,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         pieces = _pieces(folder, content["files"], stack)
         for name, size in content["parameters"].items():
             flat = torch.empty(size)
-            whole = Fragment(name, 0, size, flat, 0)
+            whole = Fragment(name, 0, {WEIGHTS: flat})
             _fill(flat, whole, pieces.get((WEIGHTS, name), []), folder)
             found[name] = flat
     return found
