@@ -31,7 +31,7 @@ def export_checkpoint(checkpoint: str | Path, output: str | Path) -> Path:
     inputs, recipe = _run_of(folder)
     if output.exists():
         raise InputError(f"{output}: already exists. Choose another folder for the model.")
-    from trainer.runtime.checkpoint import read_weights
+    from trainer.checkpoint import read_weights
 
     info = inputs["info"]
     start = ModelFolder.open(model_path(str(recipe.model.checkpoint)))
