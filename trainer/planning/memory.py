@@ -103,11 +103,11 @@ def estimate_memory(
     if zero_stage == 3:
         buffers = 2 * (min(LIVE_PARAMETERS, total) + min(BUCKET, trainable_parameters))
         parameters = 0.0 if offload_parameters else parameters / gpus
-    # Offloading the optimizer moves each GPU's share of the gradients to the host with it (stages 2 and 3).
+    # Offloading the optimizer moves each GPU's share of the gradients to the host with it at stage 3.
     gradients = gradient_bytes * trainable_parameters / (gpus if zero_stage >= 2 else 1)
     return MemoryEstimate(
         parameters=parameters,
-        gradients=0.0 if offload_optimizer and zero_stage >= 2 else gradients,
+        gradients=0.0 if offload_optimizer and zero_stage == 3 else gradients,
         optimizer=0.0 if offload_optimizer else 12 * trainable_parameters / (gpus if zero_stage >= 1 else 1),
         buffers=buffers,
         activations=_language(sizes, peak_tokens, checkpointing, train_language, adapter)
