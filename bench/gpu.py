@@ -169,7 +169,7 @@ def build(run: Run, cuda: bool) -> tuple[ModelFolder, Any, str]:
     torch.manual_seed(0)
     precision, device = "bf16" if cuda else "fp32", join_ranks(cuda)
     load = partial(random_model, run, config, kernel, device)
-    engine = start_engine(run.recipe, precision, device, text["hidden_size"], load)
+    engine = start_engine(run.recipe, precision, device, text, load)
     engine.model.train()
     return folder, engine, kernel or "sdpa"
 

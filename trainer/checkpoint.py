@@ -44,8 +44,11 @@ def write_share(folder: Path, engine: Engine) -> None:
     write_tensors(path, tensors, {"starts": json.dumps(starts)})
 
 
-def commit(folder: Path, engine: Engine, order: str, keep: int) -> None:
-    """Make the folder a checkpoint, and remove all but the newest `keep`. On rank 0, after every rank has written."""
+def commit(
+    folder: Path, engine: Engine, order: str, keep: int, best: dict[str, Any] | None = None, keep_best: bool = False
+) -> None:
+    """Make the folder a checkpoint, and remove all but the newest `keep` and, if `keep_best`, that of the `best`
+    evaluation so far. On rank 0, after every rank has written."""
     steps = engine.updates()
     if len(steps) > 1:
         raise LavaBeamError(f"{folder}: step counts of parameters differ ({sorted(steps)}); a checkpoint holds one.")
@@ -60,13 +63,16 @@ def commit(folder: Path, engine: Engine, order: str, keep: int) -> None:
         "ranks": engine.world,
         "updates": steps.pop() if steps else 0.0,
         "order": order,
+        "best": best,
+        "loss_scale": engine.scale.state() if engine.scale else None,
         "parameters": engine.sizes(),
         "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
     }
     write_json(folder / CHECKPOINT, content)
     whole = checkpoints(folder.parent)[-keep:]
     for old in folder.parent.glob("checkpoint-*"):
-        if old not in whole and checkpoint_step(old) < checkpoint_step(folder):
+        kept = old in whole or (keep_best and best is not None and checkpoint_step(old) == best["step"])
+        if not kept and checkpoint_step(old) < checkpoint_step(folder):
             shutil.rmtree(old)
 
 
@@ -87,6 +93,14 @@ def load(folder: Path, engine: Engine) -> None:
                     _fill(one.tensors[key], one, pieces[key, one.name], folder)
 
         engine.restore(content["updates"], fill)
+    if engine.scale and content.get("loss_scale"):
+        engine.scale.load(content["loss_scale"])
+
+
+def best_evaluation(folder: Path) -> dict[str, Any] | None:
+    """`step` and `eval_loss` of the best evaluation before a checkpoint; None where there was none."""
+    found: dict[str, Any] | None = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8")).get("best")
+    return found
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

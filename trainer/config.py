@@ -134,14 +134,14 @@ class OptimizerConfig(StrictModel):
 
 class DeepSpeedConfig(StrictModel):
     """`zero`: ZeRO stage. `offload`: what is kept in host memory: nothing, the optimizer state, or the parameters too
-    (ZeRO-3). `precision` auto is bf16 on a GPU that supports it, fp16 on one that does not, and fp32 without one."""
+    (ZeRO-3)."""
 
     zero: Literal[0, 1, 2, 3] = 2
-    """The ZeRO stage: what is divided among the ranks."""
+    """The ZeRO stage: what is divided among the ranks. In 16 bits, 0 is computed as 1."""
     offload: Literal["none", "optimizer", "all"] = "none"
     """What is kept in host memory: nothing, the optimizer state, or the parameters too (ZeRO-3)."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto is bf16 on a GPU that supports it, fp16 on an older one (V100, T4), and fp32 without one."""
+    """auto is bf16 on a GPU that supports it, fp16 with loss scaling on any other GPU, and fp32 without one."""
 
     @model_validator(mode="after")
     def _possible(self) -> DeepSpeedConfig:
@@ -172,6 +172,27 @@ class CheckpointConfig(StrictModel):
     """Steps between two checkpoints; 0 writes only the finished model."""
     keep: int = Field(default=1, gt=0)
     """How many of the newest stay."""
+
+
+class EvaluateConfig(StrictModel):
+    """The loss over rows that are not trained on, `every` so many steps and at the end."""
+
+    every: int = Positive
+    """Steps between two evaluations."""
+    split: float | None = Field(default=None, gt=0, lt=1)
+    """The share of the mix that is held out and evaluated on, chosen by a hash of the rows' keys."""
+    mix: str | None = None
+    """Another mix to evaluate on, instead of a share of the trained one."""
+    rows: int = Field(default=1000, gt=0)
+    """Rows to evaluate on at most; the same ones every time."""
+    keep_best: bool = True
+    """Keep a checkpoint of the lowest loss so far, beside the newest `checkpoints.keep`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EvaluateConfig:
+        if (self.split is None) == (self.mix is None):
+            raise ValueError("give either `split` (a share of the mix to hold out) or `mix` (another mix)")
+        return self
 
 
 class WandbConfig(StrictModel):
@@ -207,6 +228,8 @@ class Recipe(StrictModel):
     deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     lora: LoraConfig = LoraConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig | None = None
+    """Evaluate while training; by default nothing is held out."""
     gradient_checkpointing: bool | Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = False
     """Compute activations again in the backward pass: less memory, more time. A number is the share of layers; `auto`
     is the smallest that the GPU's memory asks for."""
@@ -259,6 +282,11 @@ class Recipe(StrictModel):
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give `epochs` or `steps`, not both")
         return self
+
+    @property
+    def held_out(self) -> float | None:
+        """The share of the mix that is not trained on."""
+        return self.evaluate.split if self.evaluate else None
 
 
 def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:

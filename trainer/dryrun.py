@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,13 @@ from trainer.cuts import notes_on_cuts
 from trainer.inputs.schedule import Schedule
 from trainer.launchers import launcher_lines
 from trainer.models.folder import ModelFolder
+from trainer.planning.memory import MemoryEstimate
 from trainer.preflight import Job
 from trainer.room import STEPS_LOOKED_AT, memory_of, peaks, total_parameters
 from trainer.stages import Stage
+
+FITS_GIB = 72
+"""What a step may take on the largest of the common GPUs, of 80 GB, beside the CUDA context and fragmentation."""
 
 
 def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
@@ -30,9 +36,13 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
     loads = [schedule.load(step) for step in steps]
     useful, held = sum(load[0] for load in loads), sum(load[1] for load in loads)
     found = peaks(job, schedule)
-    memory = memory_of(job, folder, ranks, trainable)(
-        peak_tokens=found.tokens, peak_images=found.tiles, learnt=found.learnt
+    step = partial(
+        memory_of(job, folder, ranks, trainable),
+        peak_tokens=found.tokens,
+        peak_images=found.tiles,
+        learnt=found.learnt,
     )
+    memory = step()
     return {
         "stage": recipe.stage,
         "mix": {"path": job.mix.path, "manifest": job.mix.manifest.number, "rows": job.mix.rows},
@@ -49,9 +59,27 @@ def describe(job: Job, processes: int, nodes: int = 1) -> dict[str, Any]:
         "rank_balance": round(sum(load[2] for load in loads) / max(len(loads), 1), 4),
         "peak_tokens": found.tokens,
         "memory_gib_per_gpu": round(memory.total / 2**30, 2),
-        **({"notes": notes} if (notes := [*job.notes, *notes_on_cuts(job)]) else {}),
+        **(
+            {"notes": notes}
+            if (notes := [*job.notes, *notes_on_cuts(job), *notes_on_zero(recipe, ranks, step)])
+            else {}
+        ),
         "launch": {**_own_lines(processes, nodes), **launcher_lines(Path(recipe.output), processes, nodes)},
     }
+
+
+def notes_on_zero(recipe: Recipe, ranks: int, step: Callable[..., MemoryEstimate]) -> list[str]:
+    """That ZeRO-2 fits where the recipe has ZeRO-3. `step`: the memory of one GPU, `zero_stage` left to give."""
+    settings = recipe.deepspeed
+    if recipe.engine != "deepspeed" or settings.zero != 3 or settings.offload != "none" or ranks == 1:
+        return []
+    divided, whole = step(zero_stage=3).total / 2**30, step(zero_stage=2).total / 2**30
+    if whole > FITS_GIB:
+        return []
+    return [
+        f"ZeRO-2 takes {whole:.1f} GiB per GPU instead of {divided:.1f}, and does not gather the weights in every "
+        f"forward and backward pass: where GPUs have more than that, deepspeed.zero=2 is faster"
+    ]
 
 
 def _own_lines(processes: int, nodes: int) -> dict[str, str]:

@@ -23,6 +23,7 @@ from trainer import checkpoint
 from trainer.config import Recipe
 from trainer.engines.base import Engine
 from trainer.engines.optimizer import rates
+from trainer.evaluation import Evaluation, gathered
 from trainer.inputs.data import BadRows
 from trainer.inputs.device import Device
 from trainer.inputs.steps import Step, Steps
@@ -33,12 +34,19 @@ from trainer.metrics.watch import GradientWatch
 Ready = Callable[[dict[str, Any]], dict[str, Any]]
 """Makes a micro-batch the model's inputs, when its turn comes."""
 
+OVERFLOWS = 20
+"""How often in a row a step is taken again with a smaller loss scale (fp16): down to 1/16 from the first one."""
+
 NAMED = 32
 """The number of samples that an error lists."""
 
 
 class NonFiniteLoss(LavaBeamError):
-    """The loss or its gradient is not finite; nothing was updated."""
+    """The loss (`of_loss`) or only its gradient is not finite; nothing was updated."""
+
+    def __init__(self, message: str, of_loss: bool):
+        super().__init__(message)
+        self.of_loss = of_loss
 
 
 def train_step(
@@ -69,6 +77,8 @@ class Done:
     loss: torch.Tensor
     norm: float
     rates: dict[str, float]
+    scaling: dict[str, float]
+    """In fp16: the loss scale, and how many overflows there were before it."""
 
 
 class Loop:
@@ -84,17 +94,21 @@ class Loop:
         *,
         recorder: Recorder | None,
         stop: threading.Event,
+        evaluation: Evaluation | None = None,
+        best: dict[str, Any] | None = None,
     ):
-        """place: where the engine computes, to which the tensors of `steps` go. recorder: on rank 0."""
+        """place: where the engine computes, to which the tensors of `steps` go. recorder: on rank 0. best: of the
+        evaluations before, `step` and `eval_loss`."""
         self.engine, self.steps, self.place, self.recipe, self.folder = engine, steps, place, recipe, folder
         self.recorder, self.stop, self.stopping = recorder, stop, False
         self.bad_rows = BadRows(folder / f"bad-rows-{engine.rank}.jsonl", recipe.data.max_bad)
         self.watch = GradientWatch(engine)
         self.before: Done | None = None
+        self.evaluation, self.best = evaluation, best
 
     def run(self, done: int = 0) -> int:
         """Train from step `done` to the end, or until a rank was asked to stop. Returns the number of steps done."""
-        self.engine.model.train()
+        self.engine.training(True)
         if self.recorder:
             self.recorder.begin(done)
         pin = self.engine.device.type == "cuda"
@@ -103,7 +117,8 @@ class Loop:
             done = step.number + 1
             ends = self.stopping and done < len(self.steps)
             every = self.recipe.checkpoints.every
-            if ends or (every and done % every == 0):
+            best = self.evaluate(done)
+            if ends or best or (every and done % every == 0):
                 self.settle()
                 self.save(done)
             if ends:
@@ -122,18 +137,27 @@ class Loop:
         self.check_rows(step, figures)
         self.stopping = bool(figures.stop)
         now = self.set_rates(step.number)
-        losses, norm = self.update(step, figures.supervised)
-        if not math.isfinite(norm):
-            raise self.not_finite(step, losses, norm)
-        self.before = Done(step.number, step.pictures, losses.sum(), norm, now)
+        losses, norm, scaling = self.update(step, max(figures.supervised, 1))
+        self.before = Done(step.number, step.pictures, losses.sum(), norm, now, scaling)
 
-    def update(self, step: Step, supervised: int) -> tuple[torch.Tensor, float]:
-        """`train_step`, again where a scaled gradient did not fit into fp16: no row is skipped for that."""
-        while True:
+    def update(self, step: Step, supervised: int) -> tuple[torch.Tensor, float, dict[str, float]]:
+        """`train_step`, again with a smaller loss scale for as long as only that makes the gradient overflow."""
+        scale = self.engine.scale
+        for overflows in range(OVERFLOWS):
+            used = scale.value if scale else 1.0
             seed(self.recipe.plan.seed, step.number, self.engine.rank)
-            losses, norm = train_step(self.engine, step.batches, max(supervised, 1), self.place.inputs)
-            if math.isfinite(norm) or not self.engine.rescaled:
-                return losses, norm
+            losses, norm = train_step(self.engine, step.batches, supervised, self.place.inputs)
+            if math.isfinite(norm):
+                return losses, norm, {"loss_scale": used, "overflows": overflows} if scale else {}
+            error = self.not_finite(step, losses, norm)
+            if scale is None or error.of_loss:
+                raise error
+            if self.recorder:
+                self.recorder.say(
+                    f"step {step.number}: the gradient overflows fp16 at loss scale {used:g}; taken again with "
+                    f"{scale.value:g}."
+                )
+        raise error
 
     def agree(self, step: Step | None) -> Figures:
         """The figures of all ranks, of the step to come; with them the step before is complete, and is recorded."""
@@ -149,7 +173,7 @@ class Loop:
         if before is not None:
             self.before = None
             if self.recorder:
-                known = {"loss": figures.loss, "grad_norm": before.norm, "rates": before.rates}
+                known = {"loss": figures.loss, "grad_norm": before.norm, "rates": before.rates, **before.scaling}
                 self.recorder.write(before.step, known, figures.memory)
             self.watch.check(before.step, figures.learnt, figures.pictures)
         return figures
@@ -158,6 +182,21 @@ class Loop:
         """Record the step before now, not with the next one's figures: before a checkpoint, and at the end."""
         if self.before is not None:
             self.agree(None)
+
+    def evaluate(self, done: int) -> bool:
+        """Evaluate if it is time to after `done` steps. Whether this one is the best so far, and its weights need a
+        checkpoint: those of the last step are the finished model."""
+        settings, last = self.recipe.evaluate, done == len(self.steps)
+        if settings is None or self.evaluation is None or not (last or done % settings.every == 0):
+            return False
+        self.settle()
+        loss = self.evaluation.loss(self.engine, self.place.inputs)
+        if self.recorder:
+            self.recorder.evaluated(done, loss)
+        if not math.isfinite(loss) or (self.best is not None and loss >= self.best["eval_loss"]):
+            return False
+        self.best = {"step": done, "eval_loss": loss}
+        return settings.keep_best and not last
 
     def set_rates(self, step: int) -> dict[str, float]:
         """Give every group of the optimizer its learning rate in this step."""
@@ -177,7 +216,9 @@ class Loop:
         dist.barrier()
         if first:
             order = self.order(done // self.steps.schedule.steps_per_epoch)
-            checkpoint.commit(folder, self.engine, order, self.recipe.checkpoints.keep)
+            settings = self.recipe.evaluate
+            keep, keep_best = self.recipe.checkpoints.keep, settings is not None and settings.keep_best
+            checkpoint.commit(folder, self.engine, order, keep, self.best, keep_best)
         if self.recorder:
             self.recorder.start_clock()
 
@@ -202,12 +243,15 @@ class Loop:
                     return NonFiniteLoss(
                         f"step {step.number}, rank {rank}, micro-batch {number}: the loss is {loss}. Nothing was "
                         f"updated. Its samples: {named(keys[number])}. Look at them, lower the learning rate, or use "
-                        "fp32."
+                        "fp32.",
+                        of_loss=True,
                     )
         samples = named([key for _, keys in every for batch in keys for key in batch])
+        again = f" in {OVERFLOWS} tries with ever smaller loss scales" if self.engine.scale else ""
         return NonFiniteLoss(
-            f"step {step.number}: the norm of the gradient is {norm}. Nothing was updated. The step's samples: "
-            f"{samples}. Look at them, lower the learning rate, or use fp32."
+            f"step {step.number}: the norm of the gradient is {norm}{again}. Nothing was updated. The step's samples: "
+            f"{samples}. Look at them, lower the learning rate, or use fp32.",
+            of_loss=False,
         )
 
 
@@ -215,14 +259,6 @@ def seed(base: int, step: int, rank: int) -> None:
     """Make dropout a function of the run's seed, the step and the rank: resuming needs no generator state."""
     words = np.random.SeedSequence([base, step, rank]).generate_state(2)
     torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-
-
-def gathered(own: Any, engine: Engine) -> list[Any]:
-    """A value of every rank, in the order of ranks."""
-    found: list[Any] = [own] * engine.world
-    if dist.is_initialized():
-        dist.all_gather_object(found, own)
-    return found
 
 
 def named(keys: list[str]) -> str:

@@ -15,6 +15,7 @@ from schemas.chat import ImageRule, Tokenizer, encode, get_template, load_tokeni
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
+from trainer.inputs.heldout import evaluated, held_out
 from trainer.models.families import family_of
 from trainer.models.folder import ModelFolder, known_positions
 from trainer.models.partcheck import check_checkpoint, check_llm, check_tower, check_vocabulary
@@ -66,10 +67,10 @@ def check(recipe: Recipe, processes: int) -> Job:
     family_of(rule, mix.path)
     limit = min(recipe.data.max_length or positions, positions)
     check_lengths(mix, limit, recipe.data.too_long)
-    plan = recipe.plan
-    make_plan(
-        np.minimum(mix.numpy("tokens").astype(np.int64), limit),
-        mix.numpy("image_count").astype(np.int64),
+    plan, trained = recipe.plan, ~held_out(mix, recipe.held_out)
+    made = make_plan(
+        np.minimum(mix.numpy("tokens").astype(np.int64), limit)[trained],
+        mix.numpy("image_count").astype(np.int64)[trained],
         seed=plan.seed,
         global_batch=plan.global_batch,
         world_size=ranks,
@@ -77,7 +78,47 @@ def check(recipe: Recipe, processes: int) -> Job:
         strategy=plan.strategy,
         max_tokens=plan.max_tokens,
     )
+    if recipe.evaluate is not None:
+        check_evaluation(recipe, mix, limit, recipe.steps or math.ceil((recipe.epochs or 1) * made.steps))
     return Job(recipe, stage, mix, folder, rule, information["template"], tuple(notes))
+
+
+def evaluation_mix(recipe: Recipe, mix: Dataset) -> Dataset:
+    """What the recipe evaluates on: its own mix, of which it holds rows out, or another one."""
+    assert recipe.evaluate is not None
+    return mix if recipe.evaluate.mix is None else open_mix(recipe.evaluate.mix, None)
+
+
+def check_evaluation(recipe: Recipe, mix: Dataset, limit: int, steps: int) -> None:
+    """Raise InputError for an evaluation that would never run, or could not be compared with the training's loss."""
+    settings = recipe.evaluate
+    assert settings is not None
+    if settings.every > steps:
+        raise InputError(
+            f"evaluate.every is {settings.every}, and the run has {steps} steps. Set it to {steps} or less."
+        )
+    other = evaluation_mix(recipe, mix)
+    if settings.mix is None:
+        if not len(evaluated(mix, settings.split, settings.rows)):
+            raise InputError(
+                f"{mix.path}: evaluate.split {settings.split} holds out none of its {mix.rows} rows. Raise it, or name "
+                "another mix with evaluate.mix."
+            )
+        return
+    if other.as_parent().sha256 == mix.as_parent().sha256:
+        raise InputError(f"evaluate.mix {other.path} is what is trained on. Hold a share of it out: evaluate.split.")
+    ours, theirs = mix.manifest.info, other.manifest.info
+    for name, one, another in (
+        ("template", ours["template"], theirs["template"]),
+        ("image rule", ours.get("image"), theirs.get("image")),
+        ("tokenizer", ours["tokenizer"]["hash"], theirs["tokenizer"]["hash"]),
+    ):
+        if one != another:
+            raise InputError(
+                f"evaluate.mix {other.path}: made with {name} {another}, but {mix.path} with {one}. Make it again with "
+                "the same."
+            )
+    check_lengths(other, limit, recipe.data.too_long)
 
 
 def check_pictures(mix: Dataset, stage: Stage) -> list[str]:

@@ -36,7 +36,7 @@ class Peaks:
 
 def peaks(job: Job, schedule: Schedule) -> Peaks:
     """Of the first steps."""
-    supervised = job.mix.numpy("supervised_tokens")
+    supervised = job.mix.numpy("supervised_tokens")[schedule.trained]
     steps = range(min(schedule.steps, STEPS_LOOKED_AT))
     batches = [
         rows for step in steps for rank in range(schedule.world_size) for rows in schedule.micro_batches(step, rank)
@@ -64,6 +64,8 @@ def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Cal
         train_language=trains,
         adapter=Adapter(recipe.lora.rank, recipe.lora.dropout) if job.stage.adapter else None,
         learnt=float(mix[0].sum() / max(mix[1].sum(), 1)),
+        # Added up in float32; at stage 1 beside those of the backward pass (docs/training.md).
+        gradient_bytes=6.0 if recipe.engine == "deepspeed" and recipe.deepspeed.zero < 2 else 4.0,
         frozen_bytes=NF4_BYTES if job.stage.bits == 4 else 2.0,
         offload_optimizer=recipe.deepspeed.offload != "none",
         offload_parameters=recipe.deepspeed.offload == "all",

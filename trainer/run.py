@@ -20,7 +20,7 @@ import torch
 from schemas.errors import InputError, LavaBeamError
 from trainer.config import Recipe, load_saved_recipe
 from trainer.following import OPTION, follow_launcher
-from trainer.preflight import Job, check
+from trainer.preflight import Job, check, evaluation_mix
 from trainer.runfolder import (
     METRICS,
     MODEL,
@@ -35,6 +35,9 @@ from trainer.runfolder import (
 )
 
 if TYPE_CHECKING:
+    from trainer.evaluation import Evaluation
+    from trainer.inputs.collate import Collator
+    from trainer.inputs.steps import Part
     from trainer.loop import Loop
     from trainer.metrics.recorder import Recorder
 
@@ -85,7 +88,7 @@ def train(folder: Path, rank: int, world: int) -> None:
     loop = build_loop(job, folder, stop, checkpoint)
     done = loop.run(checkpoint_step(checkpoint) if checkpoint else 0)
     if done == len(loop.steps):
-        _finish(loop.engine, job, folder, mark, done, time.perf_counter() - began)
+        _finish(loop, job, folder, mark, done, time.perf_counter() - began)
 
 
 def open_run(folder: Path) -> tuple[Recipe, str]:
@@ -112,7 +115,7 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     loaded."""
     from transformers.utils import logging
 
-    from trainer.checkpoint import check_order, load
+    from trainer.checkpoint import best_evaluation, check_order, load
     from trainer.engines import start_engine
     from trainer.engines.base import join_ranks
     from trainer.inputs.collate import Collator
@@ -142,9 +145,10 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
         check_order(checkpoint, schedule)
     again = fitted_share(job, schedule, total_memory(device))
     torch.manual_seed(recipe.plan.seed)  # adapters start at random
-    width = int(source.text["hidden_size"])
     group = own_group(sharing) if sharing > 1 else None
-    engine = start_engine(recipe, precision, device, width, lambda dtype: load_model(job, kernel, dtype, again, group))
+    engine = start_engine(
+        recipe, precision, device, source.text, lambda dtype: load_model(job, kernel, dtype, again, group)
+    )
     if checkpoint is not None:
         load(checkpoint, engine)
     limit = source.longest(recipe.data.max_length)
@@ -154,7 +158,31 @@ def build_loop(job: Job, folder: Path, stop: threading.Event, checkpoint: Path |
     steps = Steps(samples, schedule, collator, rank // sharing, Part(rank % sharing, sharing))
     place = Device(device, engine.dtype, source.mean, source.std)
     first = recorder(job, folder, schedule, cuda) if rank == 0 else None
-    return Loop(engine, steps, place, recipe, folder, recorder=first, stop=stop)
+    tested = evaluation(job, folder, collator, rank, steps.made.part)
+    best = best_evaluation(checkpoint) if checkpoint else None
+    return Loop(engine, steps, place, recipe, folder, recorder=first, stop=stop, evaluation=tested, best=best)
+
+
+def evaluation(job: Job, folder: Path, collator: Collator, rank: int, part: Part) -> Evaluation | None:
+    """The rows that a run is evaluated on, if its recipe says so."""
+    from trainer.evaluation import Evaluation
+    from trainer.inputs.data import BadRows, Samples
+    from trainer.inputs.heldout import evaluated
+    from trainer.inputs.rows import Rows
+
+    recipe, source = job.recipe, job.folder
+    if recipe.evaluate is None or source is None:
+        return None
+    mix, limit = evaluation_mix(recipe, job.mix), source.longest(recipe.data.max_length)
+    rows = evaluated(mix, recipe.held_out, recipe.evaluate.rows)
+    return Evaluation(
+        Samples(mix, source, max_length=limit, cut=recipe.data.too_long == "cut"),
+        rows,
+        Rows.of(mix, source.rule, limit).lengths[rows],
+        collator,
+        BadRows(folder / f"bad-rows-{rank}.jsonl", recipe.data.max_bad),
+        part,
+    )
 
 
 def recorder(job: Job, folder: Path, schedule: Any, cuda: bool) -> Recorder:
@@ -192,7 +220,7 @@ def _report_start(folder: Path, checkpoint: Path | None) -> None:
         print(f"{folder}: resuming from {checkpoint.name}.", file=sys.stderr, flush=True)
 
 
-def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: float) -> None:
+def _finish(loop: Loop, job: Job, folder: Path, mark: str, done: int, seconds: float) -> None:
     """Write the finished model and result.json, on rank 0."""
     from trainer.metrics.recorder import read_metrics, summary
     from trainer.models.adapter import write_adapter
@@ -201,7 +229,7 @@ def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: 
     from trainer.models.original import write_projector
     from trainer.models.parts import BASE
 
-    weights, model = engine.gather(), engine.model
+    weights, model = loop.engine.gather(), loop.engine.model
     if weights is None or job.folder is None:
         return
     lines = read_metrics(folder / METRICS)
@@ -210,7 +238,7 @@ def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: 
         made = write_adapter(model, weights, job.folder, folder / ADAPTER)
     else:
         # Only of a base that the run has made: what others own may be written in place one day.
-        learnt = set(engine.sizes()) if job.folder.path.resolve() == (folder / BASE).resolve() else None
+        learnt = set(loop.engine.sizes()) if job.folder.path.resolve() == (folder / BASE).resolve() else None
         made = export(weights, model.config, job.folder, folder / MODEL, training, learnt)
     if job.recipe.original_projector:
         linear = model.config.projector_hidden_act == "linear"
@@ -224,10 +252,20 @@ def _finish(engine: Any, job: Job, folder: Path, mark: str, done: int, seconds: 
         "last_loss": lines[-1]["loss"],
         **summary(lines),
         "seconds": round(seconds, 2),
-        "trainable_parameters": sum(engine.sizes().values()),
+        "trainable_parameters": sum(loop.engine.sizes().values()),
         "model": made.name,
+        **({"evaluated_rows": len(loop.evaluation.rows), "best": best_of(loop, made.name)} if loop.evaluation else {}),
     }
     write_json(folder / RESULT, result)
+
+
+def best_of(loop: Loop, finished: str) -> dict[str, Any] | None:
+    """The best evaluation of a finished run, and what in its folder holds those weights, if it was kept."""
+    if loop.best is None:
+        return None
+    kept = loop.folder / f"checkpoint-{loop.best['step']}"
+    last = loop.best["step"] == len(loop.steps)
+    return {**loop.best, "path": finished if last else kept.name if kept.is_dir() else None}
 
 
 def _leave(code: int) -> None:

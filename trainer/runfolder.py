@@ -34,7 +34,7 @@ LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "peft", "pyarro
 
 NOT_CONTENT: dict[str, Any] = {
     **dict.fromkeys(("output", "engine", "attention", "sequence_parallel", "checkpoints", "original_projector"), True),
-    **dict.fromkeys(("trackers", "wandb", "peak_tflops"), True),
+    **dict.fromkeys(("trackers", "wandb", "peak_tflops", "evaluate"), True),
     "plan": {"accumulation", "max_tokens"},
     "deepspeed": {"zero", "offload"},
 }
@@ -52,6 +52,8 @@ def run_fingerprint(job: Job) -> str:
     settings = job.recipe.model_dump(mode="json", exclude=NOT_CONTENT)
     first_names = {new: old for old, new in RENAMED.items()}
     settings["optimizer"] = {first_names.get(key, key): value for key, value in settings["optimizer"].items()}
+    if job.recipe.held_out is not None:
+        settings["held_out"] = job.recipe.held_out
     settings["data"] = {key: settings["data"][key] for key in ("max_length", "too_long")}
     names = ("checkpoint", "tower", "llm", "tokenizer", "projector")
     sources = {name: getattr(job.recipe.model, name) for name in names if getattr(job.recipe.model, name)}

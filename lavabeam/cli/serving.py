@@ -81,13 +81,15 @@ def start(
     from lavabeam.serving.settings import ServeSettings, parse_specs
     from schemas.config import parse
 
+    if record is not None and not ui:
+        raise click.UsageError("--record keeps what is asked on the page. Add --ui.")
     key_env = given.pop("backend_key_env")
     specs = parse_specs(checkpoints, key_env, load=load, device=device, template=template, **backend_of(given))
     values = {name: value for name, value in given.items() if value is not None}
     if api_keys is not None:
         values["api_keys"] = _keys(api_keys)
     settings = parse(values, ServeSettings, "serve")
-    run(settings, specs, say, _page(settings, ui_port, record) if ui else _no_page(record))
+    run(settings, specs, say, _page(settings, ui_port, record) if ui else None)
 
 
 @serve.command()
@@ -141,11 +143,6 @@ def _page(settings: Any, port: int, record: Path | None) -> Any:
     from lavabeam.serving.page.settings import PageSettings
 
     return PageSettings(host=settings.host, port=port, record=record, allow_private_hosts=settings.allow_private_hosts)
-
-
-def _no_page(record: Path | None) -> None:
-    if record is not None:
-        raise click.UsageError("--record keeps what is asked on the page. Add --ui.")
 
 
 def _keys(file: Path) -> tuple[str, ...]:

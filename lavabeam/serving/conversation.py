@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,8 +55,9 @@ class ServedConversation:
 
     async def _answer(self, messages: list[dict[str, Any]], settings: dict[str, Any]) -> str:
         answer = Answer()
-        async for _ in self._client.stream(self._model, messages, settings, answer):
-            pass
+        async with aclosing(self._client.stream(self._model, messages, settings, answer)) as pieces:
+            async for _ in pieces:
+                pass
         return answer.text
 
     def _chosen(self, model: str | None) -> str:

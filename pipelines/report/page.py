@@ -78,7 +78,8 @@ def _recorded(model: object) -> list[tuple[float, float]]:
     path = Path(model).parent / "metrics.jsonl" if isinstance(model, str | Path) else None
     if path is None or not path.is_file():
         return []
-    return curve_of([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return curve_of([line for line in lines if "eval_loss" not in line])
 
 
 def _figures(values: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, str]]:

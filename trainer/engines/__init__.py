@@ -12,13 +12,13 @@ Loader = Callable[[Any], Any]
 """Loads the model in a dtype: the engine decides which, and what has to be set before."""
 
 
-def start_engine(recipe: Recipe, precision: str, device: Any, width: int, load: Loader) -> Any:
+def start_engine(recipe: Recipe, precision: str, device: Any, text: dict[str, Any], load: Loader) -> Any:
     """The recipe's engine (`base.Engine`) around the model that `load` returns. `precision`: bf16, fp16 or fp32;
-    `width`: the language model's hidden size."""
+    `text`: the language model's configuration."""
     if recipe.engine == "fsdp2":
         from trainer.engines.fsdp2 import FSDP2
 
         return FSDP2.start(recipe, precision, device, load)
     from trainer.engines.deepspeed import DeepSpeed
 
-    return DeepSpeed.start(recipe, precision, device, width, load)
+    return DeepSpeed.start(recipe, precision, device, text, load)

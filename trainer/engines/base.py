@@ -12,6 +12,11 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
+from trainer.engines.scaling import LossScale
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""What each `precision` computes with."""
+
 WEIGHTS = "weights"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's running means of the gradient and of its square (torch.optim.AdamW's names)."""
@@ -42,7 +47,7 @@ class Engine(Protocol):
 
     model: names and configuration; weights may be this rank's share of them. dtype: what it computes with.
     optimizer: its `param_groups` have names, and the rates that the next step uses. writers: how many ranks hold pieces
-    of the state that no other rank holds.
+    of the state that no other rank holds. scale: what `backward` multiplies the loss by in fp16; None otherwise.
     """
 
     name: str
@@ -53,12 +58,14 @@ class Engine(Protocol):
     world: int
     optimizer: torch.optim.Optimizer
     writers: int
-    rescaled: bool
-    """Whether the last gradient was not finite, but may be now: fp16's loss scale was too high, and has been lowered.
-    The same on all ranks."""
+    scale: LossScale | None
 
     def __call__(self, **inputs: Any) -> Any:
         """The model's output; `inputs` are on `device`."""
+        ...
+
+    def training(self, on: bool) -> None:
+        """Whether the model is trained from now on, or evaluated: without dropout, and without gradients."""
         ...
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
@@ -67,7 +74,7 @@ class Engine(Protocol):
 
     def step(self) -> float:
         """Clip the gradient, update the weights, forget the gradient. Returns its norm before clipping, over all ranks;
-        where that is not finite, nothing is updated."""
+        where that is not finite, nothing is updated, and `scale` is now smaller."""
         ...
 
     def watch(self, parameter: torch.nn.Parameter, call: Callable[[torch.Tensor], None]) -> None:

@@ -9,17 +9,14 @@ from typing import Any
 
 import torch
 
-from schemas.errors import InputError
 from trainer.config import Recipe
 from trainer.engines import zero
-from trainer.engines.base import Fragment
+from trainer.engines.base import DTYPES, Fragment
 from trainer.engines.optimizer import adamw
-from trainer.models.kernels import DTYPES
+from trainer.engines.scaling import FIRST, LossScale
+from trainer.engines.zero3 import zero3_settings
 
 NEVER = 10**9
-
-SCALE_POWER = 16
-"""fp16's loss scale starts at two to this power, DeepSpeed's default, and is halved whenever a gradient overflows."""
 
 
 class DeepSpeed:
@@ -27,15 +24,15 @@ class DeepSpeed:
 
     name = "deepspeed"
 
-    def __init__(self, model: Any, recipe: Recipe, config: dict[str, Any], device: torch.device, keep: Any = None):
+    def __init__(
+        self, model: Any, recipe: Recipe, precision: str, config: dict[str, Any], device: torch.device, keep: Any = None
+    ):
         import deepspeed
 
         self.model, self.device, self.keep = model, device, keep
-        self.scales = config["fp16"]["enabled"]
-        self.dtype = torch.bfloat16 if config["bf16"]["enabled"] else torch.float16 if self.scales else torch.float32
-        made = deepspeed.initialize(model=model, optimizer=adamw(model, recipe.optimizer), config=config)
-        self.inner: Any = made[0]
-        zero.forget_first_step(self.inner)
+        self.dtype, self.scale = DTYPES[precision], LossScale() if precision == "fp16" else None
+        optimizer = adamw(model, recipe.optimizer, device)
+        self.inner: Any = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
         self.optimizer = self.inner.basic_optimizer
         self.rank, self.world = self.inner.global_rank, self.inner.world_size
         self.stage = self.inner.zero_optimization_stage()
@@ -43,23 +40,30 @@ class DeepSpeed:
 
     @classmethod
     def start(
-        cls, recipe: Recipe, precision: str, device: torch.device, width: int, load: Callable[[torch.dtype], Any]
+        cls,
+        recipe: Recipe,
+        precision: str,
+        device: torch.device,
+        text: dict[str, Any],
+        load: Callable[[torch.dtype], Any],
     ) -> DeepSpeed:
-        """Load the model and divide it among the ranks; with ZeRO-3 it is divided while it is loaded. Raises InputError
-        for fp16 without ZeRO, where DeepSpeed does not lower its loss scale as elsewhere."""
-        if precision == "fp16" and recipe.deepspeed.zero == 0:
-            raise InputError("deepspeed: fp16 without ZeRO has not been made to work. Set `deepspeed: {zero: 1}`.")
+        """Load the model and divide it among the ranks; with ZeRO-3 it is divided while it is loaded."""
         prepare_deepspeed(device.type == "cuda")
         from transformers.integrations import HfDeepSpeedConfig
 
-        config = deepspeed_config(recipe, precision, width)
+        config = deepspeed_config(recipe, precision, text)
         keep = HfDeepSpeedConfig(config)  # transformers finds it by a weak reference while it loads a model
-        return cls(load(DTYPES[precision]), recipe, config, device, keep)
+        return cls(load(DTYPES[precision]), recipe, precision, config, device, keep)
 
     def __call__(self, **inputs: Any) -> Any:
         return self.inner(**inputs)
 
+    def training(self, on: bool) -> None:
+        self.inner.train(on)
+
     def backward(self, loss: torch.Tensor, last: bool) -> None:
+        if self.scale is not None:
+            self.inner.optimizer.override_loss_scale(self.scale.value)
         self.inner.set_gradient_accumulation_boundary(last)
         self.inner.backward(loss, scale_wrt_gas=False)
 
@@ -68,17 +72,23 @@ class DeepSpeed:
         does not know the norm."""
         if self.inner.optimizer is not self.optimizer:
             self.inner.step()
-            return float(self.inner.get_global_grad_norm())
+            norm = float(self.inner.get_global_grad_norm())
+            if self.scale is not None:
+                self.scale.update(math.isfinite(norm))
+                if not math.isfinite(norm):
+                    self._forget_gradient()
+            return norm
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if math.isfinite(norm):
             self.inner.step()
         return norm
 
-    @property
-    def rescaled(self) -> bool:
-        """Not at a scale of 1: what overflows there does so by itself."""
-        return self.scales and bool(self.inner.optimizer.overflow) and self.inner.optimizer.loss_scaler.cur_scale > 1
+    def _forget_gradient(self) -> None:
+        """DeepSpeed 0.19.8 with offload at ZeRO 1 and 2 would add the next gradient to the one that overflowed."""
+        if self.stage < 3:
+            kept = self.inner.optimizer.averaged_gradients
+            kept.update(dict.fromkeys(kept))
 
     def watch(self, parameter: torch.nn.Parameter, call: Callable[[torch.Tensor], None]) -> None:
         parameter.register_hook(call)
@@ -111,30 +121,29 @@ class DeepSpeed:
         self.inner.destroy()
 
 
-def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for a language model of hidden size `width`.
+def deepspeed_config(recipe: Recipe, precision: str, text: dict[str, Any]) -> dict[str, Any]:
+    """DeepSpeed's configuration for a language model of configuration `text`.
 
     There is no optimizer block: it would silently replace the learning rates per module. To DeepSpeed, one optimizer
-    step is one batch; our loop accumulates inside it.
+    step is one batch; our loop accumulates inside it. In 16 bits, gradients are added up and reduced in float32: by
+    default DeepSpeed does both in the model's precision, where a sum of micro-batches loses what is below 1/256 of it.
     """
-    settings = recipe.deepspeed
-    zero: dict[str, Any] = {"stage": settings.zero, "overlap_comm": precision != "fp32"}
+    settings, half = recipe.deepspeed, precision != "fp32"
+    zero: dict[str, Any] = {"stage": zero_stage(settings.zero, precision), "overlap_comm": half}
     if settings.zero == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
-        # What transformers' integration fills in for "auto" (transformers/integrations/deepspeed.py).
-        zero["stage3_param_persistence_threshold"] = 10 * width
-        zero["stage3_prefetch_bucket_size"] = int(0.9 * width * width)
-        zero["reduce_bucket_size"] = width * width
+        zero |= zero3_settings(text)
     if settings.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": precision != "fp32"}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": half}
     if settings.offload == "all":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": precision != "fp32"}
+        zero["offload_param"] = {"device": "cpu", "pin_memory": half}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": recipe.optimizer.clip,
         "bf16": {"enabled": precision == "bf16"},
-        "fp16": {"enabled": precision == "fp16", "initial_scale_power": SCALE_POWER, "hysteresis": 1},
+        "fp16": {"enabled": precision == "fp16", "loss_scale": FIRST},  # `LossScale` sets it anew in every step
+        **({"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"} if half else {}),
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -142,14 +151,22 @@ def deepspeed_config(recipe: Recipe, precision: str, width: int) -> dict[str, An
     }
 
 
+def zero_stage(wanted: int, precision: str) -> int:
+    """The ZeRO stage that DeepSpeed is given. In 16 bits, without ZeRO, it cannot add gradients up in float32: there
+    stage 1 takes the place of 0. It computes the same, and needs less memory."""
+    return wanted if precision == "fp32" else max(wanted, 1)
+
+
 def prepare_deepspeed(cuda: bool) -> None:
     """Without a GPU, keep DeepSpeed from compiling its shared-memory collectives, which takes over half a minute and
     needs a compiler (gloo does the same work), and from trying compiler and linker on every operator it knows.
 
-    Its deprecation warnings from torch are silenced: a user cannot do anything about them.
+    It refuses fp16 on a CPU that does not compute it faster than float32; torch computes it on any. Its deprecation
+    warnings from torch are silenced: a user cannot do anything about them.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     if not cuda:
         import deepspeed
 
         deepspeed.ops.__compatible_ops__ = {}
+        deepspeed.get_accelerator().is_fp16_supported = lambda: True

@@ -13,10 +13,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from schemas.errors import InputError
 from trainer.config import Recipe
-from trainer.engines.base import MOMENTS, WEIGHTS, Fragment
-from trainer.engines.optimizer import adamw
+from trainer.engines.base import DTYPES, MOMENTS, WEIGHTS, Fragment
+from trainer.engines.optimizer import adamw, counter
+from trainer.engines.scaling import LossScale
 from trainer.models.kernels import transformer_layers
 
 
@@ -24,27 +24,23 @@ class FSDP2:
     """`base.Engine` by `torch.distributed.fsdp.fully_shard`: each transformer layer is gathered when it computes."""
 
     name = "fsdp2"
-    rescaled = False
 
     def __init__(self, model: Any, recipe: Recipe, dtype: torch.dtype, device: torch.device):
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device, self.dtype, self.writers = device, dtype, self.world
+        self.scale = LossScale() if dtype == torch.float16 else None
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()  # what AdamW updates; layers compute with a copy in `dtype`
         self.model = self._divided(model)
-        self.optimizer = adamw(self.model, recipe.optimizer)
+        self.optimizer = adamw(self.model, recipe.optimizer, device)
         self.clip = recipe.optimizer.clip
         self.watched: list[Callable[[], None]] = []
 
     @classmethod
     def start(cls, recipe: Recipe, precision: str, device: torch.device, load: Callable[[torch.dtype], Any]) -> FSDP2:
-        """Load the model on every rank and divide it; a rank's device holds one whole layer at a time. Raises
-        InputError for fp16, whose loss scale only DeepSpeed keeps."""
-        if precision == "fp16":
-            raise InputError("engine: fsdp2 does not scale the loss, which fp16 needs. Set `engine: deepspeed`.")
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        return cls(load(dtype), recipe, dtype, device)
+        """Load the model on every rank and divide it; a rank's device holds one whole layer at a time."""
+        return cls(load(DTYPES[precision]), recipe, DTYPES[precision], device)
 
     def _divided(self, model: Any) -> Any:
         mesh = init_device_mesh(self.device.type, (self.world,))
@@ -59,17 +55,30 @@ class FSDP2:
     def __call__(self, **inputs: Any) -> Any:
         return self.model(**inputs)
 
+    def training(self, on: bool) -> None:
+        """After a forward pass, what lies outside the layers stays whole for a backward pass, which an evaluation does
+        not have: it would be missing among the parameters that are updated."""
+        self.model.train(on)
+        self.model.reshard()
+
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         self.model.set_is_last_backward(last)
-        loss.backward()
+        (loss if self.scale is None else loss * self.scale.value).backward()
 
     def step(self) -> float:
         for look in self.watched:
             look()
         trained = [parameter for _, parameter in self._trained()]
-        total = torch.nn.utils.get_total_norm([one.grad for one in trained if one.grad is not None])
+        gradients = [one.grad for one in trained if one.grad is not None]
+        if self.scale is not None:
+            torch._foreach_mul_(gradients, 1 / self.scale.value)
+        total = torch.nn.utils.get_total_norm(gradients)
         total = total.full_tensor() if isinstance(total, DTensor) else total
-        if math.isfinite(norm := float(total)):
+        norm = float(total)
+        finite = math.isfinite(norm)
+        if self.scale is not None:
+            self.scale.update(finite)
+        if finite:
             if self.clip:
                 torch.nn.utils.clip_grads_with_norm_(trained, self.clip, total)
             self.optimizer.step()
@@ -108,7 +117,7 @@ class FSDP2:
     def restore(self, updates: float, fill: Callable[[list[Fragment]], None]) -> None:
         for _, parameter in self._trained():
             moments = {key: torch.zeros_like(parameter) for key in MOMENTS}
-            self.optimizer.state[parameter] = {"step": torch.tensor(float(updates)), **moments}
+            self.optimizer.state[parameter] = {"step": counter(self.optimizer, parameter, updates), **moments}
         fill(self.fragments())
 
     def gather(self) -> Mapping[str, torch.Tensor] | None:

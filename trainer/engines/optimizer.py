@@ -14,10 +14,21 @@ from trainer.stages import MODULES, module_of
 NO_DECAY = "_no_decay"
 
 
-def adamw(model: nn.Module, settings: OptimizerConfig) -> torch.optim.AdamW:
-    """torch's AdamW over the trainable parameters, in groups with names."""
-    groups = parameter_groups(model, settings)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon)
+def adamw(model: nn.Module, settings: OptimizerConfig, device: torch.device) -> torch.optim.AdamW:
+    """torch's AdamW over the trainable parameters, in groups with names; `device`: where the model computes."""
+    groups, fused = parameter_groups(model, settings), fuses(device)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=fused)
+
+
+def fuses(device: torch.device) -> bool:
+    """Whether AdamW is one kernel: on a GPU, also for what is offloaded to its host. It rounds otherwise than the plain
+    one, which runs on a CPU so that recorded losses stay."""
+    return device.type == "cuda"
+
+
+def counter(optimizer: torch.optim.Optimizer, parameter: torch.Tensor, updates: float) -> torch.Tensor:
+    """AdamW's count of the updates of `parameter`, where torch expects it: fused, on the device of the parameter."""
+    return torch.tensor(float(updates), device=parameter.device if optimizer.defaults["fused"] else "cpu")
 
 
 def rates(settings: OptimizerConfig, groups: list[str], step: int, steps: int) -> dict[str, float]:

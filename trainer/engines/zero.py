@@ -1,17 +1,19 @@
 """Where DeepSpeed keeps this rank's share of weights and optimizer state.
 
 ZeRO 1 and 2 concatenate all parameters of a group and cut them into equal shares, ZeRO 3 cuts each parameter, and
-ZeRO 0 keeps everything on every rank. Here all of them are a list of `Place`.
+ZeRO 0, in float32 only, keeps everything on every rank. Here all of them are a list of `Place`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from trainer.engines.base import MOMENTS, WEIGHTS, Fragment
+from trainer.engines.optimizer import counter
 
 
 @dataclass(frozen=True)
@@ -41,30 +43,24 @@ def places(engine: Any) -> list[Place]:
         return _of_stage_3(engine, optimizer)
     if stage > 0:
         return _of_stages_1_and_2(engine, optimizer)
-    return [Place(name, 0, master.numel(), master, 0) for name, _, master in _whole(engine)]
-
-
-def parameter_sizes(engine: Any) -> dict[str, int]:
-    """Number of elements of every trainable parameter, by name."""
-    return {
-        name: int(getattr(parameter, "ds_numel", parameter.numel()))
-        for parameter, name in engine.param_names.items()
-        if parameter.requires_grad
-    }
+    whole = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [Place(engine.param_names[one], 0, one.numel(), one, 0) for one in whole]
 
 
 def prepare_state(engine: Any, held: list[Place], step: float) -> None:
     """Give every tensor that AdamW updates its state after `step` steps; the moments are zero until they are filled."""
-    state = engine.basic_optimizer.state
+    optimizer = engine.basic_optimizer
     for flat in {id(place.flat): place.flat for place in held}.values():
         # Separate step counters: AdamW advances the counter of every tensor.
         moments = {key: torch.zeros_like(flat, memory_format=torch.preserve_format) for key in MOMENTS}
-        state[flat] = {"step": torch.tensor(float(step)), **{key: value.detach() for key, value in moments.items()}}
+        kept = {key: value.detach() for key, value in moments.items()}
+        optimizer.state[flat] = {"step": counter(optimizer, flat, step), **kept}
 
 
 @torch.no_grad()
 def publish(engine: Any) -> None:
-    """Copy the float32 weights to the weights that the model computes with. Every rank has to call this."""
+    """Copy the float32 weights to the weights that the model computes with; without ZeRO they are the same. Every rank
+    has to call this."""
     stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
     if stage == 3:
         optimizer._partition_all_parameters()
@@ -74,22 +70,26 @@ def publish(engine: Any) -> None:
         optimizer.checkpoint_event_epilogue()
     elif stage > 0:
         optimizer.update_lp_params()
-    else:
-        for _, parameter, master in _whole(engine):
-            parameter.data.copy_(master.data)
 
 
 def _of_stages_1_and_2(engine: Any, optimizer: Any) -> list[Place]:
     """DeepSpeed links each parameter to its location in this rank's share; most have none on a given rank."""
-    flats = optimizer.single_partition_of_fp32_groups
     found = []
-    for flat, parameters in zip(flats, optimizer.bit16_groups, strict=True):
+    for flat, parameters in _groups(optimizer):
         for parameter in parameters:
             mapping = parameter._hp_mapping
             if mapping is not None:
                 part, location = mapping.lp_fragment_address, mapping.hp_fragment_address
                 found.append(Place(engine.param_names[parameter], part.start, part.numel, flat, location.start))
     return found
+
+
+def _groups(optimizer: Any) -> Iterator[tuple[torch.Tensor, list[Any]]]:
+    """(this rank's share of the float32 weights, the model's parameters) of each group. DeepSpeed has a class of its
+    own for stage 1 in bf16, and it has other names for them."""
+    if hasattr(optimizer, "bf16_groups"):
+        return zip(optimizer.fp32_groups_flat_partition, optimizer.bf16_groups, strict=True)
+    return zip(optimizer.single_partition_of_fp32_groups, optimizer.bit16_groups, strict=True)
 
 
 def _of_stage_3(engine: Any, optimizer: Any) -> list[Place]:
@@ -104,24 +104,3 @@ def _of_stage_3(engine: Any, optimizer: Any) -> list[Place]:
                 flat = optimizer.fp32_partitioned_groups_flat[group]
                 found.append(Place(engine.param_names[parameter], start, count, flat, offset))
     return found
-
-
-def _whole(engine: Any) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(name, the model's parameter, the float32 copy that AdamW updates) without ZeRO; in float32 both are the same."""
-    optimizer = engine.optimizer
-    if optimizer is engine.basic_optimizer:
-        pairs = [(parameter, parameter) for group in optimizer.param_groups for parameter in group["params"]]
-    else:
-        groups = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
-        pairs = [pair for models, masters in groups for pair in zip(models, masters, strict=True)]
-    return [(engine.param_names[parameter], parameter, master) for parameter, master in pairs]
-
-
-def forget_first_step(engine: Any) -> None:
-    """Undo the extra step with a zero gradient that DeepSpeed 0.19.8 takes in advance without ZeRO in bf16.
-
-    It decays the weights, and AdamW's bias correction would count one step too many.
-    """
-    if engine.optimizer is not engine.basic_optimizer and engine.zero_optimization_stage() == 0:
-        engine.optimizer.refresh_fp32_params()
-        engine.basic_optimizer.state.clear()

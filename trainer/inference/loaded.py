@@ -21,6 +21,13 @@ BASE = "__base__"
 _TOWERS = {"projector": "multi_modal_projector", "tower": "vision_tower"}
 
 
+def precision(device: torch.device) -> torch.dtype:
+    """What a device answers in: bfloat16 on a GPU that computes with it, float16 on any other (V100, T4, Apple's)."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32 if device.type == "cpu" else torch.float16
+
+
 class Loaded:
     """The weights of `folder` for inference. Adapters share them; each row of a batch says which one it wants."""
 
@@ -31,8 +38,7 @@ class Loaded:
         transformers.utils.logging.disable_progress_bar()
         devices = available(Devices.parse(device))
         self.device = devices[0]
-        kinds = {"cuda": torch.bfloat16, "mps": torch.float16}
-        dtype = kinds.get(self.device.type, torch.float32)
+        dtype = precision(self.device)
         options: dict[str, Any] = {"dtype": dtype}
         if load is not None:
             options |= {"quantization_config": quantisation(int(load[0])), "device_map": {"": self.device}}

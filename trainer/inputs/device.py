@@ -71,6 +71,7 @@ class Device:
     def _arrived(self, step: Step) -> Step:
         """Let the work wait for the copies; their memory may be used again only after the work."""
         work = torch.cuda.current_stream(self.device)
+        assert self._stream is not None
         work.wait_stream(self._stream)
         for batch in step.batches:
             for value in batch.values():

@@ -10,6 +10,7 @@ import numpy as np
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from trainer.config import Recipe
+from trainer.inputs.heldout import held_out
 from trainer.inputs.rows import Rows, original_lengths
 from trainer.models.folder import ModelFolder
 from trainer.models.sizes import Shape, language_count, projector_count, tower_count
@@ -21,17 +22,21 @@ KEPT_EPOCHS = 2
 
 
 class Schedule:
-    """Which rows a rank trains on in which step, over all epochs. `lengths`, `images`, `tiles`: of each row."""
+    """Which rows a rank trains on in which step, over all epochs. `trained`: their numbers in the mix; everything else
+    counts rows without the held-out ones. `lengths`, `images`, `tiles`: of each."""
 
     def __init__(self, mix: Dataset, recipe: Recipe, folder: ModelFolder, world_size: int, packed: bool):
         rows = Rows.of(mix, folder.rule, folder.longest(recipe.data.max_length))
-        self.lengths, self.images, self.tiles = rows.lengths, rows.images, rows.tiles
+        self.trained = np.flatnonzero(~held_out(mix, recipe.held_out))
+        self.lengths, self.images, self.tiles = (
+            values[self.trained] for values in (rows.lengths, rows.images, rows.tiles)
+        )
         self.recipe, self.world_size, self.packed = recipe, world_size, packed
         self.cost = cost_model(folder, get_stage(recipe.stage, recipe.train), recipe.again)
         if len(self.lengths) == 0:
             raise InputError(f"{mix.path}: the mix has no rows. `lavabeam show` says why rows were left out.")
         original = strategy_of(recipe.plan.strategy).original
-        self.grouping_lengths = original_lengths(mix, recipe.plan.strategy) if original else None
+        self.grouping_lengths = original_lengths(mix, recipe.plan.strategy)[self.trained] if original else None
         self._plans: OrderedDict[int, Plan] = OrderedDict()
         self.steps_per_epoch = self.plan(0).steps
         self.steps = recipe.steps or math.ceil((recipe.epochs or 1) * self.steps_per_epoch)

@@ -188,7 +188,7 @@ class Tasks:
         for step in range(self.start, self.schedule.steps):
             batches = self.schedule.micro_batches(step, self.rank)
             for number, rows in enumerate(batches, 1):
-                yield Task(step, rows, number == len(batches))
+                yield Task(step, self.schedule.trained[rows], number == len(batches))
 
 
 def supervised_tokens(inputs: dict[str, Any]) -> int:

@@ -73,6 +73,22 @@ class Recorder:
         self._show(values)
         self.start_clock()
 
+    def evaluated(self, done: int, loss: float) -> None:
+        """The line of an evaluation after `done` steps."""
+        self.file.write(json.dumps({"step": done, "eval_loss": loss}) + "\n")
+        self.file.flush()
+        for tracker in self.trackers:
+            tracker.write(done, {"eval_loss": loss})
+        self.say(f"step {done}/{self.schedule.steps}, eval loss {loss:.4f}")
+        self.start_clock()
+
+    def say(self, text: str) -> None:
+        """A line for humans, on stderr, above the bar."""
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+
     def end(self) -> None:
         """Close everything."""
         self.file.close()
@@ -138,6 +154,7 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "useful_tokens_per_second": statistics.median(line["useful_tokens_per_second"] for line in timed),
         "mfu": statistics.median(shares) if shares else None,
         "peak_memory_gib": max(line.get("peak_memory_gib", 0.0) for line in lines),
+        **({"overflows": sum(line["overflows"] for line in lines)} if "overflows" in lines[0] else {}),
     }
 
 
@@ -149,8 +166,10 @@ def keep_until(path: Path, step: int) -> None:
         path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; empty if the run has not started."""
+def read_metrics(path: Path, of: str = "loss") -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, of its steps or (`of` eval_loss) of its evaluations; empty if the run has not
+    started."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if of in line]

@@ -76,9 +76,6 @@ def precision_of(recipe: Recipe) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
 def attention(
     wanted: str, rows: str, machine: Machine, text: dict[str, Any], shared: bool = False
 ) -> tuple[str | None, bool]:

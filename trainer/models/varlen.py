@@ -55,10 +55,10 @@ def varlen_attention(
     """
     if cu_seq_lens_q is None or max_length_q is None or len(query) != 1:
         raise LavaBeamError(f"attention {NAME} was given rows that are not packed. Use `attention: sdpa` for them.")
-    packed = [part[0].transpose(0, 1) for part in (query, key, value)]
     window = -1 if sliding_window is None else sliding_window - 1  # a token itself counts as one of the window
     kernel = _kernel if query.is_cuda else row_by_row
-    return kernel(*packed, cu_seq_lens_q, max_length_q, scaling, window)[None], None
+    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
+    return kernel(queries, keys, values, cu_seq_lens_q, max_length_q, scaling, window)[None], None
 
 
 def _kernel(

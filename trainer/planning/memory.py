@@ -70,6 +70,7 @@ def estimate_memory(
     adapter: Adapter | None = None,
     learnt: float = 1.0,
     frozen_bytes: float = 2.0,
+    gradient_bytes: float = 2.0,
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
     checkpointing: float = 1.0,
@@ -82,6 +83,7 @@ def estimate_memory(
     - trainable_parameters: by default language model and projector; give the adapters' for LoRA, and
       frozen_bytes=NF4_BYTES for QLoRA: that applies to the language model's layers, while its two vocabulary tables and
       the tower keep 16 bits.
+    - gradient_bytes: per trained parameter; more than the paper's 2 where gradients are added up in float32.
     - peak_images: tiles with anyres. Activations: see `_activations`, with `checkpointing` the share of layers whose
       activations are computed again.
     - learnt: the share of peak_tokens that has logits: their logarithms and the gradient, in float32, and the copies
@@ -101,11 +103,11 @@ def estimate_memory(
     if zero_stage == 3:
         buffers = 2 * (min(LIVE_PARAMETERS, total) + min(BUCKET, trainable_parameters))
         parameters = 0.0 if offload_parameters else parameters / gpus
-    # Offloading the optimizer moves each GPU's share of the gradients to the host with it (stages 2 and 3).
-    gradients = 2 * trainable_parameters / (gpus if zero_stage >= 2 else 1)
+    # Offloading the optimizer moves each GPU's share of the gradients to the host with it at stage 3.
+    gradients = gradient_bytes * trainable_parameters / (gpus if zero_stage >= 2 else 1)
     return MemoryEstimate(
         parameters=parameters,
-        gradients=0.0 if offload_optimizer and zero_stage >= 2 else gradients,
+        gradients=0.0 if offload_optimizer and zero_stage == 3 else gradients,
         optimizer=0.0 if offload_optimizer else 12 * trainable_parameters / (gpus if zero_stage >= 1 else 1),
         buffers=buffers,
         activations=_language(sizes, peak_tokens, checkpointing, train_language, adapter)

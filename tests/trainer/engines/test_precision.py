@@ -24,7 +24,7 @@ def run(path, output, processes, **deepspeed):
     return output
 
 
-@pytest.mark.parametrize("zero", [2, 3])
+@pytest.mark.parametrize("zero", [0, 2, 3])
 def test_bf16_on_two_ranks_resumes_to_the_very_same_state(recipe_file, forked, tmp_path, zero):
     path = recipe_file(steps=3, checkpoints={"every": 1, "keep": 9})
     setting = {"zero": zero, "precision": "bf16"}
@@ -40,7 +40,7 @@ def test_bf16_on_two_ranks_resumes_to_the_very_same_state(recipe_file, forked, t
 
 
 def test_bf16_stays_near_float32_without_zero_too(recipe_file, forked, tmp_path):
-    """DeepSpeed's wrapper without ZeRO makes a step in advance; one correction too many shows in the third loss."""
+    """Computed as stage 1; one bias correction of AdamW too many would show in the third loss."""
     path = recipe_file(steps=3)
     exact = run(path, tmp_path / "fp32", 1, zero=0, precision="fp32")
     rounded = run(path, tmp_path / "bf16", 1, zero=0, precision="bf16")
@@ -62,13 +62,16 @@ def test_offload_changes_nothing_and_may_come_while_a_run_goes_on(recipe_file, f
 def test_the_configuration_of_bf16_with_offload_on_a_gpu(recipe_file):
     """Pinned memory and overlap are for a GPU; no optimizer block, which would replace the rates per module."""
     recipe = load_recipe(recipe_file(deepspeed={"zero": 3, "offload": "all"}))
-    made = deepspeed_config(recipe, "bf16", 64)
+    made = deepspeed_config(recipe, "bf16", {"hidden_size": 64})
     assert made["bf16"] == {"enabled": True}
     assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": True}
     assert made["zero_optimization"]["offload_param"] == {"device": "cpu", "pin_memory": True}
     assert made["zero_optimization"]["overlap_comm"] is True
     assert "optimizer" not in made
-    assert deepspeed_config(recipe, "fp32", 64)["zero_optimization"]["offload_optimizer"]["pin_memory"] is False
+    assert (
+        deepspeed_config(recipe, "fp32", {"hidden_size": 64})["zero_optimization"]["offload_optimizer"]["pin_memory"]
+        is False
+    )
 
 
 def test_a_loss_in_bf16_that_is_not_finite_stops_before_the_update(recipe_file, forked, tiny, tmp_path):
@@ -105,44 +108,3 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(recipe_file, fork
     with pytest.raises(LavaBeamError, match=r"step 1.*norm of the gradient is (inf|nan). Nothing was updated.*row-"):
         run(path, tmp_path / "run", 2, zero=zero, precision=precision)
     assert len(losses(tmp_path / "run")) == 1
-
-
-@pytest.fixture
-def half_on_cpu(monkeypatch):
-    """DeepSpeed allows fp16 only on processors that are fast at it; torch computes it on all."""
-    from deepspeed.accelerator import get_accelerator
-
-    monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
-
-
-@pytest.mark.parametrize("zero", [2, 3])
-def test_a_loss_scale_that_is_too_high_costs_no_row(recipe_file, forked, tmp_path, half_on_cpu, monkeypatch, zero):
-    """A gradient that overflows is computed again at half the scale: every step is made, at its own rate."""
-    path = recipe_file(steps=3)
-    exact = run(path, tmp_path / "fp32", 1, zero=zero, precision="fp32")
-    half = run(path, tmp_path / "fp16", 2, zero=zero, precision="fp16")
-    monkeypatch.setattr("trainer.engines.deepspeed.SCALE_POWER", 24)
-    lowered = run(path, tmp_path / "lowered", 2, zero=zero, precision="fp16")
-    assert losses(half) == pytest.approx(losses(exact), abs=5e-3)
-    assert losses(lowered) == pytest.approx(losses(half), abs=1e-3)
-    assert len(losses(lowered)) == 3
-
-
-def test_a_gradient_that_never_fits_ends_the_run(recipe_file, forked, half_on_cpu, monkeypatch):
-    """Not for ever: at a scale of 1 it is the gradient's own fault."""
-    monkeypatch.setattr("trainer.engines.deepspeed.SCALE_POWER", 3)
-
-    def spoil(loop, _):
-        loop.engine.model.lm_head.weight.data.fill_(6e4)
-
-    forked["observe"] = spoil
-    path = recipe_file(steps=3)
-    with pytest.raises(LavaBeamError, match="Nothing was updated"):
-        run(path, path.parent / "run", 1, zero=2, precision="fp16")
-
-
-def test_fp16_without_a_loss_scale_is_refused(recipe_file, forked, tmp_path):
-    with pytest.raises(LavaBeamError, match=r"deepspeed: \{zero: 1\}"):
-        run(recipe_file(), tmp_path / "zero", 1, zero=0, precision="fp16")
-    with pytest.raises(LavaBeamError, match="engine: deepspeed"):
-        run(recipe_file(engine="fsdp2"), tmp_path / "fsdp2", 1, precision="fp16")

@@ -159,7 +159,7 @@ def alone(width):
     """A small model in DeepSpeed's place without ZeRO, after one update."""
     module = torch.nn.Linear(width, 2)
     engine = DeepSpeed.__new__(DeepSpeed)
-    engine.model, engine.rank, engine.world, engine.writers = module, 0, 1, 1
+    engine.model, engine.rank, engine.world, engine.writers, engine.scale = module, 0, 1, 1, None
     engine.optimizer = torch.optim.AdamW(module.parameters())
     names = {parameter: name for name, parameter in module.named_parameters()}
     engine.inner = SimpleNamespace(
