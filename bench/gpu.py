@@ -32,6 +32,7 @@ from schemas.chat import ImageRule
 from trainer.config import Recipe
 from trainer.models.folder import ModelFolder
 from trainer.models.towers import CLIP_MEAN, CLIP_STD
+from trainer.room import Peaks, memory_for, model_sizes
 
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 LANGUAGE = {
@@ -39,6 +40,7 @@ LANGUAGE = {
     "1b": (2048, 5632, 22, 32, 4, 32000),
     "3b": (3072, 8192, 28, 24, 8, 128256),
     "7b": (4096, 11008, 32, 32, 32, 32000),
+    "7b8": (4096, 11008, 8, 32, 32, 32000),  # 8 of its layers: a full finetune of all 32 needs more than one GPU
     "tiny": (32, 64, 2, 2, 2, 300),
 }
 CLIP_L, TINY_CLIP = (1024, 4096, 24, 16), (16, 32, 2, 2)
@@ -47,12 +49,14 @@ CLIP_L, TINY_CLIP = (1024, 4096, 24, 16), (16, 32, 2, 2)
 
 @dataclass(frozen=True)
 class Measured:
-    """Median seconds per step, useful tokens/s, MFU (None if the device's peak is unknown), peak bytes."""
+    """Median seconds per step, useful tokens/s, MFU (None if the device's peak is unknown), peak bytes, and those that
+    the trainer's estimate says."""
 
     seconds: float
     useful: float
     mfu: float | None
     peak: int
+    estimate: float
     kernel: str
     loss: float
 
@@ -73,8 +77,8 @@ def main() -> None:
         print("no attention here packs rows: they are padded, as the trainer does then")
     engine = "FSDP2" if arguments.engine == "fsdp2" else f"ZeRO-{arguments.zero}"
     print(f"{device}, torch {torch.__version__}, {engine}, {arguments.rows} rows a step")
-    print("| device | model | stage | rows | attention | step s | useful tokens/s | MFU | peak GiB | loss |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| device | model | stage | rows | attention | step s | useful tokens/s | MFU | peak GiB | estimate | loss |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     figures = []
     for model in ["tiny"] if arguments.tiny else arguments.models.split(","):
         for stage in arguments.stages.split(","):
@@ -108,6 +112,7 @@ def _measured(run: Run, steps: int, cuda: bool) -> Measured:
     mix = made_up_mix(run)
     plan = order(run, folder, mix)
     seconds, losses, flops, useful = [], [], [], []
+    peaks = Peaks(0, 0, 0.0)
     stage = get_stage(run.stage)
     count = model_flops(folder, stage, run.recipe.lora.rank if stage.adapter else 0)
     try:
@@ -115,6 +120,9 @@ def _measured(run: Run, steps: int, cuda: bool) -> Measured:
             rows = [part for part in plan.micro_batches(number % plan.steps, 0) if len(part)]
             batches = [collate(run, folder, mix, part) for part in rows]
             supervised = sum(supervised_tokens(batch) for batch in batches)
+            peaks = _larger(
+                peaks, [(batch, int(mix.images[part].sum())) for batch, part in zip(batches, rows, strict=True)]
+            )
             began = time.perf_counter()
             losses.append(float(train_step(engine, batches, supervised, place.inputs)[0].sum()))
             _wait(cuda)
@@ -122,11 +130,25 @@ def _measured(run: Run, steps: int, cuda: bool) -> Measured:
             every = np.concatenate(rows)
             flops.append(count.of(mix.tokens[every], mix.images[every]))
             useful.append(int(mix.tokens[every].sum()))
+        trainable = sum(engine.sizes().values())
     finally:
         engine.close()
     total, arithmetic = sum(seconds[2:]), peak_flops(None, "bf16" if cuda else "fp32", _name(cuda))
     mfu = sum(flops[2:]) / total / arithmetic if arithmetic else None
-    return Measured(float(np.median(seconds[2:])), sum(useful[2:]) / total, mfu, _peak_memory(cuda), kernel, losses[0])
+    estimate = memory_for(run.recipe, stage, model_sizes(folder), 1, trainable)(
+        peak_tokens=peaks.tokens, peak_images=peaks.tiles, learnt=peaks.learnt
+    )
+    speed, memory = sum(useful[2:]) / total, _peak_memory(cuda)
+    return Measured(float(np.median(seconds[2:])), speed, mfu, memory, estimate.total, kernel, losses[0])
+
+
+def _larger(peaks: Peaks, batches: list[tuple[dict[str, Any], int]]) -> Peaks:
+    """The larger of `peaks` and of a step's micro-batches with their numbers of pictures."""
+    from trainer.inputs.steps import supervised_tokens
+
+    tokens = max(peaks.tokens, *(batch["input_ids"].numel() for batch, _ in batches))
+    learnt = max(peaks.learnt * peaks.tokens, *(supervised_tokens(batch) for batch, _ in batches))
+    return Peaks(tokens, max(peaks.tiles, *(pictures for _, pictures in batches)), learnt / tokens)
 
 
 def _wait(cuda: bool) -> None:
@@ -189,13 +211,14 @@ def random_model(run: Run, config: Any, kernel: str | None, device: Any, dtype: 
 
     from trainer.models.adapter import add_lora
     from trainer.models.kernels import compile_layers, for_text, use_liger
+    from trainer.models.loading import compute_again
     from trainer.stages import freeze, get_stage
 
     with torch.device(device):
         model: Any = LlavaForConditionalGeneration._from_config(
             config, dtype=dtype, attn_implementation=for_text(kernel)
         )
-    model.model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    compute_again(model.model.language_model, run.recipe.again or 0.0)
     if run.recipe.liger:
         use_liger(model)
     llava, stage = model, get_stage(run.stage)
@@ -217,6 +240,7 @@ def _run(arguments: argparse.Namespace, model: str, stage: str, way: str) -> Run
             "optimizer": {"learning_rate": 1e-5},
             "engine": arguments.engine,
             "deepspeed": {"zero": arguments.zero},
+            "gradient_checkpointing": arguments.again,
             "compile": arguments.compile,
             "liger": arguments.liger,
             "output": "random",
@@ -229,9 +253,10 @@ def _run(arguments: argparse.Namespace, model: str, stage: str, way: str) -> Run
 def _row(device: str, model: str, stage: str, way: str, one: Measured | None) -> str:
     head = f"| {device} | {model} | {stage} | {way} | "
     if one is None:
-        return head + "out of memory | | | | | |"
+        return head + "out of memory | | | | | | |"
     mfu = "" if one.mfu is None else f"{one.mfu:.1%}"
-    figures = f"{one.seconds:.3f} | {one.useful:,.0f} | {mfu} | {one.peak / 2**30:.1f} | {one.loss:.4f} |"
+    memory = f"{one.peak / 2**30:.1f} | {one.estimate / 2**30:.1f}"
+    figures = f"{one.seconds:.3f} | {one.useful:,.0f} | {mfu} | {memory} | {one.loss:.4f} |"
     return head + f"{one.kernel} | {figures}"
 
 
@@ -243,7 +268,24 @@ def _figures(device: str, model: str, stage: str, found: dict[str, Measured | No
     value, peer = round(ours.useful, 1), round(original.useful, 1)
     # A tiny model on a CPU proves that the code runs, but nothing about speed.
     goal, ok = ("it runs", value > 0) if model == "tiny" else ("> peer", value > peer)
-    return [{"figure": name, "value": value, "peer": peer, "ratio": round(value / peer, 3), "goal": goal, "ok": ok}]
+    figures = [{"figure": name, "value": value, "peer": peer, "ratio": round(value / peer, 3), "goal": goal, "ok": ok}]
+    if not device.startswith("CPU"):
+        figures.append(_memory_figure(f"{device}: peak GiB, {model} {stage}, against the estimate", ours))
+    return figures
+
+
+def _memory_figure(name: str, one: Measured) -> dict[str, Any]:
+    ratio = one.peak / one.estimate
+    value, peer = round(one.peak / 2**30, 2), round(one.estimate / 2**30, 2)
+    goal = "within 15%"
+    return {
+        "figure": name,
+        "value": value,
+        "peer": peer,
+        "ratio": round(ratio, 3),
+        "goal": goal,
+        "ok": 0.85 < ratio < 1.15,
+    }
 
 
 def _arguments() -> argparse.Namespace:
@@ -256,6 +298,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", default="deepspeed", choices=("deepspeed", "fsdp2"))
     parser.add_argument("--zero", type=int, default=2, help="ZeRO stage")
     parser.add_argument("--attention", default="auto", help="for packed rows, as the recipe's key: torch_varlen, ...")
+    parser.add_argument("--again", type=float, default=1.0, help="share of layers that are computed again")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--liger", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, on a CPU as well")

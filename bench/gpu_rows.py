@@ -66,7 +66,7 @@ def order(run: Run, folder: ModelFolder, mix: Mix) -> Any:
         strategy="balanced" if ours else "modality_length",
         max_tokens=bound if ours else None,
         padded=run.way != PACKED,
-        cost=cost_model(folder, get_stage(run.stage), checkpointing=True),
+        cost=cost_model(folder, get_stage(run.stage), run.recipe.again),
         grouping_lengths=None if ours else mix.words,
     )
 

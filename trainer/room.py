@@ -16,6 +16,7 @@ from trainer.models.sizes import DECODERS, Shape, model_count, projector_count, 
 from trainer.planning.memory import NF4_BYTES, Adapter, MemoryEstimate, ModelSizes, estimate_memory
 from trainer.planning.report import gibibytes
 from trainer.preflight import Job
+from trainer.stages import Stage
 
 STEPS_LOOKED_AT = 200
 USABLE = 0.92
@@ -51,22 +52,27 @@ def memory_of(job: Job, folder: ModelFolder, gpus: int, trainable: float) -> Cal
     """`estimate_memory` of this job on `gpus` GPUs, with peak_tokens and peak_images left to give, and what else one
     wants otherwise. As long as it is not known, `auto` counts as gradient checkpointing of all layers.
     """
-    recipe = job.recipe
-    trains = "llm" in job.stage.trains
-    mix = job.mix.numeric(["supervised_tokens", "tokens"])
+    supervised, tokens = job.mix.numeric(["supervised_tokens", "tokens"])
+    estimate = memory_for(job.recipe, job.stage, model_sizes(folder), gpus, trainable)
+    return partial(estimate, learnt=float(supervised.sum() / max(tokens.sum(), 1)))
+
+
+def memory_for(
+    recipe: Recipe, stage: Stage, sizes: ModelSizes, gpus: int, trainable: float
+) -> Callable[..., MemoryEstimate]:
+    """`memory_of` of a stage of a model of these sizes, without a mix: with `learnt` left to give as well."""
     return partial(
         estimate_memory,
-        model_sizes(folder),
+        sizes,
         gpus=gpus,
         zero_stage=recipe.deepspeed.zero if recipe.engine == "deepspeed" else 3,
         trainable_parameters=float(trainable),
-        train_vision="tower" in job.stage.trains,
-        train_language=trains,
-        adapter=Adapter(recipe.lora.rank, recipe.lora.dropout) if job.stage.adapter else None,
-        learnt=float(mix[0].sum() / max(mix[1].sum(), 1)),
+        train_vision="tower" in stage.trains,
+        train_language="llm" in stage.trains,
+        adapter=Adapter(recipe.lora.rank, recipe.lora.dropout) if stage.adapter else None,
         # Added up in float32; at stage 1 beside those of the backward pass (docs/training.md).
         gradient_bytes=6.0 if recipe.engine == "deepspeed" and recipe.deepspeed.zero < 2 else 4.0,
-        frozen_bytes=NF4_BYTES if job.stage.bits == 4 else 2.0,
+        frozen_bytes=NF4_BYTES if stage.bits == 4 else 2.0,
         offload_optimizer=recipe.deepspeed.offload != "none",
         offload_parameters=recipe.deepspeed.offload == "all",
         checkpointing=recipe.again if recipe.again is not None else 1.0,
