@@ -181,14 +181,14 @@ def _pieces(folder: Path, files: Iterable[str], stack: ExitStack) -> dict[tuple[
             continue
         try:
             file = stack.enter_context(safe_open(folder / name, "pt"))
-        except SafetensorError as error:
+            starts = json.loads(file.metadata()["starts"])
+            for parameter, start in starts.items():
+                for key in NAMES:
+                    piece = file.get_slice(f"{key}/{parameter}")
+                    found.setdefault((key, parameter), []).append((start, start + piece.get_shape()[0], piece))
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder / name}: cannot be read: {error}. Delete {folder}; the run then resumes from "
                              "the checkpoint before it.") from error  # fmt: skip
-        starts = json.loads(file.metadata()["starts"])
-        for parameter, start in starts.items():
-            for key in NAMES:
-                piece = file.get_slice(f"{key}/{parameter}")
-                found.setdefault((key, parameter), []).append((start, start + piece.get_shape()[0], piece))
     return found
 
 

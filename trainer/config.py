@@ -108,9 +108,9 @@ class OptimizerConfig(StrictModel):
     """Other ones for single modules."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Of all weights but biases and norms."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """Decay of AdamW's two moments."""
-    epsilon: float = 1e-8
+    epsilon: float = Field(default=1e-8, gt=0)
     """Added to AdamW's denominator."""
     warmup: float = Field(default=0.03, ge=0, lt=1)
     """The share of all steps in which the rate rises to its highest."""

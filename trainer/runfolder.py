@@ -179,7 +179,19 @@ def read_mark(folder: Path) -> str | None:
     """The fingerprint of the run that a folder was prepared for, or None."""
     if not (folder / INPUTS).is_file():
         return None
-    return str(json.loads((folder / INPUTS).read_text(encoding="utf-8"))["fingerprint"])
+    return str(read_inputs(folder)["fingerprint"])
+
+
+def read_inputs(folder: Path) -> dict[str, Any]:
+    """inputs.json of a run folder; raises InputError for one that is damaged."""
+    try:
+        found = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+        _ = found["fingerprint"], found["info"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / INPUTS}: cannot be read ({type(error).__name__}: {error}). Start the run again with --replace."
+        ) from error
+    return dict(found)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -194,8 +206,11 @@ def checkpoint_step(checkpoint: Path) -> int:
 
 
 def _whole(checkpoint: Path) -> bool:
-    files = json.loads((checkpoint / CHECKPOINT).read_text(encoding="utf-8"))["files"]
-    paths = {checkpoint / name: size for name, size in files.items()}
+    try:
+        files = json.loads((checkpoint / CHECKPOINT).read_text(encoding="utf-8"))["files"]
+        paths = {checkpoint / name: size for name, size in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged: not one to resume from
+        return False
     return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 

@@ -47,6 +47,8 @@ def get_stage(name: str, train: tuple[str, ...] | None = None) -> Stage:
             raise InputError(f"train: the model has no module {module!r}. {nearest(module, list(MODULES))}")
     if train is None:
         return stage
+    if not train and not stage.adapter:
+        raise InputError(f"train: [] leaves nothing to learn. Name modules ({', '.join(MODULES)}), or leave it out.")
     if stage.adapter and "llm" in train:
         raise InputError(
             f"stage {name!r} trains the llm through LoRA: leave 'llm' out of `train`, or choose 'finetune'."

@@ -237,6 +237,12 @@ def _print_report(report: dict[str, Any]) -> None:
         say(f"lavabeam: {statuses_text(off)} answers", err=True)
     if cached := report.get("statuses", {}).get("cached"):
         say(f"lavabeam: {cached} answers were there before, in the cache beside the answers", err=True)
+    if left := report.get("left_out"):
+        say(f"lavabeam: left out of the set: {statuses_text(left)}", err=True)
+    if unreadable := report.get("unreadable"):
+        what = "reviews are not read, and enter no mean" if report["benchmark"] == "llava-bench" else ""
+        what = what or "answers are not in a form that is read, and count as wrong"
+        say(f"lavabeam: {unreadable} {what}", err=True)
     if report["scores"] is None:
         say("not scored: no truth or reviews are given")
     else:

@@ -134,9 +134,15 @@ def _sheet(path: Path) -> Iterator[tuple[Any, ...]]:
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable xlsx file ({error}).") from error
     try:
-        yield from book.worksheets[0].iter_rows(values_only=True)
+        # Of several sheets the one whose first line names most columns: others are notes.
+        yield from max(book.worksheets, key=_named).iter_rows(values_only=True)
     finally:
         book.close()
+
+
+def _named(sheet: Any) -> int:
+    first = next(sheet.iter_rows(max_row=1, values_only=True), ())
+    return sum(cell is not None for cell in first)
 
 
 def write_sheet(path: Path, columns: list[str], rows: Iterable[list[Any]]) -> None:

@@ -215,3 +215,4 @@ class EmbeddedWorker:
         for waiting in self._attaching.values():
             if not waiting.done():
                 waiting.set_exception(WorkerLost(f"the worker ended: {reason}"))
+                waiting.exception()  # read: nobody may wait for it any more, and asyncio would say so at the end

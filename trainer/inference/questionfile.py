@@ -11,6 +11,7 @@ from typing import Any
 
 from schemas.chat.shapes import check_media, image_paths
 from schemas.errors import InputError
+from schemas.jsonfile import json_values
 from schemas.picturefolder import PictureFolder
 from schemas.streams import open_text
 from trainer.inference.asked import picture_file
@@ -22,13 +23,7 @@ def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give a JSON lines file of questions.")
     rows = []
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:  # also of bytes that are no UTF-8
-            raise InputError(f"{path}, line {number}: not valid JSON: {error}") from error
+    for number, row in _values(path):
         missing = [key for key in ("question_id", "text") if not isinstance(row, dict) or key not in row]
         if missing:
             raise InputError(f"{path}, line {number}: no {missing[0]!r}. Each line needs question_id and text.")
@@ -69,6 +64,24 @@ def statuses_in(output: Path) -> dict[str, int]:
     """How many answers of a file have each status."""
     with output.open(encoding="utf-8") as lines:
         return dict(Counter(json.loads(line)["metadata"].get("status", "ok") for line in lines))
+
+
+def _values(path: Path) -> Iterator[tuple[int, Any]]:
+    """The values of a file of JSON lines, or of one JSON list, with the numbers of their lines or places."""
+    listed = next((line for line in _lines(path) if line.strip()), b"").lstrip().startswith(b"[")
+    if listed:
+        for number, value in enumerate(json_values(path), 1):
+            if isinstance(value, InputError):
+                raise value
+            yield number, value
+        return
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except ValueError as error:  # also of bytes that are no UTF-8
+            raise InputError(f"{path}, line {number}: not valid JSON: {error}") from error
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from trainer.models.adapter import write_adapter
 from trainer.models.folder import ModelFolder
 from trainer.models.shards import read_tensors
 from trainer.preflight import model_path
-from trainer.runfolder import INPUTS, RECIPE, checkpoint_step, checkpoints
+from trainer.runfolder import INPUTS, RECIPE, checkpoint_step, checkpoints, read_inputs
 from trainer.stages import get_stage, module_of
 
 
@@ -52,7 +51,7 @@ def _run_of(folder: Path) -> tuple[dict[str, Any], Recipe]:
     if folder.resolve().name not in whole:
         known = ", ".join(sorted(whole, key=lambda name: checkpoint_step(run / name))) or "none"
         raise InputError(f"{folder}: not a complete checkpoint. Complete ones of this run: {known}.")
-    return json.loads((run / INPUTS).read_text(encoding="utf-8")), load_saved_recipe(run / RECIPE)
+    return read_inputs(run), load_saved_recipe(run / RECIPE)
 
 
 def _whole(trained: Mapping[str, torch.Tensor], origin: ModelFolder, output: Path, training: dict[str, Any]) -> Path:

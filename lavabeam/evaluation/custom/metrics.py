@@ -24,6 +24,10 @@ _FEWEST_PEOPLE = 4
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _PRECISIONS = 4
+_MARKUP = str.maketrans("", "", "*_`[]")
+_NAMED = re.compile(r"(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+is)?\s*:?\s*\(?([A-Z])\)?(?=[\s.,;:)]|$)")
+_HEDGED = re.compile(r"\b[A-Z]\)?\s*(?:or|and|/)\s*\(?[A-Z]\b(?!')")
+_ALONE = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ def table_of(metric: Metric, rows: Sequence[Answered], more: Mapping[str, Any] |
     """The scored rows, by category and pooled; `more` is reported beside the figures. Raises InputError for references
     that the metric cannot use."""
     columns = metric.columns(rows)
+    if metric.name == "choice":
+        more = {**(more or {}), "unreadable": int(columns[:, 1].sum())}
     return Table(
         columns=columns,
         labels=[(row.question.category,) for row in rows],
@@ -81,19 +87,36 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split()).removesuffix(".").strip()
 
 
-def _choice(rows: Sequence[Answered]) -> np.ndarray:
+def letter_of(text: str) -> str | None:
+    """The letter of the option that an answer names; None where it names none, or more than one.
+
+    Beyond LLaVA's three forms: a small letter alone, one in Markdown, after `Answer:` or `Option`, and on a first line.
+    """
     from trainer.inference.evaluate import choice
 
+    plain = text.translate(_MARKUP).strip()
+    named = set(_NAMED.findall(plain))
+    if len(named) > 1 or _HEDGED.search(plain):
+        return None
+    if named:
+        return str(named.pop())
+    first = plain.split("\n", 1)[0].strip()
+    alone = _ALONE.fullmatch(first)
+    return alone[1].upper() if alone else choice(plain)
+
+
+def _choice(rows: Sequence[Answered]) -> np.ndarray:
     found = []
     for row in rows:
-        letters = {choice(one) for one in row.truth} - {None}
+        letters = {letter_of(one) for one in row.truth} - {None}
         if not letters:
             raise InputError(
                 f"question {row.question.id}: the reference {row.truth[0]!r:.60} is not an option's letter. Choose "
                 "--metric exact, or give letters."
             )
-        found.append(float(row.text is not None and choice(row.text) in letters))
-    return np.array(found).reshape(-1, 1)
+        said = None if row.text is None else letter_of(row.text)
+        found.append([float(said in letters), float(row.text is not None and said is None)])
+    return np.array(found, float).reshape(-1, 2)
 
 
 def _vqa(rows: Sequence[Answered]) -> np.ndarray:
@@ -112,8 +135,10 @@ def _f1(answer: str, reference: str) -> float:
     said, wanted = (
         Counter(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()) for text in (answer, reference)
     )
+    if not wanted:  # an article or a sign alone, such as "A": nothing is left to have in common
+        return _exact(answer, reference)
     common = (said & wanted).total()
-    return 2 * common / (said.total() + wanted.total()) if common else float(said == wanted)
+    return 2 * common / (said.total() + wanted.total()) if common else 0.0
 
 
 def _cider(rows: Sequence[Answered]) -> np.ndarray:

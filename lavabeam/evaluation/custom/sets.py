@@ -134,8 +134,15 @@ class _Collected:
         answers = (references,) if isinstance(references, str) else references
         if not isinstance(text, str):
             raise InputError(f"{where}: text is {text!r:.60}; expected a question.")
-        if not isinstance(answers, list | tuple) or not answers or not all(isinstance(one, str) for one in answers):
-            raise InputError(f"{where}: the right answer is {references!r:.60}; expected text, or a list of texts.")
+        if (
+            not isinstance(answers, list | tuple)
+            or not answers
+            or not all(isinstance(one, str) and one.strip() for one in answers)
+        ):
+            raise InputError(
+                f"{where}: the right answer is {references!r:.60}; expected text, or a list of texts, and none of "
+                "them empty."
+            )
         if name in self._ids:
             raise InputError(f"{where}: id {name!r} is there already. Answers are joined by id: give each its own.")
         self._ids.add(name)
@@ -160,6 +167,9 @@ class _Collected:
                 continue
             turn += 1
             text, answer = (written(one["content"]).strip() for one in (message, reply))
+            if not references and not answer:
+                self.leave("empty_answer")
+                continue
             name = key if turn == 1 else f"{key}#{turn}"
             self.add(name, text, references or answer, category, pictures, where)
 

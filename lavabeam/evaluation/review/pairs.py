@@ -77,6 +77,11 @@ def read_contexts(path: Path) -> dict[str, PictureContext]:
         sentences = [sentences] if isinstance(sentences, str) else sentences
         if not isinstance(sentences, list) or not all(isinstance(one, str) for one in sentences):
             raise InputError(f"{where}: captions are {sentences!r:.60}; expected `captions`, a list of strings.")
+        if not any(one.strip() for one in sentences) and not row.get("instances"):
+            raise InputError(
+                f"{where}: neither captions nor instances of picture {row['image']}: the judge would know nothing "
+                "about it. Give one of them, or leave its questions out."
+            )
         known = PictureContext(tuple(sentences), tuple(_boxes(row.get("instances") or (), where)))
         if found.setdefault(str(row["image"]), known) != known:
             raise InputError(f"{where}: picture {row['image']} has another context before it. Keep one of them.")
@@ -137,6 +142,8 @@ def _replies(path: Path, asked: Any) -> dict[str, Reply]:
         raise InputError(
             f"{path}: of {len(asked)} answers by question_id {', '.join(wrong)}. Give the answers to these questions."
         )
+    if all(not one.text.strip() and not one.missing for one in found.values()):
+        raise InputError(f"{path}: all {len(found)} answers are empty. Answer the questions first.")
     return found
 
 

@@ -119,7 +119,7 @@ def read_scores(text: str) -> tuple[float, float]:
     """Raises ValueError for a text whose first line is not two scores up to 10."""
     scores = parse_review(text)
     if scores is None or max(scores) > MOST_SCORE:
-        raise ValueError(f"the first line is not two scores from 1 to 10: {text[:80]!r}")
+        raise ValueError(f"the first line is not two scores from 0 to 10: {text[:80]!r}")
     return scores
 
 

@@ -45,3 +45,17 @@ def test_what_is_not_a_whole_checkpoint_is_refused(recipe_file, forked, tmp_path
         export_checkpoint(run / "checkpoint-2", tmp_path / "made")
     with pytest.raises(InputError, match="already exists"):
         export_checkpoint(run / "checkpoint-1", run)
+
+
+def test_damage_is_one_line_or_an_older_checkpoint(recipe_file, forked, tmp_path):
+    launch.train(recipe_file(steps=2, checkpoints={"every": 1, "keep": 2}), processes=1)
+    run = tmp_path / "run"
+    (run / "checkpoint-2" / "checkpoint.json").write_text("{")
+    export_checkpoint(run / "checkpoint-1", tmp_path / "made")
+    part = next((run / "checkpoint-1").glob("rank-*.safetensors"))
+    part.write_bytes(part.read_bytes()[:20] + b"x" * 32 + part.read_bytes()[52:])
+    with pytest.raises(InputError, match=r"rank-0.*cannot be read"):
+        export_checkpoint(run / "checkpoint-1", tmp_path / "other")
+    (run / "inputs.json").write_text("{")
+    with pytest.raises(InputError, match=r"inputs\.json: cannot be read"):
+        export_checkpoint(run / "checkpoint-1", tmp_path / "other")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lavabeam.evaluation.custom.cider import cider_d, words
-from lavabeam.evaluation.custom.metrics import METRICS, find_metric, table_of
+from lavabeam.evaluation.custom.metrics import METRICS, find_metric, letter_of, table_of
 from lavabeam.evaluation.custom.significance import exact_test
 from lavabeam.evaluation.question import Answered, Question
 from lavabeam.evaluation.table import figures
@@ -52,12 +52,8 @@ def test_vqa_accuracy_takes_the_answers_of_people():
 
 def test_token_f1_is_squads():
     # "the red car" and "a car, red!" have the same words without articles; "red bus" shares one of two.
-    assert scores("f1", ("the red car", "a car, red!"), ("red bus", "red car"), ("", "car"), ("the", "a")) == [
-        1,
-        0.5,
-        0,
-        1,
-    ]
+    found = scores("f1", ("the red car", "a car, red!"), ("red bus", "red car"), ("", "car"), ("the", "the a car"))
+    assert found == [1, 0.5, 0, 0]
 
 
 def test_cider_equals_the_coco_caption_evaluation():
@@ -133,3 +129,29 @@ def test_every_metric_scores_nothing_for_no_answer():
     for name, metric in METRICS.items():
         truth = ["A"] * 4
         assert np.all(metric.columns(rows((None, truth), (None, truth)))[:, 0] == 0), name
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        ("**B**", "B"),
+        ("(B) a dog", "B"),
+        ("Answer: B", "B"),
+        ("The correct answer is B.", "B"),
+        ("B\nbecause it barks", "B"),
+        ("the answer is B or C", None),
+        ("The answer is A. No, the answer is B.", None),
+        ("A dog", None),
+        ("answer: a cat", None),
+        ("", None),
+    ],
+)
+def test_the_letter_of_an_answer(text, letter):
+    assert letter_of(text) == letter
+
+
+def test_a_reference_that_f1_empties_is_compared_as_it_is():
+    rows = [Answered(Question("q", "?", "?", None, "all", ("A",)), text, ("A",)) for text in ("", "B", "a")]
+    assert METRICS["f1"].columns(rows)[:, 0].tolist() == [0.0, 0.0, 1.0]
