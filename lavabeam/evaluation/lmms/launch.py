@@ -1,0 +1,46 @@
+"""Starts lmms-eval in its own environment and notes which rows show no picture. Imports nothing of LavaBeam.
+
+`PYTHON launch.py NOTES [lmms-eval's own words]`. NOTES becomes lines of `task<TAB>rows without a picture<TAB>rows`: a
+sample's line does not say it, and `llava_hf` answers such a row with the inputs of the row before. Ends when its
+standard input does: that is held open by the command that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import Counter
+from typing import Any
+
+
+def main() -> None:
+    notes, sys.argv = sys.argv[1], ["lmms_eval", *sys.argv[2:]]
+    sys.path.pop(0)  # this folder, whose modules are not lmms-eval's
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from lmms_eval.api.task import ConfigurableTask
+    from lmms_eval.cli.dispatch import main as lmms_eval
+
+    rows, bare, original = Counter[str](), Counter[str](), ConfigurableTask.doc_to_visual
+
+    def noted(self: Any, doc: Any) -> Any:
+        shown = original(self, doc)
+        rows[self.config.task] += 1
+        bare[self.config.task] += shown is None or len(shown) == 0 or shown[0] is None
+        return shown
+
+    ConfigurableTask.doc_to_visual = noted
+    try:
+        lmms_eval()
+    finally:
+        with open(notes, "w", encoding="utf-8") as file:
+            file.writelines(f"{task}\t{bare[task]}\t{count}\n" for task, count in rows.items())
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
