@@ -47,15 +47,15 @@ def open_environment(given: Path | None) -> Environment:
     """Raises InputError when lmms-eval, or what it needs to load a LLaVA, cannot be imported there. Takes seconds."""
     python = find_python(given)
     try:
-        asked = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        words = [python, "-c", _PROBE]
+        asked = subprocess.run(words, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     except OSError as error:
         raise InputError(f"{python}: cannot be run ({error.strerror}). {_MAKE}") from error
     lines = asked.stdout.strip().splitlines()
     if asked.returncode or not lines:
         said = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]
-        hint = " Remove torchvision there: a build for CUDA cannot be used beside torch for the CPU." * (
-            "torchvis" in said
-        )
+        hint = " Remove torchvision there: a build for CUDA cannot be used beside torch for the CPU."
+        hint *= "torchvision" in said
         raise InputError(f"{python}: lmms-eval cannot be imported ({said:.200}).{hint} {_MAKE}")
     version, cuda = json.loads(lines[-1])
     return Environment(python, version, "cuda" if cuda else "cpu")

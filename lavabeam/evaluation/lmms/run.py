@@ -143,9 +143,7 @@ def _checkpoint(target: str) -> Path:
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{target}: holds no readable config.json; expected a checkpoint's folder. ({error})"
-        ) from error
+        raise InputError(f"{target}: no readable config.json ({error}); expected a checkpoint's folder.") from error
     if kind not in _TYPES:
         raise InputError(
             f"{folder}/config.json: model_type is {kind!r}; lmms-eval's llava_hf runs {', '.join(_TYPES)}. Serve the "

@@ -21,9 +21,9 @@ _FILE = re.compile(r"_samples_(.+)\.jsonl$")
 _CATEGORIES = ("category", "question_category", "question_type", "type")
 _LONGEST = 200
 _KNOWN = frozenset(
-    ("doc_id", "doc", "target", "arguments", "input", "input_media", "resps", "filtered_resps", "doc_hash")
-    + ("token_counts", "per_sample_scores")
-)
+    ("doc_id", "doc", "doc_hash", "target", "arguments", "input", "input_media", "resps", "filtered_resps")
+) | {"token_counts", "per_sample_scores"}
+"""What a line holds beside metrics."""
 
 
 @dataclass(frozen=True)

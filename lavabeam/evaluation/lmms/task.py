@@ -127,8 +127,8 @@ def _rows(questions: Sequence[Question], sources: Sources, marked: bool) -> Iter
             }
     if faults:
         raise InputError(
-            f"lmms-eval cannot ask {len(faults)} of {len(questions)} questions, and would score them 0 or answer them by "
-            f"another row; the first: {faults[0]} Leave them out, or ask without --via."
+            f"lmms-eval cannot ask {len(faults)} of {len(questions)} questions: it would score them 0, or answer them "
+            f"by another row. The first is {faults[0]} Leave them out, or ask without --via."
         )
 
 
