@@ -14,10 +14,11 @@ VERSION = "0.7.3"
 """What the reading of samples is tested with; Makefile installs it."""
 _MAKE = "Run `make lmms-eval` in LavaBeam's folder, or name a Python that has lmms-eval with --lmms-python PATH."
 _PROBE = (
-    "import json, importlib.metadata as m, torch, decord, lmms_eval.evaluator; "
-    "from transformers import LlavaForConditionalGeneration; "
-    "print(json.dumps([m.version('lmms-eval'), torch.cuda.is_available()]))"
+    "import json, importlib.metadata as m; version = m.version('lmms-eval'); "
+    "import torch, decord, lmms_eval.evaluator; from transformers import LlavaForConditionalGeneration; "
+    "print(json.dumps([version, torch.cuda.is_available()]))"
 )
+"""Also imports what fails late in a run: decord, and LLaVA's class beside a torchvision that does not fit."""
 
 
 @dataclass(frozen=True)

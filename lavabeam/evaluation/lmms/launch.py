@@ -7,6 +7,7 @@ standard input does: that is held open by the command that started it.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
@@ -18,10 +19,8 @@ def main() -> None:
     notes, sys.argv = sys.argv[1], ["lmms_eval", *sys.argv[2:]]
     sys.path.pop(0)  # this folder, whose modules are not lmms-eval's
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from lmms_eval.api.task import ConfigurableTask
-    from lmms_eval.cli.dispatch import main as lmms_eval
-
-    rows, bare, original = Counter[str](), Counter[str](), ConfigurableTask.doc_to_visual
+    task = importlib.import_module("lmms_eval.api.task").ConfigurableTask  # by name: it is no dependency of ours
+    rows, bare, original = Counter[str](), Counter[str](), task.doc_to_visual
 
     def noted(self: Any, doc: Any) -> Any:
         shown = original(self, doc)
@@ -29,16 +28,17 @@ def main() -> None:
         bare[self.config.task] += shown is None or len(shown) == 0 or shown[0] is None
         return shown
 
-    ConfigurableTask.doc_to_visual = noted
+    task.doc_to_visual = noted
     try:
-        lmms_eval()
+        importlib.import_module("lmms_eval.cli.dispatch").main()
     finally:
         with open(notes, "w", encoding="utf-8") as file:
-            file.writelines(f"{task}\t{bare[task]}\t{count}\n" for task, count in rows.items())
+            file.writelines(f"{name}\t{bare[name]}\t{count}\n" for name, count in rows.items())
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1 << 12):  # not by sys.stdin, whose lock would break the interpreter's own end
+        pass
     os._exit(1)
 
 

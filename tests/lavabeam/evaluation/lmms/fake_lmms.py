@@ -19,7 +19,7 @@ if FAULT == "code":
     sys.exit(9)
 if FAULT == "crash":
     print(
-        "Traceback (most recent call last):\nValueError: Tasks not found: mine\n2026 | ERROR | Error during evaluation"
+        "Traceback (most recent call last):\nValueError: Tasks not found: mine\n2026 | ERROR | Error"
     )
     sys.exit(0)
 (data,) = Path(given["--include_path"]).rglob("*.parquet")

@@ -52,18 +52,8 @@ def files(tmp_path):
 
 
 def asked(files, python, *more, target=None):
-    words = (
-        "custom",
-        target or files / "model",
-        "--via",
-        "lmms-eval",
-        "--lmms-python",
-        python,
-        "--output",
-        files / "o",
-    )
-    more = ("--questions", files / "q.jsonl", "--images", files / "images", *more)
-    return call(*words, *more, "--no-check-training")
+    words = ("custom", target or files / "model", "--via", "lmms-eval", "--lmms-python", python, "--output")
+    return call(*words, files / "o", "--questions", files / "q.jsonl", "--images", files / "images", *more)
 
 
 def test_its_answers_are_scored_by_us_beside_its_own_figure(files):
@@ -186,7 +176,7 @@ def test_what_it_cannot_run_is_refused(files):
         (("custom", files / "model", *words), "give the questions with --questions"),
         (("pope", files / "model", "--via", "lmms-eval"), "with --output"),
         (("pope", files / "model", *words, "--batch", 2), "--batch, --processes and --template are ours"),
-        (("pope", files, *words), "no readable config.json"),
+        (("pope", files / "images", *words), "no readable config.json"),
         (("pope", "http://127.0.0.1:9", *words), "give the name of the model"),
     ]
     for given, said in cases:
