@@ -20,8 +20,8 @@ from typing import Any
 
 from lavabeam.evaluation.benchmarks.easy_vqa import EasyVqa
 from lavabeam.evaluation.lmms.environment import open_environment
-from lavabeam.evaluation.lmms.process import Model, Work, run
-from lavabeam.evaluation.lmms.run import pictures_in
+from lavabeam.evaluation.lmms.process import Work, run
+from lavabeam.evaluation.lmms.run import checkpoint_model, pictures_in
 from lavabeam.evaluation.lmms.samples import read_samples
 from lavabeam.evaluation.lmms.task import write_task
 from lavabeam.evaluation.question import LLAVA, Question
@@ -52,7 +52,7 @@ def main() -> None:
     WORK.mkdir(parents=True)
     ours, took, cpu = _timed(lambda: _ours(arguments.model, questions, folder / "images"))
     task = write_task(WORK / "task", "bench", questions, pictures_in(folder / "images"), TOKENS, True)
-    model = Model("llava_hf", {"pretrained": arguments.model.absolute()}, environment.device)
+    model = checkpoint_model(arguments.model.absolute(), environment)
     work = Work((task.name,), task.folder, offline=True)
     runs, peer_took, peer_cpu = _timed(lambda: run(environment, model, work, WORK / "lmms-eval"))
     theirs = [one.texts[0].strip() for one in read_samples(runs)[task.name]]

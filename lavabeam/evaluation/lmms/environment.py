@@ -48,7 +48,7 @@ def open_environment(given: Path | None) -> Environment:
     """Raises InputError when lmms-eval, or what it needs to load a LLaVA, cannot be imported there. Takes seconds."""
     python = find_python(given)
     try:
-        words = [python, "-c", _PROBE]
+        words = [str(python), "-c", _PROBE]
         asked = subprocess.run(words, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     except OSError as error:
         raise InputError(f"{python}: cannot be run ({error.strerror}). {_MAKE}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,14 @@ def open_model(target: str, how: Asking, python: Path | None) -> tuple[Model, En
         raise InputError(f"{target}: --model is for a server's address (http://...), this is a folder.")
     folder = _checkpoint(target)
     environment = open_environment(python)
-    return Model("llava_hf", {"pretrained": folder, **how.settings}, environment.device), environment
+    return checkpoint_model(folder, environment, how.settings), environment
+
+
+def checkpoint_model(folder: Path, environment: Environment, settings: Mapping[str, Any] | None = None) -> Model:
+    """A checkpoint's folder on the environment's device: its own default, an empty device_map, is refused by
+    transformers 5."""
+    arguments = {"pretrained": folder, "device_map": environment.device, **(settings or {})}
+    return Model("llava_hf", arguments, environment.device)
 
 
 def pictures_in(images: Path | None) -> Sources:

@@ -18,9 +18,7 @@ print(json.dumps(WORDS))
 if FAULT == "code":
     sys.exit(9)
 if FAULT == "crash":
-    print(
-        "Traceback (most recent call last):\nValueError: Tasks not found: mine\n2026 | ERROR | Error"
-    )
+    print("Traceback (most recent call last):\nValueError: Tasks not found: mine\n2026 | ERROR | Error")
     sys.exit(0)
 (data,) = Path(given["--include_path"]).rglob("*.parquet")
 rows = pq.read_table(data).to_pylist()[: int(given.get("--limit", 999))]

@@ -74,7 +74,7 @@ def test_its_answers_are_scored_by_us_beside_its_own_figure(files):
         ("q3", "blue"),
     ]
     words = json.loads((files / "o" / "lmms-eval" / "log.txt").read_text().splitlines()[0])
-    assert words[:4] == ["--model", "llava_hf", "--model_args", f"pretrained={files / 'model'}"]
+    assert words[:4] == ["--model", "llava_hf", "--model_args", f"pretrained={files / 'model'},device_map=cpu"]
     assert words[words.index("--device") + 1] == "cpu"
     shown = asked(files, fake_python(files)).output
     assert "lavabeam_custom" in shown and "mean of its rows" in shown and (files / "o" / "results.html").is_file()
