@@ -51,7 +51,7 @@ def main() -> None:
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     ours, took, cpu = _timed(lambda: _ours(arguments.model, questions, folder / "images"))
-    task = write_task(WORK / "task", "bench", questions, pictures_in(folder / "images"), TOKENS, True)
+    task = write_task(WORK / "task", "bench", questions, pictures_in(folder / "images"), TOKENS)
     model = checkpoint_model(arguments.model.absolute(), environment)
     work = Work((task.name,), task.folder, offline=True)
     runs, peer_took, peer_cpu = _timed(lambda: run(environment, model, work, WORK / "lmms-eval"))

@@ -64,8 +64,7 @@ class Asker:
         """
         model, environment = open_model(target, how, self.python)
         folder = output / FOLDER
-        marked = not is_endpoint(target)
-        task = write_task(folder / "task", self.name, questions, pictures_in(images), how.max_tokens, marked)
+        task = write_task(folder / "task", self.name, questions, pictures_in(images), how.max_tokens)
         runs = run(environment, model, Work((task.name,), task.folder, offline=True, more=_key(target)), folder)
         samples = read_samples(runs)
         check_samples(samples, read_bare(folder / NOTES), self.empty_allowed)

@@ -61,19 +61,17 @@ class Task:
     folder: Path
 
 
-def write_task(
-    folder: Path, name: str, questions: Sequence[Question], sources: Sources, max_tokens: int, marked: bool
-) -> Task:
+def write_task(folder: Path, name: str, questions: Sequence[Question], sources: Sources, max_tokens: int) -> Task:
     """Write the task `lavabeam_NAME`: row i of its parquet file, lmms-eval's doc_id i, is question i.
 
-    marked: texts hold `<image>` where a checkpoint's template wants it, as `lavabeam answer` asks; without, pictures
-    are sent beside the text, to a server. Pictures have the pixels that our own answers see. Raises InputError with the
-    count of questions that lmms-eval cannot ask, and the first: without a picture, with one that is not there or
-    cannot be decoded, and, to a server, with one behind words.
+    Texts are without `<image>`: lmms-eval hands pictures over in front of the words, and the checkpoint's own template
+    marks them. Pictures have the pixels that our own answers see. Raises InputError with the count of questions that
+    lmms-eval cannot ask, and the first: without a picture, with one that is not there or cannot be decoded, or with one
+    behind words.
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
     called = "lavabeam_" + "".join(letter if letter.isalnum() else "_" for letter in name)
-    _write_rows(folder / "data" / "test-00000.parquet", _rows(questions, sources, marked))
+    _write_rows(folder / "data" / "test-00000.parquet", _rows(questions, sources))
     (folder / "utils.py").write_text(_UTILS, encoding="utf-8")
     (folder / f"{called}.yaml").write_text(_described(called, folder, questions, max_tokens), encoding="utf-8")
     return Task(called, folder)
@@ -105,13 +103,13 @@ def _described(called: str, folder: Path, questions: Sequence[Question], max_tok
     return yaml.safe_dump(described, sort_keys=False) + tagged
 
 
-def _rows(questions: Sequence[Question], sources: Sources, marked: bool) -> Iterator[dict[str, Any]]:
+def _rows(questions: Sequence[Question], sources: Sources) -> Iterator[dict[str, Any]]:
     """Rows as long as all are good: then only what is wrong with the others matters."""
     faults: list[str] = []
     for question in questions:
         try:
             pictures = [plain_picture(one) for one in sources(question)]
-            text = _text(question, len(pictures), marked)
+            text = _text(question, len(pictures))
         except InputError as error:
             faults.append(f"question {question.id}: {error}")
             continue
@@ -132,7 +130,7 @@ def _rows(questions: Sequence[Question], sources: Sources, marked: bool) -> Iter
         )
 
 
-def _text(question: Question, shown: int, marked: bool) -> str:
+def _text(question: Question, shown: int) -> str:
     """What doc_to_text returns; raises InputError for what cannot be asked."""
     if not shown:
         raise InputError("has no picture.")
@@ -140,12 +138,10 @@ def _text(question: Question, shown: int, marked: bool) -> str:
     count = text.count(PLACEHOLDER)
     if count not in (0, shown):
         raise InputError(f"{count} {PLACEHOLDER} in its text, and {shown} pictures.")
-    if marked:
-        return text if count else f"{PLACEHOLDER}\n" * shown + text
     while text.startswith(PLACEHOLDER):
         text = text.removeprefix(PLACEHOLDER).strip()
     if PLACEHOLDER in text:
-        raise InputError("a picture stands behind words; to a server pictures go in front of them.")
+        raise InputError("a picture stands behind words; lmms-eval hands pictures over in front of them.")
     return text
 
 

@@ -34,9 +34,9 @@ def ask(number=0, text="<image>\nColour?", images=1, truth=("red",)):
     return Question(str(number), text, "Colour?", ("x",) * images, f"k{number % 2}", truth)
 
 
-def write(folder, questions, marked=True, pictures=None):
+def write(folder, questions, pictures=None):
     data = pictures or picture()
-    return write_task(folder, "my set", questions, lambda question: [data] * len(question.image), 16, marked)
+    return write_task(folder, "my set", questions, lambda question: [data] * len(question.image), 16)
 
 
 class Loader(yaml.SafeLoader):
@@ -63,8 +63,8 @@ def test_the_folder_has_a_task_whose_rows_are_the_questions(tmp_path):
     assert described["dataset_path"] == str(file.parent) and file.name == "test-00000.parquet"
     rows = pq.read_table(file).to_pylist()
     assert [(row["id"], row["text"], row["references"], row["category"]) for row in rows] == [
-        ("0", "<image>\nColour?", ["red"], "k0"),
-        ("1", "<image>\nWhich?", ["a", "b"], "k1"),
+        ("0", "Colour?", ["red"], "k0"),
+        ("1", "Which?", ["a", "b"], "k1"),
     ]
     assert rows[0]["images"] == [{"bytes": picture(), "path": None}]
 
@@ -76,26 +76,26 @@ def test_the_datasets_library_decodes_the_pictures(tmp_path, monkeypatch):
     functions = runpy.run_path(str(tmp_path / "utils.py"))
     shown = functions["pictures"](found[0])
     assert [np.array_equal(np.asarray(one), rgb(picture())) for one in shown] == [True, True]
-    assert functions["text"](found[0]) == "<image>\n<image>\nWhich?"
+    assert functions["text"](found[0]) == "Which?"
 
 
 @pytest.mark.parametrize(("text", "shown"), [("<image>\nColour?", 1), ("Colour?", 1), ("<image>\n<image>Colour?", 2)])
-def test_to_a_server_pictures_go_beside_the_text(tmp_path, text, shown):
-    write(tmp_path, [ask(text=text, images=shown)], marked=False)
+def test_pictures_go_beside_the_text(tmp_path, text, shown):
+    write(tmp_path, [ask(text=text, images=shown)])
     assert pq.read_table(tmp_path / "data" / "test-00000.parquet")["text"].to_pylist() == ["Colour?"]
 
 
 @pytest.mark.parametrize(
-    ("question", "marked", "said"),
+    ("question", "said"),
     [
-        (ask(7, "Colour?", images=0), True, "question 7: has no picture"),
-        (ask(7, "<image><image>Colour?"), True, "2 <image> in its text, and 1 pictures"),
-        (ask(7, "In <image>, which colour?"), False, "a picture stands behind words"),
+        (ask(7, "Colour?", images=0), "question 7: has no picture"),
+        (ask(7, "<image><image>Colour?"), "2 <image> in its text, and 1 pictures"),
+        (ask(7, "In <image>, which colour?"), "a picture stands behind words"),
     ],
 )
-def test_what_it_cannot_ask_is_counted_and_refused(tmp_path, question, marked, said):
+def test_what_it_cannot_ask_is_counted_and_refused(tmp_path, question, said):
     with pytest.raises(InputError, match=f"cannot ask 1 of 3 questions.*{said}"):
-        write(tmp_path, [ask(0), question, ask(1)], marked)
+        write(tmp_path, [ask(0), question, ask(1)])
     assert not (tmp_path / "data" / "test-00000.parquet").exists()
 
 
