@@ -1,8 +1,7 @@
 """Starts lmms-eval in its own environment and notes which rows show no picture. Imports nothing of LavaBeam.
 
 `PYTHON launch.py NOTES [lmms-eval's own words]`. NOTES becomes lines of `task<TAB>rows without a picture<TAB>rows`: a
-sample's line does not say it, and `llava_hf` answers such a row with the inputs of the row before. Ends when its
-standard input does: that is held open by the command that started it.
+sample's line does not say it. Ends when its standard input does: that is held open by the command that started it.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def check_samples(samples: Mapping[str, Sequence[Sample]], bare: Mapping[str, in
         (task, one), text = failed[0], next(text for text in failed[0][1].texts if text.startswith(FAILED))
         hints.append(f"row {one.number} of {task} says {text:.{_LONGEST}}")
     if count:
-        hints.append("an answer to a row without a picture is none: llava_hf gives it the inputs of another row")
+        hints.append("an answer to a row without a picture is none")
     if empty and not empty_allowed:
         hints.append(f"row {empty[0][1].number} of {empty[0][0]} is empty (--allow-missing counts empty ones as wrong)")
     raise InputError(

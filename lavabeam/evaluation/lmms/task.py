@@ -125,8 +125,8 @@ def _rows(questions: Sequence[Question], sources: Sources) -> Iterator[dict[str,
             }
     if faults:
         raise InputError(
-            f"lmms-eval cannot ask {len(faults)} of {len(questions)} questions: it would score them 0, or answer them "
-            f"by another row. The first is {faults[0]} Leave them out, or ask without --via."
+            f"lmms-eval cannot ask {len(faults)} of {len(questions)} questions: it may fail on them, or score "
+            f"empty answers 0. The first is {faults[0]} Leave them out, or ask without --via."
         )
 
 
