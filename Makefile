@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-dags test-dataflow test-stores bench fuzz lint airflow airflow-up clean
+.PHONY: demo test test-dags test-dataflow test-stores bench fuzz lint airflow airflow-up lmms-eval clean
 
 demo: .venv/demo.installed
 	$(BIN)/lavabeam demo
@@ -17,6 +17,9 @@ airflow: .venv-airflow/installed
 
 airflow-up: .venv-airflow/installed .venv/demo.installed
 	PATH="$(CURDIR)/.venv-airflow/bin:$(CURDIR)/$(BIN):$$PATH" dags/up.sh
+
+# lmms-eval's own environment, for `lavabeam evaluate --via lmms-eval`: 140 packages.
+lmms-eval: .venv-lmms-eval/installed
 
 test-dags: .venv-airflow/installed .venv/dev.installed
 	$(BIN)/python -m pytest tests/dags/airflow
@@ -55,6 +58,14 @@ fuzz: .venv/dev.installed
 	.venv-airflow/bin/pip install --quiet -c constraints-airflow.txt apache-airflow
 	touch $@
 
+# decord: lmms-eval's llava_hf imports it and does not ask for it. torchvision: from PyPI a CUDA build, which cannot be
+# imported beside torch for the CPU, and which nothing here needs.
+.venv-lmms-eval/installed: constraints-lmms-eval.txt
+	test -x .venv-lmms-eval/bin/pip || $(PYTHON) -m venv .venv-lmms-eval
+	.venv-lmms-eval/bin/pip install --quiet -c constraints-lmms-eval.txt lmms-eval decord
+	.venv-lmms-eval/bin/pip uninstall --quiet --yes torchvision
+	touch $@
+
 .venv-dataflow/installed: pyproject.toml constraints.txt
 	test -x .venv-dataflow/bin/pip || $(PYTHON) -m venv .venv-dataflow
 	.venv-dataflow/bin/pip install --quiet -c constraints.txt -e ".[gcp]" pytest hypothesis
@@ -66,4 +77,4 @@ fuzz: .venv/dev.installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-airflow .venv-dataflow .venv-stores .airflow demo
+	rm -rf .venv .venv-airflow .venv-lmms-eval .venv-dataflow .venv-stores .airflow demo

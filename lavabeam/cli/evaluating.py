@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lavabeam.cli.data import pairs
+from lavabeam.cli.lmms import asker_of, check_lmms_options, lmms_options, own_tasks, print_lmms
 from lavabeam.cli.look import json_option
 from lavabeam.cli.outcome import UNUSABLE
 from lavabeam.cli.output import print_json, print_table, say, statuses_text
@@ -82,6 +83,7 @@ CUSTOM = _options(
 @ALLOWED
 @ASKING
 @CUSTOM
+@lmms_options
 @json_option
 def evaluate(name: str, target: str, as_json: bool, **given: Any) -> None:
     """Ask and score one benchmark, and write its upload file.
@@ -93,6 +95,9 @@ def evaluate(name: str, target: str, as_json: bool, **given: Any) -> None:
     With --output, the results lie there as a dataset (rows) and a page (results.html); `lavabeam evaluate compare A B`
     compares two such folders. A checkpoint's mix is searched for the questions and pictures (--no-check-training).
 
+    --via lmms-eval: with --questions it asks, and we score; without, it runs its own task of that name (--tasks). What
+    it scores 0 without an error (failed requests, empty answers, rows without a picture) ends the command.
+
     `lavabeam evaluate CHECKPOINT QUESTIONS` counts exact answers to a samples dataset, or a .json or .jsonl file of
     LLaVA rows or of lines with text, answer and image.
     """
@@ -100,6 +105,9 @@ def evaluate(name: str, target: str, as_json: bool, **given: Any) -> None:
 
     if name not in locations() and Path(name).exists():
         return _exact(name, target, as_json, given)
+    check_lmms_options(given)
+    if given["via"] and given["questions"] is None:
+        return own_tasks(name, target, _asking(given["max_tokens"] or 0, given), as_json, given)
     report = _benchmark(name, target, given)
     return print_json(report) if as_json else _print_report(report)
 
@@ -161,14 +169,16 @@ def _benchmark(name: str, target: str, given: dict[str, Any]) -> dict[str, Any]:
     if given["questions"] is None:
         raise InputError(f"{benchmark.title}: give its questions with --questions.")
     questions = read_questions(benchmark, given["questions"], settings)
-    answers, statuses = Path(target), {}
+    answers, statuses, asker = Path(target), {}, asker_of(name, given) if given["via"] else ask
     if is_endpoint(target) or not is_answers(answers):
         if given["output"] is None:
             raise InputError(f"{target}: give the folder for answers and scores with --output.")
         max_tokens = given["max_tokens"] or benchmark.tokens[given["protocol"]]
         asked, images = _with_pictures(benchmark, questions, given)
-        statuses = ask(target, asked, images, given["output"], _asking(max_tokens, given))
+        statuses = asker(target, asked, images, given["output"], _asking(max_tokens, given))
         answers = given["output"] / ANSWERS
+    elif given["via"]:
+        raise InputError(f"{target}: are answers already; --via lmms-eval asks a checkpoint or a server.")
     paths = {key: given[key] for key in ("questions", "truth", "reviews", "upload", "upload_questions", "output")}
     notes = _leaks(benchmark, target, questions, given) if statuses else []
     report = evaluate_answers(benchmark, questions, Files(answers=answers, **paths), settings)
@@ -178,6 +188,8 @@ def _benchmark(name: str, target: str, given: dict[str, Any]) -> dict[str, Any]:
         report["page"] = str(write_results(given["output"], target, given["questions"], given["images"], notes))
     for note in notes:
         say(f"lavabeam: {note}", err=True)
+    if given["via"]:
+        report["lmms_eval"] = asker.figures
     return {**report, **({"statuses": statuses} if statuses else {}), **({"trained_on": notes} if notes else {})}
 
 
@@ -247,6 +259,8 @@ def _print_report(report: dict[str, Any]) -> None:
         say("not scored: no truth or reviews are given")
     else:
         _print_scores(report)
+    if "lmms_eval" in report:
+        print_lmms(report["lmms_eval"])
     if "page" in report:
         say(f"page: {report['page']}")
     if "upload" in report:

@@ -42,6 +42,11 @@ def is_endpoint(target: str) -> bool:
     return target.startswith(("http://", "https://"))
 
 
+def api_address(url: str) -> str:
+    """The address that requests go below: `url`, with /v1 where it has no path."""
+    return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1"
+
+
 def endpoint_settings(
     url: str, model: str | None, max_tokens: int, cache: Path, given: dict[str, Any] | None = None
 ) -> EndpointConfig:
@@ -52,10 +57,9 @@ def endpoint_settings(
     if not model:
         raise InputError(f"{url}: give the name of the model with --model; the server lists it at /v1/models.")
     parts = urlsplit(url)
-    address = url if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
     own = {
         "model": model,
-        "base_url": address,
+        "base_url": api_address(url),
         "provider": "openai" if parts.hostname == _OPENAI else parts.netloc.rpartition("@")[2],
         "temperature": 0.0,
         "max_output_tokens": max_tokens,
