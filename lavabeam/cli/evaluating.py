@@ -169,7 +169,8 @@ def _benchmark(name: str, target: str, given: dict[str, Any]) -> dict[str, Any]:
     if given["questions"] is None:
         raise InputError(f"{benchmark.title}: give its questions with --questions.")
     questions = read_questions(benchmark, given["questions"], settings)
-    answers, statuses, asker = Path(target), {}, asker_of(name, given) if given["via"] else ask
+    answers, statuses = Path(target), dict[str, int]()
+    asker: Any = asker_of(name, given) if given["via"] else ask
     if is_endpoint(target) or not is_answers(answers):
         if given["output"] is None:
             raise InputError(f"{target}: give the folder for answers and scores with --output.")
