@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from trainer.metrics.recorder import Recorder
 
 ERROR = "error.json"
+PEER_LOST = re.compile(r"Connection (closed|reset) by peer")
+"""What gloo says when another rank is gone; a traceback of it would hide that rank's own message."""
 
 
 def main(folder: Path) -> int:
@@ -57,6 +60,11 @@ def main(folder: Path) -> int:
             raise
         where = error.filename or folder
         failure = LavaBeamError(f"{where}: {error.strerror}. Free some space, then start the same command again.")
+    except RuntimeError as error:
+        if not PEER_LOST.search(str(error)):
+            raise
+        print(f"rank {rank}: another rank has ended; its own message says why.", file=sys.stderr, flush=True)
+        return 1
     print(f"rank {rank}: {failure}", file=sys.stderr, flush=True)
     with suppress(OSError):  # a full disk may not even take this
         write_json(folder / ERROR, {"rank": rank, "message": str(failure), "code": failure.exit_code})
