@@ -17,6 +17,7 @@ from _lavabeam_command import Command
 from _lavabeam_settings import FILE, PARAMS, SETTINGS, read_settings
 
 from lavabeam.cli.main import app
+from lavabeam.cli.options import UsualGroup
 
 PYTHON = sys.executable
 FOREVER = "import time, sys; print('begun', file=sys.stderr, flush=True); time.sleep(600)"
@@ -31,7 +32,10 @@ def flags(command, given):
     group = app
     with click.Context(app) as context:
         while isinstance(group, click.Group):
-            group, given = group.get_command(context, given[0]), given[1:]
+            named = group.get_command(context, given[0])
+            if named is None and isinstance(group, UsualGroup):
+                named, given = group.get_command(context, group.usual), ["", *given]
+            group, given = named, given[1:]
         group.make_context(command, list(given))
 
 
