@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -70,14 +71,15 @@ def requests_of(settings: JudgeSettings, asked: Sequence[Asked]) -> Iterator[tup
         yield _request(settings, one), one.expected_tokens
 
 
+@contextmanager
 def judge_all(
     settings: JudgeSettings,
     output: Path,
     asked: Sequence[Asked],
     read: Callable[[str], Value],
     tally: Tally,
-) -> Iterator[Judgement[Value]]:
-    """The judgement on each of `asked`, in their order; `read` raises ValueError for an answer that holds none.
+) -> Iterator[Iterator[Judgement[Value]]]:
+    """The judgements on each of `asked`, in their order; `read` raises ValueError for an answer that holds none.
 
     Answers are kept in the cache as they come: after a kill the same call asks for what is missing. The caps count
     what `output` has cost in all its runs.
@@ -93,11 +95,14 @@ def judge_all(
             return one, Judgement(None, JudgementStatus.unreadable, found.problem, answer)
         return one, Judgement(None, str(answer.status), answer.detail, answer)
 
-    try:
+    def judgements() -> Iterator[Judgement[Value]]:
         for one, judgement in lease.in_order(asked, judge):
             tally.add(one.name, settings.model, one.prompt, judgement.answer)
             yield judgement
-    finally:
+
+    try:
+        yield judgements()
+    finally:  # here, not in the generator: whoever collects an unfinished one may be the client's own thread
         lease.close()
 
 

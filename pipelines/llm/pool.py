@@ -56,7 +56,10 @@ class Lease:
                 future.cancel()
 
     def close(self) -> None:
-        _POOL.give_back(self._name)
+        if _POOL.is_own_thread():  # a generator's end, collected there by chance: to wait there would be for ever
+            threading.Thread(target=_POOL.give_back, args=(self._name,), daemon=True).start()
+        else:
+            _POOL.give_back(self._name)
 
 
 class _Pool:
@@ -65,6 +68,7 @@ class _Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._clients: dict[tuple, tuple[LlmClient, int]] = {}
         self._said: set[str] = set()
 
@@ -72,6 +76,10 @@ class _Pool:
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             return self._running_loop()
+
+    def is_own_thread(self) -> bool:
+        """Whether this is the loop's thread, which must not wait for the loop."""
+        return self._thread is threading.current_thread()
 
     def take(self, name: tuple, make: Callable[[], LlmClient]) -> LlmClient:
         with self._lock:
@@ -110,7 +118,8 @@ class _Pool:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="llm", daemon=True).start()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
+            self._thread.start()
         return self._loop
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,9 @@ def judged_columns(rows: Sequence[Answered], settings: GradeSettings, output: Pa
     it said is in the cache, and the same command asks for the others.
     """
     graded = [_graded(row) for row in rows]
-    found = judge_all(settings, output, asked_of(graded, settings, PROMPT), read_grade, Tally())
     grades, without = np.zeros((len(rows), settings.runs)), list[str]()
-    for run in range(settings.runs):
-        for number, row in enumerate(graded):
+    with judge_all(settings, output, asked_of(graded, settings, PROMPT), read_grade, Tally()) as found:
+        for run, (number, row) in product(range(settings.runs), enumerate(graded)):
             if row.missing:
                 continue
             one = next(found)

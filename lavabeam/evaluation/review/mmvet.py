@@ -89,11 +89,10 @@ def grade(rows: list[Graded], settings: GradeSettings, output: Path) -> tuple[di
     After a kill the same call asks for what the cache does not hold.
     """
     tally = Tally()
-    found = judge_all(settings, output, asked_of(rows, settings), read_grade, tally)
     grades: dict[str, dict[str, list[Any]]] = {row.id: {} for row in rows}
     statuses = Counter[str]()
-    for _ in range(settings.runs):
-        for row in rows:
+    with judge_all(settings, output, asked_of(rows, settings), read_grade, tally) as found:
+        for row in rows * settings.runs:
             entry = _missing(row) if row.missing else _entry(next(found))
             statuses[entry["status"]] += 1
             for name, value in {"model": settings.model, **entry}.items():

@@ -124,7 +124,11 @@ def read_scores(text: str) -> tuple[float, float]:
 
 
 def _reviews(task: Task, output: Path, run: int, swapped: bool, tally: Tally) -> Iterator[dict[str, Any]]:
-    judgements = judge_all(task.settings, output, task.asked(run, swapped), read_scores, tally)
+    with judge_all(task.settings, output, task.asked(run, swapped), read_scores, tally) as judgements:
+        yield from _lines(task, swapped, judgements)
+
+
+def _lines(task: Task, swapped: bool, judgements: Iterator[Any]) -> Iterator[dict[str, Any]]:
     for number, (pair, (name, _)) in enumerate(zip(task.pairs, task.rules, strict=True), 1):
         first, second = (pair.answer, pair.reference) if swapped else (pair.reference, pair.answer)
         line = {

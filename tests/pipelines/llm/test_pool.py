@@ -103,3 +103,16 @@ lease.client.store.connection.execute(
     assert "Unclosed" not in ended.stderr
     assert summary(tmp_path)["hits"] == 1
     assert not list(tmp_path.glob("worker-*.lock"))
+
+
+def test_a_lease_that_ends_in_the_loops_own_thread_holds_nobody_up(tmp_path):
+    """A generator that nobody finishes may be collected there: it must not wait for the loop that it stops."""
+    lease = Lease(EndpointConfig(model="m", base_url="http://127.0.0.1:9/v1", cache=str(tmp_path / "c")), "d", 1)
+
+    async def close():
+        lease.close()
+        return threading.current_thread().name
+
+    assert list(lease.in_order([1], lambda _: close())) == ["llm"]
+    again = Lease(EndpointConfig(model="m", base_url="http://127.0.0.1:9/v1", cache=str(tmp_path / "c")), "d", 1)
+    again.close()
