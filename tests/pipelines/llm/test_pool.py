@@ -107,12 +107,13 @@ lease.client.store.connection.execute(
 
 def test_a_lease_that_ends_in_the_loops_own_thread_holds_nobody_up(tmp_path):
     """A generator that nobody finishes may be collected there: it must not wait for the loop that it stops."""
-    lease = Lease(EndpointConfig(model="m", base_url="http://127.0.0.1:9/v1", cache=str(tmp_path / "c")), "d", 1)
+    address = "http://127.0.0.1:9/v1"
+    config = EndpointConfig(model="m", provider="p", base_url=address, cache=str(tmp_path), concurrency=1)
+    lease = Lease(config, "b", 1)
 
     async def close():
         lease.close()
         return threading.current_thread().name
 
     assert list(lease.in_order([1], lambda _: close())) == ["llm"]
-    again = Lease(EndpointConfig(model="m", base_url="http://127.0.0.1:9/v1", cache=str(tmp_path / "c")), "d", 1)
-    again.close()
+    Lease(config, "b", 1).close()
