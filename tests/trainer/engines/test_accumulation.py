@@ -26,6 +26,9 @@ class Toy(torch.nn.Module):
         self.model = torch.nn.ModuleDict({"multi_modal_projector": layer})
         self.model.language_model = SimpleNamespace(layers=[])
         self.model.vision_tower = torch.nn.Module()
+        self.model.vision_tower.encoder = torch.nn.Module()
+        self.model.vision_tower.encoder.layers = torch.nn.ModuleList()
+        self.config = SimpleNamespace(vision_config=SimpleNamespace(model_type="clip_vision_model"))
 
     def forward(self, gradient):
         made = self.model["multi_modal_projector"](torch.eye(WIDTH, dtype=gradient.dtype))

@@ -4,12 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from schemas.errors import LavaBeamError
 from tests.trainer.engines.test_resume_world import state_of
-from trainer import launch, run
-from trainer.config import load_recipe
+from trainer import launch
 from trainer.engines.scaling import CLEAN_STEPS, FIRST, LossScale
 from trainer.metrics.recorder import read_metrics
 
@@ -97,11 +95,3 @@ def test_the_scale_grows_again_and_continues_where_it_was():
     resumed.load(scale.state())
     resumed.update(finite=True)
     assert (resumed.value, resumed.clean) == (FIRST, 0)
-
-
-@pytest.mark.parametrize(
-    ("cuda", "bf16", "expected"), [(True, True, "bf16"), (True, False, "fp16"), (False, True, "fp32")]
-)
-def test_what_a_device_trains_in(recipe_file, monkeypatch, cuda, bf16, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    assert run.precision_of(load_recipe(recipe_file()), cuda) == expected
