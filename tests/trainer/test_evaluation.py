@@ -64,6 +64,7 @@ def loss_by_hand(model, mix, rows):
     """The mean over tokens, a row at a time, through transformers alone."""
     from trainer.inputs.collate import Collator
     from trainer.inputs.data import Samples
+    from trainer.inputs.device import Device
     from trainer.models.folder import ModelFolder
     from trainer.models.opening import from_folder
 
@@ -72,12 +73,13 @@ def loss_by_hand(model, mix, rows):
     samples = Samples(opened, folder, max_length=128)
     loaded = from_folder(folder, dtype=torch.float32).eval()
     collate = Collator(folder.rule, folder.image_id, folder.tokenizer.pad_id)
+    place = Device(torch.device("cpu"), torch.float32, folder.mean, folder.std)
     total = tokens = 0
     for row in rows.tolist():
         batch = collate(samples.items([row]))
         labels = batch.pop("shift_labels"), batch.pop("logits_to_keep"), batch.pop("labels")
         with torch.no_grad():
-            logits = loaded(**batch).logits[:, :-1].float()
+            logits = loaded(**place.inputs(batch)).logits[:, :-1].float()
         targets = labels[2][:, 1:]
         total += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"))
         tokens += int((targets != -100).sum())
