@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test test-dags test-page test-dataflow test-stores bench fuzz lint airflow airflow-up lmms-eval clean
+.PHONY: demo test test-dags test-dataflow test-stores bench fuzz lint airflow airflow-up lmms-eval clean
 
 demo: .venv/demo.installed
 	$(BIN)/lavabeam demo
@@ -23,10 +23,6 @@ lmms-eval: .venv-lmms-eval/installed
 
 test-dags: .venv-airflow/installed .venv/dev.installed
 	$(BIN)/python -m pytest tests/dags/airflow
-
-# The page in a real browser: Debian's chromium.
-test-page: .venv/dev.installed
-	$(BIN)/python -m pytest -m browser tests/lavabeam/serving/test_page.py
 
 # Jobs for Dataflow, executed by local workers: apache-beam[gcp] has an environment of its own.
 test-dataflow: .venv-dataflow/installed

@@ -32,15 +32,13 @@ class Handlers:
         return [session, *await self.refresh(session)]
 
     async def refresh(self, session: Session) -> list[Any]:
-        """[models, status, *columns]: the list follows the gateway. What was chosen stays until somebody unchooses it,
-        also when it is no longer served: its conversation is still there to be read."""
+        """[models, status, *columns]: the list follows the gateway. A model that was chosen or asked stays until it is
+        unchosen, also when it is no longer served: its conversation is still there to be read."""
         served = await self._asking.models()
         names = [model.name for model in served]
-        if not session.touched and not session.columns:
-            session.choose(names[:UNTOUCHED])
-        elif not session.touched and len(session.columns) < UNTOUCHED:
-            new = [name for name in names if name not in session.chosen]
-            session.choose([*session.chosen, *new][:UNTOUCHED])
+        if not session.touched and names:
+            asked = [column.model for column in session.columns if column.turns]
+            session.choose([*asked, *(name for name in names if name not in asked)][:UNTOUCHED])
         view = (tuple(served), self._asking.problem, tuple(session.chosen))
         if view == session.view:
             return [gr.skip()] * (2 + COLUMNS)

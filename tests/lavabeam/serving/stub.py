@@ -17,12 +17,14 @@ Answering = Callable[[dict[str, Any]], list[str] | str]
 
 
 class Stub:
-    """The server at `address`. `asked` has the bodies of all requests, in order."""
+    """The server at `address`. `asked` has the bodies of all requests, in order; `left_early` those of requests whose
+    client went away."""
 
     def __init__(self) -> None:
         self.models: dict[str, Answering] = {}
         self.asked: list[dict[str, Any]] = []
-        self.running = self.most_at_once = self.left_early = 0
+        self.left_early: list[dict[str, Any]] = []
+        self.running = self.most_at_once = 0
         self.together = 0
         """Answers wait for so many requests to be there at once."""
         self.word_s = 0.0
@@ -66,7 +68,7 @@ class Stub:
                 await asyncio.sleep(0.01)
             return await self._stream(request, body, words)
         except (ConnectionResetError, asyncio.CancelledError):
-            self.left_early += 1
+            self.left_early.append(body)
             raise
         finally:
             self.running -= 1
