@@ -189,9 +189,12 @@ class EmbeddedWorker:
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["is"]
         if kind == "pieces":
-            for number, text, finish, prompt_tokens, answer_tokens, failed in message["events"]:
-                piece = Piece(text, finish, prompt_tokens, answer_tokens)
-                self._give(number, RequestError(503, failed, code="out_of_memory") if failed else piece)
+            for number, text, finish, prompt_tokens, answer_tokens, failed, memory in message["events"]:
+                if failed:
+                    status, code = (503, "out_of_memory") if memory else (500, "defect")
+                    self._give(number, RequestError(status, failed, code=code))
+                else:
+                    self._give(number, Piece(text, finish, prompt_tokens, answer_tokens))
         elif kind == "failed":
             self._give(message["number"], RequestError(message["status"], message["message"], code=message["code"]))
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 
 from lavabeam.serving.chat import Chat, ClientGone, request_error
 from lavabeam.serving.errors import RequestError
@@ -22,21 +23,13 @@ from schemas.errors import InputError, LavaBeamError
 def create_app(settings: ServeSettings, registry: Registry, token: str) -> FastAPI:
     """The application. token: of the administration. No CORS header is ever sent, no schema is served."""
     app = FastAPI(title="LavaBeam", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Body, settings=settings)
+    app.add_middleware(Body, settings=settings, authorise=_authorising(settings, token))
     app.add_exception_handler(LavaBeamError, _failed)
     app.add_exception_handler(404, _no_route)
     app.add_exception_handler(405, _no_route)
     app.add_exception_handler(Exception, _defect)
     app.add_exception_handler(ClientGone, lambda request, error: Response(status_code=499))
     chat = Chat(settings, registry)
-    keys, admin = [key.encode() for key in settings.api_keys], [token.encode()]
-
-    def guarded(handler: Callable[[Request], Awaitable[Response]], allowed: list[bytes]) -> Any:
-        async def handle(request: Request) -> Response:
-            _authorise(request, allowed)
-            return await handler(request)
-
-        return handle
 
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [model.listed() for model in registry.models()]})
@@ -50,13 +43,13 @@ def create_app(settings: ServeSettings, registry: Registry, token: str) -> FastA
     async def metrics(request: Request) -> Response:
         return Response(chat.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    app.add_route("/v1/chat/completions", guarded(chat.complete, keys), methods=["POST"])
-    app.add_route("/v1/models", guarded(models, keys), methods=["GET"])
-    app.add_route("/v1/models/{name}", guarded(model, keys), methods=["GET"])
-    app.add_route("/metrics", guarded(metrics, keys), methods=["GET"])
+    app.add_route("/v1/chat/completions", chat.complete, methods=["POST"])
+    app.add_route("/v1/models", models, methods=["GET"])
+    app.add_route("/v1/models/{name}", model, methods=["GET"])
+    app.add_route("/metrics", metrics, methods=["GET"])
     app.add_route("/health", health, methods=["GET"])
     for path, method, handler in _administration(registry):
-        app.add_route(path, guarded(handler, admin), methods=[method])
+        app.add_route(path, handler, methods=[method])
     return app
 
 
@@ -89,14 +82,19 @@ def _administration(registry: Registry) -> list[tuple[str, str, Callable[[Reques
     ]
 
 
-def _authorise(request: Request, allowed: list[bytes]) -> None:
-    """Raises RequestError, 401, unless the request has one of the keys; no keys, no question."""
-    if not allowed:
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    found = [hmac.compare_digest(given.strip().encode(), key) for key in allowed]
-    if scheme.lower() != "bearer" or not any(found):
-        raise RequestError(401, "a key is needed: Authorization: Bearer KEY.", code="invalid_api_key")
+def _authorising(settings: ServeSettings, token: str) -> Callable[[Any], None]:
+    """Raises RequestError, 401, unless a request has one of the keys, or for /admin the token; /health is for all."""
+    keys, admin = [key.encode() for key in settings.api_keys], [token.encode()]
+
+    def authorise(scope: Any) -> None:
+        path = scope["path"]
+        allowed = admin if path.startswith("/admin") else [] if path == "/health" else keys
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        found = [hmac.compare_digest(given.strip().encode(), key) for key in allowed]
+        if allowed and (scheme.lower() != "bearer" or not any(found)):
+            raise RequestError(401, "a key is needed: Authorization: Bearer KEY.", code="invalid_api_key")
+
+    return authorise
 
 
 async def _failed(request: Request, error: Exception) -> Response:

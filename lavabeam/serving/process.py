@@ -175,6 +175,9 @@ class Service:
     def _prepare(self, message: dict[str, Any], parts: list[bytes]) -> None:
         """Question to row, on a thread of the pool."""
         number = message["number"]
+        if number in self._cancelled:
+            self._forgotten(number)
+            return
         try:
             self._prepared(message, tuple(parts))
         except InputError as error:
@@ -208,7 +211,15 @@ class Service:
 
 
 def _plain(event: Any) -> list[Any]:
-    return [event.number, event.text, event.finish, event.prompt_tokens, event.answer_tokens, event.failed]
+    return [
+        event.number,
+        event.text,
+        event.finish,
+        event.prompt_tokens,
+        event.answer_tokens,
+        event.failed,
+        event.memory,
+    ]
 
 
 def _parameters(model: Any) -> int:

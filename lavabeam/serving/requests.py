@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -150,7 +149,7 @@ def _address(given: Any, where: str) -> str:
     url = given.get("url") if isinstance(given, dict) else given
     if not isinstance(url, str):
         raise _wrong(where, given, 'an object such as {"url": "https://..."}')
-    return url
+    return str(_text(url, where)["text"])
 
 
 def _number(low: float, high: float, whole: bool) -> Callable[[str, Any], Any]:
@@ -158,7 +157,7 @@ def _number(low: float, high: float, whole: bool) -> Callable[[str, Any], Any]:
         if value is None:
             return None
         fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not fits or not math.isfinite(value) or not low <= value <= high:
+        if not fits or not low <= value <= high:
             kind = "a whole number" if whole else "a number"
             raise _wrong(name, value, f"{kind} from {low:g} to {high:g}")
         return value

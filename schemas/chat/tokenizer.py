@@ -16,7 +16,11 @@ from schemas.chat.wordcache import Pieces, WordCache
 from schemas.errors import InputError
 
 IMAGE_TOKEN = "<image>"
-CACHED_TEXTS = 1024
+CERTAIN = 65_536
+"""Characters of a text up to which it is encoded whole, to tell how many tokens it has."""
+
+CACHED_TEXTS, CACHED_LENGTH = 1024, 4096
+"""Texts whose ids are kept, and their characters at most: what a template writes recurs, a long text does not."""
 CONTROL_LOOK = re.compile(r"[<\[].*[>\]]", re.DOTALL)
 """An added token that looks like this steers a model (`<tool_call>`), even if its file does not call it special."""
 
@@ -79,7 +83,7 @@ class Tokenizer:
             (opening is not None and self.token_id(opening) == self.bos_id) or bool(settings.get("add_bos_token"))
         )
         self.prefix = _prefix_scheme(content)
-        self.encode = lru_cache(maxsize=CACHED_TEXTS)(self._encode)
+        self._cached = lru_cache(maxsize=CACHED_TEXTS)(self._encode)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self.content, self.settings, self.where)
@@ -94,12 +98,29 @@ class Tokenizer:
         """The id of exactly this token, or None."""
         return self._ids.get(token)
 
-    def _encode(self, text: str, first: bool = True) -> Pieces:
+    def encode(self, text: str, first: bool = True) -> Pieces:
         """Ids and character offsets of `text`, where `</s>` and the like are plain letters, never control tokens.
 
-        first: the text starts the sequence; some tokenizers put a blank in front of that one only. Called as `encode`,
-        which caches the last texts: what a template writes recurs in every row.
+        first: the text starts the sequence; some tokenizers put a blank in front of that one only.
         """
+        return self._cached(text, first) if len(text) <= CACHED_LENGTH else self._encode(text, first)
+
+    def exceeds(self, text: str, tokens: int) -> bool:
+        """Whether `text` surely has more than so many tokens, found out in time that grows with `tokens`, not with a
+        text of megabytes. False leaves it open.
+
+        Beginnings of the text are encoded. Where a beginning ends inside a word its last tokens may be others than the
+        text's, so that it takes twice as many to be sure. A text of more than 64 characters per token is not encoded:
+        only runs of one character have so few.
+        """
+        length = max(8 * tokens, CERTAIN)
+        while length < len(text):
+            if length > 64 * tokens or len(self._encode(text[:length]).ids) > 2 * tokens + 64:
+                return True
+            length *= 2
+        return False
+
+    def _encode(self, text: str, first: bool = True) -> Pieces:
         with tokenizer_errors(self.where):
             if self.words is not None:
                 return self.words.encode(text, self.opening(first))

@@ -24,6 +24,9 @@ UNIT = re.compile(f"[ {BLANK}]*[^ {BLANK}]+|[ {BLANK}]+")
 ROOM = 65_536
 """Cached words before the cache is cleared: about 20 MB."""
 
+LONG = 64
+"""Characters of a word above which it is not cached: it does not recur, and may be of any size."""
+
 COUNTED_ROOM = 262_144
 """Words whose number of tokens is known, before they are forgotten: about 30 MB."""
 
@@ -118,6 +121,8 @@ class WordCache:
         self._counts.update(zip(missing, map(len, made), strict=True))
 
     def _add(self, word: str) -> Pieces:
+        if len(word) > LONG:
+            return _encoded(self.backend, word)
         if len(self.words) >= ROOM:
             self.words.clear()
         found = self.words[word] = _encoded(self.backend, word)

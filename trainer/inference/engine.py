@@ -7,6 +7,7 @@ in are cut off. Tokens have the positions of their own row, so a row's answer do
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -42,7 +43,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Event:
-    """A piece of the answer `number`. `finish`: with the last one. `failed`: why there will be no more."""
+    """A piece of the answer `number`. `finish`: with the last one. `failed`: why there will be no more; `memory`: for
+    want of it, so that it may be asked again."""
 
     number: int
     text: str = ""
@@ -50,6 +52,7 @@ class Event:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     failed: str | None = None
+    memory: bool = False
 
 
 class _Running:
@@ -134,10 +137,7 @@ class Engine:
         """Let questions join, and make one token for each that runs; what there is to tell about them."""
         events = []
         for model, new in self._joining().items():
-            try:
-                events += self._join(model, new)
-            except torch.OutOfMemoryError:
-                events += self._fewer(new)
+            events += self._join(model, new)
         self._leave()
         if self._running:
             try:
@@ -165,16 +165,27 @@ class Engine:
 
     def _join(self, model: str, new: list[_Running]) -> list[Event]:
         """Compute the prompts of `new`, which ask one model, and their first tokens."""
+        try:
+            made, logits = self._prefill(model, new)
+        except torch.OutOfMemoryError:
+            return self._fewer(new)
+        except torch.AcceleratorError:  # nothing can be computed on that device any more
+            raise
+        except Exception as error:
+            return self._apart(model, new, error)
+        self._rows.append(made)
+        self._running += new
+        return _take(new, logits)
+
+    def _prefill(self, model: str, new: list[_Running]) -> tuple[Rows, torch.Tensor]:
+        """Keys and values of the prompts, and the logits of their first tokens, (rows, vocabulary)."""
         prompting, rows = self.promptings[model], [one.row for one in new]
         inputs = {**prompting.padded(rows), **prompting.pixels(rows, self.loaded.dtype)}
         mask = inputs["attention_mask"]
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp_min(0)
         made = Rows(mask)
         with self.loaded.seen_by(model):
-            logits = self._logits([model] * len(new), made, added(inputs, self.loaded.device))
-        self._rows.append(made)
-        self._running += new
-        return _take(new, logits)
+            return made, self._logits([model] * len(new), made, added(inputs, self.loaded.device))
 
     def _decode(self) -> list[Event]:
         """One more token for every row."""
@@ -194,9 +205,17 @@ class Engine:
         torch.cuda.empty_cache()
         self.most = max(1, len(self._running) + len(rows) // 2)
         if len(rows) == 1 and not self._running:
-            return [Event(rows[0].asked.number, failed="the device's memory does not suffice for this question")]
+            words = "the device's memory does not suffice for this question"
+            return [Event(rows[0].asked.number, failed=words, memory=True)]
         self._waiting.extendleft(reversed(rows))
         return []
+
+    def _apart(self, model: str, new: list[_Running], error: Exception) -> list[Event]:
+        """After `new` could not be computed: one by one, so that the question at fault takes no other along."""
+        if len(new) > 1:
+            return [event for one in new for event in self._join(model, [one])]
+        logging.getLogger(__name__).error("question %d cannot be computed", new[0].asked.number, exc_info=error)
+        return [Event(new[0].asked.number, failed=f"it cannot be computed ({type(error).__name__}: {error})")]
 
     def _leave(self) -> None:
         """Take rows that are done out of the batch."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from schemas.chat import encode, get_template
+from schemas.chat.images import Size
 from schemas.errors import InputError
 from trainer.inference.prompts import Answer, AnswerStatus, Prompt, Source
 from trainer.inputs.pictures import Picture, prepare
@@ -64,17 +65,33 @@ class Prompting:
             return Answer("", AnswerStatus.bad_picture, str(error))
         key = repr((prompt.messages, sizes))
         if key not in known:
-            shown = sizes or [(rule.image_size, rule.image_size)] * len(prompt.images)
-            try:
-                encoded = encode(prompt.messages, shown, self.template, self.tokenizer, rule, generate=True)
-            except InputError as error:
-                return Answer("", AnswerStatus.bad_question, f"{prompt.name}: {error}")
-            if encoded.tokens >= self.folder.positions:
-                limit = self.folder.positions
-                detail = f"{prompt.name}: {encoded.tokens} tokens, the model's limit is {limit}. Shorten it."
-                return Answer("", AnswerStatus.too_long, detail)
-            known[key] = encoded.ids
+            ids = self._ids(prompt, sizes)
+            if isinstance(ids, Answer):
+                return ids
+            known[key] = ids
         return Row(position, known[key], prompt)
+
+    def _ids(self, prompt: Prompt, sizes: list[Size] | None) -> np.ndarray | Answer:
+        """The token ids of a prompt, (tokens,), or why it cannot be asked."""
+        rule, limit = self.folder.rule, self.folder.positions
+        text = "".join(part["text"] or "" for message in prompt.messages for part in message["content"])
+        if self.tokenizer.exceeds(text, limit):
+            detail = (
+                f"{prompt.name}: {len(text)} characters are more than {limit} tokens, the model's limit. Shorten it."
+            )
+            return Answer("", AnswerStatus.too_long, detail)
+        shown = sizes or [(rule.image_size, rule.image_size)] * len(prompt.images)
+        try:
+            encoded = encode(prompt.messages, shown, self.template, self.tokenizer, rule, generate=True)
+        except InputError as error:
+            return Answer("", AnswerStatus.bad_question, f"{prompt.name}: {error}")
+        if not encoded.tokens:
+            words = f"template {self.template.name!r} leaves nothing of it. It needs a picture, or other text."
+            return Answer("", AnswerStatus.bad_question, f"{prompt.name}: {words}")
+        if encoded.tokens >= limit:
+            detail = f"{prompt.name}: {encoded.tokens} tokens, the model's limit is {limit}. Shorten it."
+            return Answer("", AnswerStatus.too_long, detail)
+        return encoded.ids
 
     def pictures(self, prompt: Prompt) -> list[Picture]:
         """The prompt's pictures, prepared; raises InputError with the prompt's name."""

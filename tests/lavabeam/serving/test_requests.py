@@ -57,6 +57,17 @@ def test_what_asks_for_nothing_is_no_error():
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"temperature": 2.1}, "temperature", "from 0 to 2"),
         ({"temperature": True}, "temperature", "a number"),
+        *(({name: 10**400}, name, "expected a") for name in ("max_tokens", "temperature", "top_p", "seed")),
+        ({"\ud800": 1}, "\\ud800", "unknown field"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://\ud800/"}}]}
+                ]
+            },
+            "messages.0.content.0.image_url",
+            "surrogate",
+        ),
         ({"top_p": float("nan")}, "top_p", "from 0 to 1"),
         ({"max_tokens": 0}, "max_tokens", "whole number"),
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", "not both"),

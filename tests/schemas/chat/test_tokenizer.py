@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.chat import Tokenizer, load_tokenizer
+from schemas.chat.wordcache import Pieces
 from schemas.errors import InputError
 
 from .conftest import VECTORS, load
@@ -86,3 +87,32 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"model": 3}')
     with pytest.raises(InputError, match=r"this is not a tokenizer\.json"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["llama2", "qwen2"])
+@pytest.mark.parametrize("unit", ["a b ", "x", " ", "\u00e9\u4e00"])
+def test_a_text_of_megabytes_is_found_to_exceed_from_its_beginning(
+    name: str, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load(name)
+    encoded = []
+    whole = tokenizer._encode
+
+    def counted(text: str, first: bool = True) -> Pieces:
+        encoded.append(len(text))
+        return whole(text, first)
+
+    monkeypatch.setattr(tokenizer, "_encode", counted)
+    assert tokenizer.exceeds(unit * (4_000_000 // len(unit)), 1100)
+    assert sum(encoded) <= 3 * 65_536
+
+
+@pytest.mark.parametrize("name", ["llama2", "qwen2"])
+@pytest.mark.parametrize("unit", ["a b ", "xy", "    ", "\u00e9\u4e00", "understanding ", "\n\n"])
+def test_a_text_that_fits_never_exceeds(name: str, unit: str) -> None:
+    tokenizer = load(name)
+    for characters in (60_000, 70_000, 140_000, 300_000):
+        text = unit * (characters // len(unit))
+        tokens = len(tokenizer.encode(text).ids)
+        for limit in (tokens, tokens + 1, 2 * tokens):
+            assert characters > 64 * limit or not tokenizer.exceeds(text, limit)

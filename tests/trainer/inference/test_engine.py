@@ -243,3 +243,30 @@ def wide(width, height):
     pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_question_that_cannot_be_computed_takes_no_other_along(answerer):
+    engine = Engine(answerer.loaded, {"": answerer.prompting})
+    good = [asked(answerer.prompting, number, text, max_tokens=6) for number, text in enumerate(TEXTS)]
+    bad = replace(good[0], number=9, row=replace(good[0].row, ids=good[0].row.ids + 1_000_000))
+    for one in (good[0], bad, *good[1:]):
+        engine.submit(one)
+    texts, failed = {}, {}
+    while engine.waiting or engine.running:
+        for event in engine.step():
+            texts[event.number] = texts.get(event.number, "") + event.text
+            if event.failed:
+                failed[event.number] = (event.failed, event.memory)
+    assert failed.keys() == {9} and "cannot be computed" in failed[9][0] and not failed[9][1]
+    alone = {}
+    for one in good:
+        engine.submit(one)
+        alone |= drained(engine)
+    assert {number: texts[number] for number in alone} == alone
+
+
+def test_a_prompt_of_which_the_template_leaves_nothing_is_refused(answerer):
+    plain = Prompting(answerer.prompting.folder, "plain")
+    refused = plain.row(0, question("what is this?"), {})
+    assert (refused.status, "leaves nothing of it" in refused.detail) == ("bad_question", True)
+    assert len(plain.row(0, question("what is this?", (picture(0),)), {}).ids) > 0
