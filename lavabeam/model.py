@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from schemas.errors import InputError
+from schemas.errors import InputError, LavaBeamError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
     from trainer.inference.answer import Answerer
     from trainer.inference.prompts import Prompt
 
-Image = str | Path | bytes
-"""A file, an http(s) address, or encoded bytes."""
+Image: TypeAlias = "str | Path | bytes | PillowImage"
+"""A file, an http(s) address, encoded bytes, or one of Pillow's."""
 
 TOKENS = 512
 
@@ -58,13 +61,16 @@ class Model:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
-        """The answer, piece by piece. temperature 0 is greedy. Raises as `ask`, with the first piece."""
+        """The answer, piece by piece. temperature 0 is greedy. stop: a text that ends the answer, or up to four. Raises
+        as `ask`, with the first piece, and for values that `lavabeam serve` refuses."""
         from trainer.inference.engine import Asked, Engine
         from trainer.inference.prompting import Row
         from trainer.inference.sampling import Sampler
 
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        _check(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stops)
         prompting, loaded = self._answerer.prompting, self._answerer.loaded
         prompt = self._prompt(question, image)
         row = prompting.row(0, prompt, {})
@@ -73,7 +79,7 @@ class Model:
         row = replace(row, pictures=tuple(prompting.pictures(prompt)))
         engine = Engine(loaded, {self._answerer.name: prompting}, most=1)
         sampler = Sampler(temperature, top_p, seed)
-        engine.submit(Asked(0, row, self._answerer.name, max_tokens, sampler, tuple(stop), stream=True))
+        engine.submit(Asked(0, row, self._answerer.name, max_tokens, sampler, tuple(stops), stream=True))
         while engine.waiting or engine.running:
             for event in engine.step():
                 if event.failed:
@@ -89,6 +95,7 @@ class Model:
         batch: int | None = None,
     ) -> list[str]:
         """Greedy answers to (question, image) pairs, in batches. Raises InputError for the first that has none."""
+        _check(max_tokens=max_tokens)
         prompts = [self._prompt(text, image) for text, image in questions]
         found = self._answerer.answer(prompts, max_tokens, batch)
         for answer in found:
@@ -99,12 +106,18 @@ class Model:
     def _prompt(self, text: str, image: Image | Sequence[Image] | None) -> Prompt:
         from trainer.inference.prompts import question
 
-        several = [] if image is None else [image] if isinstance(image, str | Path | bytes) else list(image)
+        if not isinstance(text, str):
+            raise InputError(f"question: found {type(text).__name__}; expected text.")
+        several = [] if image is None else list(image) if isinstance(image, list | tuple) else [image]
         return question(text, tuple(self._source(one) for one in several), f"question {text[:40]!r}")
 
     def _source(self, image: Image) -> bytes | Path:
-        if isinstance(image, bytes):
-            return image
+        if isinstance(image, bytes | bytearray | memoryview):
+            return bytes(image)
+        if hasattr(image, "save") and hasattr(image, "mode"):
+            return _encoded(image)
+        if not isinstance(image, str | Path):
+            raise InputError(f"image: found {type(image).__name__}; expected a path, a URL, bytes or a Pillow image.")
         if isinstance(image, str) and "://" in image:
             from pipelines.download.single import fetch_picture
 
@@ -112,3 +125,22 @@ class Model:
         if not Path(image).is_file():
             raise InputError(f"{image}: no such image file. Give the path or the URL of an image.")
         return Path(image)
+
+
+def _encoded(image: PillowImage) -> bytes:
+    """Without loss; a mode that PNG does not have (CMYK, floats) becomes RGB."""
+    file = io.BytesIO()
+    made = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else image.convert("RGB")
+    made.save(file, "PNG")
+    return file.getvalue()
+
+
+def _check(**settings: Any) -> None:
+    """Raises InputError for a value that a server would refuse."""
+    from lavabeam.serving.requests import FIELDS
+
+    for name, value in settings.items():
+        try:
+            FIELDS[name](name, value)
+        except LavaBeamError as error:
+            raise InputError(str(error)) from error

@@ -77,6 +77,9 @@ class Answerer:
         batch: the most prompts at a time; by default as many as fit the free memory. Fewer are tried after the GPU's
         memory did not suffice. advance: called with how many more prompts are done.
         """
+        for name, value in (("max_tokens", max_tokens), ("batch", batch)):
+            if value is not None and value < 1:
+                raise InputError(f"{name}: found {value}; expected 1 or more.")
         known: dict[str, np.ndarray] = {}
         answers: list[Answer] = [Answer()] * len(prompts)
         rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,8 @@ class Loaded:
         dtype = precision(self.device)
         options: dict[str, Any] = {"dtype": dtype}
         if load is not None:
+            # It writes a line for each layer and token that 8-bit layers multiply in float16, which they always do.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
             options |= {"quantization_config": quantisation(int(load[0])), "device_map": {"": self.device}}
         if len(devices) > 1:
             free = {one.index: torch.cuda.mem_get_info(one)[0] for one in devices}

@@ -16,7 +16,6 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from lavabeam import load
 from lavabeam.cli.main import app
 from schemas.errors import InputError
 from tests.lavabeam.serving.conftest import hollow
@@ -143,24 +142,3 @@ def test_bad_input_is_one_line_before_anything_is_loaded(tiny, tmp_path, monkeyp
     assert "pip install 'lavabeam[" in str(error)
     error = call("serve", "list", "--url", "http://127.0.0.1:9").exception
     assert "serve-9.token: no such file" in str(error)
-
-
-def test_from_python_a_checkpoint_is_asked_streamed_and_asked_in_batches(tiny, tmp_path):
-    model = load(tiny / "model", device="cpu")
-    (tmp_path / "a.png").write_bytes(picture(1))
-    answerer = Answerer(tiny / "model", device="cpu")
-    wanted = [answerer.answer([question(text, (picture(1),))], 12)[0].text for text in TEXTS]
-    assert [model.ask(text, tmp_path / "a.png", max_tokens=12) for text in TEXTS] == wanted
-    assert model.answers([(text, picture(1)) for text in TEXTS], max_tokens=12) == wanted
-    assert "".join(model.stream(TEXTS[2], str(tmp_path / "a.png"), max_tokens=12)) == wanted[2]
-    once, again = (model.ask("red", temperature=1.5, seed=4, max_tokens=12) for _ in range(2))
-    assert once == again
-    for image, words in (
-        (tmp_path / "none.png", "no such image"),
-        (b"x", "decoded"),
-        ("http://127.0.0.1/x", "private"),
-    ):
-        with pytest.raises(InputError, match=words):
-            model.ask("red", image)
-    with pytest.raises(InputError, match="Shorten it"):
-        model.ask("is it red? " * 100)
