@@ -108,13 +108,15 @@ class Model:
 
         if not isinstance(text, str):
             raise InputError(f"question: found {type(text).__name__}; expected text.")
-        several = [] if image is None else list(image) if isinstance(image, list | tuple) else [image]
+        several: list[Any] = [] if image is None else list(image) if isinstance(image, list | tuple) else [image]
         return question(text, tuple(self._source(one) for one in several), f"question {text[:40]!r}")
 
     def _source(self, image: Image) -> bytes | Path:
+        from PIL.Image import Image as PillowImage
+
         if isinstance(image, bytes | bytearray | memoryview):
             return bytes(image)
-        if hasattr(image, "save") and hasattr(image, "mode"):
+        if isinstance(image, PillowImage):
             return _encoded(image)
         if not isinstance(image, str | Path):
             raise InputError(f"image: found {type(image).__name__}; expected a path, a URL, bytes or a Pillow image.")
