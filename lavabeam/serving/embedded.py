@@ -48,6 +48,11 @@ def check(spec: ModelSpec) -> None:
     unknown = [name for name in spec.options if name not in _OPTIONS]
     if unknown:
         raise InputError(f"{spec.name}: unknown option {unknown[0]!r}. {nearest(unknown[0], list(_OPTIONS))}")
+    threads, base = spec.options.get("threads", 1), spec.options.get("base", "")
+    if not str(threads).isdecimal() or int(threads) < 1:
+        raise InputError(f"{spec.name}: option threads: found {threads!r}; expected a number from 1.")
+    if not isinstance(base, str):
+        raise InputError(f"{spec.name}: option base: found {base!r}; expected the folder of the adapter's base.")
     Checkpoint.open(spec.checkpoint, spec.options.get("base")).check(spec.template, spec.load, spec.device)
 
 

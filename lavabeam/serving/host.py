@@ -37,6 +37,8 @@ class Host:
         self.asked: dict[str, int] = {}
         """Label -> questions at the moment, those that wait included."""
         self._worker: Worker | None = None
+        self._attaching = 0
+        """Names that are being added."""
         self._failures = 0
         self._usual_seconds = 1.0
         self._used = time.monotonic()
@@ -55,25 +57,32 @@ class Host:
         self._keeper = asyncio.create_task(self._keep())
 
     async def attach(self, spec: ModelSpec) -> None:
-        """Serve one more name, once it has answered a question."""
-        await self._until_ready()
-        worker = cast(SharedWorker, self._worker)
-        about = await worker.attach(spec)
+        """Serve one more name, once it has answered a question. Until then it holds the worker as a name does."""
+        self._attaching += 1
         try:
-            async with asyncio.timeout(self.settings.start_seconds):
-                await probe(worker, spec)
-        except BaseException:
-            await worker.detach(spec.name)
-            raise
-        self.specs[spec.name], self.about[spec.name] = spec, about
+            await self._until_ready()
+            worker = cast(SharedWorker, self._worker)
+            about = await worker.attach(spec)
+            try:
+                async with asyncio.timeout(self.settings.start_seconds):
+                    await probe(worker, spec)
+            except BaseException:
+                await worker.detach(spec.name)
+                raise
+            self.specs[spec.name], self.about[spec.name] = spec, about
+        finally:
+            self._attaching -= 1
+            if not self.specs and not self._attaching:
+                await self.stop()
 
     async def detach(self, label: str) -> None:
-        """Forget a name, after its running answers; the worker goes on for others, and ends with the last one."""
+        """Forget a name, after its running answers or `stop_seconds`; what still runs then ends with an error. The
+        worker goes on for others, and ends with the last one."""
         last = time.monotonic() + self.settings.stop_seconds
         while self.asked.get(label) and time.monotonic() < last:
             await asyncio.sleep(0.05)
         self.specs.pop(label, None)
-        if not self.specs:
+        if not self.specs and not self._attaching:
             await self.stop()
         elif self.state == "ready" and self._worker is not None:
             await cast(SharedWorker, self._worker).detach(label)

@@ -7,6 +7,8 @@ import base64
 import binascii
 import re
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from lavabeam.serving.errors import RequestError
 from lavabeam.serving.settings import ServeSettings
@@ -17,8 +19,8 @@ _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(;[\w=.-]+)*;base64,", re.ASCII | 
 _INLINE = 1 << 18
 """Characters of an address that are decoded on the event loop: less than a millisecond."""
 
-_FETCHES = 8
-"""Pictures that are fetched at a time; the others wait."""
+_FETCHES, _OF_ONE_HOST = 32, 8
+"""Pictures that are fetched at a time, and from one host, so that a slow one holds up none but its own."""
 
 
 class Pictures:
@@ -27,6 +29,8 @@ class Pictures:
     def __init__(self, settings: ServeSettings):
         self._settings = settings
         self._threads = ThreadPoolExecutor(_FETCHES, "fetch")
+        self._places = asyncio.Semaphore(_FETCHES)
+        self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def collect(self, addresses: list[tuple[str, str]]) -> tuple[bytes, ...]:
         """addresses: each with its place in the request. Raises RequestError, 400, for the first that is no picture."""
@@ -76,8 +80,43 @@ class Pictures:
             hosts, seconds = self._settings.allow_private_hosts, self._settings.fetch_seconds
             return fetch_picture(url, hosts, retries=0, deadline=seconds, max_bytes=self._settings.max_image_bytes)
 
-        loop = asyncio.get_running_loop()
-        return self._checked(await loop.run_in_executor(self._threads, fetch))
+        places = (self._of_host(url), self._places)
+        await self._wait_for(places)
+        loop, fetching = asyncio.get_running_loop(), self._threads.submit(fetch)
+
+        def give_back() -> None:
+            for place in places:
+                place.release()
+
+        # Not when the client goes: the thread is still at it.
+        fetching.add_done_callback(lambda _: loop.call_soon_threadsafe(give_back))
+        return self._checked(await asyncio.wrap_future(fetching))
+
+    def _of_host(self, url: str) -> asyncio.Semaphore:
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        place = self._hosts.get(host)
+        if place is None:
+            place = self._hosts[host] = asyncio.Semaphore(_OF_ONE_HOST)
+        return place
+
+    async def _wait_for(self, places: tuple[asyncio.Semaphore, ...]) -> None:
+        """Take a place in each. Raises RequestError, 503, after `fetch_seconds`."""
+        taken: list[asyncio.Semaphore] = []
+        try:
+            async with asyncio.timeout(self._settings.fetch_seconds):
+                for place in places:
+                    await place.acquire()
+                    taken.append(place)
+        except BaseException as error:
+            for place in taken:
+                place.release()
+            if isinstance(error, TimeoutError):
+                words = "too many pictures of slow hosts are being fetched."
+                raise RequestError(503, words, code="too_many_requests", retry_after=5) from None
+            raise
 
     def _checked(self, data: bytes) -> bytes:
         """`data`, if its header is that of a picture which may be decoded. Its pixels are the worker's affair."""

@@ -30,6 +30,8 @@ SMALL = 100_000_000
 
 CODES = {"bad_picture": "invalid_image", "too_long": "context_length_exceeded", "bad_question": "invalid_messages"}
 
+_REMOVED = (404, "model_not_found", "the model was removed before it had answered.")
+
 
 def main() -> None:
     """Serve what the first frame names, until stdin ends."""
@@ -132,15 +134,27 @@ class Service:
     def _obey(self, order: Any) -> None:
         if not isinstance(order, dict):
             if not self._forgotten(order.number):
-                self._engine.submit(order)
+                self._submit(order)
         elif order["do"] == "cancel":
             self._engine.cancel([order["number"]])
         elif order["do"] == "attach":
             self._answer_attach(order)
         elif order["do"] == "detach":
-            if order["name"] in self._loaded.adapters:
-                self._loaded.detach(order["name"])
-            self._names.pop(order["name"], None)
+            self._detach(order["name"])
+
+    def _submit(self, asked: Any) -> None:
+        if asked.model in self._names:
+            self._engine.submit(asked)
+        else:
+            self._fail(asked.number, *_REMOVED)
+
+    def _detach(self, name: str) -> None:
+        """Forget a name. Its questions end: without the adapter the base would go on with their answers."""
+        for number in self._engine.leave(name):
+            self._fail(number, *_REMOVED)
+        if name in self._loaded.adapters:
+            self._loaded.detach(name)
+        self._names.pop(name, None)
 
     def _forgotten(self, number: int) -> bool:
         """Whether a question, now prepared, was taken back meanwhile."""
@@ -194,7 +208,7 @@ class Service:
 
         number, prompting = message["number"], self._names.get(message["model"])
         if prompting is None:
-            return self._fail(number, 404, "model_not_found", f"the model {message['model']!r} was removed.")
+            return self._fail(number, *_REMOVED)
         row = prompting.row(number, Prompt(message["messages"], images, "messages"), {})
         if not isinstance(row, Row):
             return self._fail(number, 400, CODES[row.status.value], row.detail)

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from lavabeam.serving.page.process import Page
+from lavabeam.serving.page.process import KeptPage
 from lavabeam.serving.page.process import check as check_page
 from lavabeam.serving.page.settings import PageSettings
 from lavabeam.serving.settings import ModelSpec, ServeSettings
@@ -104,7 +104,10 @@ async def _until_stopped(
         if started.done():
             started.result()
             await asyncio.to_thread(welcome.ready)
+            keeping = asyncio.create_task(asyncio.to_thread(welcome.keep_page))
             await asyncio.wait({told, serving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.to_thread(welcome.end)
+            await keeping
     finally:
         await asyncio.to_thread(welcome.end)
         started.cancel()
@@ -155,7 +158,7 @@ class _Welcome:
     ):
         self._settings, self._specs, self._port, self._file, self._say = settings, specs, port, file, say
         self._wanted = page
-        self._page: Page | None = None
+        self._page: KeptPage | None = None
 
     def ready(self) -> None:
         """Raises InputError for a page that does not start."""
@@ -165,8 +168,12 @@ class _Welcome:
         if self._wanted is not None:
             key = self._settings.api_keys[0] if self._settings.api_keys else None
             gateway = _address(self._settings, self._port).removesuffix("/v1")
-            self._page = Page(self._wanted.model_copy(update={"gateway": gateway}), key)
-            self._say(f"{self._page.address} is the page")
+            self._page = KeptPage(self._wanted.model_copy(update={"gateway": gateway}), key, self._say)
+
+    def keep_page(self) -> None:
+        """Returns when there is no page, or none any more."""
+        if self._page is not None:
+            self._page.keep()
 
     def end(self) -> None:
         if self._page is not None:

@@ -132,6 +132,12 @@ class Engine:
             row.done = row.done or row.asked.number in gone
         self._leave()
 
+    def leave(self, model: str) -> list[int]:
+        """Forget the questions to `model`, and return their numbers: its adapter is about to go."""
+        numbers = [row.asked.number for row in (*self._waiting, *self._running) if row.asked.model == model]
+        self.cancel(numbers)
+        return numbers
+
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Let questions join, and make one token for each that runs; what there is to tell about them."""

@@ -148,8 +148,8 @@ class Prompting:
         """`text` up to the first of the template's stops that are written out, and of `stops`."""
         for stop in self.template.stop:
             text = text.partition(stop)[0] if stop.strip() else text.lstrip(stop).partition(stop)[0]
-        for stop in stops:
-            text = text.partition(stop)[0]
+        for stop in stops:  # a blank in front is no part of the answer
+            text = text.lstrip().partition(stop)[0]
         return text
 
 

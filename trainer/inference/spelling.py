@@ -57,7 +57,9 @@ class Spelling:
         def inside(stop: str) -> bool:
             return stop in (self._raw if stop.strip() else self._raw.lstrip(stop))
 
-        return any(map(inside, self._prompting.template.stop)) or any(stop in self._raw for stop in self._stops)
+        return any(map(inside, self._prompting.template.stop)) or any(
+            stop in self._raw.lstrip() for stop in self._stops
+        )
 
     def _may_be_stop(self, text: str) -> int:
         """How many of the last characters may turn out to be the beginning of a stop."""

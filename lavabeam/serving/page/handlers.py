@@ -89,7 +89,11 @@ class Handlers:
 
     async def vote(self, session: Session, number: int, event: gr.LikeData) -> None:
         """Someone liked or disliked an answer of column `number`, or took that back."""
-        turn = session.columns[number].turns[_index(event) // 2]
+        turns = session.columns[number].turns if number < len(session.columns) else []
+        place = _index(event) // 2
+        if not 0 <= place < len(turns):  # of an answer that was cleared meanwhile
+            return
+        turn = turns[place]
         turn.vote = {True: 1, "Like": 1, False: -1, "Dislike": -1}.get(event.liked, 0)
         if self._recorder is not None:
             await self._record(self._recorder.voted, turn)

@@ -6,10 +6,15 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from lavabeam.serving.client import KEY_VARIABLE
 from lavabeam.serving.page.settings import PageSettings
@@ -17,6 +22,10 @@ from schemas.errors import InputError
 
 END_S = 60.0
 """Seconds that the last rows may take to be recorded."""
+
+STEADY_S = 10.0
+"""Seconds that a page has to live to be started again."""
+
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lavabeam.serving.page.child import main; "
     "sys.exit(main(sys.argv[2]))"
@@ -72,10 +81,13 @@ class Page:
             raise InputError(said["error"])
         return str(said["address"])
 
+    def wait(self) -> str:
+        """How it ended, once it has."""
+        code = self._process.wait()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
     def stop(self) -> None:
         """End it, after what it has was recorded. A second call does nothing."""
-        if self._process.returncode is not None:
-            return
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         try:
@@ -85,3 +97,42 @@ class Page:
             self._process.wait()
         self._process.stdout.close()
         shutil.rmtree(self._uploads, ignore_errors=True)
+
+
+class KeptPage:
+    """A page that is started again where it was when it is lost. `say` gets its address, and what happens to it.
+
+    Raises InputError when the page does not start.
+    """
+
+    def __init__(self, settings: PageSettings, key: str | None, say: Callable[[str], None]):
+        self._key, self._say = key, say
+        self._ending = False
+        self._changing = threading.Lock()
+        self._page = Page(settings, key)
+        self._settings = settings.model_copy(update={"port": urlsplit(self._page.address).port})
+        say(f"{self._page.address} is the page")
+
+    def keep(self) -> None:
+        """Until `stop` is called, or the page ends too soon to be started again."""
+        while True:
+            began = time.monotonic()
+            reason = self._page.wait()
+            with self._changing:
+                if self._ending:
+                    return
+                if time.monotonic() - began < STEADY_S:
+                    self._say(f"the page has ended again ({reason}), and stays away")
+                    return
+                self._say(f"the page has ended ({reason}); it is started again")
+                self._page.stop()
+                try:
+                    self._page = Page(self._settings, self._key)
+                except InputError as error:
+                    self._say(f"the page stays away: {error}")
+                    return
+
+    def stop(self) -> None:
+        with self._changing:
+            self._ending = True
+            self._page.stop()

@@ -70,6 +70,11 @@ class PlayedWorker:
             self.running -= 1
 
     async def attach(self, spec):
+        self.stage.attached.append(spec.name)
+        if spec.checkpoint == "base" and self.stage.slow_attach:
+            await self.stage.release.wait()
+        if self.ended.done():
+            raise WorkerLost("the worker ended: it was stopped")
         return Description("llava/played", "float32", 100)
 
     async def detach(self, name):
@@ -94,6 +99,8 @@ class Stage:
     workers: list = field(default_factory=list)
     asked: list = field(default_factory=list)
     broken: set = field(default_factory=set)
+    attached: list = field(default_factory=list)
+    slow_attach: bool = False
 
 
 @dataclass

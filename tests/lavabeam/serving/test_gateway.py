@@ -286,3 +286,22 @@ def test_names_of_one_group_share_a_worker_on_the_device_that_was_asked_for(play
             assert (await gateway.chat(model="d")).status == 200
 
     asyncio.run(scenario())
+
+
+def test_a_name_that_is_being_added_keeps_the_worker_of_one_that_is_removed(played):
+    async def scenario():
+        async with played(group=True) as gateway:
+            gateway.stage.slow_attach = True
+            assert (await gateway.admin("POST", body=gateway.spec("a", "base"))).status == 200
+            adding = asyncio.create_task(gateway.admin("POST", body=gateway.spec("b", "base")))
+            while not gateway.stage.attached:
+                await asyncio.sleep(0.01)
+            assert (await gateway.admin("DELETE", "/a")).status == 200
+            assert gateway.stage.stopped == []
+            gateway.stage.release.set()
+            assert (await adding).status == 200
+            assert (await gateway.chat(model="b")).status == 200
+            assert (await gateway.admin("DELETE", "/b")).status == 200
+            assert gateway.stage.stopped == ["base"]
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))

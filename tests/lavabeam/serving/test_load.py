@@ -45,6 +45,11 @@ def test_a_stop_is_one_text_and_not_its_letters(model, wanted):
     assert model.ask(TEXTS[2], picture(1), max_tokens=12, stop=end) == wanted[2].partition(end)[0]
 
 
+def test_a_blank_that_ends_an_answer_is_not_the_one_in_front_of_it(model, wanted):
+    assert " " in wanted[2]
+    assert model.ask(TEXTS[2], picture(1), max_tokens=12, stop=" ") == wanted[2].partition(" ")[0]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

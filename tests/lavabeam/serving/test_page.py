@@ -1,14 +1,18 @@
 """The page in a real browser, in front of a stand-in for the gateway. Needs Chromium, playwright and Gradio."""
 
+import asyncio
 import json
 import shutil
+import threading
 import time
 import urllib.request
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
-from lavabeam.serving.page.process import Page
+from lavabeam.serving.page.process import KeptPage, Page
+from lavabeam.serving.page.session import Session
 from lavabeam.serving.page.settings import PageSettings
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -265,6 +269,29 @@ def test_a_page_whose_port_is_taken_is_refused_before_gradio_is_loaded(page):
     port = int(page.address.rstrip("/").rsplit(":", 1)[1])
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port} .* --ui-port"):
         Page(PageSettings(gateway="http://127.0.0.1:9", port=port))
+
+
+def test_a_page_that_was_lost_is_started_again_where_it_was(stub, monkeypatch):
+    monkeypatch.setattr("lavabeam.serving.page.process.STEADY_S", 0)
+    said = []
+    kept = KeptPage(PageSettings(gateway=stub.address, port=0), None, said.append)
+    address = kept._page.address
+    keeping = threading.Thread(target=kept.keep, daemon=True)
+    keeping.start()
+    kept._page._process.kill()
+    _wait(lambda: len(said) == 2 and kept._page.address == address and not kept._changing.locked())
+    assert said == [f"{address} is the page", "the page has ended (signal SIGKILL); it is started again"]
+    assert b"LavaBeam" in urllib.request.urlopen(address, timeout=30).read()
+    kept.stop()
+    keeping.join(30)
+    assert not keeping.is_alive()
+
+
+def test_a_vote_for_an_answer_that_is_not_there_is_none():
+    from lavabeam.serving.page.handlers import Handlers
+
+    vote = Handlers(None, None).vote
+    asyncio.run(vote(Session(), 2, SimpleNamespace(index=7, liked=True)))
 
 
 def test_votes_and_new_answers_are_recorded_beside_the_conversation(view, stub, page, folder):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import threading
 
 import pytest
 
@@ -181,3 +182,33 @@ def test_names_of_checkpoints(tmp_path):
     assert specs[0] == ModelSpec(name="x", checkpoint="/models/one", load="4bit")
     with pytest.raises(InputError, match="'x' is given twice"):
         parse_specs(["x=a", "x=b"])
+
+
+def test_a_host_that_is_slow_holds_up_no_other_host_and_not_for_ever(monkeypatch):
+    ended = threading.Event()
+
+    def fetch(url, *_, **__):
+        if "slow" in url:
+            ended.wait(30)
+        return picture(1)
+
+    monkeypatch.setattr("pipelines.download.single.fetch_picture", fetch)
+
+    async def scenario():
+        pictures = Pictures(ServeSettings(fetch_seconds=0.5))
+        slow = [asyncio.create_task(pictures.collect([("https://slow/a.png", "one")])) for _ in range(60)]
+        await asyncio.sleep(0)
+        for task in slow[:20]:
+            task.cancel()  # their threads are still at it
+        assert await pictures.collect([("https://quick/a.png", "one")]) == (picture(1),)
+        with pytest.raises(RequestError, match="slow hosts") as caught:
+            await slow[-1]
+        assert caught.value.status == 503
+        ended.set()
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert await pictures.collect([("https://slow/a.png", "one")] * 16) == (picture(1),) * 16
+
+    try:
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+    finally:
+        ended.set()
