@@ -1,4 +1,4 @@
-"""A checkpoint in this process, from Python: one question, a stream, or many at once."""
+"""A checkpoint loaded in this process, for use from Python: single questions, streams, or batches."""
 
 from __future__ import annotations
 

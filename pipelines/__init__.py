@@ -1,4 +1,4 @@
-"""The data road: Beam jobs that add columns to datasets, and make datasets out of datasets.
+"""Data pipelines: Beam jobs that add columns to datasets and derive new datasets.
 
 In: lists of URLs and files. Out: `images`, `conversations` and `samples` datasets. Each step is a room of its own;
 `step.py` says what a step is, `run.py` and `job.py` turn one into a Beam job. Imports `schemas` only.

@@ -1,4 +1,4 @@
-"""Data recipes: a YAML list of steps. Everything is checked before anything runs; then only what is missing runs."""
+"""Data recipes: a YAML list of steps. Everything is validated before anything runs; then only missing work runs."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class RecipeFile(StrictModel):
     """A data recipe: a list of steps."""
 
     name: str = ""
-    """For people; nothing depends on it."""
+    """For documentation only."""
     variables: dict[str, str] = Field({}, description="defaults of ${name}, which --set name=value overrides")
     steps: list[dict[str, dict[str, Any]]]
-    """The lines, in the order in which they run: each is the name of a step and its keys."""
+    """The steps in the order in which they run: each is a step name with its keys."""
 
 
 class ImportOrder(StrictModel):
     to: str
     """The dataset to make or add to."""
     importer: str
-    """One of the importers below; its keys stand beside this one."""
+    """One of the importers below; its keys go next to this one."""
     append: bool = Field(False, description="add the rows of a new source after the existing ones")
     replace: bool = Field(False, description="let the source replace all existing rows")
     config: dict[str, Any] = Field(default_factory=dict)
@@ -46,9 +46,9 @@ class ImportOrder(StrictModel):
 
 class StepOrder(StrictModel):
     dataset: str
-    """The dataset whose rows are worked on."""
+    """The dataset to process."""
     to: str | None = None
-    """The dataset to make; only for steps that make another one."""
+    """The dataset to create; only for steps that create one."""
     config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -56,7 +56,7 @@ class MixOrder(StrictModel):
     to: str
     """The samples dataset to make."""
     recipe: str
-    """The YAML file of the mix, beside this recipe."""
+    """The YAML file of the mix, relative to this recipe."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Committing a change: one new manifest, put if absent. Readers see all of a run or nothing of it.
+"""Commits a change as one new manifest, put if absent. Readers see all of a run or nothing.
 
 Two writers: the second one merges when it touched other column files than the first, and fails otherwise.
 """

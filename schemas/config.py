@@ -1,4 +1,4 @@
-"""Configuration is data: YAML in, frozen pydantic models out, misspelt keys refused with the nearest known one."""
+"""Configuration: YAML in, frozen pydantic models out; unknown keys are refused with the nearest known one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decoding may cost: memory of all pictures that are decoded at once, and seconds for each.
+"""Resource limits of decoding: memory of all images decoded concurrently, and seconds per image.
 
 Memory: a picture whose decoding takes more than SMALL bytes waits until it fits into BUDGET beside the others; one that
 takes more than BUDGET is refused. Worker processes of a run share one budget through locks on one file.

@@ -1,4 +1,4 @@
-"""What a manifest says of a fragment and of its column files: small values that travel between processes."""
+"""Manifest entries of fragments and column files: small values that are passed between processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error a user may see. Each message names the file or row, what was found, and what to do next."""
+"""The user-facing errors. Each message names the file or row, what was found, and what to do next."""
 
 from __future__ import annotations
 

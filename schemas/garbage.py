@@ -1,4 +1,4 @@
-"""Garbage collection: what no kept manifest names, and what dead writers left. It is the only thing that deletes.
+"""Garbage collection: removes what no kept manifest references and what dead writers left. Nothing else deletes.
 
 Manifests go first, the oldest first, and files after them: a killed collection leaves files that nobody names, which
 the next one removes, and every manifest that is still there has all its files.
@@ -100,7 +100,7 @@ def _find(store: Store, keep: int | None, older_than: float | None, leases: list
     for lease in leases:
         reads = f"reads manifest {lease.manifest}" if lease.manifest else "works on it"
         makes = f" and makes {', '.join(lease.makes)}" if lease.makes else ""
-        found.notes.append(f"run {lease.run}, since {lease.started}, {reads}{makes}: what it may need stays.")
+        found.notes.append(f"run {lease.run}, since {lease.started}, {reads}{makes}: files that it may need are kept.")
     return found
 
 

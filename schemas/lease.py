@@ -1,4 +1,4 @@
-"""Leases: which runs work on a dataset now, so that nobody removes what they read or are about to finish.
+"""Leases: which runs are working on a dataset, so that nothing they read or are about to commit is removed.
 
 A lease is `leases/<token>.json`. In a local folder its holder keeps a lock (flock) on it, and the kernel says at once
 whether the holder lives: process numbers cannot, which differ between containers of one host. On object stores, and

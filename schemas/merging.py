@@ -1,4 +1,4 @@
-"""Merging a change into the newest list of fragments, range by range: what nothing touches is not even read."""
+"""Merges a change into the newest fragment list, range by range; untouched ranges are not read."""
 
 from __future__ import annotations
 

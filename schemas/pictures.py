@@ -1,4 +1,4 @@
-"""One way to open a picture: whether bytes can be decoded, the size of the upright picture, and its RGB pixels.
+"""The only image decoder: whether bytes can be decoded, the upright size, and the RGB pixels.
 
 Import, download, dedupe, caption, generate, mix, report and training all ask here, so a picture has one size and one
 look everywhere. Upright: the EXIF orientation (Exif 2.32, section 4.6.4) is applied, and one that is broken is ignored.

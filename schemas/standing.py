@@ -1,4 +1,4 @@
-"""Standing: may this row be used, and why not. The only place that answers, for every step, the mix, report and show.
+"""Standing: whether a row may be used, and why not. The single source for every step, the mix, report and show.
 
 A step or importer declares which of its statuses leave a row out; the manifest keeps that with the step
 (`StepEntry.statuses`). So a consumer knows no step by name, and a new curation step changes no consumer.
@@ -141,7 +141,7 @@ def joined(rules: Sequence[tuple[str, StatusRule]]) -> StatusRule:
         if one.column != rule.column:
             raise InputError(
                 f"{first} keeps its statuses in {rule.column!r}, {source} in {one.column!r}. A dataset has one column "
-                "for them: import the source into a dataset of its own."
+                "for them: import the source into a separate dataset."
             )
     for status in dict.fromkeys(status for _, one in rules for status in _named(one)):
         said = [(source, meant) for source, one in rules if (meant := _meaning(one, status)) is not None]
@@ -149,7 +149,7 @@ def joined(rules: Sequence[tuple[str, StatusRule]]) -> StatusRule:
         if other is not None:
             raise InputError(
                 f"rows with the status {status!r} are {said[0][1]} in {said[0][0]}, and {other[1]} in {other[0]}. A "
-                "dataset has one rule for them: import the source into a dataset of its own."
+                "dataset has one rule for them: import the source into a separate dataset."
             )
     return StatusRule(
         step=rule.step,

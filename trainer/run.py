@@ -1,4 +1,4 @@
-"""What every rank runs: `python -m trainer.run RUN_FOLDER`, started by our launcher, torchrun or deepspeed.
+"""The program of every rank: `python -m trainer.run RUN_FOLDER`, started by our launcher, torchrun or deepspeed.
 
 The folder holds recipe.yaml and inputs.json, which `trainer.launch` writes after it has checked everything.
 """
@@ -59,7 +59,7 @@ def main(folder: Path) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = error.filename or folder
-        failure = LavaBeamError(f"{where}: {error.strerror}. Free some space, then start the same command again.")
+        failure = LavaBeamError(f"{where}: {error.strerror}. Free some space, then run the same command again.")
     except RuntimeError as error:
         if not PEER_LOST.search(str(error)):
             raise

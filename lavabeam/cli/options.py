@@ -1,4 +1,4 @@
-"""Commands whose options are the fields of a step's configuration, read only when the command is used."""
+"""Commands whose options are the fields of a step's configuration, which is loaded only when needed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _DATAFLOW = "lavabeam.dataflow_options"
 _ABSENT = object()
 _SURPLUS = (
     ". Quote a pattern such as '*.json', which the shell expands otherwise; repeat an option to give it several "
-    "values; words for Beam go behind --."
+    "values; options for Beam go after --."
 )
 
 

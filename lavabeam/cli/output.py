@@ -1,4 +1,4 @@
-"""Results on stdout: tables for people, JSON for machines."""
+"""Results on stdout: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def print_summaries(summaries: list[Any], as_json: bool, more: Sequence[dict[str
     ]
     print_table(("step", "dataset", "rows", "statuses", "made", "reused", "seconds"), rows)
     if not any(one.made for one in summaries):
-        click.echo("Everything was already there: nothing was computed.")
+        click.echo("Everything already exists: nothing was computed.")
     return None
 
 

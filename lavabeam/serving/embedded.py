@@ -1,4 +1,4 @@
-"""Our own worker, seen from the gateway: a process per base checkpoint, which answers for its adapters as well."""
+"""The built-in worker, seen from the gateway: one process per base checkpoint, which also serves its adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that we start from an environment of their own: how each is told what, as a table.
+"""Table of external engines (vLLM, SGLang) and the options that each takes.
 
 vLLM and SGLang pin other versions of torch and transformers than ours, so their Python is named, never imported.
 """

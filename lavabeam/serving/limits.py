@@ -1,4 +1,4 @@
-"""Limits before anything is parsed: how many requests, how large, how slow. Plain ASGI around the application.
+"""Limits enforced before parsing: number, size and duration of requests. Plain ASGI middleware.
 
 `Body` bounds what a request may bring. `Impatient` bounds what a connection may take its time for: uvicorn itself waits
 for a client that sends no request, or that does not read its answer, for as long as it likes.
@@ -63,7 +63,7 @@ class Body:
         except ValueError:
             raise RequestError(400, "content-length: expected a number.", code="invalid_header") from None
         if not 0 <= size <= most:
-            raise RequestError(413, f"the body has {size} bytes, at most {most} may be.", code="body_too_large")
+            raise RequestError(413, f"the body has {size} bytes, at most {most} are allowed.", code="body_too_large")
         return size
 
     async def _read(self, receive: Any, size: int) -> bytes | None:

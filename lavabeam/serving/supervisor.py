@@ -1,4 +1,4 @@
-"""Holds one foreign server: passes its output on, ends it when stdin closes, and is gone only when all of it is.
+"""Supervises an external server: forwards its output, ends it when stdin closes, and exits after all its processes.
 
 Run as a file by any Python, with the command behind it. So a server does not outlive a gateway that was killed, and
 processes that it started itself (vLLM's engine) do not outlive it.

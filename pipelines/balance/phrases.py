@@ -1,4 +1,4 @@
-"""Noun phrases of captions: by a lexicon of tagged words, or by a spaCy model."""
+"""Noun phrases of captions, from a lexicon-based tagger or a spaCy model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well words match a picture, by a model that was trained on that question: BLIP's matching head, CLIP or SigLIP.
+"""Image-text matching scores: BLIP's matching head, CLIP or SigLIP.
 
 BLIP (arXiv 2201.12086, section 3.3, "CapFilt") keeps a text, written by people or by a captioner, only where the
 matching head says that it belongs to the picture.

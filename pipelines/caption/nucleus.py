@@ -1,4 +1,4 @@
-"""Nucleus sampling whose draws belong to the row: not to its batch, its place in it, or what was drawn before.
+"""Nucleus sampling with draws per row, independent of its batch, its position and previous draws.
 
 A model library draws for a whole batch from one random state. Here each row has a random state of its own, and noise
 is added to its logits before the likeliest token is taken. With Gumbel noise that is a draw from the softmax (Gumbel

@@ -1,4 +1,4 @@
-"""Which 64-bit hashes are within a Hamming distance of each other: exact, in time near linear in their number.
+"""Finds 64-bit hashes within a Hamming distance: exact, in time nearly linear in their number.
 
 Two hashes that differ in at most `distance` bits agree on at least b - distance of any b disjoint bands of bits
 (pigeonhole). So there is a table for each choice of b - distance bands, in which only hashes that agree on all of the

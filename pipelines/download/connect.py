@@ -1,4 +1,4 @@
-"""Connections that the guard has checked: a resolver that filters, a socket factory that refuses, one TLS context.
+"""Connections restricted by the guard: a filtering resolver, a refusing socket factory, one TLS context.
 
 Names are resolved once (aiohttp caches the answer for `DNS_TTL_S`), the addresses are checked, and exactly those are
 connected to: there is no second look-up that a rebinding name server could answer differently.

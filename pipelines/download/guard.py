@@ -1,4 +1,4 @@
-"""The guard: which URLs and which addresses a download may touch. Pure; `connect.py` asks it at every connection."""
+"""The guard: which URLs and addresses a download may contact. Pure; `connect.py` applies it to every connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes: a maker and one task at a time in, `Made` out. Started clean, never forked.
+"""Worker processes: a maker and one task at a time in, `Made` out. Started fresh, never forked.
 
 The parent speaks with each over two pipes, in pickles. A worker that dies is replaced, and its task made again; one
 that decodes a single picture for too long is ended, and its replacement refuses that picture. A worker whose parent is
@@ -240,9 +240,9 @@ def _take_ready() -> _Line | None:
 def _died_too_often(task: Task, maker: Maker, how: str) -> Made:
     """The one error about a fragment that no worker process survived."""
     message = (
-        f"{maker.target}, fragment {task.fragment}: {AGAIN + 1} worker processes in a row ended while they made "
+        f"{maker.target}, fragment {task.fragment}: {AGAIN + 1} consecutive worker processes died while making "
         f"{task.path.rsplit('/', 1)[-1]} ({how}). If memory ran out, use fewer --workers. The other fragments "
-        "are kept: start the same command again to make this one."
+        "are kept: run the same command again to make this one."
     )
     return Made(task.fragment, error=WorkerError(message))
 

@@ -88,18 +88,20 @@ class Runner:
         if self.on_dataflow:
             self.dataflow.check()
             if self.workers:
-                raise InputError("runner dataflow: it has no --workers. Give --max-workers, the machines at most.")
+                raise InputError(
+                    "runner dataflow: --workers does not apply. Give --max-workers, the maximum number of machines."
+                )
 
     def admit(self, name: str, needs: Needs, places: Iterable[str]) -> None:
         """Raises InputError when the work of step `name` on the datasets `places` cannot be done by this runner."""
         if not self.is_spread:
             return
         if needs.one_machine:
-            raise InputError(f"{name}: runner {self.name} works on several machines. {needs.one_machine}")
+            raise InputError(f"{name}: runner {self.name} runs on several machines. {needs.one_machine}")
         if needs.divides_rates and not self.workers and not self.on_dataflow and self.name != "dask":
             raise InputError(
                 f"{name}: its requests in flight, and in a minute, are divided among all worker processes. "
-                f"Say how many runner {self.name} has, with --workers."
+                f"Give the number of workers of runner {self.name} with --workers."
             )
         if self.on_dataflow:
             self.dataflow.check_needs(name, needs)
@@ -108,7 +110,7 @@ class Runner:
         elif needs.most_workers is not None and not 0 < self.workers <= needs.most_workers:
             raise InputError(
                 f"{name}: a host's limit is divided among all worker processes, at most {needs.most_workers} of them. "
-                f"Say how many runner {self.name} has, with --workers; a higher --host-limit allows more."
+                f"Give the number of workers of runner {self.name} with --workers; a higher --host-limit allows more."
             )
 
     @property
@@ -223,8 +225,8 @@ def _check(arguments: list[str]) -> None:
     for argument in arguments:
         if argument.startswith(("--direct_running_mode", "--direct_num_workers")):
             raise InputError(
-                f"{argument}: Beam's own threads and processes damage elements that take over a second to make. "
-                "Leave it out: --workers N gives N worker processes."
+                f"{argument}: Beam's own threads and processes corrupt elements that take more than a second. Leave "
+                f"it out: --workers N gives N worker processes."
             )
 
 

@@ -1,4 +1,4 @@
-"""What a step is. A step is a small class of pure functions; `pipelines/engine/work.py` turns it into a Beam job.
+"""The step interface. A step is a small class of pure functions; `pipelines/engine/work.py` runs it as a Beam job.
 
 Three kinds:
 - `Step` adds a column file to every fragment of a dataset.

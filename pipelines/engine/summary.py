@@ -1,4 +1,4 @@
-"""What a run says of itself: its id, what it ran with, and what it has done."""
+"""The summary of a run: its id, its options, and its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers: who makes a run's column files. Tasks in, `Made` out as they are finished, in any order.
+"""Workers: make a run's column files. Tasks in, `Made` out as they finish, in any order.
 
 Three kinds, chosen by the runner (`Hands`): in the process that Beam runs in, one after the other (what a Dask or
 Dataflow worker does); there on several threads, for steps that wait; or in a process per core (processes.py).

@@ -1,4 +1,4 @@
-"""What a format is: rows become items, items are added to shards, and something may stand beside the shards."""
+"""The format interface: rows become items, items are added to shards, plus optional metadata files."""
 
 from __future__ import annotations
 

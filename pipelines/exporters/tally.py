@@ -1,4 +1,4 @@
-"""What the exported rows are, counted as they pass: for the card, and for export.json."""
+"""Statistics of the exported rows, for the card and export.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verifying answers: each check returns nothing, or raises `Rejected` with the status and what was found."""
+"""Answer checks: each returns nothing, or raises `Rejected` with a status and the finding."""
 
 from __future__ import annotations
 

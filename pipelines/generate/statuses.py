@@ -1,4 +1,4 @@
-"""Every status that a generated row can end with."""
+"""The statuses of a generated row."""
 
 from __future__ import annotations
 

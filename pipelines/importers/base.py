@@ -1,4 +1,4 @@
-"""What an importer is: a source cut into slices, and the rows of one slice.
+"""The importer interface: a source cut into slices, and the rows of one slice.
 
 A slice becomes one fragment. `slices` runs once, in the process that starts the run; `rows` runs in
 workers, for slices whose fragment does not exist yet. Rows in = rows out: a row whose values are

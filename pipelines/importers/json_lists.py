@@ -98,7 +98,7 @@ class JsonText:
         """Raises InputError unless nothing follows."""
         if self.next:
             raise self.error(
-                f"the file goes on behind {after} with {self._found()}. One file holds one value: split files that "
+                f"there is data after {after}: {self._found()}. One file holds one value: split files that "
                 "were joined, or set `format: jsonl` for one value per line"
             )
 
@@ -106,7 +106,7 @@ class JsonText:
         return InputError(f"{self.path}:{self.line}: {what}. Correct it.")
 
     def _found(self) -> str:
-        return repr(self._text[self._at : self._at + 20]) if self.next else "the end of the file: it was cut"
+        return repr(self._text[self._at : self._at + 20]) if self.next else "the end of the file: it is truncated"
 
     def _advance(self, length: int) -> None:
         passed = self._text[self._at : self._at + length]

@@ -86,7 +86,7 @@ def _check_end(file: BinaryIO, offset: int, path: str) -> None:
         if block.strip(b"\0"):
             raise InputError(
                 f"{path}: the archive ends at byte {offset}, and more follows: archives that were joined (cat a.tar "
-                "b.tar), of which readers see the first alone. Give them one by one, or unpack with `tar -xif` and "
+                "b.tar), of which readers see only the first. Give them one by one, or unpack with `tar -xif` and "
                 "pack again."
             )
 

@@ -1,4 +1,4 @@
-"""Answers that were paid for, by the content of their question; and what `lavabeam cache` shows and carries."""
+"""Cached responses, keyed by the content of their request, and the data for `lavabeam cache`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known about a picture without seeing it: captions, objects in their places, and facts."""
+"""The context of an image for text-only prompts: captions, objects with their positions, and facts."""
 
 from __future__ import annotations
 

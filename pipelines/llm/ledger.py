@@ -1,4 +1,4 @@
-"""Who may send: claims on requests, and the spend of each budget under its caps.
+"""The spend ledger: claims on requests, and the spend of each budget under its caps.
 
 A claim is taken before a request is sent and reserves the most that it can cost; it ends when the request does. So
 settled spend plus open claims never exceed a cap, whichever processes share the store. A claim whose process died

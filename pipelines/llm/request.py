@@ -1,4 +1,4 @@
-"""What is asked: one chat request, its identity for the cache, and its form on the wire."""
+"""A chat request: its content, its cache key, and its wire format."""
 
 from __future__ import annotations
 

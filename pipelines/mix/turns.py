@@ -1,4 +1,4 @@
-"""What a mix makes of a row's turns: rows of one turn each, merged rows, shuffled ones, suffixes. Pure functions.
+"""Transformations of a row's turns: one row per turn, merged rows, shuffling, suffixes. Pure functions.
 
 A *round* is a question with the answers to it. Messages are never changed in place.
 """

@@ -1,4 +1,4 @@
-"""Pictures or texts -> unit vectors, by the model in a folder."""
+"""Images or texts to unit vectors, with a model folder."""
 
 from __future__ import annotations
 

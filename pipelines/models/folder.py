@@ -1,4 +1,4 @@
-"""What a model folder can embed, how wide its vectors are and how they are pooled: known before weights are loaded."""
+"""What a model folder can embed, its width and its pooling: determined before weights are loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report shows of a dataset: few rows, chosen evenly, and counts of all."""
+"""The content of a report about a dataset: a few evenly chosen rows, and counts of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures of a picture: functions of pixels, and the scorers that they make."""
+"""Image measures: functions of pixels, and their scorers."""
 
 from __future__ import annotations
 

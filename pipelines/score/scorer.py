@@ -1,4 +1,4 @@
-"""What a scorer is: a small class that gives each row a value, or None where it has none.
+"""The scorer interface: a small class that gives each row a value, or None.
 
 Adding one: a subclass of `RowScorer` (one row at a time) or `Scorer` (batches), and its line in registry.py, or the
 entry point `lavabeam.scorers` of an installed package.
@@ -32,7 +32,7 @@ class Settings(StrictModel):
     """The options of a scorer; subclasses add their own."""
 
     name: str
-    """Which scorer."""
+    """The scorer."""
     column: str | None = Field(
         None, pattern="^[a-z][a-z0-9_]*$", description="the column; by default the scorer's name"
     )

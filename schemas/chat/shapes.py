@@ -107,7 +107,7 @@ def loose(messages: Sequence[Mapping[str, Any]]) -> str | None:
                 found = next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in text), None)
                 if found is not None:
                     return (
-                        f"{found} stands in its text, and the row names nothing that it could show. Name it, or leave "
+                        f"{found} is in its text, and the row names nothing that it could show. Name it, or leave "
                         "the row out."
                     )
     return None

@@ -128,7 +128,7 @@ def folder(tmp_path):
         (" a.jpg", " a.jpg", "' a.jpg' is not in the image folder"),
         ("sub", "sub", "sub is not in the image folder"),
         ("empty.png", "empty.png", "empty.png is an empty file"),
-        ("../pictures/a.jpg", "../pictures/a.jpg", "../pictures/a.jpg is outside of the image folder"),
+        ("../pictures/a.jpg", "../pictures/a.jpg", "../pictures/a.jpg is outside the image folder"),
         ("a\0.jpg", "a\0.jpg", "'a\\x00.jpg' is not in the image folder"),
         ("x" * 5000, "x" * 5000, f"{'x' * 200}... is not in the image folder"),
     ],

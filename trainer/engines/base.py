@@ -1,4 +1,4 @@
-"""What the loop and the checkpoints need of an engine, which divides weights and their updates among ranks."""
+"""The engine interface used by the loop and the checkpoints: sharded weights and their updates."""
 
 from __future__ import annotations
 

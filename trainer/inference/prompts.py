@@ -1,4 +1,4 @@
-"""What a checkpoint is asked, and what comes back: an answer, or the reason why there is none."""
+"""The records of inference: prompts in, answers or reasons for failure out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The next token of each row: the likeliest one, or a draw that depends on the row alone, not on its neighbours."""
+"""The next token of each row: the likeliest, or a draw that depends on the row alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of an answer while its tokens arrive: whole characters, nothing of a stop, no surrounding blanks."""
+"""Incremental decoding of an answer: whole characters, nothing of a stop string, no surrounding whitespace."""
 
 from __future__ import annotations
 

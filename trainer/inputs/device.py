@@ -1,4 +1,4 @@
-"""Micro-batches on their way to the model's device: copied a step ahead, pictures normalised there.
+"""Moves micro-batches to the model's device a step ahead and normalises images there.
 
 Host tensors flow in, pictures as uint8; the model's inputs flow out. A picture crosses in a quarter of float32's bytes.
 """

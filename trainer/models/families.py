@@ -1,4 +1,4 @@
-"""The model families of transformers that can be trained: one table, from which what differs between them is read.
+"""The model families of transformers that can be trained: a table of all their differences.
 
 A mix's image rule decides the family: the same rule never fits two.
 """

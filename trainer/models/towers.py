@@ -1,4 +1,4 @@
-"""The vision towers that a LLaVA may have: one table, from which everything that differs between them is read.
+"""The supported vision towers: a table of all their differences.
 
 A row here and a folder in the tests are all that a new tower of transformers needs (docs/training.md, "Add a tower").
 """

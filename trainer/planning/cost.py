@@ -1,4 +1,4 @@
-"""How long a set of samples takes on one rank, in floating point operations, from the sizes of the model."""
+"""The cost of a set of samples on one rank, in floating point operations, from the model's sizes."""
 
 from __future__ import annotations
 

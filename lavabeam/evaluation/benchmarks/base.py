@@ -1,4 +1,4 @@
-"""What a benchmark is. A new one is a subclass: its questions, its truths, its score, and what its server takes."""
+"""The benchmark interface. Subclass it to add a benchmark: questions, ground truth, score, submission format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that a pickle is a program for: its bytes, the stack, the memo, and how much memory the values take."""
+"""The virtual machine of a pickle: its bytes, stack and memo, and an estimate of the values' memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the converters share: which answer is taken, how choices are written."""
+"""Shared by the converters: choice of the answer, formatting of choices."""
 
 from __future__ import annotations
 

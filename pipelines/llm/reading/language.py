@@ -1,4 +1,4 @@
-"""Which language a short text is in, as far as its writing and its commonest words tell; no model."""
+"""Guesses the language of a short text from its script and commonest words; no model."""
 
 from __future__ import annotations
 

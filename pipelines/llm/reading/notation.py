@@ -1,4 +1,4 @@
-"""What models put around their words: greetings, fences, titles, labels, numbers, bold. Text in, plainer text out."""
+"""Strips what models add around their answers: greetings, fences, titles, labels, numbers, bold."""
 
 from __future__ import annotations
 

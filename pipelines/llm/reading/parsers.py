@@ -1,4 +1,4 @@
-"""Reading answers: tolerant about form, strict about content. Text in, (question, answer) pairs out, or `Rejected`."""
+"""Parsers: tolerant about form, strict about content. Text in, (question, answer) pairs out, or `Rejected`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def parse_turns(text: str) -> list[Pair]:
     pairs = _from_json(text) or _labelled(text) or _unlabelled(text)
     pairs = [(bare(question), bare(answer)) for question, answer in pairs if question and answer]
     if not pairs:
-        raise Rejected(NO_ANSWER, f"no question with an answer in: {_start(text)}")
+        raise Rejected(NO_ANSWER, f"no question and answer in: {_start(text)}")
     return pairs
 
 
@@ -102,7 +102,7 @@ def _of_a_length(text: str) -> str:
 
 
 def _too_long(text: str) -> str:
-    return f"the answer has {len(text)} characters, at most {MOST_CHARACTERS} are read"
+    return f"the answer has {len(text)} characters; at most {MOST_CHARACTERS} are parsed"
 
 
 def _json_values(text: str) -> list[Any]:

@@ -85,7 +85,7 @@ def test_a_job_server_that_is_not_there_is_one_message(tmp_path):
             "runner FlinkRunner: Beam would fetch a job server .* --runner PortableRunner -- --job_endpoint",
         ),
         ("spark", "runner spark: Beam would fetch"),
-        ("PortableRunner", "runner PortableRunner: no job server is named. Give --runner PortableRunner -- --job_end"),
+        ("PortableRunner", "runner PortableRunner: no job server was given. Give --runner PortableRunner -- --job_end"),
         ("portablerunnner", r"there is no such runner\. Did you mean 'PortableRunner'"),
         ("ray", r"there is no such runner\. Known: "),
     ],

@@ -162,6 +162,6 @@ def test_what_is_not_a_size(text):
 @pytest.mark.parametrize("inside", ["", "published", "deep/er"])
 def test_an_export_into_the_dataset_is_refused(tmp_path, inside):
     dataset = photos(tmp_path / "photos", {"a": picture(1)})
-    with pytest.raises(InputError, match="it lies in the dataset that is exported"):
+    with pytest.raises(InputError, match="it is inside the exported dataset"):
         run.run_export(dataset.path, ExportConfig(to="parquet"), tmp_path / "photos" / inside)
     assert not (tmp_path / "photos" / "published").exists()

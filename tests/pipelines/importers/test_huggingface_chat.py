@@ -190,13 +190,13 @@ def test_the_summary_says_what_is_left_behind(tmp_path):
     made = HuggingFace(HuggingFaceConfig(path=path))
     made.slices()
     assert made.notes() == [
-        "columns that are not kept: score.",
+        "ignored columns: score.",
         "conversations (column `conversations`) are not kept here: `lavabeam import huggingface_chat` with the same "
         "--path makes a dataset of them.",
     ]
     chat = HuggingFaceChat(HuggingFaceChatConfig(path=path))
     chat.slices()
-    assert chat.notes() == ["columns that are not kept: score, text."]
+    assert chat.notes() == ["ignored columns: score, text."]
 
 
 def test_rows_that_are_appended_leave_earlier_slices_unchanged(tmp_path):

@@ -77,7 +77,10 @@ def test_missing_file(tmp_path):
         ("", "expected a JSON list, found an empty file"),
         ('[{"url": "a"},\n{"url": }]', "list.json:2: this is not JSON"),
         ('[{"url": "a"},\n', "list.json:2: a value is expected here, found the end of the file"),
-        ('[{"url": "a"}\n', "list.json:2: ',' or ']' is expected after a value, found the end of the file: it was cut"),
+        (
+            '[{"url": "a"}\n',
+            "list.json:2: ',' or ']' is expected after a value, found the end of the file: it is truncated",
+        ),
         ('[{"url": "a"} {"url": "b"}]', "list.json:1: ',' or ']' is expected after a value"),
         ('[{"url": "a"}, ]', "list.json:1: this is not JSON"),
         ('[{"url": "a"}]\n[{"url": "b"}]', "list.json:2: the file goes on behind the list"),

@@ -123,8 +123,7 @@ def test_what_has_no_box_or_no_words_is_named_and_counted(tmp_path):
     first, second, third = imported(made)
     assert (first["status"], len(first["messages"])) == ("ok", 2)
     assert first["detail"] == (
-        "3 of 4 questions left out: its phrase is empty (11); <image> stands in its text (12); "
-        "its text is not UTF-8 (99)"
+        "3 of 4 questions left out: its phrase is empty (11); <image> is in its text (12); its text is not UTF-8 (99)"
     )
     assert (second["status"], second["messages"]) == ("bad_question", None)
     assert second["detail"] == (

@@ -108,7 +108,7 @@ def test_questions_that_cannot_be_asked_keep_their_row(tmp_path):
     rows = imported(vqav2(write(tmp_path, questions, annotations)))
     assert [row["status"] for row in rows] == ["bad_question"] * 2
     assert "its text is empty (1000)" in rows[0]["detail"]
-    assert "<image> stands in its text (2000)" in rows[1]["detail"]
+    assert "<image> is in its text (2000)" in rows[1]["detail"]
 
 
 @pytest.mark.parametrize(
