@@ -35,7 +35,7 @@ def load(
 class Model:
     """A loaded checkpoint. Questions are asked in isolation, and answered greedily unless a temperature is given.
 
-    image: one picture, or several, shown where `<image>` stands in the question, or in front of it.
+    image: one picture, or several, shown where `<image>` is in the question, or in front of it.
     allow_private_hosts: for pictures at addresses, as in `lavabeam chat`.
     """
 

@@ -1,6 +1,7 @@
 """The registry of steps and importers. Importing this file imports none of them.
 
-Ours stand here; those of installed packages are entry points of the groups `lavabeam.steps` and `lavabeam.importers`.
+Built-in ones are listed here; those of installed packages are entry points of the groups `lavabeam.steps` and
+`lavabeam.importers`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ SECONDS = 30.0
 """CPU time of a worker process while it decodes one picture: the load of the machine does not change what is kept."""
 
 IDLE_FACTOR = 20
-"""A decoder that waits for ever uses no CPU time; it is ended after SECONDS times this on the clock."""
+"""A decoder that waits forever uses no CPU time; it is ended after SECONDS times this on the clock."""
 
 _PART = 32 << 20
 _PARTS = BUDGET // _PART
@@ -67,7 +67,7 @@ class Memory:
         parts: list[int] = []
         self._held.any = True
         try:
-            # One at a time collects: two that wait for each other's parts would wait for ever.
+            # One at a time collects: two that wait for each other's parts would wait forever.
             with self._turn, self._locked(_PARTS):
                 self._collect(parts, min(_PARTS, -(-size // _PART)))
             yield

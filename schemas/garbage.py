@@ -48,7 +48,7 @@ class Garbage:
 def collect(store: Store, keep: int | None = None, older_than: float | None = None, dry_run: bool = False) -> Garbage:
     """Remove all manifests but the newest `keep`, or those older than `older_than` seconds, and what only they name.
 
-    Without either all manifests stay. The newest one, and those that a living run reads, always stay. `dry_run` says
+    Without either all manifests stay. The newest one, and those that a live run reads, always stay. `dry_run` says
     what would go. Raises VersionError for a dataset with unknown features, CorruptError or InputError when a kept
     manifest cannot be read (what it names is unknown then), ConflictError while another collection is going on.
     """
@@ -105,7 +105,7 @@ def _find(store: Store, keep: int | None, older_than: float | None, leases: list
 
 
 def _find_files(store: Store, kept: list[Manifest], leases: list[Lease], found: Garbage) -> None:
-    """What no kept manifest names, and no living run may take over or be about to name."""
+    """What no kept manifest names, and no live run may take over or be about to name."""
     chunks, files = _named(kept)
     making = {name for lease in leases for name in lease.makes}
     for name, size in store.walk("fragments"):

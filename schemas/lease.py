@@ -129,7 +129,7 @@ def _names(store: Store) -> list[str]:
 
 
 def _living(store: Store, name: str) -> Lease | None:
-    """The lease in a file of the folder, None when its holder is gone."""
+    """The lease in a file of the folder, None when its holder is dead."""
     try:
         content = store.read(f"{FOLDER}/{name}")
         held = store.local and fcntl is not None and _is_locked(store.path(f"{FOLDER}/{name}"))

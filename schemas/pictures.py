@@ -55,7 +55,7 @@ MAX_PYTHON_PIXELS = 2**21
 BYTES_PER_PIXEL = {"png": 9, "bmp": 9, "gif": 12, "webp": 20, "jpeg2000": 28}
 MOST_BYTES_PER_PIXEL = 12
 """What decoding takes at most, with the 3 bytes of the result: libwebp holds a picture three times, OpenJPEG 4 bytes
-for each component. JPEG has a rule of its own."""
+for each component. JPEG has a separate rule."""
 
 ORIENTATION = 274
 

@@ -147,7 +147,7 @@ class Program:
 
 
 def _bounded(work: Callable[[], Any]) -> Any:
-    """The result of `work` under a meter of its own; whatever a template can raise becomes a TemplateFault."""
+    """The result of `work` under a separate meter; whatever a template can raise becomes a TemplateFault."""
     before = _meter.set(_Meter(MOST_STEPS))
     try:
         return work()

@@ -48,7 +48,7 @@ class Use:
     takes: frozenset[str] = frozenset()
     """Reasons by choice whose rows it takes, such as `duplicate`."""
     decides: frozenset[str] = frozenset()
-    """Status columns that it judges by filters of its own."""
+    """Status columns that it judges by its own filters."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def status_rules(dataset: Dataset) -> dict[str, StatusRule]:
 def joined(rules: Sequence[tuple[str, StatusRule]]) -> StatusRule:
     """One rule for rows of several sources, given (name, own rule) of each, at least one.
 
-    Raises InputError where two of them mean different things by a status, so that no source's rows are judged by
+    Raises InputError where two of them give a status different meanings, so that no source's rows are judged by
     another one's rule.
     """
     (first, rule), *others = rules

@@ -131,7 +131,7 @@ class Loop:
         return done
 
     def take(self, step: Step) -> None:
-        """One optimizer step. Raises LavaBeamError, on every rank, for what must not go on."""
+        """One optimizer step. Raises LavaBeamError, on every rank, for errors that must stop the run."""
         self.bad_rows.record(step.refused)
         figures = self.agree(step)
         self.check_rows(step, figures)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 ERROR = "error.json"
 PEER_LOST = re.compile(r"Connection (closed|reset) by peer")
-"""What gloo says when another rank is gone; a traceback of it would hide that rank's own message."""
+"""gloo's error when another rank has died; a traceback of it would hide that rank's own message."""
 
 
 def main(folder: Path) -> int:

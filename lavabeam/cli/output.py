@@ -23,8 +23,8 @@ C1), marks that turn the direction of text, invisible ones, and surrogates, whic
 
 
 def say(text: str = "", err: bool = False, nl: bool = True) -> None:
-    """Print to stdout, or to stderr. All that a command prints passes here or through a table: nothing in foreign text
-    (a manifest, a file's name, a server's answer) reaches a terminal as a command."""
+    """Print to stdout, or to stderr. All output of a command passes here or through a table: nothing in untrusted text (a
+    manifest, a file's name, a server's answer) reaches a terminal as a command."""
     click.echo(escaped(text), err=err, nl=nl)
 
 
@@ -83,7 +83,7 @@ def statuses_text(statuses: dict[str, int]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text of foreign origin as a terminal may show it: what would steer it is written out. Lines stay lines."""
+    """Untrusted text made safe for a terminal: control characters are escaped. Lines stay lines."""
     return _STEERS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 

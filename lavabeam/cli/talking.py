@@ -59,7 +59,7 @@ def chat(
 def _conversation(
     checkpoint: str, template: str | None, load: str | None, device: str | None, model: str | None
 ) -> Any:
-    """With a folder here, or with a model that somebody serves (its key: the variable LAVABEAM_API_KEY)."""
+    """With a folder here, or with a served model (its key: the variable LAVABEAM_API_KEY)."""
     if checkpoint.startswith(("http://", "https://")):
         for name, value in (("template", template), ("load", load), ("device", device)):
             if value is not None:

@@ -199,7 +199,7 @@ def _unfinished() -> RequestError:
 
 
 def request_error(error: Exception) -> RequestError:
-    """What a client is told about an error of ours."""
+    """The response for an internal error."""
     if isinstance(error, RequestError):
         return error
     return RequestError(400, str(error), code="invalid_input")

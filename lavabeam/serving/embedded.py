@@ -79,7 +79,7 @@ class EmbeddedWorker:
 
     async def start(self) -> Description:
         self._ended = asyncio.get_running_loop().create_future()
-        # A session of its own: a terminal's Ctrl-C is the gateway's affair.
+        # A separate session: a terminal's Ctrl-C is handled by the gateway.
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-c", _BOOT, json.dumps([str(Path(one).resolve()) for one in sys.path])),
             stdin=asyncio.subprocess.PIPE,

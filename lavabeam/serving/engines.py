@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BASE = "base"
-"""What a started server calls the weights that it was started with; adapters have names of their own."""
+"""What a started server calls the weights that it was started with; adapters have separate names."""
 
 
 @dataclass(frozen=True)

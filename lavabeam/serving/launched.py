@@ -30,7 +30,7 @@ _LEFT_OUT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LAVABEAM_API_KEY")
 
 
 def check(spec: ModelSpec) -> None:
-    """Raises InputError for a checkpoint, an environment without the server, and what it cannot be told."""
+    """Raises InputError for a checkpoint, an environment without the server, and options that it does not support."""
     check_options(spec, OPTIONS)
     checkpoint = Checkpoint.open(spec.checkpoint, spec.options.get("base"))
     if spec.load is not None:

@@ -36,7 +36,7 @@ LOOK_S, MISSED = 5.0, 3
 
 
 def check(spec: ModelSpec) -> None:
-    """Raises InputError for an address that is none, and for what only a worker of ours can be told."""
+    """Raises InputError for an address that is none, and for options that only our own worker supports."""
     check_options(spec, OPTIONS)
     server_address(spec.checkpoint.partition("#")[0])
     for name in ("load", "device", "template"):

@@ -20,7 +20,7 @@ GONE_S = 10.0
 
 
 def main(command: list[str]) -> int:
-    """Run `command` in a process group of its own; returns its exit code, negative for a signal."""
+    """Run `command` in its own process group; returns its exit code, negative for a signal."""
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, process_group=0)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _ask_to_end(server.pid))

@@ -85,7 +85,7 @@ def _with_spacy(model: str) -> Finder:
 
 
 def _composed(caption: str) -> str:
-    """Letters with their accents as one character: a mark of its own would end a word."""
+    """Letters with their accents as one character: a separate mark would end a word."""
     return unicodedata.normalize("NFC", caption)
 
 

@@ -1,6 +1,6 @@
 """The `transformers` engine: any image-captioning or chat model that the library loads from a folder.
 
-BLIP and its kin describe a picture, optionally going on from the words of `prompt`; a model with a chat
+BLIP and similar models describe a picture, optionally going on from the words of `prompt`; a model with a chat
 template (LLaVA, Qwen-VL...) answers `prompt`. No code out of a model folder is run, unless `trust_remote_code` says so.
 """
 

@@ -28,7 +28,7 @@ DIGITS = 4
 class Matcher:
     """Scores pairs of pictures and words. Higher is better; the scale is the model's own.
 
-    BlipForImageTextRetrieval: the probability (0 to 1) that they belong together. CLIP, SigLIP and their kin: the
+    BlipForImageTextRetrieval: the probability (0 to 1) that they belong together. CLIP, SigLIP and similar models: the
     cosine of their embeddings (-1 to 1).
     """
 

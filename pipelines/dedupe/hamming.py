@@ -86,7 +86,7 @@ class _Search:
                 return
 
     def _table(self, positions: np.ndarray, mask: int) -> None:
-        """Compare all that agree on `mask`: sorted by a hash of these bits, they stand side by side."""
+        """Compare all that agree on `mask`: sorted by a hash of these bits, they are adjacent."""
         own = self.values[positions]
         # The position goes with its hash in one number, because sorting numbers is much faster than sorting indices.
         # Different bits with the same hash of 32 bits only cause comparisons to no purpose.

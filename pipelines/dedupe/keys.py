@@ -57,7 +57,7 @@ class KeyStatus(StrEnum):
 
 
 class DedupeKeys(Step[DedupeConfig]):
-    """Adds hashes and size under names of its own, so that the verdicts read one file of numbers and no image.
+    """Adds hashes and size under separate names, so that the verdicts read one file of numbers and no image.
 
     `download` and some importers have written `sha256`, `phash`, `width` and `height`; what is missing is computed, and
     `dedupe_cells` (pipelines/dedupe/detail.py) always. A picture without structure has no perceptual hash here.

@@ -44,7 +44,7 @@ class GuardedResolver(AbstractResolver):
     def __init__(self, guard: Guard, limit: int, resolved: Resolved | None = None):
         self._guard, self._resolved = guard, resolved
         # getaddrinfo blocks, for many seconds when a name server is dead: a thread for each connection, so that no
-        # look-up stands in line behind such a one, with its row's deadline running.
+        # look-up queues behind such a one, with its row's deadline running.
         self._threads = ThreadPoolExecutor(limit, thread_name_prefix="lavabeam-dns")
 
     async def resolve(

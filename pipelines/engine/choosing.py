@@ -82,7 +82,7 @@ def with_choice(step: Step, table: pa.Table) -> pa.Table:
 def made_now(step: Step, rows: Fragment) -> pa.Array | pa.ChunkedArray:
     """Which rows a run that chooses makes, shape (rows,), bool.
 
-    The chosen ones, and all that the step never works on: they cost nothing, and have a status of their own.
+    The chosen ones, and all that the step never works on: they cost nothing, and have a separate status.
     """
     assert step.choice is not None
     keys, wanted = _wanted(step, rows)

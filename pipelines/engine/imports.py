@@ -1,6 +1,6 @@
 """Running an import: the rows of one source, added to a dataset that records its sources.
 
-A dataset may have several sources, one after the other. An import works on the fragments of its own source alone.
+A dataset may have several sources, one after the other. An import only touches the fragments of its own source.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Worker processes: a maker and one task at a time in, `Made` out. Started fresh, never forked.
 
-The parent speaks with each over two pipes, in pickles. A worker that dies is replaced, and its task made again; one
-that decodes a single picture for too long is ended, and its replacement refuses that picture. A worker whose parent is
+The parent communicates with each over two pipes, in pickles. A worker that dies is replaced and its task
+redone; one that decodes a single picture for too long is ended, and its replacement refuses that picture. A worker whose parent is
 gone ends at once, whatever it is doing.
 """
 
@@ -180,7 +180,7 @@ class _Line:
         environment = {**ONE_THREAD_EACH, **GIVEN_BACK, **os.environ}
         self._board = _board()
         self._region = self._board.region()
-        # A process group of its own: a terminal's Ctrl-C is the parent's affair, also while this one still imports.
+        # A separate process group: a terminal's Ctrl-C is handled by the parent, also while this one still imports.
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

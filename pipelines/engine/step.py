@@ -96,7 +96,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a step needs of the workers that run it. By default each core has a worker process of its own."""
+    """What a step needs of the workers that run it. By default each core has its own worker process."""
 
     threads: bool = False
     """One process works on several fragments, a thread each: because the step waits for servers, or holds a model
@@ -191,7 +191,7 @@ class Step(Generic[C]):
     def depends_on(self) -> dict[str, Any]:
         """What decides the output beside the configuration (hashes of prompt files or weights), as JSON values.
 
-        It enters the fingerprint, and stands there in place of an option of the same name. Called once, in the process
+        It enters the fingerprint, and replaces there an option of the same name. Called once, in the process
         that starts the run.
         """
         return {}
@@ -261,8 +261,8 @@ class Step(Generic[C]):
         """Once per worker process, at its end."""
 
     def doubt(self, dataset: Dataset) -> str:
-        """What speaks against the finished result as a whole, as a sentence; empty for nothing. The command that ran
-        the step ends with an exit code of its own then."""
+        """Doubts about the finished result as a whole, as a sentence; empty for nothing. The command that ran
+        the step then ends with a separate exit code."""
         return ""
 
     @property

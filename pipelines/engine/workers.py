@@ -51,7 +51,7 @@ class Workforce:
     def __init__(self, maker: Maker, context: Context, hands: Hands):
         self._log = RunLog(Store(maker.target, token=context.run), context.run, maker.name)
         self._hands, self._stop = hands, threading.Event()
-        # A cluster's process may get several blocks at a time, each on a thread of its own.
+        # A cluster's process may get several blocks at a time, each on its own thread.
         self._turns: AbstractContextManager = nullcontext() if maker.needs.threads else threading.Lock()
         self._lost = 0
         self._hopeless: LavaBeamError | None = None

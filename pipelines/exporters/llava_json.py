@@ -1,7 +1,7 @@
 """LLaVA's JSON: a list of `{id, image, conversations}`, and a folder with the pictures under the names in `image`.
 
 An imported row is written as it was (schemas/chat/as_written.py). Rows are collected in parts of JSON lines, which
-become one list in the end, so that a killed export goes on at its last part.
+become one list in the end, so that a killed export resumes at its last part.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _SUMS = ("rows", "pictures", "picture_bytes", "turns", "tokens", "input_tokens",
 
 
 class Tally:
-    """Counters of rows and sums; `to_json` and `Tally(json)` let a killed export go on counting."""
+    """Counters of rows and sums; `to_json` and `Tally(json)` let a killed export resume counting."""
 
     def __init__(self, kept: dict[str, Any] | None = None):
         kept = kept or {}

@@ -46,7 +46,7 @@ def _hidden(name: str, pattern: str) -> bool:
 
 @contextmanager
 def reading(path: str, what: str, remedy: str = "Get it again.") -> Iterator[None]:
-    """Turns whatever a library raises about a foreign file into one InputError. `what`: as in "a tar archive"."""
+    """Turns any exception of a library about an untrusted file into one InputError. `what`: as in "a tar archive"."""
     try:
         yield
     except LavaBeamError:

@@ -134,5 +134,5 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
 
 
 def _sizes(columns: Sequence[str]) -> list[str]:
-    """Columns with the size of the picture that boxes speak of."""
+    """Columns with the size of the picture that boxes refer to."""
     return [name for pair in SIZES for name in pair if name in columns]

@@ -56,7 +56,7 @@ class ImageFolder(Importer[ImageFolderConfig]):
     """Pictures in the order of their paths. A file that cannot be decoded keeps its row, without bytes.
 
     Whether a file changed is decided by its path, size and time of change: hashing a million pictures at the
-    start of every run would cost more than the run. Pictures whose paths sort behind all others come alone.
+    start of every run would cost more than the run. Pictures whose paths sort after all others form new slices.
     """
 
     name = "image_folder"
@@ -169,7 +169,7 @@ def _stored(fs: fsspec.AbstractFileSystem, path: str, name: str) -> dict[str, An
     """The row of one file; of one that cannot be read (a link to nowhere, no permission) the reason."""
     try:
         if is_local(fs):
-            if not os.path.isfile(path):  # a pipe or a device, also behind a link: reading might never end
+            if not os.path.isfile(path):  # a pipe or a device, also through a link: reading might never end
                 return {"import_status": ImportStatus.no_image, "import_detail": f"{name}: this is not a file"}
             if (size := os.path.getsize(path)) > BUDGET:
                 detail = f"{name}: {size} bytes, more than the {BUDGET} that a picture may take decoded"

@@ -129,7 +129,7 @@ def image_row(
 
 
 def _size(values: Mapping[str, Any], size: Size) -> Size:
-    """Width and height of the picture that a row's boxes speak of, in pixels."""
+    """Width and height of the picture that a row's boxes refer to, in pixels."""
     for names in SIZES:
         if all(values.get(name) not in (None, "") for name in names):
             width, height = (float(values[name]) for name in names)

@@ -98,7 +98,7 @@ class Judge(AsksLlm[JudgeConfig]):
 
     def setup(self, context: Context) -> None:
         self._context = context
-        # A budget of its own: what the conversations themselves cost is no reason not to judge them.
+        # A separate budget: what the conversations themselves cost is no reason not to judge them.
         self._lease = Lease(self.config, f"{context.dataset}#judge", context.workers)
         _ = self._images  # before several threads ask for it
 

@@ -86,7 +86,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _in_short(url: str) -> str:
-    """The address without what may be a secret: nothing in front of an `@`, nothing behind a `?`."""
+    """The address without what may be a secret: nothing in front of an `@`, nothing after a `?`."""
     words = re.split(r"[?#;]", shown(url))[0]
     words = re.sub(r"^([^/]*//)?.*@", r"\1***@", words)
     return repr(words if len(words) <= 80 else words[:77] + "...")

@@ -222,7 +222,7 @@ class BatchClient(LlmClient):
         return outcome
 
     async def _resume(self) -> None:
-        """Batches of processes that are gone: fetch what they were paid for, give back what was never sent."""
+        """Batches of dead processes: fetch what they were paid for, give back what was never sent."""
         rows = self.store.connection.execute(
             "SELECT name, owner, batch FROM batches WHERE model = ?", (self._model,)
         ).fetchall()

@@ -69,7 +69,7 @@ class AnswerCache:
         return self._store.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
 
     def next_sample(self, request: ChatRequest) -> ChatRequest:
-        """`request` as it is, or with `after` the sample behind the one that brought that answer.
+        """`request` as it is, or with `after` the sample after the one that returned that answer.
 
         Where the cache does not know that answer, the first sample that it does not have.
         """

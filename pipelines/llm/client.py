@@ -152,7 +152,7 @@ class LlmClient:
             return response.text
 
     def read(self, raw: str) -> tuple[str, Answer]:
-        """A reply as it may be kept, and as an Answer: the key does not stand in it, not even in parts."""
+        """A reply as it may be kept, and as an Answer: the key does not occur in it, not even in parts."""
         answer = read_response(raw)
         hidden = self.secrets.hide(answer.text)
         if hidden == answer.text:

@@ -12,7 +12,7 @@ CAPTION_COLUMNS: tuple[CaptionColumn, ...] = ("captions", "alt_text", "caption")
 
 @dataclass(frozen=True)
 class Box:
-    """A thing and its place: fractions of width and height, (x0, y0) top left."""
+    """An object and its position: fractions of width and height, (x0, y0) top left."""
 
     label: str
     x0: float

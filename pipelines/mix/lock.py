@@ -1,6 +1,6 @@
 """The lock file of a mix: the dataset versions it was made from, and the selected rows.
 
-It lies beside the mix as `mix.lock.yaml`, is written after each commit, and can be given to a later run, which then
+It is stored with the mix as `mix.lock.yaml`, is written after each commit, and can be given to a later run, which then
 reads the same versions and must choose the same rows.
 """
 

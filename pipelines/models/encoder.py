@@ -101,7 +101,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _positions(config: Any) -> int | None:
-    """Tokens that the model has places for; RoBERTa's kin count theirs from behind the padding index."""
+    """Tokens that the model has places for; RoBERTa-like models count theirs from behind the padding index."""
     found = getattr(config, "max_position_embeddings", None)
     if found is None:
         return 512

@@ -154,7 +154,7 @@ def test_both_parts_of_a_mix_have_all_rows_and_no_picture_in_common(folder):
     shows = {row["key"]: row["image_keys"] for row in rows}
     pictures = [{name for key in keys for name in shows[key]} for keys in (found, held)]
     assert pictures[0].isdisjoint(pictures[1]) and all(pictures)
-    assert f"validation: {len(held)} rows with other pictures" in summary.notes[0]
+    assert f"validation: {len(held)} rows with held-out pictures" in summary.notes[0]
 
 
 def test_a_lock_says_what_a_mix_was_made_of_and_makes_it_again(folder):

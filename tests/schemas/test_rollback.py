@@ -62,7 +62,7 @@ def test_a_version_whose_files_are_gone_is_refused_and_they_are_named(photos):
 def test_a_file_in_place_of_the_folder_of_files_is_a_missing_file(photos):
     shutil.rmtree(photos.path("fragments"))
     Path(photos.path("fragments")).write_text("")
-    with pytest.raises(CorruptError, match="names 2 files that are gone"):
+    with pytest.raises(CorruptError, match="names 2 files that are missing"):
         roll_back(photos, 1)
 
 

@@ -50,7 +50,7 @@ class Prompt:
 
 
 def question(text: str, images: tuple[Source, ...] = (), name: str = "prompt") -> Prompt:
-    """One user turn with its pictures where `<image>` stands in `text`, or in front of it where it stands nowhere.
+    """One user turn with its pictures where `<image>` is in `text`, or in front of it if there is none.
 
     Without pictures `<image>` is text like any other.
     """

@@ -27,7 +27,7 @@ class Benchmark:
     """Most new tokens of an answer per protocol."""
     protocols: ClassVar[tuple[str, ...]] = PROTOCOLS
     by_text: ClassVar[bool] = False
-    """Ids repeat: questions are told apart by (id, question)."""
+    """Ids repeat: questions are identified by (id, question)."""
     reviewed: ClassVar[bool] = False
     """The score is a judge's: `review_table` reads its reviews."""
     truth_file: ClassVar[str] = ""
@@ -90,7 +90,7 @@ def accuracy_table(
 
 
 def add_truth(found: dict[Any, Truth], key: Any, truth: Truth, where: str) -> None:
-    """Add what is right; raises InputError where the file says two things about one question."""
+    """Add what is right; raises InputError where the file contradicts itself about a question."""
     known = found.get(key)
     if known is not None and known.value != truth.value:
         raise InputError(f"{where}: {key} is given as {truth.value!r:.60}, and as {known.value!r:.60} before.")

@@ -30,7 +30,7 @@ _PLACES = ("{question}", "{truth}", "{answer}")
 
 
 class GradeRule(StrictModel):
-    """What the judge is told; `prompt` has {question}, {truth} and {answer} where those go."""
+    """The judge's instructions; `prompt` has {question}, {truth} and {answer} where those go."""
 
     system: str
     prompt: str

@@ -22,14 +22,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class PictureContext:
-    """What the judge is told instead of a picture."""
+    """The context that the judge gets instead of a picture."""
 
     sentences: tuple[str, ...] = ()
     boxes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """Sentences, and behind a blank line the boxes: as LLaVA's eval_gpt_review_visual.py puts them."""
+        """Sentences, and after a blank line the boxes: as LLaVA's eval_gpt_review_visual.py puts them."""
         return "\n\n".join("\n".join(part) for part in (self.sentences, self.boxes) if part)
 
 

@@ -68,7 +68,7 @@ class Family(Importer[F]):
     has_text: ClassVar[bool] = True
     """Whether the official file says what is asked, as files of captions do not."""
     image_first: ClassVar[bool] = True
-    """Whether the picture stands before the first question, or behind it."""
+    """Whether the picture comes before the first question, or after it."""
 
     def __init__(self, config: F):
         super().__init__(config)
@@ -95,7 +95,7 @@ class Family(Importer[F]):
         return False
 
     def group(self, question: Question) -> str:
-        """What a row's key says behind the set's name; questions with the same one share a row."""
+        """The part of a row's key after the set's name; questions with the same one share a row."""
         return stem(question.picture) if question.picture else question.id
 
     def shown(self, question: Question) -> str | None:

@@ -111,7 +111,7 @@ class Machine:
         self.charge(ITEM * len(values) // 2)
         for place in range(0, len(values), 2):
             name = values[place]
-            if type(name) is not str:  # a tuple of tuples may take for ever to hash, and chosen numbers collide
+            if type(name) is not str:  # a tuple of tuples may take forever to hash, and chosen numbers collide
                 raise ValueError(f"a name in a dict is {type(name).__name__}, expected text")
             target[name] = values[place + 1]
 

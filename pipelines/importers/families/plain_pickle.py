@@ -132,7 +132,7 @@ def _mark(machine: Machine) -> None:
 
 
 def _pop(machine: Machine) -> None:
-    """Takes off a mark where nothing stands above it, as Python's does."""
+    """Takes off a mark where nothing is above it, as Python's does."""
     if machine.marks and machine.marks[-1] == len(machine.stack):
         machine.marks.pop()
     else:

@@ -217,7 +217,7 @@ def _ref(found: Any, where: str) -> Ref:
 
 
 def _field(values: dict[str, Any], name: str, kinds: tuple[type, ...], where: str) -> Any:
-    # Only types are named: to print a value of a hostile file may take for ever.
+    # Only types are named: to print a value of a hostile file may take forever.
     if name not in values:
         _refuse(f"{where}: {name!r} is missing", kinds)
     if type(values[name]) not in kinds:

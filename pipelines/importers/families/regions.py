@@ -71,7 +71,7 @@ def box_in(sides: Sequence[Any], width: int, height: int) -> Box:
 def box_text(box: Box, width: int, height: int, pad: bool) -> str:
     """`[0.53, 0.2, 0.63, 0.37]`: x0, y0, x1, y1 in two decimals without trailing zeros, as Python prints numbers.
 
-    pad: as fractions of the square that the picture becomes when its short sides are padded evenly, an odd pixel behind
+    pad: as fractions of the square that the picture becomes when its short sides are padded evenly, an odd pixel after
     (`expand2square` of LLaVA); else as fractions of width and height.
     """
     side = max(width, height)

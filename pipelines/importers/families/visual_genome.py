@@ -103,7 +103,7 @@ class VisualGenome(Family[G]):
         return [f"vg/{picture}", picture]
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
-        """Reads the file once and keeps where the slices stand in it; workers read their own part again."""
+        """Reads the file once and keeps the positions of the slices; workers read their own part again."""
         self.tally = Tally()
         self._passed = 0
         _pictures.cache_clear()

@@ -86,7 +86,7 @@ def parse_text(text: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The first JSON object or list in the text, whatever stands around it; raises ValueError."""
+    """The first JSON object or list in the text, whatever surrounds it; raises ValueError."""
     if len(text) > MOST_CHARACTERS:
         raise ValueError(_too_long(text))
     values = _json_values(unwrapped(text))
@@ -188,7 +188,7 @@ def _unlabelled(text: str) -> list[Pair]:
 
 
 def _answer(part: str) -> str:
-    """An answer of one line may stand behind a bullet; more lines may be a list."""
+    """A one-line answer may follow a bullet; more lines may be a list."""
     said = joined([part])
     return said if "\n" in said else re.sub(r"^[-•]\s+", "", said)
 

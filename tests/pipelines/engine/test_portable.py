@@ -73,7 +73,7 @@ def test_a_job_server_that_is_not_there_is_one_message(tmp_path):
         nobody = f"127.0.0.1:{free.getsockname()[1]}"
     write_dataset(str(tmp_path), "images", [keys(0, 1)])
     flags = [f"--job_endpoint={nobody}", "--job_server_timeout=1", "--environment_type=LOOPBACK"]
-    with pytest.raises(InputError, match=r"runner PortableRunner: the job server cannot be reached"):
+    with pytest.raises(InputError, match=r"runner PortableRunner: the job server is unreachable"):
         apart(run_step, Shout(ShoutConfig()), str(tmp_path), Runner("PortableRunner", 1, flags))
 
 

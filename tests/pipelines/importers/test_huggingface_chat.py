@@ -161,7 +161,7 @@ def test_keys_do_not_depend_on_other_files(tmp_path):
 def test_a_folder_with_several_splits(tmp_path):
     for split in ("train", "test"):
         write(tmp_path / f"{split}-00000-of-00001.parquet", image=[RED], conversations=[ASKED])
-    with pytest.raises(InputError, match=r"it has the splits test, train. Say which one with `split`"):
+    with pytest.raises(InputError, match=r"it has the splits test, train. Choose one with `split`"):
         talks(str(tmp_path))
     assert brief(talks(str(tmp_path), split="train"))[0][0] == "train-00000-of-00001/000000000"
 
