@@ -23,8 +23,8 @@ C1), marks that turn the direction of text, invisible ones, and surrogates, whic
 
 
 def say(text: str = "", err: bool = False, nl: bool = True) -> None:
-    """Print to stdout, or to stderr. All output of a command passes here or through a table: nothing in untrusted text (a
-    manifest, a file's name, a server's answer) reaches a terminal as a command."""
+    """Print to stdout, or to stderr. All output of a command passes here or through a table: nothing in untrusted text
+    (a manifest, a file's name, a server's answer) reaches a terminal as a command."""
     click.echo(escaped(text), err=err, nl=nl)
 
 

@@ -1,8 +1,8 @@
 """Worker processes: a maker and one task at a time in, `Made` out. Started fresh, never forked.
 
-The parent communicates with each over two pipes, in pickles. A worker that dies is replaced and its task
-redone; one that decodes a single picture for too long is ended, and its replacement refuses that picture. A worker whose parent is
-gone ends at once, whatever it is doing.
+The parent communicates with each over two pipes, in pickles. A worker that dies is replaced and its task redone; one
+that decodes a single picture for too long is killed, and its replacement refuses that picture. A worker whose parent is
+gone exits at once, whatever it is doing.
 """
 
 from __future__ import annotations

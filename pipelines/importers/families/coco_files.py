@@ -1,4 +1,5 @@
-"""COCO's annotation files: {info, licenses, images, annotations, categories}, read in one pass (https://cocodataset.org).
+"""COCO's annotation files: {info, licenses, images, annotations, categories}, read in one pass
+(https://cocodataset.org).
 
 Categories come after the annotations, and their numbers have gaps.
 """
