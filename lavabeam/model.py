@@ -22,10 +22,10 @@ TOKENS = 512
 def load(
     checkpoint: str | Path, *, load: str | None = None, device: str | None = None, template: str | None = None
 ) -> Model:
-    """The LLaVA in a folder, a run, or a LoRA adapter, which stays beside its base.
+    """Load the LLaVA in a folder, a run folder, or a LoRA adapter, which stays unmerged.
 
     load: `4bit` or `8bit`. device: `cpu`, `mps`, `cuda`, `cuda:0`, or `cuda:0,1` to spread it; by default the first
-    GPU, where there is one. Raises InputError for anything that cannot be loaded.
+    GPU, if there is one. Raises InputError for anything that cannot be loaded.
     """
     from trainer.inference.answer import Answerer
 
@@ -35,8 +35,8 @@ def load(
 class Model:
     """A loaded checkpoint. Questions are asked in isolation, and answered greedily unless a temperature is given.
 
-    image: one picture, or several, shown where `<image>` is in the question, or in front of it.
-    allow_private_hosts: for pictures at addresses, as in `lavabeam chat`.
+    image: one picture, or several, placed at `<image>` in the question, or before it.
+    allow_private_hosts: private hosts from which pictures may be fetched, as in `lavabeam chat`.
     """
 
     def __init__(self, answerer: Answerer, allow_private_hosts: tuple[str, ...] = ()):
@@ -45,8 +45,8 @@ class Model:
     def ask(
         self, question: str, image: Image | Sequence[Image] | None = None, *, max_tokens: int = TOKENS, **sampling: Any
     ) -> str:
-        """The answer. sampling: temperature, top_p, seed, stop, as for `stream`. Raises InputError when there is none:
-        the question is too long, or a picture cannot be read."""
+        """The answer. sampling: temperature, top_p, seed, stop, as for `stream`. Raises InputError if the
+        question is too long, or a picture cannot be read."""
         return "".join(self.stream(question, image, max_tokens=max_tokens, **sampling))
 
     def stream(
@@ -60,7 +60,7 @@ class Model:
         seed: int | None = None,
         stop: Sequence[str] = (),
     ) -> Iterator[str]:
-        """The answer, piece by piece. temperature 0 is greedy. Raises as `ask`, with the first piece."""
+        """Stream the answer. temperature 0 is greedy. Raises like `ask`, before the first piece."""
         from trainer.inference.engine import Asked, Engine
         from trainer.inference.prompting import Row
         from trainer.inference.sampling import Sampler
@@ -88,7 +88,7 @@ class Model:
         max_tokens: int = TOKENS,
         batch: int | None = None,
     ) -> list[str]:
-        """Greedy answers to (question, image) pairs, in batches. Raises InputError for the first that has none."""
+        """Greedy answers to (question, image) pairs, in batches. Raises InputError for the first that fails."""
         prompts = [self._prompt(text, image) for text, image in questions]
         found = self._answerer.answer(prompts, max_tokens, batch)
         for answer in found:

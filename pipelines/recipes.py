@@ -61,24 +61,24 @@ class MixOrder(StrictModel):
 
 @dataclass(frozen=True)
 class Action:
-    """One line of a recipe, checked and ready: `run(runner, retry)` does it, `preview(retry)` says what it would do."""
+    """A validated step of a recipe: `run(runner, retry)` runs it, `preview(retry)` describes what it would do."""
 
     step: str
     title: str
     run: Callable[[Runner, str], RunSummary]
     preview: Callable[[str], Preview]
     target: str
-    """The dataset that it changes."""
+    """The dataset that it writes."""
     reads: tuple[str, ...] = ()
-    """Other datasets that have to be there before."""
+    """Other datasets that must exist before."""
     retries: tuple[str, ...] = ()
-    """The words that `--retry` takes for it."""
+    """The values that `--retry` accepts for it."""
     check: Callable[[str], object] = str
     """Called with `retry` before anything runs; raises InputError for options that differ from the recorded ones."""
     admit: Callable[[Runner], object] = str
     """Called before anything runs; raises InputError for a runner that cannot do this line's work."""
     estimate: Callable[[str], dict[str, Any] | None] = lambda retry: None
-    """What it would ask of an LLM and pay with `retry`; None where it asks nothing."""
+    """Its LLM requests and their cost with `retry`; None if it makes none."""
 
 
 def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] | None = None) -> list[Action]:
@@ -99,7 +99,7 @@ def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] 
 
 
 def run_recipe(actions: list[Action], runner: Runner, retry: str = "") -> Iterator[RunSummary]:
-    """Run the actions in order, yielding what each did. With dask, one cluster serves them all.
+    """Run the actions in order, yielding the summary of each. With dask, one cluster serves them all.
 
     Each takes the statuses of `retry` that it has. Raises InputError, before anything runs, for one that none has.
     """

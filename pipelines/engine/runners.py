@@ -55,9 +55,9 @@ class Runner:
     """Processes, or threads for a step that waits; 0 means one per core, or more (`MOST_THREADS`)."""
     arguments: list[str] = field(default_factory=list)
     dataflow: DataflowConfig = field(default_factory=DataflowConfig)
-    """What `--runner dataflow` was told; the other runners do not look at it."""
+    """The options of `--runner dataflow`; other runners ignore them."""
     files: list[str] | None = None
-    """Beam's flags for the files that workers on Dataflow install; None until `session` has made them."""
+    """Beam's flags for the packages installed by Dataflow workers; None until `session` has set them."""
     cluster: Cluster | None = None
     """The processes of this machine that Dask uses; None until `session` has made it."""
     most: int | None = None
@@ -70,7 +70,7 @@ class Runner:
 
     @property
     def live(self) -> bool:
-        """Whether this process hears of each row as it is written."""
+        """Whether this process is notified of each written row."""
         return self.name == "local"
 
     @property
@@ -82,7 +82,7 @@ class Runner:
         return self.name.lower() in DATAFLOW
 
     def check(self) -> None:
-        """Raises InputError for a runner that does not exist, and for options that it lacks or does not take."""
+        """Raises InputError for an unknown runner, and for missing or unsupported options."""
         check_runner(self.name, self.arguments)
         _check(self.arguments)
         if self.on_dataflow:
@@ -163,7 +163,7 @@ class Runner:
         return self.count if self.most else self.count * BLOCKS_PER_WORKER
 
     def prestart(self, hands: Hands) -> None:
-        """Start what a job will need: it imports while this process imports Beam."""
+        """Start what a job will need in parallel with this process's import of Beam."""
         if hands.kind == "processes":
             prestart(hands.count)
         if self.cluster is not None:
