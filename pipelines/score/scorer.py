@@ -159,7 +159,7 @@ class Scorer(Generic[S]):
         """Once per worker process: load models."""
 
     def scores(self, samples: Sequence[Sample]) -> Sequence[Value]:
-        """One value per sample, in order. If it raises, samples are retried one by one; failing ones become `failed`."""
+        """One value per sample, in order. If it raises, samples are retried one by one; a failing one is `failed`."""
         raise NotImplementedError
 
 

@@ -148,7 +148,7 @@ def test_what_must_stay_on_one_machine_is_refused_on_a_cluster_of_others(argumen
     runner = Runner("dask", 2, arguments)
     assert runner.is_spread == spread
     if spread:
-        with pytest.raises(InputError, match=r"generate: runner dask works on several machines\. A file"):
+        with pytest.raises(InputError, match=r"generate: runner dask runs on several machines\. A file"):
             runner.admit("generate", Needs(one_machine="A file."), [])
     else:
         runner.admit("generate", Needs(one_machine="A file."), [])

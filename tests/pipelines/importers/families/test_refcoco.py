@@ -175,7 +175,7 @@ def test_a_reader_for_evaluation_keeps_pixels(tmp_path):
         ([{name: value for name, value in REFS[0].items() if name != "split"}], "'split' is missing, expected str"),
         ([{**REFS[0], "sentences": [["a"]]}], "a sentence is list"),
         ([{**REFS[0], "sentences": [{"sent_id": 1}]}], "'sent' is missing"),
-        ([REFS[0], REFS[0]], "the ref_id 1 comes twice"),
+        ([REFS[0], REFS[0]], "the ref_id 1 appears twice"),
         ([], "no ref of the split 'train'. Splits found: none"),
         ([ref(1, 1234, 9, ["a"])], "not one of the 1 annotations that"),
     ],
