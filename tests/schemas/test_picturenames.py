@@ -146,7 +146,7 @@ def test_absolute_paths_below_the_folder_and_other_endings(folder, tmp_path):
         assert PictureFolder(str(given_as)).find(f"{named}/sub/b.JPG").key == "sub/b.JPG"
     assert PictureFolder(str(folder)).find(str(tmp_path / "elsewhere/a.jpg")).problem
     assert PictureFolder(str(folder), other_endings=True).find("d.jpg").key == "d.png"
-    assert "an address" in PictureFolder(str(folder)).find("https://example.org/a.jpg").problem
+    assert "is a URL" in PictureFolder(str(folder)).find("https://example.org/a.jpg").problem
 
 
 def test_a_folder_elsewhere():

@@ -191,8 +191,8 @@ def test_the_summary_says_what_is_left_behind(tmp_path):
     made.slices()
     assert made.notes() == [
         "ignored columns: score.",
-        "conversations (column `conversations`) are not imported here: `lavabeam import huggingface_chat` with the same "
-        "--path makes a dataset of them.",
+        "conversations (column `conversations`) are not imported here: `lavabeam import huggingface_chat` with the "
+        "same --path makes a dataset of them.",
     ]
     chat = HuggingFaceChat(HuggingFaceChatConfig(path=path))
     chat.slices()
