@@ -94,4 +94,4 @@ def _regrouped(_key: int, numbers: Any) -> Any:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # Beam's own workers leave threads that would wait for ever
+    os._exit(0)  # Beam's own workers leave threads that would wait forever

@@ -1,4 +1,4 @@
-"""The words of every `lavabeam` command that the DAGs run, and what an exit code means.
+"""The arguments of every `lavabeam` command that the DAGs run, and the meaning of its exit code.
 
 Nothing here needs Airflow. In: the parameters of a run. Out: lists of words for the `lavabeam` command.
 """

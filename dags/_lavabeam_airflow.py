@@ -1,4 +1,4 @@
-"""`lavabeam` commands as Airflow tasks, and the assets that tell one DAG of another's work.
+"""`lavabeam` commands as Airflow tasks, and the assets that connect the DAGs.
 
 A task's log holds what its command writes on stderr; what the command prints as JSON is the task's XCom.
 """

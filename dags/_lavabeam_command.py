@@ -1,4 +1,4 @@
-"""One command in a process group of its own: its lines are passed on as they come; it does not outlive its caller."""
+"""Run a command in its own process group: stream its lines, and end it with the caller."""
 
 from __future__ import annotations
 

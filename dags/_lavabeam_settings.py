@@ -1,4 +1,4 @@
-"""The parameters of the DAGs, what the person who runs Airflow decides, and lavabeam.yaml, which changes both.
+"""DAG parameters, administrator settings, and lavabeam.yaml, which overrides both.
 
 A parameter is (default, JSON schema, description); Airflow shows it in the form that starts a run, and checks it.
 """
@@ -35,17 +35,17 @@ def _maybe(default: str | None, description: str, **schema: Any) -> Param:
 
 
 PARAMS = {
-    "folder": _text("data", "where datasets lie: a folder or an fsspec URL"),
-    "images": _text("photos", "the dataset of pictures, in the folder"),
-    "conversations": _maybe("talks", "the dataset of conversations; null: none are made"),
+    "folder": _text("data", "location of the datasets: a folder or an fsspec URL"),
+    "images": _text("photos", "the images dataset, in the folder"),
+    "conversations": _maybe("talks", "the conversations dataset; null: none is made"),
     "samples": _maybe("finetune", "the training set; null: none is made"),
     "runner": _text("local", "local, dask, dataflow, or a Beam runner"),
     "workers": _of("integer", 0, "threads or processes; 0: one per core", minimum=0),
-    "beam_options": _of("array", [], "words for Beam, such as --project=...", items={"type": "string"}),
+    "beam_options": _of("array", [], "options for Beam, such as --project=...", items={"type": "string"}),
     "date": _maybe(None, "the date to work on instead of the run's logical date", pattern=r"^\d{4}-\d{2}-\d{2}$"),
     "lists": _text(
         "lists/{date}*.csv",
-        "the URL lists of a date: {date} becomes 2026-11-28; a pattern with *, any place that fsspec reaches",
+        "the URL lists of a date: {date} becomes 2026-11-28; a pattern with *, any fsspec location",
         pattern=r"\{date\}",
     ),
     "import_options": _of("object", {}, "options of `lavabeam import url_list`, such as {source: web}"),
@@ -55,7 +55,7 @@ PARAMS = {
         ["null", "object"], None, "options of `lavabeam caption`, such as {engine: labels}; null: no captions are made"
     ),
     "generate_options": _of("object", {"model": "gpt-4o-mini"}, "options of `lavabeam generate`; `model` is required"),
-    "max_cost": _of("number", 10, "USD that the conversations may cost in all runs together", minimum=0),
+    "max_cost": _of("number", 10, "spend cap in USD for the conversations, over all runs", minimum=0),
     "mix_recipe": _text("mix.yaml", "the recipe of the training set"),
     "mix_settings": _of("object", {}, "values for the ${names} of the recipe"),
     "pretrain_mix_recipe": _maybe(None, "the recipe of the pretraining set; null: none is mixed"),
@@ -64,19 +64,17 @@ PARAMS = {
     "train_settings": _of("object", {}, "values for the recipe, such as {plan.global_batch: 64}"),
     "pretrain_recipe": _maybe(None, "the recipe of the projector; null: the finetune recipe names its own checkpoint"),
     "pretrain_settings": _of("object", {}, "values for the recipe of the projector"),
-    "runs": _text("runs", "where run folders lie, one for each version of a training set"),
+    "runs": _text("runs", "location of run folders, one for each version of a training set"),
     "processes": _of(["null", "integer"], None, "null: one per GPU", minimum=1),
     "train_dry_run": _of("boolean", False, "show what a run would do; train nothing"),
     "questions": _maybe(None, "what the model is evaluated on; null: it is not"),
     "evaluate_options": _of("object", {}, "options of `lavabeam evaluate`, such as {limit: 1000}"),
-    "min_accuracy": _of(
-        "number", 0, "a checkpoint that answers a smaller share correctly is not announced", minimum=0, maximum=1
-    ),
-    "retry": _text("transient", "statuses whose rows are made again, such as timeout,dns"),
+    "min_accuracy": _of("number", 0, "minimum accuracy for a checkpoint to be announced", minimum=0, maximum=1),
+    "retry": _text("transient", "statuses to retry, such as timeout,dns"),
     "older_than": _text(
         "30d", "versions committed longer ago are removed; never the newest", pattern=r"^\d+(\.\d+)?[smhdw]$"
     ),
-    "gc_dry_run": _of("boolean", False, "say what would be removed, and remove nothing"),
+    "gc_dry_run": _of("boolean", False, "show what would be removed; remove nothing"),
 }
 
 SETTINGS: dict[str, Any] = {

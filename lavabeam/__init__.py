@@ -1,4 +1,4 @@
-"""LavaBeam: the product around pipelines, trainer and schemas: the command line, the demo, the published recipes.
+"""LavaBeam: the command line, the demo and the published recipes, on top of pipelines, trainer and schemas.
 
 from lavabeam import load
 load("runs/my-llava/model").ask("What is this?", "picture.jpg")

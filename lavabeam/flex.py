@@ -1,4 +1,4 @@
-"""What the launcher of a flex template runs: it describes one small job, which runs `lavabeam run` on its worker.
+"""Entry point of the flex template's launcher: it describes one small job that runs `lavabeam run` on its worker.
 
 A launcher must describe exactly one job and end, and a recipe is a job for each step, one after the other. So the job
 that it describes has one worker, which starts those jobs and waits for them. A worker that is lost is replaced by

@@ -1,4 +1,4 @@
-"""A checkpoint in this process, from Python: one question, a stream, or many at once."""
+"""A checkpoint loaded in this process, for use from Python: single questions, streams, or batches."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TOKENS = 512
 def load(
     checkpoint: str | Path, *, load: str | None = None, device: str | None = None, template: str | None = None
 ) -> Model:
-    """The LLaVA in a folder, a run, or a LoRA adapter, which stays beside its base.
+    """Load the LLaVA in a folder, a run folder, or a LoRA adapter, which stays unmerged.
 
     load: `4bit` or `8bit`. device: `cpu`, `mps`, `cuda`, `cuda:0`, or `cuda:0,1` to spread it; by default the first
-    GPU, where there is one. Raises InputError for anything that cannot be loaded.
+    GPU, if there is one. Raises InputError for anything that cannot be loaded.
     """
     from trainer.inference.answer import Answerer
 
@@ -38,8 +38,8 @@ def load(
 class Model:
     """A loaded checkpoint. Questions are asked in isolation, and answered greedily unless a temperature is given.
 
-    image: one picture, or several, shown where `<image>` stands in the question, or in front of it.
-    allow_private_hosts: for pictures at addresses, as in `lavabeam chat`.
+    image: one picture, or several, placed at `<image>` in the question, or before it.
+    allow_private_hosts: private hosts from which pictures may be fetched, as in `lavabeam chat`.
     """
 
     def __init__(self, answerer: Answerer, allow_private_hosts: tuple[str, ...] = ()):
@@ -48,8 +48,8 @@ class Model:
     def ask(
         self, question: str, image: Image | Sequence[Image] | None = None, *, max_tokens: int = TOKENS, **sampling: Any
     ) -> str:
-        """The answer. sampling: temperature, top_p, seed, stop, as for `stream`. Raises InputError when there is none:
-        the question is too long, or a picture cannot be read."""
+        """The answer. sampling: temperature, top_p, seed, stop, as for `stream`. Raises InputError if the
+        question is too long, or a picture cannot be read."""
         return "".join(self.stream(question, image, max_tokens=max_tokens, **sampling))
 
     def stream(
@@ -63,8 +63,8 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
-        """The answer, piece by piece. temperature 0 is greedy. stop: a text that ends the answer, or up to four. Raises
-        as `ask`, with the first piece, and for values that `lavabeam serve` refuses."""
+        """Stream the answer. temperature 0 is greedy. stop: a text that ends the answer, or up to four. Raises like `ask`,
+        before the first piece, and for values that `lavabeam serve` refuses."""
         from trainer.inference.engine import Asked, Engine
         from trainer.inference.prompting import Row
         from trainer.inference.sampling import Sampler
@@ -94,7 +94,7 @@ class Model:
         max_tokens: int = TOKENS,
         batch: int | None = None,
     ) -> list[str]:
-        """Greedy answers to (question, image) pairs, in batches. Raises InputError for the first that has none."""
+        """Greedy answers to (question, image) pairs, in batches. Raises InputError for the first that fails."""
         _check(max_tokens=max_tokens)
         prompts = [self._prompt(text, image) for text, image in questions]
         found = self._answerer.answer(prompts, max_tokens, batch)

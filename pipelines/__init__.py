@@ -1,6 +1,6 @@
-"""The data road: Beam jobs that add columns to datasets, and make datasets out of datasets.
+"""Data pipelines: Beam jobs that add columns to datasets and derive new datasets.
 
-In: lists of URLs and files. Out: `images`, `conversations` and `samples` datasets. Each step is a room of its own;
+In: lists of URLs and files. Out: `images`, `conversations` and `samples` datasets. Each step has its own package;
 `step.py` says what a step is, `run.py` and `job.py` turn one into a Beam job. Imports `schemas` only.
 """
 

@@ -1,6 +1,7 @@
-"""Every step and importer by name, and where it is. Importing this file imports none of them.
+"""The registry of steps and importers. Importing this file imports none of them.
 
-Ours stand here; those of installed packages are entry points of the groups `lavabeam.steps` and `lavabeam.importers`.
+Built-in ones are listed here; those of installed packages are entry points of the groups `lavabeam.steps` and
+`lavabeam.importers`.
 """
 
 from __future__ import annotations
@@ -37,26 +38,18 @@ class Entry:
 
 
 STEPS = {
-    "download": Entry("pipelines.download:Download", "Fetch every URL into an images dataset, politely and safely."),
-    "dedupe": Entry("pipelines.dedupe:Dedupe", "Find exact copies and near-copies among all pictures."),
-    "dedupe_text": Entry("pipelines.dedupe.text:DedupeText", "Find equal and nearly equal texts of a column."),
-    "dedupe_semantic": Entry(
-        "pipelines.dedupe.semantic:DedupeSemantic", "Find rows whose embeddings are nearly equal."
-    ),
-    "dedupe_joint": Entry(
-        "pipelines.dedupe.joint:DedupeJoint", "Find rows that are in the same clusters of every kind."
-    ),
-    "balance": Entry(
-        "pipelines.balance:Balance", "Draw captions so that no concept outweighs others, as for CC3M-595K."
-    ),
-    "decontaminate": Entry(
-        "pipelines.decontaminate:Decontaminate", "Find rows that are in evaluation sets, by an index."
-    ),
-    "embed": Entry("pipelines.embed:Embed", "Embed every picture with a CLIP, SigLIP, ViT or DINOv2 folder."),
-    "embed_text": Entry("pipelines.embed:EmbedText", "Embed every row's text with a BERT-like, CLIP or SigLIP folder."),
-    "score": Entry("pipelines.score:Score", "Score pictures and texts: sharpness, text share, language, similarity..."),
-    "caption": Entry("pipelines.caption:Caption", "Describe pictures with a model, an endpoint, or a classifier."),
-    "generate": Entry("pipelines.generate:Generate", "Have an LLM write conversations about every picture of DATASET."),
+    "download": Entry("pipelines.download:Download", "Download images by URL, with rate limits and safety checks."),
+    "dedupe": Entry("pipelines.dedupe:Dedupe", "Find exact and near-duplicate images."),
+    "dedupe_text": Entry("pipelines.dedupe.text:DedupeText", "Find exact and near-duplicate texts in a column."),
+    "dedupe_semantic": Entry("pipelines.dedupe.semantic:DedupeSemantic", "Find rows with nearly equal embeddings."),
+    "dedupe_joint": Entry("pipelines.dedupe.joint:DedupeJoint", "Find rows that share a cluster of every kind."),
+    "balance": Entry("pipelines.balance:Balance", "Balance captions by concept, as for CC3M-595K."),
+    "decontaminate": Entry("pipelines.decontaminate:Decontaminate", "Find rows that also occur in evaluation sets."),
+    "embed": Entry("pipelines.embed:Embed", "Compute image embeddings with a CLIP, SigLIP, ViT or DINOv2 model."),
+    "embed_text": Entry("pipelines.embed:EmbedText", "Compute text embeddings with a BERT-like, CLIP or SigLIP model."),
+    "score": Entry("pipelines.score:Score", "Score images and texts: sharpness, text share, language, similarity..."),
+    "caption": Entry("pipelines.caption:Caption", "Caption images with a model, an endpoint, or a classifier."),
+    "generate": Entry("pipelines.generate:Generate", "Have an LLM write conversations about the images of DATASET."),
     "judge": Entry("pipelines.judge:Judge", "Have an LLM score the conversations of DATASET from 1 to 5."),
 }
 
@@ -73,7 +66,7 @@ IMPORTERS = {
     "webdataset_chat": Entry(
         "pipelines.importers.webdataset_chat:WebDatasetChat", "conversations in webdataset tar files"
     ),
-    "img2dataset": Entry("pipelines.importers.img2dataset:Img2dataset", "img2dataset's output as it is"),
+    "img2dataset": Entry("pipelines.importers.img2dataset:Img2dataset", "img2dataset's output folder"),
     "easy_vqa": Entry("pipelines.importers.easy_vqa:EasyVqa", "Easy-VQA questions and answers"),
     "vqav2": Entry(f"{_FAMILIES}.vqav2:Vqav2", "VQAv2: v2_OpenEnded_mscoco_*_questions.json"),
     "okvqa": Entry(f"{_FAMILIES}.okvqa:Okvqa", "OK-VQA: OpenEnded_mscoco_*_questions.json"),
@@ -87,39 +80,27 @@ IMPORTERS = {
     "infographicvqa": Entry(f"{_FAMILIES}.infographicvqa:Infographicvqa", "InfographicVQA: infographicVQA_*_v1.0.json"),
     "chartqa": Entry(f"{_FAMILIES}.chartqa:Chartqa", "ChartQA: *_human.json and *_augmented.json"),
     "ai2d": Entry(f"{_FAMILIES}.ai2d:Ai2d", "AI2D: the folder questions and ai2d_test_ids.csv"),
-    "refcoco": Entry(f"{_FAMILIES}.refcoco:Refcoco", "RefCOCO: refs(unc).p, instances.json beside it"),
-    "refcoco_plus": Entry(f"{_FAMILIES}.refcoco:RefcocoPlus", "RefCOCO+: refs(unc).p, instances.json beside it"),
-    "refcocog": Entry(f"{_FAMILIES}.refcoco:Refcocog", "RefCOCOg: refs(umd).p, instances.json beside it"),
+    "refcoco": Entry(f"{_FAMILIES}.refcoco:Refcoco", "RefCOCO: refs(unc).p, with instances.json"),
+    "refcoco_plus": Entry(f"{_FAMILIES}.refcoco:RefcocoPlus", "RefCOCO+: refs(unc).p, with instances.json"),
+    "refcocog": Entry(f"{_FAMILIES}.refcoco:Refcocog", "RefCOCOg: refs(umd).p, with instances.json"),
     "vg_regions": Entry(f"{_FAMILIES}.visual_genome:VgRegions", "Visual Genome: region_descriptions.json"),
     "vg_qa": Entry(f"{_FAMILIES}.visual_genome:VgQa", "Visual Genome: question_answers.json"),
     "coco": Entry(f"{_FAMILIES}.coco:Coco", "COCO's pictures: captions_*.json, instances_*.json"),
     "sharegpt": Entry(f"{_FAMILIES}.sharegpt:ShareGpt", "ShareGPT's conversations, filtered as Vicuna does"),
 }
 
-COMMANDS = frozenset(
-    {
-        "run",
-        "import",
-        "mix",
-        "report",
-        "export",
-        "decontaminate-index",
-        "demo",
-        "plan",
-        "tokens",
-        "train",
-        "merge",
-        "export-checkpoint",
-        "import-checkpoint",
-        "chat",
-        "answer",
-        "evaluate",
-        "review",
-        "serve",
-    }
-    | {"show", "log", "files", "verify", "rollback", "gc", "cache", "recipes", "dags", "dataflow", "export"}
+BEFORE_STEPS = ("demo", "run", "import")
+AFTER_STEPS = (
+    "decontaminate-index",
+    "mix",
+    *("plan", "tokens", "train", "merge", "export-checkpoint", "import-checkpoint"),
+    *("chat", "answer", "evaluate", "review", "serve"),
+    *("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes"),
+    *("dags", "dataflow"),
 )
-"""The other commands: no step may have such a name, nor that of the file of a dataset's rows (`base`)."""
+"""The other commands in the order in which `lavabeam --help` lists them, before and after the steps."""
+COMMANDS = frozenset({*BEFORE_STEPS, *AFTER_STEPS})
+"""Names that no step may have. `base`, the file of a dataset's rows, is reserved too."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -1,4 +1,4 @@
-"""Data recipes: a YAML list of steps. Everything is checked before anything runs; then only what is missing runs."""
+"""Data recipes: a YAML list of steps. Everything is validated before anything runs; then only missing work runs."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class RecipeFile(StrictModel):
     """A data recipe: a list of steps."""
 
     name: str = ""
-    """For people; nothing depends on it."""
+    """For documentation only."""
     variables: dict[str, str] = Field({}, description="defaults of ${name}, which --set name=value overrides")
     steps: list[dict[str, dict[str, Any]]]
-    """The lines, in the order in which they run: each is the name of a step and its keys."""
+    """The steps in the order in which they run: each is a step name with its keys."""
 
 
 class ImportOrder(StrictModel):
     to: str
     """The dataset to make or add to."""
     importer: str
-    """One of the importers below; its keys stand beside this one."""
+    """One of the importers below; its keys go next to this one."""
     append: bool = Field(False, description="add the rows of a new source after the existing ones")
     replace: bool = Field(False, description="let the source replace all existing rows")
     config: dict[str, Any] = Field(default_factory=dict)
@@ -46,9 +46,9 @@ class ImportOrder(StrictModel):
 
 class StepOrder(StrictModel):
     dataset: str
-    """The dataset whose rows are worked on."""
+    """The dataset to process."""
     to: str | None = None
-    """The dataset to make; only for steps that make another one."""
+    """The dataset to create; only for steps that create one."""
     config: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -56,29 +56,29 @@ class MixOrder(StrictModel):
     to: str
     """The samples dataset to make."""
     recipe: str
-    """The YAML file of the mix, beside this recipe."""
+    """The YAML file of the mix, relative to this recipe."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """One line of a recipe, checked and ready: `run(runner, retry)` does it, `preview(retry)` says what it would do."""
+    """A validated step of a recipe: `run(runner, retry)` runs it, `preview(retry)` describes what it would do."""
 
     step: str
     title: str
     run: Callable[[Runner, str], RunSummary]
     preview: Callable[[str], Preview]
     target: str
-    """The dataset that it changes."""
+    """The dataset that it writes."""
     reads: tuple[str, ...] = ()
-    """Other datasets that have to be there before."""
+    """Other datasets that must exist before."""
     retries: tuple[str, ...] = ()
-    """The words that `--retry` takes for it."""
+    """The values that `--retry` accepts for it."""
     check: Callable[[str], object] = str
     """Called with `retry` before anything runs; raises InputError for options that differ from the recorded ones."""
     admit: Callable[[Runner], object] = str
     """Called before anything runs; raises InputError for a runner that cannot do this line's work."""
     estimate: Callable[[str], dict[str, Any] | None] = lambda retry: None
-    """What it would ask of an LLM and pay with `retry`; None where it asks nothing."""
+    """Its LLM requests and their cost with `retry`; None if it makes none."""
 
 
 def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] | None = None) -> list[Action]:
@@ -99,7 +99,7 @@ def load_recipe(path: str | Path, folder: str | Path, variables: dict[str, str] 
 
 
 def run_recipe(actions: list[Action], runner: Runner, retry: str = "") -> Iterator[RunSummary]:
-    """Run the actions in order, yielding what each did. With dask, one cluster serves them all.
+    """Run the actions in order, yielding the summary of each. With dask, one cluster serves them all.
 
     Each takes the statuses of `retry` that it has. Raises InputError, before anything runs, for one that none has.
     """

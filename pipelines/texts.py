@@ -1,4 +1,4 @@
-"""How text is compared: one normal form of words, for near copies, leaks and repetition alike."""
+"""Text normalisation for comparison: shared by deduplication, decontamination and repetition checks."""
 
 from __future__ import annotations
 

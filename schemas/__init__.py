@@ -1,7 +1,7 @@
-"""The contract: what a row is, and what a dataset on disk is.
+"""The shared contract: row schemas and the dataset format on disk.
 
 In: column files written by steps. Out: datasets that grow columns, read as Arrow without copies.
-This room knows nobody: no Beam, no torch. `schemas/README.md` is the specification.
+This package imports neither Beam nor torch. `schemas/README.md` is the specification.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -52,6 +52,6 @@ def _decode_names(field: pa.Field) -> None:
 def damaged(where: str, found: str, expected: str) -> str:
     """The message about a column file that is not what the manifest says."""
     return (
-        f"{where}: {found}, the manifest says {expected}. The file was damaged or cut after it was written: "
+        f"{where}: {found}, the manifest says {expected}. The file was damaged or truncated after it was written: "
         "restore it, or delete it and run its step again."
     )

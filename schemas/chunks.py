@@ -60,7 +60,7 @@ class Chunk:
     def save(self, store: Store) -> None:
         """Write the chunk unless it is there. A killed writer leaves at most a chunk that no manifest names.
 
-        Raises CorruptError for a path or id that leads out of the dataset's folder.
+        Raises CorruptError for a path or id that is outside the dataset's folder.
         """
         if self._content is None or _is_there(store, self.ref):
             return
@@ -141,14 +141,14 @@ class Chunk:
 
 
 def check_inside(table: pa.Table, where: str) -> None:
-    """Raises CorruptError for a path, or a fragment's id, that leads out of the dataset's folder."""
+    """Raises CorruptError for a path, or a fragment's id, that is outside the dataset's folder."""
     for column, pattern in (("path", _OUTSIDE), ("id", _OUTSIDE + "|/")):
         if column in table.column_names and (column == "id" or _may_lead_outside(table.column(column))):
             wrong = table.filter(pc.fill_null(pc.match_substring_regex(table.column(column), pattern), False))
             if wrong.num_rows:
                 found = wrong.column(column)[0].as_py()
                 raise CorruptError(
-                    f"{where}: the {column} {found!r} leads out of the dataset's folder; expected a name inside it. "
+                    f"{where}: the {column} {found!r} is outside the dataset's folder; expected a name inside it. "
                     "Do not use this dataset, or restore its manifest."
                 )
 

@@ -48,7 +48,7 @@ def write_column_file(
     """Write `batches` as they come and return the entry for the manifest. Nothing appears when a batch raises.
 
     Statuses are counted from `status_column`, all together and for each value of the column `counted_by`; a file
-    without a status column may carry `counts` of its own.
+    without a status column may carry its own `counts`.
     """
     schema = file_schema(schema, schema_name)
     if counts is not None:

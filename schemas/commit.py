@@ -1,4 +1,4 @@
-"""Committing a change: one new manifest, put if absent. Readers see all of a run or nothing of it.
+"""Commits a change as one new manifest, put if absent. Readers see all of a run or nothing.
 
 Two writers: the second one merges when it touched other column files than the first, and fails otherwise.
 """
@@ -40,7 +40,7 @@ class Change:
 def commit(store: Store, change: Change) -> Manifest:
     """Write the next manifest and return it; returns the newest one unchanged when the change changes nothing.
 
-    Raises ConflictError when somebody else committed the same column files, or other inputs of ours, since `base`;
+    Raises ConflictError when another writer committed the same column files, or other inputs of ours, since `base`;
     VersionError when the dataset has a feature that this code does not know; StorageError when it cannot be written.
     """
     start = manifests.read(store, change.base) if change.base else None

@@ -1,4 +1,4 @@
-"""Configuration is data: YAML in, frozen pydantic models out, misspelt keys refused with the nearest known one."""
+"""Configuration: YAML in, frozen pydantic models out; unknown keys are refused with the nearest known one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _entries(value: Any, most: int) -> int:
-    """How many values there are, each alias counted wherever it stands; counting ends above `most`.
+    """How many values there are, each alias counted wherever it occurs; counting ends above `most`.
 
     Nested aliases make a few lines of YAML into more values than there is memory, at the first copy.
     """
@@ -143,7 +143,7 @@ def _is_list(field: Any) -> bool:
 
 
 def _known_keys(model: Any, where: tuple) -> list[str]:
-    """Field names of the model that stands at `where` (list indexes and union tags are stepped over)."""
+    """Field names of the model at `where` (list indexes and union tags are stepped over)."""
     for part in where:
         field = model.model_fields.get(part) if isinstance(part, str) and hasattr(model, "model_fields") else None
         if field is not None:

@@ -1,4 +1,4 @@
-"""Reading a dataset: rows by number, columns as numpy, fragments batch by batch. Nothing here writes."""
+"""Read access to a dataset: rows by number, columns as numpy, fragments batch by batch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Fragment:
         return {column: name for name in self.entry.files for column in self.columns_of(name)}
 
     def columns_of(self, name: str) -> Sequence[str]:
-        """The columns of one file, hidden ones too, by their names of today, those of later minor versions included."""
+        """The columns of one file, including hidden ones, by their current names, with those of later minor
+        versions."""
         files = self.entry.files
         version, columns = (
             files.layout(name) if isinstance(files, Files) else (files[name].version, files[name].columns)
@@ -49,7 +50,7 @@ class Fragment:
         return list(self.owner)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The columns (all by default) of every row. Memory-mapped: bytes are only touched when looked at."""
+        """The columns (all by default) of every row. Memory-mapped: bytes are read when accessed."""
         names = list(dict.fromkeys(self.columns if columns is None else columns))
         owners = {name: self._owner_of(name) for name in names}
         tables = {
@@ -101,7 +102,7 @@ def with_added(schema: str, columns: Sequence[str]) -> list[str]:
 
 
 class DatasetFragments(Sequence[Fragment]):
-    """The fragments of a dataset, made when asked for; some stay, with the columns that they know."""
+    """The fragments of a dataset, created on demand; recently used ones stay cached."""
 
     KEPT = 1024
 
@@ -130,9 +131,9 @@ class DatasetFragments(Sequence[Fragment]):
 
 
 class Dataset:
-    """One version of a dataset. Opening reads the manifest's head only; what it lists, and the files, when asked for.
+    """One version of a dataset. Opening reads only the manifest's head; the file list and the files are read on demand.
 
-    `keep` fragments stay mapped for `take`: few for a walk through the rows, all of them for training in random order.
+    `keep` fragments stay mapped for `take`: few for sequential access, all of them for training in random order.
     """
 
     def __init__(self, store: Store, manifest: Manifest, keep: int = 8):
@@ -150,7 +151,7 @@ class Dataset:
     def open(cls, path: str | Path, at: int | None = None, keep: int = 8, checked: bool = False) -> Dataset:
         """The dataset at `path` (a folder or an fsspec URL), newest version or manifest number `at`.
 
-        `checked`: the sha256 of a file is compared before the first read of it, which reads all of its bytes.
+        `checked`: verify the sha256 of each file before its first read, which reads all of its bytes.
         """
         store = Store(path, checked=checked)
         return cls(store, manifests.read(store, at), keep)
@@ -176,7 +177,7 @@ class Dataset:
 
     @property
     def columns(self) -> list[str]:
-        """Columns that every fragment has, by their names of today."""
+        """Columns that every fragment has, by their current names."""
         if all(is_current(version, self.path) for version in self.manifest.totals.file_versions):
             columns = self.manifest.totals.columns
             return with_added(self.schema_name, columns) if "key" in columns else list(columns)
@@ -188,7 +189,7 @@ class Dataset:
         return self.take([row])[0]
 
     def take(self, rows: Sequence[int], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Rows by number, in the order asked for, as dictionaries. Raises IndexError outside 0..rows-1."""
+        """Rows by number, in the given order, as dictionaries. Raises IndexError outside 0..rows-1."""
         names = list(columns) if columns is not None else self.columns
         found = []
         for row in rows:
@@ -197,7 +198,7 @@ class Dataset:
         return found
 
     def _mapped(self, fragment: Fragment, names: tuple[str, ...]) -> pa.Table:
-        """The columns of a fragment, from the recently used ones where possible."""
+        """The columns of a fragment, from the cache if possible."""
         key = (fragment.id, names)
         table = self._recent.pop(key, None)
         if table is None:
@@ -208,7 +209,7 @@ class Dataset:
         return table
 
     def locate(self, row: int) -> tuple[Fragment, int]:
-        """The fragment of a row, and the row's place in it."""
+        """The fragment of a row, and the row's position in it."""
         if not 0 <= row < self.rows:
             raise IndexError(f"{self.path}: row {row} of {self.rows}")
         number = int(np.searchsorted(self._ends, row, side="right"))
@@ -231,7 +232,7 @@ class Dataset:
     def files(self, step: str | None = None) -> Iterator[tuple[str, str, str, int, int, str]]:
         """(path, step, fragment, rows, bytes, sha256) of the column files, or of one step's, fragment by fragment.
 
-        Paths begin as the dataset's own does. Raises InputError for a step that the dataset has no file of.
+        Paths start with the dataset's path. Raises InputError for a step without files in the dataset.
         """
         names = self.manifest.names
         if step is not None and step not in names:
@@ -251,13 +252,13 @@ class Dataset:
                         yield self.store.path(paths[row]), name, fragment, rows[row], sizes[row], hashes[row]
 
     def as_parent(self) -> Parent:
-        """How a dataset made from this one remembers it."""
+        """The entry that a derived dataset stores about this one."""
         name = manifests.file_name(self.manifest.number)
         digest = hashlib.sha256(self.store.read(name)).hexdigest()
         return Parent(path=self.path, manifest=self.manifest.number, sha256=digest)
 
     def verify(self) -> list[str]:
-        """Everything that is wrong with the files, one line each (`schemas/verifying.py`). Reads every byte."""
+        """All damage to the files, one line each (`schemas/verifying.py`). Reads every byte."""
         from schemas.verifying import damages
 
         return [damage.message for damage in damages(self)]

@@ -1,4 +1,4 @@
-"""What decoding may cost: memory of all pictures that are decoded at once, and seconds for each.
+"""Resource limits of decoding: memory of all images decoded concurrently, and seconds per image.
 
 Memory: a picture whose decoding takes more than SMALL bytes waits until it fits into BUDGET beside the others; one that
 takes more than BUDGET is refused. Worker processes of a run share one budget through locks on one file.
@@ -29,7 +29,7 @@ SECONDS = 30.0
 """CPU time of a worker process while it decodes one picture: the load of the machine does not change what is kept."""
 
 IDLE_FACTOR = 20
-"""A decoder that waits for ever uses no CPU time; it is ended after SECONDS times this on the clock."""
+"""A decoder that waits forever uses no CPU time; it is ended after SECONDS times this on the clock."""
 
 _PART = 32 << 20
 _PARTS = BUDGET // _PART
@@ -67,7 +67,7 @@ class Memory:
         parts: list[int] = []
         self._held.any = True
         try:
-            # One at a time collects: two that wait for each other's parts would wait for ever.
+            # One at a time collects: two that wait for each other's parts would wait forever.
             with self._turn, self._locked(_PARTS):
                 self._collect(parts, min(_PARTS, -(-size // _PART)))
             yield

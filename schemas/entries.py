@@ -1,4 +1,4 @@
-"""What a manifest says of a fragment and of its column files: small values that travel between processes."""
+"""Manifest entries of fragments and column files: small values that are passed between processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FragmentEntry:
 class StatusRule(BaseModel):
     """Where a column file keeps its rows' statuses, and which of them leave a row out (`schemas/standing.py` reads it).
 
-    `*` among `unusable` stands for every status but `ok` and those in `usable`.
+    `*` among `unusable` means every status except `ok` and those in `usable`.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,4 @@
-"""Every error a user may see. Each message names the file or row, what was found, and what to do next."""
+"""The user-facing errors. Each message names the file or row, what was found, and what to do next."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class LavaBeamError(Exception):
 
 
 class InputError(LavaBeamError):
-    """Something the user gave is wrong: a path, a recipe, a list of URLs, a checkpoint."""
+    """Invalid user input: a path, a recipe, a list of URLs, a checkpoint."""
 
 
 class SchemaError(LavaBeamError):
-    """Rows do not have the columns or types that the schema or the step promises."""
+    """Rows lack the columns or types required by the schema or the step."""
 
 
 class VersionError(LavaBeamError):
@@ -34,16 +34,16 @@ class CorruptError(LavaBeamError):
 
 
 class ConflictError(LavaBeamError):
-    """Another writer committed the same column files, or other inputs, first: the same command may do better."""
+    """Another writer committed the same column files, or other inputs, first: retry the command."""
 
     exit_code = 4
 
 
 class StorageError(LavaBeamError):
-    """The place of a dataset cannot be written: it is full, read-only, or not ours."""
+    """The storage of a dataset cannot be written: full, read-only, or without permission."""
 
 
 class WorkerError(LavaBeamError):
-    """Worker processes ended again and again on the same fragment."""
+    """Worker processes died repeatedly on the same fragment."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Put if absent on object stores: the one promise of a store that a commit rests on (docs/datasets.md).
+"""Put if absent on object stores: the guarantee that commits rely on (docs/datasets.md).
 
 fsspec's `mode="create"` is a precondition that the server checks on gs:// and s3://. Other file systems of fsspec
 look first and write then, so that two writers may both believe that they wrote: they are refused.
@@ -48,7 +48,7 @@ def create(fs: Any, path: str, content: bytes) -> bool:
             if _code(error) != "ConditionalRequestConflict" and error.errno != errno.EBUSY:
                 raise
             time.sleep(0.05 * 2**attempt)
-    raise StorageError(f"{path}: other writers were in the way {_AGAIN} times. Start the same command again.")
+    raise StorageError(f"{path}: it lost to other writers {_AGAIN} times. Run the same command again.")
 
 
 @lru_cache(maxsize=256)

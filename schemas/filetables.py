@@ -114,7 +114,7 @@ def first_nonsense(table: pa.Table) -> str:
             if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
                 return f"'columns' is {text[:80]}"
             if len(set(named)) < len(named):
-                return f"'columns' names one twice: {text[:80]}"
+                return f"'columns' has duplicates: {text[:80]}"
     return ""
 
 

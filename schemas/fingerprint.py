@@ -1,4 +1,4 @@
-"""Fingerprints: what a column file was made from, as one string. The same string means the same content."""
+"""Fingerprints: a hash of everything that a column file was made from. Equal fingerprints mean equal content."""
 
 from __future__ import annotations
 

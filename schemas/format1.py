@@ -1,4 +1,4 @@
-"""Manifests of folder format 1, whose list of files is JSON: read for ever, written no more."""
+"""Manifests of folder format 1, whose file list is JSON: still read, no longer written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Garbage collection: what no kept manifest names, and what dead writers left. It is the only thing that deletes.
+"""Garbage collection: removes what no kept manifest references and what dead writers left. Nothing else deletes.
 
 Manifests go first, the oldest first, and files after them: a killed collection leaves files that nobody names, which
 the next one removes, and every manifest that is still there has all its files.
@@ -48,7 +48,7 @@ class Garbage:
 def collect(store: Store, keep: int | None = None, older_than: float | None = None, dry_run: bool = False) -> Garbage:
     """Remove all manifests but the newest `keep`, or those older than `older_than` seconds, and what only they name.
 
-    Without either all manifests stay. The newest one, and those that a living run reads, always stay. `dry_run` says
+    Without either all manifests stay. The newest one, and those that a live run reads, always stay. `dry_run` says
     what would go. Raises VersionError for a dataset with unknown features, CorruptError or InputError when a kept
     manifest cannot be read (what it names is unknown then), ConflictError while another collection is going on.
     """
@@ -100,12 +100,12 @@ def _find(store: Store, keep: int | None, older_than: float | None, leases: list
     for lease in leases:
         reads = f"reads manifest {lease.manifest}" if lease.manifest else "works on it"
         makes = f" and makes {', '.join(lease.makes)}" if lease.makes else ""
-        found.notes.append(f"run {lease.run}, since {lease.started}, {reads}{makes}: what it may need stays.")
+        found.notes.append(f"run {lease.run}, since {lease.started}, {reads}{makes}: files that it may need are kept.")
     return found
 
 
 def _find_files(store: Store, kept: list[Manifest], leases: list[Lease], found: Garbage) -> None:
-    """What no kept manifest names, and no living run may take over or be about to name."""
+    """What no kept manifest names, and no live run may take over or be about to name."""
     chunks, files = _named(kept)
     making = {name for lease in leases for name in lease.makes}
     for name, size in store.walk("fragments"):

@@ -1,4 +1,4 @@
-"""Leases: which runs work on a dataset now, so that nobody removes what they read or are about to finish.
+"""Leases: which runs are working on a dataset, so that nothing they read or are about to commit is removed.
 
 A lease is `leases/<token>.json`. In a local folder its holder keeps a lock (flock) on it, and the kernel says at once
 whether the holder lives: process numbers cannot, which differ between containers of one host. On object stores, and
@@ -129,7 +129,7 @@ def _names(store: Store) -> list[str]:
 
 
 def _living(store: Store, name: str) -> Lease | None:
-    """The lease in a file of the folder, None when its holder is gone."""
+    """The lease in a file of the folder, None when its holder is dead."""
     try:
         content = store.read(f"{FOLDER}/{name}")
         held = store.local and fcntl is not None and _is_locked(store.path(f"{FOLDER}/{name}"))

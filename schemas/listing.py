@@ -1,4 +1,4 @@
-"""The list of fragments of one version of a dataset, read on demand: a sequence over ranges of up to 4096 fragments."""
+"""The fragment list of one dataset version, read on demand: a sequence over ranges of up to 4096 fragments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key -> row of a dataset: 16 bytes a row in memory, whatever the length of keys.
+"""Lookup from key to row: 16 bytes per row in memory, whatever the length of the keys.
 
 Kept are a 64-bit hash and the number of each row, sorted by hash. The keys stay in the dataset: a hash that is found
 is compared with the key of its row.

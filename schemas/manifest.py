@@ -1,4 +1,4 @@
-"""The manifest: the one file that says what a dataset holds. Everything it does not name does not exist.
+"""The manifest: the file that lists the contents of a dataset. Files it does not reference do not exist.
 
 `manifest-000007.json` is the seventh version; the newest number wins, the others stay readable as history. It is a
 small head; the list of files is in chunks (`schemas/chunks.py`) that versions share and that are read when asked for.

@@ -1,4 +1,4 @@
-"""Merging a change into the newest list of fragments, range by range: what nothing touches is not even read."""
+"""Merges a change into the newest fragment list, range by range; untouched ranges are not read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rows = dict[int, FileEntry]
 
 
 class Conflict(Exception):
-    """What somebody else committed that a change cannot be merged with, in words."""
+    """What another writer committed that a change cannot be merged with, in words."""
 
 
 def check_disjoint(
@@ -61,7 +61,7 @@ def merged(
     """The newest ranges with our files, less the files whose inputs are no longer the ones they were made from.
 
     Also the names of all column files, in their order. Without `listed` the fragments stay as they are. A listed file
-    that is as it was at `start` is not a change: where somebody replaced it since, theirs stays.
+    that is as it was at `start` is not a change: where another writer replaced it since, theirs stays.
     """
     present = newest.fragments if newest else Fragments([])
     names = dict.fromkeys(newest.names if newest else [])

@@ -1,4 +1,4 @@
-"""A folder with a model, before any library opens it: its JSON files and the headers of its safetensors files alone.
+"""Validates a model folder before any library opens it, from its JSON files and safetensors headers.
 
 Model folders come from elsewhere. Nothing in one is run, nothing is unpickled, and no number in one is believed before
 the size of its files was compared with it: libraries allocate what a configuration asks for.

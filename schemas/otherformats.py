@@ -1,4 +1,4 @@
-"""Bounds of the formats that only Pillow parses: their structure is checked before Pillow may follow it.
+"""Structural limits for formats that only Pillow parses, checked before Pillow sees them.
 
 Each check raises PictureError for what would take memory or time that the size of the picture does not announce.
 """

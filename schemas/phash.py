@@ -1,4 +1,4 @@
-"""A perceptual hash of 64 bits: alike pictures differ in few of them.
+"""A 64-bit perceptual hash: similar images differ in few bits.
 
 The grey picture is shrunk to 32 x 32, its discrete cosine transform taken, and the 8 x 8 lowest frequencies compared
 with their median (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1).

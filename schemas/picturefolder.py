@@ -1,4 +1,4 @@
-"""A folder of pictures that rows name: finds the file that a name means (schemas/picturenames.py)."""
+"""Resolves image names in a folder (schemas/picturenames.py)."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class PictureFolder:
         inside = self._below(name)
         plain, shown = plain_name(inside), _shown(name)
         if "://" in plain:
-            return Found(plain, problem=f"{shown} is an address; pictures of addresses are fetched by `download`")
+            return Found(plain, problem=f"{shown} is a URL; URLs are fetched by `download`")
         if plain == ".." or plain.startswith("../"):
-            return Found(plain, problem=f"{shown} is outside of the image folder")
+            return Found(plain, problem=f"{shown} is outside the image folder")
         size = self._size(plain)
         if inside != plain and not {"", ".", ".."} & {*inside.split("/")} and (own := self._size(inside)) is not None:
             return self._found(plain if size is None else inside, inside, own)

@@ -1,4 +1,4 @@
-"""What a picture's structure says: format, size, orientation, and what sets it apart. No pixel is decoded.
+"""Image headers: format, size, orientation, and properties that matter for decoding. No pixel is decoded.
 
 Own parsers of a few fields each, because opening a file with an imaging library already allocates for some formats
 (a 40-byte WebP may claim a canvas of a gigabyte). The whole structure is walked, so a file cut anywhere is noticed.

@@ -1,4 +1,4 @@
-"""Pillow pictures of every mode as RGB, strip by strip: a whole picture is not held in several modes at once."""
+"""Converts Pillow images of any mode to RGB, strip by strip, to avoid holding several copies."""
 
 from __future__ import annotations
 

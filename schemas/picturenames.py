@@ -1,4 +1,4 @@
-"""What a picture's name means: one rule for imports and their checks, the mix, evaluation and what is displayed.
+"""The rule for matching image names: shared by imports and their checks, mixes, evaluation and display.
 
 Two names mean one picture when they are equal after each of these steps, tried in this order:
 

@@ -1,4 +1,4 @@
-"""One way to open a picture: whether bytes can be decoded, the size of the upright picture, and its RGB pixels.
+"""The only image decoder: whether bytes can be decoded, the upright size, and the RGB pixels.
 
 Import, download, dedupe, caption, generate, mix, report and training all ask here, so a picture has one size and one
 look everywhere. Upright: the EXIF orientation (Exif 2.32, section 4.6.4) is applied, and one that is broken is ignored.
@@ -55,7 +55,7 @@ MAX_PYTHON_PIXELS = 2**21
 BYTES_PER_PIXEL = {"png": 9, "bmp": 9, "gif": 12, "webp": 20, "jpeg2000": 28}
 MOST_BYTES_PER_PIXEL = 12
 """What decoding takes at most, with the 3 bytes of the result: libwebp holds a picture three times, OpenJPEG 4 bytes
-for each component. JPEG has a rule of its own."""
+for each component. JPEG has a separate rule."""
 
 ORIENTATION = 274
 

@@ -1,4 +1,4 @@
-"""What every part of opening a picture speaks of: its header, and why bytes cannot be used."""
+"""Shared types of image decoding: the header, and the reason why bytes are unusable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going back: the content of an older manifest as the newest one. History stays, and going back can be undone."""
+"""Rollback: commits the content of an older manifest as the newest one. History is kept."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def _check_files(store: Store, manifest: Manifest) -> None:
     if damaged:
         more = f" and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
         raise CorruptError(
-            f"{store.root}: manifest {manifest.number} names {len(damaged)} files that are gone or were cut: "
+            f"{store.root}: manifest {manifest.number} names {len(damaged)} files that are missing or truncated: "
             f"{', '.join(damaged[:NAMED])}{more}. `lavabeam gc` may have removed them: go back to another version "
-            "(`lavabeam log` lists them), or run the steps again.",
+            "(`lavabeam log` lists them), or rerun the steps.",
             kind="missing",
         )
 

@@ -1,4 +1,4 @@
-"""Jinja templates from files that others wrote: data, never code, and bounded in what they take.
+"""Sandboxed Jinja templates from untrusted files: data, never code, with bounded resources.
 
 jinja2's sandbox keeps a template from Python's inner parts. Here every loop step, call and produced character is
 counted besides (`MOST_STEPS`), because a loop within a loop, or a text that doubles forty times, is allowed there.
@@ -147,7 +147,7 @@ class Program:
 
 
 def _bounded(work: Callable[[], Any]) -> Any:
-    """The result of `work` under a meter of its own; whatever a template can raise becomes a TemplateFault."""
+    """The result of `work` under a separate meter; whatever a template can raise becomes a TemplateFault."""
     before = _meter.set(_Meter(MOST_STEPS))
     try:
         return work()

@@ -1,4 +1,4 @@
-"""The syntax tree of a template, changed so that whatever could run or grow without end is counted (sandbox.py)."""
+"""Rewrites a template's syntax tree so that everything that could run or grow without limit is counted (sandbox.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standing: may this row be used, and why not. The only place that answers, for every step, the mix, report and show.
+"""Standing: whether a row may be used, and why not. The single source for every step, the mix, report and show.
 
 A step or importer declares which of its statuses leave a row out; the manifest keeps that with the step
 (`StepEntry.statuses`). So a consumer knows no step by name, and a new curation step changes no consumer.
@@ -48,7 +48,7 @@ class Use:
     takes: frozenset[str] = frozenset()
     """Reasons by choice whose rows it takes, such as `duplicate`."""
     decides: frozenset[str] = frozenset()
-    """Status columns that it judges by filters of its own."""
+    """Status columns that it judges by its own filters."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def status_rules(dataset: Dataset) -> dict[str, StatusRule]:
 def joined(rules: Sequence[tuple[str, StatusRule]]) -> StatusRule:
     """One rule for rows of several sources, given (name, own rule) of each, at least one.
 
-    Raises InputError where two of them mean different things by a status, so that no source's rows are judged by
+    Raises InputError where two of them give a status different meanings, so that no source's rows are judged by
     another one's rule.
     """
     (first, rule), *others = rules
@@ -141,7 +141,7 @@ def joined(rules: Sequence[tuple[str, StatusRule]]) -> StatusRule:
         if one.column != rule.column:
             raise InputError(
                 f"{first} keeps its statuses in {rule.column!r}, {source} in {one.column!r}. A dataset has one column "
-                "for them: import the source into a dataset of its own."
+                "for them: import the source into a separate dataset."
             )
     for status in dict.fromkeys(status for _, one in rules for status in _named(one)):
         said = [(source, meant) for source, one in rules if (meant := _meaning(one, status)) is not None]
@@ -149,7 +149,7 @@ def joined(rules: Sequence[tuple[str, StatusRule]]) -> StatusRule:
         if other is not None:
             raise InputError(
                 f"rows with the status {status!r} are {said[0][1]} in {said[0][0]}, and {other[1]} in {other[0]}. A "
-                "dataset has one rule for them: import the source into a dataset of its own."
+                "dataset has one rule for them: import the source into a separate dataset."
             )
     return StatusRule(
         step=rule.step,

@@ -1,4 +1,4 @@
-"""Where datasets lie: a local folder, or any place that fsspec reaches (gs://, s3://, memory://).
+"""Dataset storage: a local folder, or any fsspec location (gs://, s3://, memory://).
 
 Local files are memory-mapped and written by rename; other places are read and written whole.
 """
@@ -75,7 +75,7 @@ class Store:
         return path
 
     def _link_out(self, name: str) -> str | None:
-        """The first link on the way to `name` that leads out of the folder."""
+        """The first link on the way to `name` that is outside the folder."""
         at = self.root
         for part in name.split("/"):
             at = f"{at}/{part}"
@@ -271,7 +271,7 @@ def leads_outside(name: str) -> bool:
 
 def _outside(root: str, what: str) -> str:
     return (
-        f"{root}: {what!s} leads out of the dataset's folder; expected a name inside it. Do not use this dataset, or "
+        f"{root}: {what!s} is outside the dataset's folder; expected a name inside it. Do not use this dataset, or "
         "restore its manifest."
     )
 
@@ -282,7 +282,7 @@ def in_our_words(root: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        again = "then start the same command again: it continues where it stopped."
+        again = "then run the same command again: it continues where it stopped."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"{root}: {error.strerror}. Free some space, {again}") from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and str(error.filename).startswith(root):

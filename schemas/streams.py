@@ -58,14 +58,14 @@ def zipped_name(path: str) -> str | None:
         try:
             return _only_name(zipfile.ZipFile(file), path)
         except _DAMAGE as error:
-            raise InputError(f"{path}: the zip data is cut or damaged ({error}). Get the file again.") from error
+            raise InputError(f"{path}: the zip data is truncated or damaged ({error}). Get the file again.") from error
 
 
 @contextmanager
 def open_text(path: str) -> Iterator[BinaryIO]:
     """The file's text from its start, without a byte order mark.
 
-    Raises InputError for a file that is not there, and, when it is read, for one that is cut or damaged.
+    Raises InputError for a file that is not there, and, when it is read, for one that is truncated or damaged.
     """
     with _opened(path) as file:
         start = _plain_from(file)
@@ -158,13 +158,13 @@ class _Decoded(io.RawIOBase):
             return self._decode(data, final)
         except UnicodeError as error:
             raise InputError(
-                f"{self.path}: its byte order mark promises {getattr(error, 'encoding', 'UTF-16')}, and behind byte "
-                f"{self.position} there is something else. Convert the file to UTF-8."
+                f"{self.path}: its byte order mark promises {getattr(error, 'encoding', 'UTF-16')}, but the data "
+                f"after byte {self.position} is not. Convert the file to UTF-8."
             ) from error
 
     def _damaged(self, error: BaseException) -> InputError:
         return InputError(
-            f"{self.path}: the {self._what} data is cut or damaged behind byte {self.position} of the text "
+            f"{self.path}: the {self._what} data is truncated or damaged after byte {self.position} of the text "
             f"({' '.join(str(error).split()) or type(error).__name__}). Get the file again."
         )
 

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a dataset's files. Bytes are compared with their sha256 before anything parses them."""
+"""Finds all damage in a dataset's files. Bytes are compared with their sha256 before anything parses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a whole new dataset at once: for converters, small makers and tests. Pipelines use steps instead."""
+"""Writes a whole new dataset at once, for converters and tests. Pipelines use steps instead."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_dataset(
     """
     store = Store(path)
     if manifests.numbers(store):
-        raise InputError(f"{store.root}: there is a dataset here already. Choose another folder or delete this one.")
+        raise InputError(f"{store.root}: a dataset already exists here. Choose another folder or delete this one.")
     fragments = [write_fragment(store, schema_name, number, table, batch_rows) for number, table in enumerate(tables)]
     change = Change(
         base=0, schema_version=version_text(schema_name), fragments=fragments, info=info or {}, message="written whole"

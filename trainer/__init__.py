@@ -1,4 +1,4 @@
-"""The training room: a samples dataset flows in, checkpoints of a LLaVA model flow out.
+"""Training: a samples dataset in, checkpoints of a LLaVA model out.
 
 This folder holds the recipe, the table of stages, the checks and previews before a run, the start of its ranks, the
 loop and its checkpoints. planning/ decides which rows make a step, inputs/ turns them into tensors, engines/ divide the

@@ -55,8 +55,8 @@ def commit(
     written = len(list(folder.glob("rank-*.safetensors")))
     if written != engine.writers:
         raise LavaBeamError(
-            f"{folder}: found files of {written} of {engine.writers} ranks. Several machines need an `output` that all "
-            "can see."
+            f"{folder}: found files of {written} of {engine.writers} ranks. Several machines need a shared `output` "
+            f"folder."
         )
     content = {
         "engine": engine.name,
@@ -134,8 +134,9 @@ def check_order(folder: Path, schedule: Any) -> None:
     epoch = checkpoint_step(folder) // schedule.steps_per_epoch
     if content["order"] != order_digest(schedule.plan(epoch)):
         raise InputError(
-            f"{folder}: with {schedule.world_size} ranks, strategy {schedule.recipe.plan.strategy!r} gives other rows "
-            f"to the following steps. Resume with {content['ranks']} ranks and the same `plan.accumulation` as before."
+            f"{folder}: with {schedule.world_size} ranks, strategy {schedule.recipe.plan.strategy!r} would give the "
+            f"following steps different rows. Resume with {content['ranks']} ranks and the same `plan.accumulation` "
+            f"as before."
         )
 
 

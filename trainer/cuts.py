@@ -1,4 +1,4 @@
-"""What `data.too_long: cut` leaves of a mix: longer rows lose their end, and some of them all answers."""
+"""The effect of `data.too_long: cut` on a mix: truncated rows, and rows left without any answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def notes_on_cuts(job: Job) -> list[str]:
     empty = sum(_masked(job, over, limit))
     if empty == job.mix.rows:
         raise InputError(
-            f"{job.mix.path}: cut to {limit} tokens, none of its {empty} rows keeps anything to learn from. Raise "
+            f"{job.mix.path}: cut to {limit} tokens, none of its {empty} rows keeps a supervised token. Raise "
             "`data.max_length`, or make the mix with `too_long: split`."
         )
     lost = f", and {empty} of these keep nothing to learn from" if empty else ""

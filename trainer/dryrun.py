@@ -1,4 +1,4 @@
-"""What a run would do: parameters, groups and learning rates, steps, memory, and the commands that would start it."""
+"""`--dry-run`: parameters, groups and learning rates, steps, memory, and the launch commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss over rows that a run does not train on, on all ranks together."""
+"""The loss over held-out rows, on all ranks."""
 
 from __future__ import annotations
 

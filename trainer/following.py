@@ -1,4 +1,4 @@
-"""A rank exits when its launcher is gone, however that ended. Loads no torch."""
+"""A rank exits when its launcher dies, for whatever reason. Does not load torch."""
 
 from __future__ import annotations
 

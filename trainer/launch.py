@@ -127,7 +127,7 @@ def _run(folder: Path, stage: str, count: int, say: Report) -> dict[str, Any]:
     if not (folder / RESULT).is_file():
         newest = checkpoints(folder)[-1:]
         where = f"with {newest[0].name}" if newest else "before its first checkpoint"
-        say(f"{stage}: stopped {where}; the same command continues from there.")
+        say(f"{stage}: stopped {where}; the same command resumes from there.")
         return {"stage": stage, "stopped": True, "reused": False}
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     total = round(time.perf_counter() - began, 2)
@@ -245,7 +245,7 @@ def _failure(folder: Path, rank: int, code: int) -> LavaBeamError:
         return LavaBeamError(f"{folder}, rank {error['rank']}: {error['message']}")
     log = folder / "logs" / f"rank-{rank}.log"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.is_file() else []
-    tail = "\n".join(lines) or "its messages are above."
+    tail = "\n".join(lines) or "see its messages above."
     return LavaBeamError(f"{folder}: rank {rank} exited with code {code}:\n{tail}")
 
 

@@ -131,7 +131,7 @@ class Loop:
         return done
 
     def take(self, step: Step) -> None:
-        """One optimizer step. Raises LavaBeamError, on every rank, for what must not go on."""
+        """One optimizer step. Raises LavaBeamError, on every rank, for errors that must stop the run."""
         self.bad_rows.record(step.refused)
         figures = self.agree(step)
         self.check_rows(step, figures)
@@ -154,7 +154,7 @@ class Loop:
                 raise error
             if self.recorder:
                 self.recorder.say(
-                    f"step {step.number}: the gradient overflows fp16 at loss scale {used:g}; taken again with "
+                    f"step {step.number}: gradient overflow in fp16 at loss scale {used:g}; taken again with "
                     f"{scale.value:g}."
                 )
         raise error
@@ -232,7 +232,7 @@ class Loop:
         if self.bad_rows.too_many(figures.refused):
             raise self.bad_rows.error(gathered(self.bad_rows.latest, self.engine))
         if not figures.supervised and self.recipe.data.too_long != "cut":
-            raise LavaBeamError(f"step {step.number}: none of its rows can be trained on; see bad-rows-*.jsonl.")
+            raise LavaBeamError(f"step {step.number}: none of its rows is trainable; see bad-rows-*.jsonl.")
 
     def not_finite(self, step: Step, losses: torch.Tensor, norm: float) -> NonFiniteLoss:
         """The error that every rank raises, for the first micro-batch of any rank whose loss is not finite."""
@@ -250,7 +250,7 @@ class Loop:
         again = f" in {OVERFLOWS} tries with ever smaller loss scales" if self.engine.scale else ""
         return NonFiniteLoss(
             f"step {step.number}: the norm of the gradient is {norm}{again}. Nothing was updated. The step's samples: "
-            f"{samples}. Look at them, lower the learning rate, or use fp32.",
+            f"{samples}. Inspect them, lower the learning rate, or use fp32.",
             of_loss=False,
         )
 

@@ -1,4 +1,4 @@
-"""Whether a run fits a GPU's memory, and how much is computed again in the backward pass so that it does."""
+"""Whether a run fits into a GPU's memory, and how many layers must be checkpointed so that it does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every rank runs: `python -m trainer.run RUN_FOLDER`, started by our launcher, torchrun or deepspeed.
+"""The program of every rank: `python -m trainer.run RUN_FOLDER`, started by our launcher, torchrun or deepspeed.
 
 The folder holds recipe.yaml and inputs.json, which `trainer.launch` writes after it has checked everything.
 """
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 ERROR = "error.json"
 PEER_LOST = re.compile(r"Connection (closed|reset) by peer")
-"""What gloo says when another rank is gone; a traceback of it would hide that rank's own message."""
+"""gloo's error when another rank has died; a traceback of it would hide that rank's own message."""
 
 
 def main(folder: Path) -> int:
@@ -59,7 +59,7 @@ def main(folder: Path) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = error.filename or folder
-        failure = LavaBeamError(f"{where}: {error.strerror}. Free some space, then start the same command again.")
+        failure = LavaBeamError(f"{where}: {error.strerror}. Free some space, then run the same command again.")
     except RuntimeError as error:
         if not PEER_LOST.search(str(error)):
             raise

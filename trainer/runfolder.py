@@ -1,4 +1,4 @@
-"""A run folder: everything needed to repeat a run, and to see whether it is finished."""
+"""The run folder: everything needed to repeat a run, and to tell whether it is finished."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def make_room(folder: Path, job: Job, same: bool, replace: bool) -> None:
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(
-            f"{folder}: holds {foreign[0]}{more}, which no run wrote. A run needs a folder of its own: choose another "
+            f"{folder}: holds {foreign[0]}{more}, which no run wrote. A run needs a separate folder: choose another "
             "`output`, or move what is there."
         )
     if not ((folder / RESULT).is_file() or any(folder.glob("checkpoint-*"))):

@@ -1,4 +1,4 @@
-"""What stands behind `lavabeam`: one file per group of commands. Arguments flow in, calls into the rooms flow out.
+"""The `lavabeam` command line: one file per group of commands.
 
-Every import of a room happens inside a command, so that `lavabeam --help` answers at once.
+Other packages are imported inside commands, so that `lavabeam --help` answers at once.
 """

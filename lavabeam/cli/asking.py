@@ -1,4 +1,4 @@
-"""What a run asked of an LLM, on the terminal: answers and cost by model and prompt, and why some rows have none."""
+"""Terminal output about LLM requests: responses and cost by model and prompt, and why rows have no answer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def _print_missing(missing: list[tuple[str, dict[str, Any]]]) -> None:
     from schemas.errors import InputError
 
     for step, one in missing:
-        again = f"`--retry {one['status']}` asks again." if catalog.asks_llm(step) else "The same command asks again."
+        again = (
+            f"`--retry {one['status']}` retries them." if catalog.asks_llm(step) else "The same command retries them."
+        )
         remedy = _REMEDIES.get(one["status"], again)
         rows = "1 row has" if one["rows"] == 1 else f"{one['rows']} rows have"
         words = f"{step}: {rows} status {one['status']}, for example: {one['detail']}\n{remedy}"

@@ -1,4 +1,4 @@
-"""Options of `lavabeam serve` and `serve add` that choose what answers: our own worker, vLLM or SGLang."""
+"""Options of `lavabeam serve` and `serve add` that select the backend: the built-in worker, vLLM or SGLang."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ _OPTIONS = (
     click.option(
         "--backend",
         type=click.Choice(["vllm", "sglang"]),
-        help="Answer by such a server, started from its own environment.  [default: our own worker]",
+        help="Serve with this engine, started from its own environment.  [default: our own worker]",
     ),
     click.option(
         "--backend-python", type=Path, metavar="PATH", help="The Python of that environment, such as vllm/bin/python."
     ),
-    click.option("--backend-args", metavar="TEXT", help="More arguments for it, such as '--max-model-len 2048'."),
+    click.option("--backend-args", metavar="TEXT", help="Additional arguments for it, such as '--max-model-len 2048'."),
     click.option(
-        "--backend-key-env", metavar="NAME", help="The variable with the key of servers given as NAME=http://...."
+        "--backend-key-env",
+        metavar="NAME",
+        help="The environment variable with the key of servers given as NAME=http://....",
     ),
 )
 
@@ -46,5 +48,5 @@ def backend_of(given: dict[str, Any]) -> dict[str, Any]:
         try:
             options["arguments"] = shlex.split(words)
         except ValueError as error:
-            raise InputError(f"--backend-args {words!r}: {error}. Quote it as for a shell.") from error
+            raise InputError(f"--backend-args {words!r}: {error}. Quote it as in a shell.") from error
     return {"backend": backend, "options": options}

@@ -1,4 +1,4 @@
-"""`--checked`: the files of the datasets that a command is about to read, compared with their sha256 first."""
+"""`--checked`: verify the sha256 of a command's input files before it reads them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-HELP = "First compare the sha256 of every file of the datasets that are read."
+HELP = "First verify the sha256 of every file of the input datasets."
 CHECKED = click.Option(["--checked"], is_flag=True, help=HELP)
 checked_option = click.option("--checked", is_flag=True, help=HELP)
 

@@ -1,4 +1,4 @@
-"""`lavabeam dataflow template`: the file that starts a recipe on Dataflow from a console or a REST call."""
+"""`lavabeam dataflow template`: write a flex template that starts a recipe on Dataflow."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LEFT_OUT = frozenset({"runner", "workers", "dry_run"})
 @click.command()
 @click.argument("out", default="-")
 @click.option(
-    "--image", required=True, help="Our image, as it was pushed: it starts the recipe and runs the workers of its jobs."
+    "--image", required=True, help="The pushed container image: it starts the recipe and runs the workers of its jobs."
 )
-@click.option("--name", default="LavaBeam", help="What the console shows.", show_default=True)
+@click.option("--name", default="LavaBeam", help="The name shown in the console.", show_default=True)
 def template(out: str, image: str, name: str) -> None:
     """Write the flex template that runs a recipe.
 
     Its parameters are the options of `lavabeam run`. OUT is a file or an fsspec URL, as gs://BUCKET/lavabeam.json; by
-    default it is printed.
+    default the template is printed.
     """
     text = json.dumps(flex_template(image, name), indent=2)
     if out == "-":
@@ -47,7 +47,7 @@ def flex_template(image: str, name: str = "LavaBeam") -> dict[str, Any]:
         "defaultEnvironment": {"sdkContainerImage": image, "maxWorkers": 1},
         "metadata": {
             "name": name,
-            "description": "Runs a data recipe: one Dataflow job that starts the job of each step, and waits for it.",
+            "description": "Runs a data recipe: a Dataflow job that starts the job of each step and waits for it.",
             "parameters": [_parameter(param, image) for param in parameters()],
         },
     }
@@ -99,7 +99,7 @@ def _help(param: click.Parameter) -> str:
         return "name=value for a ${name} of the recipe; several are separated by commas."
     if isinstance(param, click.Option) and param.help:
         return param.help
-    return "A recipe in the image: its path there, or the name of a published one."
+    return "The path of a recipe in the image, or the name of a published one."
 
 
 GROUP = LazyGroup("dataflow", help="Files for Google Cloud Dataflow.", commands={"template": template})

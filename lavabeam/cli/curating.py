@@ -1,4 +1,4 @@
-"""`lavabeam decontaminate-index`: evaluation sets as one file of hashes."""
+"""`lavabeam decontaminate-index`: hash evaluation sets into one file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from lavabeam.cli.output import print_json, print_table, say
 
 @click.command("decontaminate-index")
 @click.argument("index")
-@click.option("--set", "sets", multiple=True, metavar="NAME=DATASET", help="An evaluation set. May be given again.")
-@click.option("--ngram", type=click.IntRange(min=2), help="Words of a run of text.  [default: 13]")
-@click.option("--question-words", type=click.IntRange(min=1), help="Shorter questions are left out.  [default: 8]")
+@click.option("--set", "sets", multiple=True, metavar="NAME=DATASET", help="An evaluation set. Repeatable.")
+@click.option("--ngram", type=click.IntRange(min=2), help="Words per n-gram.  [default: 13]")
+@click.option(
+    "--question-words", type=click.IntRange(min=1), help="Leave out questions with fewer words.  [default: 8]"
+)
 @click.option(
     "--common-rows",
     type=click.IntRange(min=1),
-    help="Questions and runs in more rows of a set are left out: its prompts.  [default: 10]",
+    help="Leave out questions and n-grams that occur in more rows of a set.  [default: 10]",
 )
-@click.option("--min-side", type=click.IntRange(min=1), help="Smaller pictures count by their bytes.  [default: 96]")
+@click.option(
+    "--min-side", type=click.IntRange(min=1), help="Compare smaller images by their bytes only.  [default: 96]"
+)
 @click.option("--embedding", default="", metavar="COLUMN", help="Index embeddings too, in this column of every set.")
 @checked_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -30,8 +34,8 @@ def decontaminate_index(
 ) -> None:
     """Write INDEX (a .npz file of hashes) of evaluation sets, for `lavabeam decontaminate --index INDEX`.
 
-    A set is a dataset of any kind: its pictures, questions and texts are hashed, and nothing else of them is kept but
-    the keys of its rows. A set of questions and a set of their pictures may have the same NAME.
+    A set is a dataset of any kind. Only hashes of its images, questions and texts and the keys of its rows are stored.
+    The datasets with a set's questions and its images may have the same NAME.
     """
     from lavabeam.cli.data import pairs_of
     from pipelines.decontaminate import Settings, build_index

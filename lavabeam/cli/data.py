@@ -1,4 +1,4 @@
-"""The data road's commands: run a recipe, import, one command per step, report."""
+"""Data commands: run a recipe, import, one command per step, report."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ RUNNER = (
 APPEND = click.Option(["--append"], is_flag=True, help="Add the rows of another source after those of TARGET.")
 REPLACE = click.Option(["--replace"], is_flag=True, help="Let another source replace the rows of TARGET.")
 
-folder_option = click.option("--folder", default=".", help="Where the datasets are: a folder or an fsspec URL.")
+folder_option = click.option("--folder", default=".", help="Location of the datasets: a folder or an fsspec URL.")
 settings_option = click.option("--set", "settings", multiple=True, help="name=value for a ${name} of the recipe.")
 
 
 def _given_retry(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """The statuses; a --retry without any is refused, because without --retry other rows may be made again."""
     if value is not None and not value.replace(",", "").strip():
-        raise click.BadParameter("names no status. Leave --retry out, or give transient or a status.", ctx, parameter)
+        raise click.BadParameter("names no status. Omit --retry, or give transient or a status.", ctx, parameter)
     return value or ""
 
 
 RETRY = click.Option(
-    ["--retry"], callback=_given_retry, help="Make rows with these statuses again: transient, or names."
+    ["--retry"], callback=_given_retry, help="Retry rows with these statuses: transient, or status names."
 )
 
 
@@ -77,9 +77,9 @@ def run(
     dry_run: bool,
     min_ok: float | None,
 ) -> None:
-    """Run the missing steps of a data recipe. What is there is not made again.
+    """Run the missing steps of a data recipe; finished work is reused.
 
-    With --min-ok, a step with too few usable rows ends the run: the steps after it do not start.
+    With --min-ok, a step with too few usable rows ends the run before the next step.
 
     RECIPE is a YAML file, or the name of a published recipe: `lavabeam recipes` lists them.
     """
@@ -102,7 +102,9 @@ def run(
 
 @click.command()
 @click.argument("datasets", nargs=-1)
-@click.option("--run", "runs", type=Path, multiple=True, help="A run folder of `train`: its curve and figures.")
+@click.option(
+    "--run", "runs", type=Path, multiple=True, help="A run folder of `train`, for its loss curve and metrics."
+)
 @click.option("--evaluation", "evaluations", type=Path, multiple=True, help="An --output folder of `evaluate`.")
 @click.option("--out", type=Path, default=Path("report.html"), help="The HTML file to write.", show_default=True)
 @checked_option
@@ -111,13 +113,13 @@ def report(
 ) -> None:
     """Write an HTML page about DATASETS, training runs and evaluations.
 
-    Counts, pictures, captions, conversations; loss curves; scores. One file, nothing to fetch.
+    Counts, images, captions, conversations, loss curves and scores, in one self-contained file.
     """
     from lavabeam.evaluation.report.beside import trained_and_evaluated
     from pipelines.report import write_report
 
     if not (datasets or runs or evaluations):
-        raise click.UsageError("Nothing to report on: name datasets, --run or --evaluation.")
+        raise click.UsageError("Nothing to report on: give datasets, --run or --evaluation.")
     check_datasets(checked, datasets)
     write_report(list(datasets), out, trained_and_evaluated(runs, evaluations))
     say(str(out))
@@ -232,6 +234,6 @@ def runner_of(runner: str, workers: int, arguments: list[str]) -> Any:
     made = Runner(runner, workers, list(arguments), config)
     if options and not made.on_dataflow:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
-        raise InputError(f"{flags}: for --runner dataflow alone, and the runner is {runner}.")
+        raise InputError(f"{flags}: only for --runner dataflow, and the runner is {runner}.")
     made.check()
     return made

@@ -1,4 +1,4 @@
-"""Commands that ask a model many questions: evaluate, answer."""
+"""`lavabeam evaluate` and `lavabeam answer`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ASKING = _options(
     click.option(
         "--batch",
         type=click.IntRange(min=1),
-        help="Questions at a time.  [default: as many as fit the memory, up to 256]",
+        help="Batch size.  [default: as many questions as fit into memory, up to 256]",
     ),
     click.option(
         "--processes",
@@ -43,33 +43,39 @@ ASKING = _options(
     LOAD,
     DEVICE,
     click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with."),
-    click.option("--model", help="For a server's address: the model, as the server names it."),
+    click.option("--model", help="For a server: the name of the model there."),
     click.option(
         "--set",
         "settings",
         multiple=True,
-        help="For a server's address: a setting of the request layer, such as concurrency=16 or max_cost=5.",
+        help="For a server: a request setting, such as concurrency=16 or max_cost=5.",
     ),
 )
 FILES = _options(
     click.option("--questions", type=_FILE, help="The official file (or folder) of questions."),
     click.option("--images", type=_FILE, help="The folder of the pictures that questions refer to."),
-    click.option("--truth", type=_FILE, help="The official file (or folder) of right answers, where it is public."),
+    click.option("--truth", type=_FILE, help="The official file (or folder) of ground truth, if it is public."),
     click.option("--reviews", type=_FILE, multiple=True, help="A judge's reviews or grades; one option per run."),
-    click.option("--upload", type=_FILE, help="Write the file that the official server or script takes."),
-    click.option("--upload-questions", type=_FILE, help="All questions that the upload must hold (VQAv2: test2015)."),
-    click.option("--output", type=_FILE, help="The folder for questions, answers, scores and each question's result."),
+    click.option("--upload", type=_FILE, help="Write the submission file for the official server or script."),
+    click.option(
+        "--upload-questions", type=_FILE, help="All questions that the upload must contain (VQAv2: test2015)."
+    ),
+    click.option("--output", type=_FILE, help="The folder for questions, answers, scores and per-question results."),
 )
 ALLOWED = _options(
-    click.option("--allow-missing", is_flag=True, help="Questions without an answer count as wrong."),
-    click.option("--allow-doubled", is_flag=True, help="Of several answers to a question the first counts."),
-    click.option("--allow-foreign", is_flag=True, help="Answers to no question are left out."),
-    click.option("--allow-unscored", is_flag=True, help="Questions without a truth are left out."),
+    click.option("--allow-missing", is_flag=True, help="Count questions without an answer as wrong."),
+    click.option("--allow-doubled", is_flag=True, help="Use the first of several answers to a question."),
+    click.option("--allow-foreign", is_flag=True, help="Ignore answers that match no question."),
+    click.option("--allow-unscored", is_flag=True, help="Ignore questions without ground truth."),
 )
 CUSTOM = _options(
-    click.option("--metric", help="Of custom: exact, vqa, choice, f1, cider, bleu, rouge or judge.  [default: exact]"),
-    click.option("--judge", type=_FILE, help="Of --metric judge: YAML with the judge's model, provider, base_url, ..."),
-    click.option("--check-training/--no-check-training", default=True, help="Look for the questions in the mix."),
+    click.option("--metric", help="For custom: exact, vqa, choice, f1, cider, bleu, rouge or judge.  [default: exact]"),
+    click.option(
+        "--judge", type=_FILE, help="For --metric judge: YAML with the judge's model, provider, base_url, ..."
+    ),
+    click.option(
+        "--check-training/--no-check-training", default=True, help="Search the training mix for the questions."
+    ),
 )
 
 
@@ -86,20 +92,23 @@ CUSTOM = _options(
 @lmms_options
 @json_option
 def evaluate(name: str, target: str, as_json: bool, **given: Any) -> None:
-    """Ask and score one benchmark, and write its upload file.
+    """Run and score one benchmark, and write its upload file.
 
     NAME: vqav2, gqa, vizwiz, scienceqa, textvqa, pope, mme, mmbench, mmbench-cn, seedbench, llava-bench, mm-vet,
-    easy-vqa, or custom: --questions is a dataset of conversations or samples then, or a file of questions with answers.
-    The second word: a checkpoint's folder, a server's address (http://...), or a file of answers.
+    easy-vqa, or custom (--questions is then a dataset of conversations or samples, or a file of questions with
+    answers).
+    The second argument is a checkpoint folder, a server's address (http://...), or a file of answers.
 
-    With --output, the results lie there as a dataset (rows) and a page (results.html); `lavabeam evaluate compare A B`
-    compares two such folders. A checkpoint's mix is searched for the questions and pictures (--no-check-training).
+    --output receives the results as a dataset (rows) and a page (results.html); `lavabeam evaluate compare A B`
+    compares two such folders. A checkpoint's training mix is searched for the questions and images
+    (--no-check-training).
 
-    --via lmms-eval: with --questions it asks, and we score; without, it runs its own task of that name (--tasks). What
-    it scores 0 without an error (failed requests, empty answers, rows without a picture) ends the command.
+    --via lmms-eval: with --questions lmms-eval runs the model and we score; without, it runs its own task of that
+    name (--tasks). Failures that it would score as 0 (failed requests, empty answers, rows without an image) end the
+    command.
 
-    `lavabeam evaluate CHECKPOINT QUESTIONS` counts exact answers to a samples dataset, or a .json or .jsonl file of
-    LLaVA rows or of lines with text, answer and image.
+    `lavabeam evaluate CHECKPOINT QUESTIONS` reports exact-match accuracy on a samples dataset, or a .json or .jsonl
+    file of LLaVA rows or of lines with text, answer and image.
     """
     from lavabeam.evaluation.registry import locations
 
@@ -122,9 +131,10 @@ def evaluate(name: str, target: str, as_json: bool, **given: Any) -> None:
 )
 @ASKING
 def answer(target: str, questions: Path, output: Path, images: Path | None, **given: Any) -> None:
-    """Answer a file of QUESTIONS, by a checkpoint in batches or by a server's address (http://...).
+    """Answer a file of QUESTIONS with a checkpoint, in batches, or with a server (http://...).
 
-    Greedily, in LLaVA's answers format (JSON lines). After an interruption the same command answers the remaining ones.
+    Decoding is greedy; OUTPUT is in LLaVA's answer format (JSON lines). After an interruption the same command answers
+    the remaining questions.
     """
     from lavabeam.evaluation.asking import answer as run
 
@@ -132,9 +142,9 @@ def answer(target: str, questions: Path, output: Path, images: Path | None, **gi
     cached = counts.pop("cached", 0)
     say(f"{sum(counts.values())} questions, {counts.get('ok', 0)} answers in {output}")
     if cached:
-        say(f"{cached} answers were there before, in {output}.cache", err=True)
+        say(f"{cached} answers came from the cache {output}.cache", err=True)
     if set(counts) != {"ok"}:
-        say(f"{statuses_text(counts)}; `metadata` of a line without an answer says why.", err=True)
+        say(f"{statuses_text(counts)}; `metadata` of lines without an answer has the reason.", err=True)
     if not counts.get("ok"):
         click.get_current_context().exit(UNUSABLE)
 
@@ -149,7 +159,7 @@ def _exact(checkpoint: str, questions: str, as_json: bool, given: dict[str, Any]
     surplus = [key for key, value in given.items() if value and key not in (*taken, *others)]
     if surplus:
         listed = ", ".join("--" + key.replace("_", "-") for key in surplus)
-        raise click.UsageError(f"{listed}: only with the name of a benchmark in front of the checkpoint.")
+        raise click.UsageError(f"{listed}: only with a benchmark name before the checkpoint.")
     max_tokens = given["max_tokens"] or ANSWER_TOKENS
     result = run(checkpoint, questions, max_tokens=max_tokens, **{key: given[key] for key in taken})
     return print_json(result) if as_json else print_tree(result)
@@ -249,15 +259,15 @@ def _print_report(report: dict[str, Any]) -> None:
     if off:
         say(f"lavabeam: {statuses_text(off)} answers", err=True)
     if cached := report.get("statuses", {}).get("cached"):
-        say(f"lavabeam: {cached} answers were there before, in the cache beside the answers", err=True)
+        say(f"lavabeam: {cached} answers came from the cache next to the answers", err=True)
     if left := report.get("left_out"):
         say(f"lavabeam: left out of the set: {statuses_text(left)}", err=True)
     if unreadable := report.get("unreadable"):
-        what = "reviews are not read, and enter no mean" if report["benchmark"] == "llava-bench" else ""
-        what = what or "answers are not in a form that is read, and count as wrong"
+        what = "reviews are unreadable and excluded from means" if report["benchmark"] == "llava-bench" else ""
+        what = what or "answers have an unreadable format and count as wrong"
         say(f"lavabeam: {unreadable} {what}", err=True)
     if report["scores"] is None:
-        say("not scored: no truth or reviews are given")
+        say("not scored: no ground truth or reviews were given")
     else:
         _print_scores(report)
     if "lmms_eval" in report:

@@ -1,4 +1,4 @@
-"""`lavabeam export`: a dataset as files that other tools read."""
+"""`lavabeam export`: write a dataset as files for other tools."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ FORMATS = ("llava_json", "parquet", "webdataset", "energon")
 @click.argument("dataset")
 @click.argument("folder")
 @click.option("--to", type=click.Choice(FORMATS), required=True, help="The format.")
-@click.option("--images", metavar="DATASET", help="Of conversations: the images dataset that has their pictures.")
-@click.option("--shard-size", metavar="SIZE", help="Begin a new file after so many bytes: 500MB, 2GB.")
+@click.option("--images", metavar="DATASET", help="For conversations: the images dataset with their images.")
+@click.option("--shard-size", metavar="SIZE", help="Start a new file after this size: 500MB, 2GB.")
 @click.option(
     "--duplicates",
     type=click.Choice(("keep", "drop")),
     default="keep",
-    help="Whether rows go whose picture `dedupe` calls a copy.",
+    help="Drop rows whose image `dedupe` marks as a copy.",
     show_default=True,
 )
-@click.option("--left-out", is_flag=True, help="parquet: write the rows too that cannot be used, with the reason.")
+@click.option("--left-out", is_flag=True, help="parquet: also write unusable rows, with the reason.")
 @checked_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(dataset: str, folder: str, to: str, checked: bool, as_json: bool, **given: Any) -> None:
     """Write DATASET into FOLDER for other tools.
 
     \b
-    llava_json   llava.json and a folder of pictures, as they were imported
+    llava_json   llava.json and a folder of images, as imported
     parquet      for Hugging Face datasets, with a card and a Croissant file
-    webdataset   tar files: a json and the pictures of each row
+    webdataset   tar files: a json and the images of each row
     energon      the same with metadata for Megatron-Energon
 
-    Rows that cannot be used are left out and counted by reason. Killed on the way, the same command goes on.
+    Unusable rows are left out and counted by reason. After a kill the same command resumes.
     """
     from pipelines.exporters import ExportConfig, run_export
     from schemas.config import parse

@@ -1,4 +1,4 @@
-"""`lavabeam evaluate --via lmms-eval`: its options, and its own tasks."""
+"""`lavabeam evaluate --via lmms-eval`: its options, and lmms-eval's own tasks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _OURS = ("truth", "reviews", "upload", "upload_questions", "metric", "judge", "i
 def lmms_options(command: Any) -> Any:
     """The options, on a command."""
     options = (
-        click.option("--via", type=click.Choice([LMMS_EVAL]), help="Ask by lmms-eval, in the environment of its own."),
-        click.option("--tasks", help="Of --via without --questions: lmms-eval's tasks.  [default: that of NAME]"),
+        click.option(
+            "--via", type=click.Choice([LMMS_EVAL]), help="Run the model with lmms-eval, in its own environment."
+        ),
+        click.option("--tasks", help="For --via without --questions: lmms-eval's tasks.  [default: that of NAME]"),
         click.option("--lmms-python", type=_PATH, help="A Python with lmms-eval.  [default: .venv-lmms-eval's]"),
-        click.option("--include-path", type=_PATH, help="Of --tasks: a folder of more task files."),
+        click.option("--include-path", type=_PATH, help="For --tasks: a folder with additional task files."),
     )
     for option in reversed(options):
         command = option(command)

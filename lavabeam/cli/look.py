@@ -1,4 +1,4 @@
-"""Looking at datasets: show, log, files, verify. They read and never write."""
+"""Read-only inspection of datasets: show, log, files, verify."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from lavabeam.cli.output import one_line, print_json, print_table, say, statuses_text
 
-at_option = click.option("--at", type=int, help="The manifest number to look at; the newest by default.")
+at_option = click.option("--at", type=int, help="The manifest number to show; by default the newest.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -22,8 +22,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.option(
     "--limit", type=click.IntRange(min=1), default=10, help="How many rows --status shows.", show_default=True
 )
-@click.option("--images", type=Path, help="Write the shown rows' pictures into this folder.")
-@click.option("--checked", is_flag=True, help="Compare the sha256 of each file before it is read.")
+@click.option("--images", type=Path, help="Write the images of the shown rows to this folder.")
+@click.option("--checked", is_flag=True, help="Verify the sha256 of each file before reading it.")
 @json_option
 def show(
     dataset: str,
@@ -35,9 +35,9 @@ def show(
     checked: bool,
     as_json: bool,
 ) -> None:
-    """What DATASET holds, or single rows of it.
+    """Show a summary of DATASET, or single rows of it.
 
-    Rows, columns and the statuses of every step, and which of them leave a row out of what follows.
+    Rows, columns and the statuses of every step, and which statuses exclude a row from later steps.
     """
     from lavabeam.cli.rows import left_out_by_step, rows_with, show_rows, statuses_of_steps
     from schemas import Dataset as Opened
@@ -79,7 +79,7 @@ def show(
 @click.argument("dataset")
 @json_option
 def log(dataset: str, as_json: bool) -> None:
-    """The history of DATASET, newest version first. `lavabeam show --at N` looks into one."""
+    """List the versions of DATASET, newest first. `lavabeam show --at N` shows one."""
     from schemas import manifest
     from schemas.store import Store
 
@@ -99,13 +99,13 @@ def log(dataset: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("dataset")
-@click.option("--step", help="Only the files of this step; `base` for what an import or a derived step wrote.")
+@click.option("--step", help="Only the files of this step; `base` for those of an import or a derived step.")
 @at_option
 @json_option
 def files(dataset: str, step: str | None, at: int | None, as_json: bool) -> None:
-    """The column files that make up DATASET.
+    """List the column files of DATASET.
 
-    Columns: path, step, fragment, rows, bytes, sha256. A glob over the folder would find replaced files beside them.
+    Columns: path, step, fragment, rows, bytes, sha256. A glob over the folder would also find replaced files.
     """
     from schemas import Dataset as Opened
 
@@ -127,8 +127,8 @@ def files(dataset: str, step: str | None, at: int | None, as_json: bool) -> None
 def verify(dataset: str, at: int | None, as_json: bool) -> None:
     """Read every byte of DATASET and name each file that is damaged.
 
-    Length and sha256 are compared with the manifest before anything is parsed, rows and columns after. Exit code 2 when
-    something is wrong.
+    Length and sha256 are compared with the manifest before anything is parsed, rows and columns afterwards. Exits with
+    code 2 if there is damage.
     """
     from schemas import Dataset as Opened
     from schemas.verifying import KINDS, damages
@@ -159,7 +159,7 @@ def _line(value: Any) -> Any:
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cache(ctx: click.Context) -> None:
-    """Answers paid for once: their cost, moving them. Without a command: what the default cache holds."""
+    """Inspect, export and import cached LLM responses. Without a command: the default cache."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(cache_show, folder=None, as_json=False)
 
@@ -184,7 +184,7 @@ def cache_show(folder: str | None, as_json: bool) -> None:
     spent = [(dataset, *amounts.values()) for dataset, amounts in budgets.items()]
     kept = ("dataset", "requests", "tokens", "USD", "lost requests", "lost tokens", "lost USD")
     return print_table(
-        kept, spent, title="\nSpent per dataset; lost: requests that failed in transit and may be billed"
+        kept, spent, title="\nSpend per dataset; lost: requests that failed in transit and may have been billed"
     )
 
 
@@ -214,7 +214,7 @@ def cache_import(folder: str, source: str) -> None:
 def recipes(name: str | None, keys: bool) -> None:
     """List the published recipes, or print the one called NAME.
 
-    `lavabeam recipes NAME > my.yaml` is a start for one of your own. Where a data recipe and a mix have the same name,
+    `lavabeam recipes NAME > my.yaml` is a starting point for your own. If a data recipe and a mix have the same name,
     give data/NAME or mixes/NAME. `--keys`, or docs/recipes.md, explains every key of all kinds of recipes.
     """
     from lavabeam.recipes import KINDS, published
@@ -232,7 +232,7 @@ def recipes(name: str | None, keys: bool) -> None:
         )
     found = [one for one in known if name in (one.name, f"{one.kind}/{one.name}")]
     if not found:
-        raise InputError(f"{name}: there is no such recipe. {nearest(name, [one.name for one in known])}")
+        raise InputError(f"{name}: no such recipe. {nearest(name, [one.name for one in known])}")
     if len(found) > 1:
         names = " or ".join(f"{one.kind}/{one.name}" for one in found)
         raise InputError(f"{name}: several recipes have this name. Give {names}.")

@@ -1,4 +1,4 @@
-"""The front door: the `lavabeam` command. It wires names to rooms and imports a room only when its command runs."""
+"""The `lavabeam` command: maps names to commands and imports a package only when its command runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
 
 import click
 
@@ -33,39 +32,13 @@ from pipelines import catalog
 
 
 class Commands(LazyGroup):
-    """The commands in the order in which a team meets them; steps come from the catalog."""
-
-    training: ClassVar = (
-        "plan",
-        "tokens",
-        "train",
-        "merge",
-        "export-checkpoint",
-        "import-checkpoint",
-        "chat",
-        "answer",
-        "evaluate",
-        "review",
-        "serve",
-    )
-    looking: ClassVar = ("show", "log", "files", "verify", "rollback", "gc", "report", "export", "cache", "recipes")
-    elsewhere: ClassVar = ("dags", "dataflow")
+    """The commands in the order in which a team uses them; the catalog has their names."""
 
     def more(self) -> dict[str, Callable[[], click.Command]]:
         return {name: partial(data.step_command, name) for name in catalog.steps()}
 
     def order(self) -> tuple[str, ...]:
-        return (
-            "demo",
-            "run",
-            "import",
-            *catalog.steps(),
-            "decontaminate-index",
-            "mix",
-            *self.training,
-            *self.looking,
-            *self.elsewhere,
-        )
+        return (*catalog.BEFORE_STEPS, *catalog.steps(), *catalog.AFTER_STEPS)
 
 
 @click.group(cls=Commands, context_settings={"max_content_width": 110}, epilog=EXIT_CODES)
@@ -73,7 +46,7 @@ class Commands(LazyGroup):
 def app() -> None:
     """From image URLs to a trained LLaVA. Start with `lavabeam demo`, or `lavabeam run RECIPE`.
 
-    Datasets are folders that only grow columns: every command does what is missing and nothing twice.
+    Datasets are folders to which steps add columns: every command does only the missing work.
     """
 
 
@@ -108,7 +81,7 @@ for command in (
     app.add_command(command)
 for command in (training.plan, training.tokens):
     app.add_command(command)
-app.add_command(data.ImportGroup("import", help="Bring URL lists, LLaVA JSON, archives and more into a dataset."))
+app.add_command(data.ImportGroup("import", help="Import URL lists, LLaVA JSON, archives and more into a dataset."))
 
 
 def main() -> None:
@@ -129,12 +102,12 @@ def main() -> None:
         say(shown.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        say("lavabeam: interrupted. Start the same command again to continue.", err=True)
+        say("lavabeam: interrupted. Run the same command again to continue.", err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
         say(traceback.format_exc(), err=True, nl=False)
         message = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
-        say(f"lavabeam: this is a defect of lavabeam, not of your input: {message}. Please report it.", err=True)
+        say(f"lavabeam: this is a bug in lavabeam, not in your input: {message}. Please report it.", err=True)
         sys.exit(1)
 
 

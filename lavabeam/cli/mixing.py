@@ -1,4 +1,4 @@
-"""`lavabeam mix`: make a training set, say what one would hold, and compare two."""
+"""`lavabeam mix`: build a training set, preview one, and compare two."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ TFLOPS = 400.0
     help="KEY=VALUE: a key of the recipe (tokenizer=models/vicuna, sources.gqa.rows=100), or a ${KEY} in it.",
 )  # fmt: skip
 @click.option(
-    "--plan", is_flag=True, help="Print what each source would give (rows, turns, tokens, hours); write nothing."
+    "--plan", is_flag=True, help="Show what each source would contribute (rows, turns, tokens, hours); write nothing."
 )
 @click.option("--diff", is_flag=True, help="Compare RECIPE with TARGET: two mixes, or a mix and a recipe.")
-@click.option("--lock", type=Path, help="Make the mix of this mix.lock.yaml again: the same versions and rows.")
+@click.option("--lock", type=Path, help="Reproduce the mix of this mix.lock.yaml: the same versions and rows.")
 @click.option(
-    "--sample", type=click.IntRange(min=1), default=500, help="Rows of a source that --plan counts.", show_default=True
+    "--sample", type=click.IntRange(min=1), default=500, help="Rows per source that --plan samples.", show_default=True
 )
 @click.option(
     "--tflops", type=click.FloatRange(min=0, min_open=True), default=TFLOPS, show_default=True,
-    help="For --plan: what one GPU is assumed to compute per second.",
+    help="For --plan: assumed throughput of one GPU.",
 )  # fmt: skip
 @checked_option
 @with_runner
@@ -65,7 +65,7 @@ def mix(
 ) -> None:
     """Make a training set from conversations.
 
-    Chooses rows, copies their pictures in, counts every token. What it was made of is kept in TARGET/mix.lock.yaml.
+    Selects rows, copies their images, and counts every token. TARGET/mix.lock.yaml records the sources.
 
     RECIPE is the YAML file of a mix, or the name of a published one; TARGET is the samples dataset to make.
     """
@@ -91,7 +91,7 @@ def mix(
 
 def _named(target: str | None) -> str:
     if target is None:
-        raise click.UsageError("Missing argument 'TARGET'. Only --plan does without it.")
+        raise click.UsageError("Missing argument 'TARGET'. It is optional only with --plan.")
     return target
 
 
@@ -129,7 +129,7 @@ def _plan(recipe: MixRecipe, sample: int, tflops: float, as_json: bool) -> None:
             say(f"{one.source}: of {one.there} rows, left out: {statuses_text(one.left_out)}")
     return say(
         f"GPU hours: one epoch of a full finetune of LLaVA-1.5 7B with gradient checkpointing, at {tflops:g} TFLOP/s "
-        "per GPU (assumed; --tflops). `lavabeam train RECIPE --dry-run` models a recipe of yours."
+        "per GPU (assumed; --tflops). `lavabeam train RECIPE --dry-run` models your own recipe."
     )
 
 

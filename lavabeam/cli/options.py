@@ -1,4 +1,4 @@
-"""Commands whose options are the fields of a step's configuration, read only when the command is used."""
+"""Commands whose options are the fields of a step's configuration, which is loaded only when needed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import yaml
 
 
 class BeamCommand(click.Command):
-    """A command whose words behind `--` go to Beam (`beam_arguments(ctx)`); any other surplus word is refused.
+    """A command whose arguments after `--` go to Beam (`beam_arguments(ctx)`); any other surplus word is refused.
 
     With a `--runner` it also has the options of Dataflow, which `runner_options(ctx)` gives. Where a step has an option
-    of that name, the step's comes first, and Beam's own flag goes behind `--`.
+    of that name, the step's comes first, and Beam's own flag goes after `--`.
     """
 
     _of_dataflow: Sequence[click.Option] = ()
@@ -30,7 +30,7 @@ class BeamCommand(click.Command):
         return [*own, *self._of_dataflow]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Those of Dataflow in a section of their own."""
+        """Lists Dataflow's options in a separate section."""
         params = self.get_params(ctx)
         for title, listed in (
             ("Options", [param for param in params if param not in self._of_dataflow]),
@@ -64,12 +64,12 @@ _DATAFLOW = "lavabeam.dataflow_options"
 _ABSENT = object()
 _SURPLUS = (
     ". Quote a pattern such as '*.json', which the shell expands otherwise; repeat an option to give it several "
-    "values; words for Beam go behind --."
+    "values; options for Beam go after --."
 )
 
 
 def beam_arguments(ctx: click.Context) -> list[str]:
-    """The words that stood behind `--`."""
+    """The arguments after `--`."""
     return list(ctx.meta[_BEHIND])
 
 
@@ -154,7 +154,7 @@ class UsualGroup(click.Group):
 
 
 def _option(name: str, field: Any) -> click.Option:
-    """One field as an option. Values that are no plain words are written as YAML: `--kinds '[detail, reasoning]'`."""
+    """One field as an option. Structured values are written as YAML: `--kinds '[detail, reasoning]'`."""
     flag = "--" + name.replace("_", "-")
     kind, *others = _kinds(field.annotation)
     words = " ".join((field.description or "").split())

@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, and `--min-ok`."""
+"""Exit codes and `--min-ok`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ UNUSABLE = 3
 DOUBTFUL = 5
 INTERRUPTED = 130
 EXIT_CODES = (
-    "Exit codes: 0 done, or nothing to do; 1 a defect, or workers that died again and again; 2 bad input; "
-    "3 done, but no row of the result is usable, or fewer than --min-ok; 4 another run was in the way; "
-    "5 done, but the result says nothing (a judge whose scores are all equal); 130 interrupted."
+    "Exit codes: 0 done, or nothing to do; 1 a bug, or workers that kept dying; 2 bad input; "
+    "3 done, but no row of the result is usable, or fewer than --min-ok; 4 conflict with another run; "
+    "5 done, but the result is uninformative (a judge whose scores are all equal); 130 interrupted."
 )
 MIN_OK = click.Option(
     ["--min-ok"],
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="Exit with 3 if a smaller share of the rows that the step was asked to work on is usable (0 to 1).",
+    help="Exit with code 3 if less than this share (0 to 1) of the rows that the step processes is usable.",
 )
 DRY_RUN = click.Option(
-    ["--dry-run"], is_flag=True, help="Say what would be made, reused, retried and dropped, and what an LLM would cost."
+    ["--dry-run"],
+    is_flag=True,
+    help="Show what would be made, reused, retried and dropped, and the cost of LLM requests.",
 )
 
 

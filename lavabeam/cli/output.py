@@ -1,4 +1,4 @@
-"""Results on stdout: tables for people, JSON for machines."""
+"""Results on stdout: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ C1), marks that turn the direction of text, invisible ones, and surrogates, whic
 
 
 def say(text: str = "", err: bool = False, nl: bool = True) -> None:
-    """Print to stdout, or to stderr. All that a command prints passes here or through a table: nothing in foreign text
+    """Print to stdout, or to stderr. All output of a command passes here or through a table: nothing in untrusted text
     (a manifest, a file's name, a server's answer) reaches a terminal as a command."""
     click.echo(escaped(text), err=err, nl=nl)
 
@@ -67,7 +67,7 @@ def print_summaries(summaries: list[Any], as_json: bool, more: Sequence[dict[str
     ]
     print_table(("step", "dataset", "rows", "statuses", "made", "reused", "seconds"), rows)
     if not any(one.made for one in summaries):
-        click.echo("Everything was already there: nothing was computed.")
+        click.echo("Everything already exists: nothing was computed.")
     return None
 
 
@@ -83,7 +83,7 @@ def statuses_text(statuses: dict[str, int]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text of foreign origin as a terminal may show it: what would steer it is written out. Lines stay lines."""
+    """Untrusted text made safe for a terminal: control characters are escaped. Lines stay lines."""
     return _STEERS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 

@@ -1,4 +1,4 @@
-"""`--dry-run` on the terminal: what a run would do with fragments, and what it would ask of an LLM."""
+"""Output of `--dry-run`: the planned work per fragment and the estimated LLM requests."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def print_estimate(title: str, totals: dict[str, Any]) -> None:
     """What would be asked (pipelines/llm/estimate.py) as a table."""
     prompts = {**totals["by_prompt"], "all": totals}
     rows = [(prompt, *(sums[name] for name in _SUMS)) for prompt, sums in prompts.items()]
-    title += f"{totals['provider']}/{totals['model']}: what a run would send; most: every answer at its limit"
+    title += f"{totals['provider']}/{totals['model']}: requests that a run would send; most: every answer at its limit"
     print_table(_SUM_COLUMNS, rows, title=title)

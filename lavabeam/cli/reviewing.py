@@ -1,4 +1,4 @@
-"""`lavabeam review`: a judge compares answers, its reviews are summed up, and MM-Vet's answers graded.
+"""`lavabeam review`: pairwise review by a judge, summaries, and MM-Vet grading.
 
 And `lavabeam evaluate compare`, beside evaluating.py's `evaluate`."""
 
@@ -18,7 +18,7 @@ from lavabeam.cli.output import print_json, print_table, say, statuses_text
 from lavabeam.cli.previews import print_estimate
 
 _JSON = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON instead of a table.")
-_DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Say what would be asked and cost; ask nothing.")
+_DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Show the requests and their cost; send nothing.")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -113,13 +113,13 @@ review.add_command(
 
 @review.command("summary")
 @click.argument("paths", nargs=-1, required=True, type=Path)
-@click.option("--ignore", multiple=True, metavar="ID", help="Leave out this question. May be given again.")
+@click.option("--ignore", multiple=True, metavar="ID", help="Leave out this question. Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def review_summary(paths: tuple[Path, ...], ignore: tuple[str, ...], as_json: bool) -> None:
-    """Scores of review files, or of folders of them, relative to the reference's.
+    """Summarise review files, or folders of them: scores relative to the reference's.
 
-    Per category: mean of the second scores over mean of the first, x 100. Several runs over the same answers get their
-    mean and spread. Reads LLaVA's review files too.
+    Per category: mean of the second scores over mean of the first, x 100. Several runs over the same answers are
+    reported with mean and spread. Reads LLaVA's review files too.
     """
     from lavabeam.evaluation.review.summary import summarise
 
@@ -144,12 +144,15 @@ def _print_file(one: Mapping[str, Any]) -> None:
     print_table(_COLUMNS, rows, title=one["file"])
     lacking = one["categories"]["all"]["unreadable"]
     if lacking:
-        say(f"lavabeam: {one['file']}: {lacking} reviews without scores are in no mean; `detail` says why.", err=True)
+        say(
+            f"lavabeam: {one['file']}: {lacking} reviews without scores are excluded; `detail` has the reason.",
+            err=True,
+        )
     bias = one.get("position")
     if bias and bias["questions"]:
         say(
             f"Both orders, {bias['questions']} questions: an answer gains {bias['first_gains']:+.2f} points by "
-            f"standing first, and in {bias['changed']:.1%} another one wins when the order changes."
+            f"standing first, and in {bias['changed']:.1%} the winner changes with the order."
         )
 
 
@@ -177,7 +180,9 @@ def _finish(output: Path, statuses: dict[str, int], asked: dict[str, Any], as_js
         say(f"{output}: {sum(statuses.values())} judgements: {statuses_text(statuses)}.{following}")
     print_asked("review", asked, as_json)
     if not as_json and (lacking := sum(statuses.values()) - statuses.get("ok", 0)):
-        say(f"lavabeam: {lacking} without a judgement are in no mean; `detail` of each says why.", err=True)
+        say(
+            f"lavabeam: {lacking} without a judgement are excluded from means; their `detail` has the reason.", err=True
+        )
     if not statuses.get("ok"):
         click.get_current_context().exit(UNUSABLE)
 
@@ -186,7 +191,7 @@ evaluate = UsualGroup(
     "evaluate",
     usual="benchmark",
     commands={"benchmark": evaluating.evaluate},
-    short_help="Ask and score one benchmark, or compare two evaluations.",
+    short_help="Run and score one benchmark, or compare two evaluations.",
 )
 
 
@@ -194,13 +199,13 @@ evaluate = UsualGroup(
 @click.argument("first", type=Path)
 @click.argument("second", type=Path)
 @click.option("--out", type=Path, help="The HTML page to write.  [default: compare.html in SECOND]")
-@click.option("--images", type=Path, help="The folder or dataset of the pictures, if it is not where it was.")
+@click.option("--images", type=Path, help="The folder or dataset of the images, if it was moved.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate_compare(first: Path, second: Path, out: Path | None, images: Path | None, as_json: bool) -> None:
     """Compare two evaluations question by question.
 
-    FIRST and SECOND are the --output folders of `lavabeam evaluate` on the same questions. Which model has a question
-    right alone is tested by McNemar's exact test; the page shows those questions with their pictures.
+    FIRST and SECOND are the --output folders of `lavabeam evaluate` on the same questions. McNemar's exact test is
+    applied to the questions that only one model has right; the page shows them with their images.
     """
     from lavabeam.evaluation.report.after import pictures_of
     from lavabeam.evaluation.report.compare import compare

@@ -1,4 +1,4 @@
-"""Single rows of a dataset for `lavabeam show`: found by a step's status, printed, their pictures written to files."""
+"""Single rows for `lavabeam show`: find rows by status, print them, write their images to files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running by schedule: dags, which writes the Airflow files."""
+"""`lavabeam dags`: write the Airflow files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = "lavabeam.yaml"
 
 @click.command()
 @click.option("--out", type=Path, required=True, help="The folder to write into: Airflow's DAG folder.")
-@click.option("--replace", is_flag=True, help="Replace files that are there and differ; lavabeam.yaml stays.")
+@click.option("--replace", is_flag=True, help="Overwrite files that differ; lavabeam.yaml is kept.")
 def dags(out: Path, replace: bool) -> None:
     """Write the Airflow DAGs.
 

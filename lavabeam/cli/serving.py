@@ -1,4 +1,4 @@
-"""`lavabeam serve`: checkpoints at one OpenAI-compatible address, and what is served while it runs."""
+"""`lavabeam serve`: serve checkpoints at one OpenAI-compatible endpoint and manage them at run time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEMPLATE = click.option(
     "--template", help="The chat template, if a checkpoint does not name the one it was trained with."
 )
 URL = click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where `lavabeam serve` runs.")
-TOKEN = click.option("--token-file", type=Path, help="The file that it printed.  [default: that of the port]")
+TOKEN = click.option("--token-file", type=Path, help="The token file that it printed.  [default: that of the port]")
 
 
 class ServeGroup(click.Group):
@@ -38,29 +38,33 @@ class ServeGroup(click.Group):
 
 @click.group(cls=ServeGroup)
 def serve() -> None:
-    """Serve checkpoints at one OpenAI-compatible address, and add or remove some while it runs."""
+    """Serve checkpoints at one OpenAI-compatible endpoint; add or remove models at run time."""
 
 
 @serve.command(options_metavar="[OPTIONS]", epilog="While it runs: lavabeam serve add, remove, list (--help).")
 @click.argument("checkpoints", nargs=-1, required=True, metavar="[NAME=]CHECKPOINT...")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one.")
 @LOAD
 @DEVICE
 @TEMPLATE
 @backend_options
-@click.option("--api-keys", type=Path, help="A file of keys, one a line: clients must send one of them.")
-@click.option("--running", "most_running", type=click.IntRange(min=1), help="Questions at a time.  [default: 32]")
-@click.option("--waiting", "most_waiting", type=click.IntRange(min=0), help="More that may wait.  [default: 64]")
+@click.option("--api-keys", type=Path, help="A file of API keys, one per line: clients must send one of them.")
 @click.option(
-    "--idle-unload", "idle_seconds", type=float, help="Unload a checkpoint that nobody asked for so many seconds."
+    "--running", "most_running", type=click.IntRange(min=1), help="Concurrent requests per model.  [default: 32]"
 )
 @click.option(
-    "--allow-private-hosts", multiple=True, help="A private host, address or network that pictures may be at."
+    "--waiting", "most_waiting", type=click.IntRange(min=0), help="Requests that may wait in the queue.  [default: 64]"
 )
-@click.option("--ui", is_flag=True, help="Serve a page, too, that compares models side by side.")
-@click.option("--ui-port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--record", type=Path, metavar="DATASET", help="Add what is asked on the page to DATASET.")
+@click.option(
+    "--idle-unload", "idle_seconds", type=float, help="Unload a checkpoint after this many seconds without requests."
+)
+@click.option(
+    "--allow-private-hosts", multiple=True, help="A private host, address or network from which images may be fetched."
+)
+@click.option("--ui", is_flag=True, help="Also serve a web page that compares models side by side.")
+@click.option("--ui-port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one.")
+@click.option("--record", type=Path, metavar="DATASET", help="Record conversations of the page in DATASET.")
 def start(
     checkpoints: tuple[str, ...],
     load: str | None,
@@ -72,9 +76,9 @@ def start(
     record: Path | None,
     **given: Any,
 ) -> None:
-    """Serve CHECKPOINTs (llava-hf folders, runs, or LoRA adapters) at one OpenAI-compatible address.
+    """Serve CHECKPOINTs (llava-hf folders, runs, or LoRA adapters) at one OpenAI-compatible endpoint.
 
-    Clients name them by NAME: the folder's name, or its run's. Adapters of one base share its weights.
+    Clients select a model by NAME: by default the folder's name, or its run's. Adapters of one base share its weights.
     NAME=http://HOST:PORT is another OpenAI-compatible server.
     """
     from lavabeam.serving.run import serve as run
@@ -82,7 +86,7 @@ def start(
     from schemas.config import parse
 
     if record is not None and not ui:
-        raise click.UsageError("--record keeps what is asked on the page. Add --ui.")
+        raise click.UsageError("--record records conversations of the page. Add --ui.")
     key_env = given.pop("backend_key_env")
     specs = parse_specs(checkpoints, key_env, load=load, device=device, template=template, **backend_of(given))
     values = {name: value for name, value in given.items() if value is not None}
@@ -101,7 +105,7 @@ def start(
 @URL
 @TOKEN
 def add(checkpoint: str, url: str, token_file: Path | None, backend_key_env: str | None, **given: Any) -> None:
-    """Add a checkpoint to a running server, or replace the one of that name once the new one has answered."""
+    """Add a checkpoint to a running server, or replace the one with that name once the new one is ready."""
     from lavabeam.serving.administration import Administration
     from lavabeam.serving.settings import parse_specs
 
@@ -116,7 +120,7 @@ def add(checkpoint: str, url: str, token_file: Path | None, backend_key_env: str
 @URL
 @TOKEN
 def remove(name: str, url: str, token_file: Path | None) -> None:
-    """Remove a name from a running server, after its running answers."""
+    """Remove a model from a running server, once its running requests have ended."""
     from lavabeam.serving.administration import Administration
 
     Administration(url, token_file).remove(name)
@@ -128,7 +132,7 @@ def remove(name: str, url: str, token_file: Path | None) -> None:
 @TOKEN
 @json_option
 def listed(url: str, token_file: Path | None, as_json: bool) -> None:
-    """What a running server serves: names, states, checkpoints."""
+    """List the models of a running server: names, states, checkpoints."""
     from lavabeam.serving.administration import Administration
 
     models = Administration(url, token_file).models()
@@ -149,8 +153,10 @@ def _keys(file: Path) -> tuple[str, ...]:
     from schemas.errors import InputError
 
     if not file.is_file():
-        raise InputError(f"{file}: no such file. Give a file of API keys, one a line.")
+        raise InputError(f"{file}: no such file. Give a file of API keys, one per line.")
     keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     if not keys:
-        raise InputError(f"{file}: holds no key, and nobody could ask. Write one a line, or leave --api-keys out.")
+        raise InputError(
+            f"{file}: contains no key, so no client could connect. Write one per line, or omit --api-keys."
+        )
     return keys

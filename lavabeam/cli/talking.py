@@ -1,4 +1,4 @@
-"""`lavabeam chat`: a conversation on the terminal, where an error is one line and does not end the session."""
+"""`lavabeam chat`: a conversation in the terminal; an error is one line and does not end the session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from lavabeam.cli.output import say
 from lavabeam.cli.serving import DEVICE, LOAD
 
-HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) ends."
+HELP = "/image PATH-OR-URL adds an image, /new starts over, /quit (or Ctrl-D) ends."
 
 
 @click.command()
@@ -24,7 +24,7 @@ HELP = "/image PATH-OR-URL shows a picture, /new starts over, /quit (or Ctrl-D) 
 @click.option("--template", help="The chat template, if the checkpoint does not name the one it was trained with.")
 @LOAD
 @DEVICE
-@click.option("--model", help="What to ask at ADDRESS, where several models are served.")
+@click.option("--model", help="The model to use at ADDRESS, if it serves several.")
 @click.option("--allow-private-hosts", multiple=True, help="A private host, address or network to allow.")
 def chat(
     checkpoint: str,
@@ -34,11 +34,11 @@ def chat(
     allow_private_hosts: tuple[str, ...],
     **given: str | None,
 ) -> None:
-    """Talk with the LLaVA in folder CHECKPOINT, or with one that is served at ADDRESS (http://127.0.0.1:8000).
+    """Chat with the LLaVA in folder CHECKPOINT, or with one served at ADDRESS (http://127.0.0.1:8000).
 
-    About a PICTURE (a path or a URL): one QUESTION, or a conversation.
+    Asks one QUESTION about a PICTURE (a path or a URL), or starts a conversation.
 
-    On the terminal, /image PATH-OR-URL shows another picture, /new starts over, /quit ends.
+    In the conversation, /image PATH-OR-URL adds another image, /new starts over, /quit ends.
     """
     from schemas.errors import InputError
 
@@ -59,11 +59,11 @@ def chat(
 def _conversation(
     checkpoint: str, template: str | None, load: str | None, device: str | None, model: str | None
 ) -> Any:
-    """With a folder here, or with a model that somebody serves (its key: the variable LAVABEAM_API_KEY)."""
+    """With a folder here, or with a served model (its key: the variable LAVABEAM_API_KEY)."""
     if checkpoint.startswith(("http://", "https://")):
         for name, value in (("template", template), ("load", load), ("device", device)):
             if value is not None:
-                raise click.UsageError(f"--{name} is the server's to choose. Leave it out.")
+                raise click.UsageError(f"--{name} is chosen by the server. Leave it out.")
         from lavabeam.serving.conversation import ServedConversation
 
         return ServedConversation(checkpoint, model)

@@ -21,11 +21,9 @@ from trainer.planning.strategies import STRATEGIES
 @click.option("--runner", default="local", help="local or dask.", show_default=True)
 @json_option
 def demo(folder: Path, runner: str, as_json: bool) -> None:
-    """From URLs to a LLaVA that answers questions, on this machine.
+    """Run the whole pipeline on this machine, from URLs to a LLaVA that answers questions.
 
-    It needs no account, no hub and a few minutes.
-
-    A second run reuses everything and computes nothing.
+    It takes a few minutes and needs no account and no model hub. A second run reuses everything and computes nothing.
     """
     from lavabeam.demo.run import run_demo
     from pipelines.engine.runners import Runner
@@ -54,7 +52,7 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
     print_table(columns, kinds, title="\nEasy-VQA's own test split")
     say(f"\n{summary['llm_requests']} requests to the teacher, {summary['seconds']['total']} s in total")
     if not summary["recomputed"]:
-        say("Everything was already there: nothing was recomputed.")
+        say("Everything already exists: nothing was recomputed.")
     say(f"figures: {folder / 'summary.json'}\nreport:  {summary['report']}")
     say(f"model:   {summary['model']}\nask it:  lavabeam chat {summary['model']} PICTURE")
 
@@ -64,8 +62,12 @@ def _print_demo(summary: dict[str, Any], folder: Path) -> None:
 @click.option(
     "--set", "settings", multiple=True, help="Override a dotted key of the recipe: --set plan.global_batch=64."
 )
-@click.option("--processes", type=click.IntRange(min=1), help="Per machine.  [default: one per GPU; two without a GPU]")
-@click.option("--nodes", type=click.IntRange(min=1), default=1, help="Machines, for --dry-run, --plan-only, --prepare.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="Processes per machine.  [default: one per GPU; two without a GPU]"
+)
+@click.option(
+    "--nodes", type=click.IntRange(min=1), default=1, help="Number of machines, for --dry-run, --plan-only, --prepare."
+)
 @click.option("--dry-run", is_flag=True, help="Show parameters, steps, memory and launch commands; train nothing.")
 @click.option("--plan-only", is_flag=True, help="Compare all batching strategies: padding, balance, time, memory.")
 @click.option("--gpus", help="For --plan-only: numbers of GPUs, such as 8,16,64.  [default: 1,2,4,8]")
@@ -153,9 +155,9 @@ def merge(adapter: Path, output: Path, model: Path | None) -> None:
 @click.argument("checkpoint", type=Path)
 @click.argument("output", type=Path)
 def export_checkpoint(checkpoint: Path, output: Path) -> None:
-    """Write the model of a run's CHECKPOINT (RUN/checkpoint-N).
+    """Export the model of a training CHECKPOINT (RUN/checkpoint-N).
 
-    OUTPUT: a folder as the run itself writes it at its end: a model, or for LoRA an adapter.
+    OUTPUT: a folder like the one that the run writes at its end: a model, or for LoRA an adapter.
     """
     from trainer.models.snapshot import export_checkpoint as run
 
@@ -170,8 +172,8 @@ def export_checkpoint(checkpoint: Path, output: Path) -> None:
 def import_checkpoint(source: Path, output: Path, tower: Path, template: str) -> None:
     """Convert a checkpoint of the original LLaVA code.
 
-    SOURCE: a folder such as llava-v1.5-7b, whose config.json has no vision_config. OUTPUT: the new folder, which chat,
-    answer, evaluate and train read, and transformers' own classes.
+    SOURCE: a folder such as llava-v1.5-7b, whose config.json has no vision_config. OUTPUT: the new folder, for chat,
+    answer, evaluate, train and transformers' own classes.
     """
     from trainer.models.importing import import_checkpoint as run
 
@@ -179,7 +181,9 @@ def import_checkpoint(source: Path, output: Path, tower: Path, template: str) ->
 
 
 @click.command()
-@click.option("--lengths", type=Path, required=True, help="JSON list of row lengths; negative ones have no picture.")
+@click.option(
+    "--lengths", type=Path, required=True, help="JSON list of row lengths; negative for rows without an image."
+)
 @click.option(
     "--strategy",
     default="balanced",
@@ -193,13 +197,13 @@ def import_checkpoint(source: Path, output: Path, tower: Path, template: str) ->
 @click.option("--epoch", default=0, show_default=True)
 @click.option("--max-tokens", type=int, help="Maximum tokens of a rank in one micro-step.")
 @click.option("--padded", is_flag=True, help="Pad rows to the longest in their micro-batch.")
-@click.option("--drop-last", is_flag=True, help="Leave the incomplete last step out.")
-@click.option("--generator-seed", type=int, help="The original's sampler with a torch.Generator of this seed.")
+@click.option("--drop-last", is_flag=True, help="Drop the incomplete last step.")
+@click.option("--generator-seed", type=int, help="Use the original's sampler with a torch.Generator of this seed.")
 @json_option
 def plan(
     lengths: Path, strategy: str, world_size: int, batch_size: int, seed: int, as_json: bool, **given: Any
 ) -> None:
-    """The row numbers of every step and rank."""
+    """Show which rows each step and rank trains on."""
     from trainer.plan import plan_command
 
     say(plan_command(lengths, strategy, world_size, batch_size, seed, as_json, **given))
@@ -221,7 +225,7 @@ def plan(
 def tokens(file: str, as_json: bool, **given: Any) -> None:
     """Show the rows of a file or a dataset as the model sees them.
 
-    Prompt, ids, labels and the supervised text, for LLaVA rows or those of a dataset.
+    Prints the prompt, ids, labels and supervised text of LLaVA rows or of a dataset.
     """
     from schemas.chat.show import tokens_command
 

@@ -1,4 +1,4 @@
-"""Looking after datasets: rollback, and gc, the only command that deletes."""
+"""Dataset maintenance: rollback, and gc, the only command that deletes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Duration(click.ParamType):
 @click.option(
     "--older-than", type=Duration(), help="Remove versions committed longer ago, such as 7d; never the newest."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def gc(dataset: str, keep: int | None, older_than: float | None, dry_run: bool, as_json: bool) -> None:
-    """Remove files of DATASET that no version names.
+    """Remove unreferenced files of DATASET.
 
-    Also what killed runs left unfinished or uncommitted: let a run that should go on end first. Versions go only with
-    --keep or --older-than; what a run that is going on may need stays.
+    This includes unfinished and uncommitted files of killed runs: restart a run first if you want to keep its work.
+    Versions are removed only with --keep or --older-than. Everything that a live run may need stays.
     """
     from schemas.garbage import collect
     from schemas.store import Store
@@ -66,15 +66,13 @@ def gc(dataset: str, keep: int | None, older_than: float | None, dry_run: bool, 
 
 @click.command()
 @click.argument("dataset")
-@click.option(
-    "--to", type=int, required=True, help="The number of the version to go back to; `lavabeam log` lists them."
-)
-@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--to", type=int, required=True, help="The version number to restore; `lavabeam log` lists them.")
+@click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def rollback(dataset: str, to: int, dry_run: bool, as_json: bool) -> None:
-    """Make an older version of DATASET the newest.
+    """Restore an older version of DATASET.
 
-    Its content is committed under the next number: no version goes, and going back can itself be undone.
+    Its content is committed as the next version: no version is removed, so a rollback can itself be undone.
     """
     from schemas.rollback import roll_back
     from schemas.store import Store
@@ -83,7 +81,7 @@ def rollback(dataset: str, to: int, dry_run: bool, as_json: bool) -> None:
     if as_json:
         return print_json({**asdict(done), "dry_run": dry_run})
     if done.number == done.before:
-        return say(f"{dataset}: manifest {done.before} holds what manifest {to} does. Nothing to do.")
+        return say(f"{dataset}: manifest {done.before} has the same content as manifest {to}. Nothing to do.")
     will = "would be" if dry_run else "is"
     lost = f"; without {', '.join(done.lost)}" if done.lost else ""
     say(

@@ -1,4 +1,4 @@
-"""The demo's starting point: a small tower and a small language model, trained from scratch and joined to a LLaVA.
+"""The demo's base model: a small tower and a small language model, trained from scratch and joined to a LLaVA.
 
 In: a downloaded `images` dataset whose rows have facts (color=teal), and conversations about the same pictures.
 Out: a tokenizer (before the mix, which counts with it), and a checkpoint folder for stage 1.

@@ -1,4 +1,4 @@
-"""The demo's evaluation, cached beside the checkpoint: the same weights are not asked the same questions again."""
+"""The demo's evaluation, cached next to the checkpoint by its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's input: the pictures of Easy-VQA and of scikit-image, as a website and as a list of its URLs.
+"""The demo's input: images of Easy-VQA and scikit-image, as a website and a list of its URLs.
 
 They come from the pip packages `easy-vqa` (MIT) and `scikit-image` (BSD; photographs.yaml has the licence of each
 photograph). Only the faults that every crawl meets are made up: missing pages, a broken file, copies of a picture at

@@ -1,4 +1,4 @@
-"""The demo from end to end: prepare inputs, run the data recipe, train, evaluate, and record the results."""
+"""The demo end to end: prepare inputs, run the data recipe, train, evaluate, and record the results."""
 
 from __future__ import annotations
 

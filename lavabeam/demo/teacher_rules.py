@@ -1,4 +1,4 @@
-"""The scripted teacher's rules: answers composed from the words in a request. It is not a model and sees no picture.
+"""The scripted teacher's rules: compose answers from the text of a request. It is not a model and sees no image.
 
 In: the text of the last user message (notes about a picture, and a line `Task: ...`). Out: an answer in the form that
 the task's prompt asks for. The same words always give the same answer.

@@ -69,4 +69,4 @@ def _timed(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _summary_line(name: str, result: dict[str, Any], text: str) -> str:
-    return f"{name}: {text}" + (" (made before, nothing recomputed)" if result["reused"] else "")
+    return f"{name}: {text}" + (" (already made, nothing recomputed)" if result["reused"] else "")

@@ -1,4 +1,4 @@
-"""A file of answers in any of the official layouts, as one list."""
+"""Read answer files in any of the official formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions of a benchmark to a checkpoint or a server: a file of questions, a file of answers, one folder."""
+"""Run a benchmark's questions against a checkpoint or a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of an OpenAI-compatible server, through the request layer: cache, caps, retries, concurrency.
+"""Answers from an OpenAI-compatible server, through the request layer: cache, caps, retries, concurrency.
 
 In: LLaVA's file of questions. Out: LLaVA's file of answers, whole or not at all; what was answered before an
 interruption is in the cache beside it, and is not asked again.
@@ -119,7 +119,7 @@ async def _ask(lease: Lease, settings: EndpointConfig, prompt: Prompt) -> tuple[
     parts = [part for message in prompt.messages for part in message["content"]]
     kinds = [part["type"] for part in parts if part["type"] == "image" or part["text"].strip()]
     if "text" in kinds and "image" in kinds[kinds.index("text") :]:
-        detail = f"{prompt.name}: a picture stands behind words; to a server pictures go in front of them."
+        detail = f"{prompt.name}: a picture follows text; a server expects pictures before it."
         return Answer("", AnswerStatus.bad_question, detail), None
     words = "".join(part["text"] for part in parts if part["type"] == "text").strip()
     reply = await lease.client.ask(

@@ -1,4 +1,4 @@
-"""Confidence intervals by the bootstrap (Efron 1979), percentile method: what is drawn again are whole units.
+"""Bootstrap confidence intervals (Efron 1979), percentile method, resampling whole units.
 
 A unit is what can be right or wrong by itself: a question, MME's picture with its two, MMBench's rotations of one.
 """

@@ -1,4 +1,4 @@
-"""Questions to a judge: each asked through the request layer, its answer read, or a status that says why not."""
+"""Send questions to a judge through the request layer; each gets a parsed answer or a status."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class JudgeSettings(EndpointConfig):
     """The endpoint that judges, how often, and what it may cost."""
 
     temperature: float | None = Field(default=0.2, ge=0, le=2)
-    """null leaves it out of the request. 0.2 is what LLaVA's review scripts ask with."""
+    """null omits it from the request. 0.2 is what LLaVA's review scripts ask with."""
     repairs: int = Field(default=2, ge=0, lt=MOST_SAMPLES)
     """How often a question is asked again when its answer holds no scores."""
     runs: int = Field(default=1, ge=1, le=100)

@@ -1,5 +1,5 @@
-"""Files as benchmarks publish them: JSON lists and lines, objects by id, TSV, xlsx. One row at a time, each with its
-place for messages."""
+"""Benchmark files as published: JSON lists and lines, objects by id, TSV, xlsx. Yields one row at a time, with its
+location for error messages."""
 
 from __future__ import annotations
 

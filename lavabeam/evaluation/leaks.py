@@ -1,4 +1,4 @@
-"""Whether what a checkpoint was trained on holds the questions or pictures that it is evaluated on.
+"""Check whether a checkpoint's training data contains the questions or images that it is evaluated on.
 
 In: a checkpoint in a run folder, whose inputs.json names its mix, and questions. Out: one line. The comparison is that
 of `lavabeam decontaminate`, with an index that is made of the questions and thrown away.

@@ -1,4 +1,4 @@
-"""What flows through a benchmark: questions, what a model answered, what is right, and all three joined."""
+"""The records of a benchmark: questions, answers, ground truth, and the joined rows."""
 
 from __future__ import annotations
 

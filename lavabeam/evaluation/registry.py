@@ -1,4 +1,4 @@
-"""Every benchmark by name. Ours stand here; those of installed packages are entry points of `lavabeam.benchmarks`."""
+"""The benchmarks by name, including entry points of `lavabeam.benchmarks` in installed packages."""
 
 from __future__ import annotations
 

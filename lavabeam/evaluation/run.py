@@ -1,4 +1,4 @@
-"""One benchmark from its files to figures: questions, answers, truths, score, upload."""
+"""Run one benchmark: questions, answers, ground truth, scores, submission file."""
 
 from __future__ import annotations
 

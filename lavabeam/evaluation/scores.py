@@ -1,4 +1,4 @@
-"""What a judge's review says: two scores on its first line, and their summary by category.
+"""Parse a judge's review: two scores on its first line, summarised by category.
 
 The layout is LLaVA's (llava/eval/eval_gpt_review_bench.py and summarize_gpt_review.py): a review's text begins with the
 scores of the first and the second answer; the summary is mean(second) / mean(first) x 100.

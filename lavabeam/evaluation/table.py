@@ -1,4 +1,4 @@
-"""Scored units to figures: per category and in total, each with its confidence interval."""
+"""Aggregate scored units: per category and in total, each with its confidence interval."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Serving: one OpenAI-compatible address in front of any number of checkpoints. README.md says what flows where."""
+"""Serving: one OpenAI-compatible endpoint for any number of checkpoints. README.md describes the design."""

@@ -1,4 +1,4 @@
-"""`lavabeam serve add|remove|list`: the client's side of the administration routes."""
+"""`lavabeam serve add|remove|list`: client of the admin API."""
 
 from __future__ import annotations
 

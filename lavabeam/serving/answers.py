@@ -1,4 +1,4 @@
-"""Answers as OpenAI's clients expect them: one object, or server-sent events that end with [DONE]."""
+"""Responses in OpenAI's format: one object, or server-sent events that end with [DONE]."""
 
 from __future__ import annotations
 

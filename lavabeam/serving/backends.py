@@ -1,4 +1,4 @@
-"""The kinds of workers by name. Another kind is a line in BACKENDS."""
+"""The worker backends by name. To add one, extend BACKENDS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One chat request from its body to the last byte of its answer, whole or as a stream, and what becomes of it."""
+"""A chat request from its body to the last byte of the response, streamed or not."""
 
 from __future__ import annotations
 
@@ -195,11 +195,11 @@ def _too_late(settings: ServeSettings) -> RequestError:
 
 
 def _unfinished() -> RequestError:
-    return RequestError(502, "the worker ended its answer without saying why.", code="bad_answer")
+    return RequestError(502, "the worker ended its answer without a reason.", code="bad_answer")
 
 
 def request_error(error: Exception) -> RequestError:
-    """What a client is told about an error of ours."""
+    """The response for an internal error."""
     if isinstance(error, RequestError):
         return error
     return RequestError(400, str(error), code="invalid_input")

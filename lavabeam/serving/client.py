@@ -1,4 +1,4 @@
-"""Someone who asks a gateway, or any other OpenAI-compatible server: its models, and answers as they come.
+"""Client of a gateway or any other OpenAI-compatible server: model names and streamed answers.
 
 In: an address. Out: names of models and pieces of text. Errors are the server's own words, as an `InputError`.
 """

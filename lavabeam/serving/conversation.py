@@ -1,4 +1,4 @@
-"""A conversation with a served model, as `trainer.inference.chat.Conversation` is one with a folder."""
+"""A conversation with a served model, with the interface of `trainer.inference.chat.Conversation`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own worker, seen from the gateway: a process per base checkpoint, which answers for its adapters as well."""
+"""The built-in worker, seen from the gateway: one process per base checkpoint, which also serves its adapters."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class EmbeddedWorker:
 
     async def start(self) -> Description:
         self._ended = asyncio.get_running_loop().create_future()
-        # A session of its own: a terminal's Ctrl-C is the gateway's affair.
+        # A separate session: a terminal's Ctrl-C is handled by the gateway.
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-c", _BOOT, json.dumps([str(Path(one).resolve()) for one in sys.path])),
             stdin=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Servers that we start from an environment of their own: how each is told what, as a table.
+"""Table of external engines (vLLM, SGLang) and the options that each takes.
 
 vLLM and SGLang pin other versions of torch and transformers than ours, so their Python is named, never imported.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BASE = "base"
-"""What a started server calls the weights that it was started with; adapters have names of their own."""
+"""What a started server calls the weights that it was started with; adapters have separate names."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Errors of a request in OpenAI's form: {"error": {"message", "type", "param", "code"}}."""
+"""Request errors in OpenAI's format: {"error": {"message", "type", "param", "code"}}."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages between the gateway and its worker processes: a JSON object, and bytes behind it.
+"""Frames between the gateway and its worker processes: a JSON object followed by bytes.
 
 A frame is two big-endian 32-bit lengths, the JSON, and the bytes. No pickle: a worker is not trusted more than
 its checkpoint.

@@ -1,4 +1,4 @@
-"""The routes: OpenAI's chat completions in front of a registry, health, metrics, and the administration."""
+"""HTTP routes: OpenAI's chat completions on top of the registry, health, metrics, and the admin API."""
 
 from __future__ import annotations
 
@@ -108,5 +108,5 @@ async def _no_route(request: Request, error: Any) -> Response:
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    found = RequestError(500, f"this is a defect of lavabeam: {type(error).__name__}.", code="defect")
+    found = RequestError(500, f"this is a bug in lavabeam: {type(error).__name__}.", code="defect")
     return JSONResponse(found.body, found.status)

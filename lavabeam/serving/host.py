@@ -1,4 +1,4 @@
-"""One worker and the names that it serves: started, asked, started again when it is lost, unloaded when it is idle."""
+"""A worker and the models that it serves: start, requests, restart after a crash, unload when idle."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Host:
         if self.waiting >= most:
             raise RequestError(
                 429,
-                f"the queue is full: {self.waiting} questions are running or waiting, at most {most} may.",
+                f"the queue is full: {self.waiting} requests are running or queued, at most {most} may.",
                 code="queue_full",
                 retry_after=self._usual_seconds,
             )
@@ -120,7 +120,7 @@ class Host:
             self._usual_seconds += 0.1 * (time.monotonic() - began - self._usual_seconds)
         except WorkerLost as error:
             raise RequestError(
-                503, f"{error}. It is started again; ask again.", code="worker_lost", retry_after=WAITS[0]
+                503, f"{error}. It is restarting; try again.", code="worker_lost", retry_after=WAITS[0]
             ) from error
         finally:
             self._used = time.monotonic()

@@ -1,4 +1,4 @@
-"""A worker that is vLLM or SGLang, started from its own environment: one server per base, adapters in it."""
+"""vLLM or SGLang as a worker, started from its own environment: one server per base, with its adapters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LEFT_OUT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LAVABEAM_API_KEY")
 
 
 def check(spec: ModelSpec) -> None:
-    """Raises InputError for a checkpoint, an environment without the server, and what it cannot be told."""
+    """Raises InputError for a checkpoint, an environment without the server, and options that it does not support."""
     check_options(spec, OPTIONS)
     checkpoint = Checkpoint.open(spec.checkpoint, spec.options.get("base"))
     if spec.load is not None:
@@ -41,8 +41,8 @@ def check(spec: ModelSpec) -> None:
         raise InputError(f"{spec.name}: {spec.checkpoint} is an adapter, and lora is false. Leave the option out.")
     if checkpoint.adapter is not None and (files := checkpoint.adapter.in_full()):
         raise InputError(
-            f"{spec.name}: {spec.checkpoint} has {files[0].name}, trained in full, which {spec.backend} would leave "
-            "out without a word. Serve what `lavabeam merge` makes of it, or leave --backend out."
+            f"{spec.name}: {spec.checkpoint} has {files[0].name}, trained in full, which {spec.backend} would "
+            f"silently ignore. Serve the result of `lavabeam merge`, or leave --backend out."
         )
     if Devices.parse(spec.device).kind == "mps":
         raise InputError(f"{spec.name}: {spec.backend} does not run on mps. Leave --backend out.")

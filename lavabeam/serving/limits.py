@@ -1,4 +1,4 @@
-"""Limits before anything is parsed: how many requests, how large, how slow. Plain ASGI around the application.
+"""Limits enforced before parsing: number, size and duration of requests. Plain ASGI middleware.
 
 `Body` bounds what a request may bring, after its key was looked at. `Impatient` bounds the head of a request (64 KiB,
 by h11) and how long a connection may take: uvicorn itself waits for as long as a client likes that sends no request, or
@@ -62,7 +62,7 @@ class Body:
         except ValueError:
             raise RequestError(400, "content-length: expected a number.", code="invalid_header") from None
         if not 0 <= size <= most:
-            raise RequestError(413, f"the body has {size} bytes, at most {most} may be.", code="body_too_large")
+            raise RequestError(413, f"the body has {size} bytes, at most {most} are allowed.", code="body_too_large")
         return size
 
     async def _read(self, receive: Any, size: int, body: _Taken) -> bool:

@@ -1,4 +1,4 @@
-"""Figures for Prometheus (text format 0.0.4): what was asked, how long it took, what runs."""
+"""Prometheus metrics (text format 0.0.4): requests, latencies, running models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ class Metrics:
         shared: dict[str, Any] = {"registry": self._collected, "namespace": "lavabeam"}
         self._requests = Counter("requests", "Chat requests by HTTP status", ["model", "status"], **shared)
         self._seconds = Histogram(
-            "request_seconds", "Until the answer was complete", ["model"], buckets=_SECONDS, **shared
+            "request_seconds", "Time to the complete answer", ["model"], buckets=_SECONDS, **shared
         )
-        self._first = Histogram("first_piece_seconds", "Until a stream began", ["model"], buckets=_SECONDS, **shared)
+        self._first = Histogram(
+            "first_piece_seconds", "Time to the first token of a stream", ["model"], buckets=_SECONDS, **shared
+        )
         self._prompt = Counter("prompt_tokens", "Tokens of answered prompts, pictures included", ["model"], **shared)
         self._answer = Counter("answer_tokens", "Tokens of answers", ["model"], **shared)
         self._collected.register(_Running(registry))
@@ -53,10 +55,10 @@ class _Running:
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         state = GaugeMetricFamily(
-            "lavabeam_model_state", "1 for the state that a model is in", labels=["model", "state"]
+            "lavabeam_model_state", "1 for the current state of a model", labels=["model", "state"]
         )
-        asked = GaugeMetricFamily("lavabeam_questions", "Questions that run or wait", labels=["model"])
-        restarts = GaugeMetricFamily("lavabeam_worker_restarts", "Times that its worker was lost", labels=["model"])
+        asked = GaugeMetricFamily("lavabeam_questions", "Running and queued requests", labels=["model"])
+        restarts = GaugeMetricFamily("lavabeam_worker_restarts", "Number of worker crashes", labels=["model"])
         for model in self._registry.models():
             for name in STATES:
                 state.add_metric([model.spec.name, name], float(model.host.state == name))

@@ -1,4 +1,4 @@
-"""Pictures of a request: fetched behind the download step's guard, or decoded from the address; checked by header."""
+"""Images of a request: fetched behind the download step's guard, or decoded from a data URL; header checked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pictures:
         most = self._settings.max_images
         if len(addresses) > most:
             raise RequestError(
-                400, f"messages: {len(addresses)} pictures, at most {most} may be.", code="too_many_images"
+                400, f"messages: {len(addresses)} pictures, at most {most} are allowed.", code="too_many_images"
             )
         return tuple(await asyncio.gather(*(self._picture(url, place) for url, place in addresses)))
 
@@ -127,5 +127,5 @@ class Pictures:
             raise InputError(f"not a picture that can be used: {error}.") from error
         if header.width * header.height > self._settings.max_image_pixels:
             most = self._settings.max_image_pixels
-            raise InputError(f"{header.width}x{header.height} pixels; at most {most} may be.")
+            raise InputError(f"{header.width}x{header.height} pixels; at most {most} are allowed.")
         return data

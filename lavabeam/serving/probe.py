@@ -1,4 +1,4 @@
-"""One real question: whether a worker that says it is ready can answer about a picture."""
+"""Readiness probe: one real question about an image."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ async def probe(worker: Worker, spec: ModelSpec) -> None:
     try:
         _, last = await answer(worker, question)
     except (RequestError, WorkerLost) as error:
-        raise InputError(f"{spec.checkpoint}: was started and cannot answer a question: {error}") from error
+        raise InputError(f"{spec.checkpoint}: started, but failed to answer a test question: {error}") from error
     if not last.answer_tokens:
-        raise InputError(f"{spec.checkpoint}: was started and answers a question with no token.")
+        raise InputError(f"{spec.checkpoint}: started, but answered a test question with no token.")

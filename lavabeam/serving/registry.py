@@ -1,4 +1,4 @@
-"""Names and the workers behind them. A name that is replaced goes on until the new one has answered a question."""
+"""Model names and the workers behind them. A replaced model keeps serving until the new one is ready."""
 
 from __future__ import annotations
 

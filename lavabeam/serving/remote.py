@@ -1,4 +1,4 @@
-"""A worker that is another OpenAI-compatible server, reached at an address: `NAME=http://host:port`.
+"""A worker that is another OpenAI-compatible server: `NAME=http://host:port`.
 
 Only checked pictures reach it, as data: it fetches nothing for our clients.
 """
@@ -36,12 +36,12 @@ LOOK_S, MISSED = 5.0, 3
 
 
 def check(spec: ModelSpec) -> None:
-    """Raises InputError for an address that is none, and for what only a worker of ours can be told."""
+    """Raises InputError for an address that is none, and for options that only our own worker supports."""
     check_options(spec, OPTIONS)
     server_address(spec.checkpoint.partition("#")[0])
     for name in ("load", "device", "template"):
         if getattr(spec, name) is not None:
-            raise InputError(f"{spec.name}: --{name} says nothing to a server that runs already. Leave it out.")
+            raise InputError(f"{spec.name}: --{name} does not apply to a server that is already running. Leave it out.")
     _key(spec)
 
 

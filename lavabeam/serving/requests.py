@@ -1,4 +1,4 @@
-"""The body of a chat request, checked field by field (OpenAI API reference, "Create chat completion")."""
+"""Validation of a chat request's body, field by field (OpenAI API reference, "Create chat completion")."""
 
 from __future__ import annotations
 

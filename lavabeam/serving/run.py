@@ -1,4 +1,4 @@
-"""`lavabeam serve`: everything is checked, then the port is taken, then workers start, then the address is printed."""
+"""`lavabeam serve`: validate everything, bind the port, start the workers, then print the address."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise InputError(
-            f"port: {host}:{port} cannot be had ({error.strerror}). Choose another one with --port."
+            f"port: {host}:{port} cannot be bound ({error.strerror}). Choose another one with --port."
         ) from error
     return sock
 
@@ -164,7 +164,7 @@ class _Welcome:
         """Raises InputError for a page that does not start."""
         self._say(_welcome(self._settings, self._specs, self._port, self._file))
         if not self._settings.api_keys and not _is_loopback(self._settings.host):
-            self._say(f"Everyone who reaches {self._settings.host} may ask: --api-keys FILE asks them for a key.")
+            self._say(f"Anyone who can reach {self._settings.host} can send requests: --api-keys FILE requires a key.")
         if self._wanted is not None:
             key = self._settings.api_keys[0] if self._settings.api_keys else None
             gateway = _address(self._settings, self._port).removesuffix("/v1")

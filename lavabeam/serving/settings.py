@@ -1,4 +1,4 @@
-"""What a server is told: its own settings, and a specification of every name that it serves."""
+"""Settings of a server, and the specification of every model that it serves."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ServeSettings(StrictModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    """0 takes a free one."""
+    """0 picks a free one."""
     api_keys: tuple[str, ...] = ()
     """Keys that clients must send one of; none: no key is asked for."""
     most_running: int = Field(default=32, ge=1)

@@ -1,4 +1,4 @@
-"""Holds one foreign server: passes its output on, ends it when stdin closes, and is gone only when all of it is.
+"""Supervises an external server: forwards its output, ends it when stdin closes, and exits after all its processes.
 
 Run as a file by any Python, with the command behind it. So a server does not outlive a gateway that was killed, and
 processes that it started itself (vLLM's engine) do not outlive it.
@@ -20,7 +20,7 @@ GONE_S = 10.0
 
 
 def main(command: list[str]) -> int:
-    """Run `command` in a process group of its own; returns its exit code, negative for a signal."""
+    """Run `command` in its own process group; returns its exit code, negative for a signal."""
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, process_group=0)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _ask_to_end(server.pid))

@@ -1,4 +1,4 @@
-"""What answers questions behind the gateway: the interface of a worker, and what goes in and out of one.
+"""The interface of a worker, and the requests and answers that it exchanges with the gateway.
 
 A worker is a process with a checkpoint (`embedded.py`), or another server. The registry starts, checks, restarts and
 stops it; the gateway asks it. Nothing here imports torch or FastAPI.
@@ -118,5 +118,5 @@ async def answer(worker: Worker, question: Question, timeout: float | None = Non
             texts.append(piece.text)
             last = piece
     if last.finish is None:
-        raise RequestError(502, "the worker ended its answer without saying why.", code="bad_answer")
+        raise RequestError(502, "the worker ended its answer without a reason.", code="bad_answer")
     return "".join(texts), last

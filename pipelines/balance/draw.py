@@ -1,4 +1,4 @@
-"""Which captions are drawn: pure functions on blocks of rows. Beam only brings them together.
+"""Decides which captions are drawn: pure functions on blocks of rows, which Beam groups.
 
 A *mention* is one phrase of one caption. A phrase is *frequent* when more captions mention it than it may draw; one
 that is not draws all of its captions, whatever the order of phrases. So only frequent phrases have to take turns.

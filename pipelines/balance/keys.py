@@ -20,15 +20,15 @@ PHRASES = "noun_phrases"
 class BalanceConfig(Config):
     """Whose concepts are balanced, and by which rule."""
 
-    column: str = Field("alt_text", description="the captions: a text column, or a list of which the first text counts")
+    column: str = Field("alt_text", description="the captions: a text column, or a list (the first text counts)")
     phrases: str = Field(LEXICON, description="what finds noun phrases: lexicon (English), or spacy:MODEL")
     rule: Literal["pool", "union"] = Field(
         "pool",
-        description="a frequent phrase adds captions until the pool has max_per_phrase of it, or draws that many of "
-        "its own, whatever is in the pool",
+        description="pool: a frequent phrase draws until the pool holds max_per_phrase captions with it; union: it "
+        "draws that many regardless of the pool",
     )
-    min_count: int = Field(3, ge=1, description="phrases in fewer captions draw none")
-    max_per_phrase: int = Field(100, ge=1, description="how many captions a phrase draws at most")
+    min_count: int = Field(3, ge=1, description="phrases in fewer captions draw nothing")
+    max_per_phrase: int = Field(100, ge=1, description="maximum captions that a phrase draws")
     seed: int = 0
     """Decides, with keys and phrases, which captions are drawn."""
 

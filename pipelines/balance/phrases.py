@@ -1,4 +1,4 @@
-"""Noun phrases of captions: by a lexicon of tagged words, or by a spaCy model."""
+"""Noun phrases of captions, from a lexicon-based tagger or a spaCy model."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _with_spacy(model: str) -> Finder:
 
 
 def _composed(caption: str) -> str:
-    """Letters with their accents as one character: a mark of its own would end a word."""
+    """Letters with their accents as one character: a separate mark would end a word."""
     return unicodedata.normalize("NFC", caption)
 
 

@@ -1,4 +1,4 @@
-"""The `balance` step: LLaVA's balancing of concepts over a whole dataset. Nothing is deleted."""
+"""The `balance` step: LLaVA's concept balancing over a whole dataset. Nothing is deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing among several captions of a picture by a score, the words it came with among them (BLIP's "CapFilt")."""
+"""Selects among several captions of an image by a score, including its alt text (BLIP's "CapFilt")."""
 
 from __future__ import annotations
 

@@ -29,14 +29,14 @@ class EndpointCaptionConfig(EndpointConfig):
     """The endpoint, and the prompt that is sent with every picture."""
 
     name: Literal["endpoint"] = "endpoint"
-    """Which engine captions."""
+    """The captioning engine."""
     prompt: str = Field(
         "caption", description="caption, recaption (shown the alt text too), or the path of your own prompt file"
     )
     temperature: float | None = Field(0.0, ge=0, le=2)
-    """null leaves it out of the request."""
+    """null omits it from the request."""
     max_output_tokens: int = Field(128, ge=1)
-    """Tokens of one caption at most."""
+    """Maximum tokens of one caption."""
     _loaded: Prompt = PrivateAttr()
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What every caption engine offers: a stream of pictures in, one caption for each out, in the same order.
+"""The interface of caption engines: a stream of images in, one caption for each out, in the same order.
 
 Engines are interchangeable: an image classifier (`labels`), any transformers model folder
 (`transformers`), any OpenAI-compatible endpoint (`endpoint`). The step knows only this page.

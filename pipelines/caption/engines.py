@@ -1,4 +1,4 @@
-"""The engines by name. Adding one: its config joins the union, its class the table."""
+"""The engines by name. To add one, add its config to the union and its class to the table."""
 
 from __future__ import annotations
 

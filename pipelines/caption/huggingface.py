@@ -1,6 +1,6 @@
 """The `transformers` engine: any image-captioning or chat model that the library loads from a folder.
 
-BLIP and its kin describe a picture, optionally going on from the words of `prompt`; a model with a chat
+BLIP and similar models describe a picture, optionally going on from the words of `prompt`; a model with a chat
 template (LLaVA, Qwen-VL...) answers `prompt`. No code out of a model folder is run, unless `trust_remote_code` says so.
 """
 
@@ -32,30 +32,32 @@ class TransformersConfig(Config):
     """Which model, how it chooses words, and which of several captions is kept."""
 
     name: Literal["transformers"] = "transformers"
-    """Which engine captions."""
+    """The captioning engine."""
     model: str = Field(description="a model folder, or a name on the hub together with `revision`")
     revision: str | None = Field(None, description="the commit of a hub model; a folder's files are hashed instead")
     prompt: str | None = Field(None, description="a chat model's question, or the first words of every caption")
     max_new_tokens: int = Field(40, ge=1)
-    """Tokens of one caption at most."""
+    """Maximum tokens of one caption."""
     decoding: Literal["greedy", "nucleus"] = Field(
         "greedy", description="nucleus sampling draws from the likeliest tokens, up to top_p of the probability"
     )
     top_p: float = Field(0.9, gt=0, le=1)
-    """Of nucleus: draw from the likeliest tokens with this probability in sum."""
+    """For nucleus: sample from the likeliest tokens with this total probability."""
     temperature: float = Field(1.0, gt=0)
-    """Of nucleus: above 1 draws more evenly."""
-    seed: int = Field(0, description="of nucleus sampling: draws depend only on it and the row's key")
-    candidates: int = Field(1, ge=1, description="captions drawn per picture, of which score_model's best is kept")
-    score_model: str | None = Field(None, description="a BLIP with matching head, a CLIP or a SigLIP that scores them")
+    """For nucleus: values above 1 flatten the distribution."""
+    seed: int = Field(0, description="for nucleus sampling: draws depend only on it and the row's key")
+    candidates: int = Field(
+        1, ge=1, description="captions sampled per image; the one with the best score_model score is kept"
+    )
+    score_model: str | None = Field(
+        None, description="a BLIP with a matching head, a CLIP or a SigLIP that scores candidates"
+    )
     score_revision: str | None = Field(None, description="the commit, when score_model is a name on the hub")
     score_alt_text: bool = Field(False, description="the picture's own alt text is a candidate too")
-    min_score: float | None = Field(
-        None, description="captions that score lower are dropped; on score_model's own scale"
-    )
+    min_score: float | None = Field(None, description="captions with a lower score are dropped; on score_model's scale")
     batch_pictures: int = Field(8, ge=1, description="pictures per forward pass")
     trust_remote_code: Annotated[bool, Runtime()] = Field(
-        False, description="run code that comes with `model`: only for a folder or commit whose code you have read"
+        False, description="run code shipped with `model`: only for a folder or commit whose code you have read"
     )
     device: Annotated[str | None, Runtime()] = Field(None, description="cpu, cuda...; by default cuda if there is one")
 

@@ -42,8 +42,8 @@ class LabelsConfig(Config):
     """How sure the classifier must be, and how many of its labels a sentence may name."""
 
     name: Literal["labels"] = "labels"
-    """Which engine captions."""
-    top: int = Field(2, ge=1, le=5, description="how many labels a sentence may name")
+    """The captioning engine."""
+    top: int = Field(2, ge=1, le=5, description="maximum labels in a caption")
     threshold: float = Field(0.25, gt=0, lt=1, description="less probable labels are left out; if all are, no caption")
     margin: float | None = Field(
         None,

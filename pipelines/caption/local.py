@@ -1,4 +1,4 @@
-"""What the engines with a model of their own share: decoding, batches, and failures that stay alone."""
+"""Shared by engines with a local model: decoding, batching, and per-row failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well words match a picture, by a model that was trained on that question: BLIP's matching head, CLIP or SigLIP.
+"""Image-text matching scores: BLIP's matching head, CLIP or SigLIP.
 
 BLIP (arXiv 2201.12086, section 3.3, "CapFilt") keeps a text, written by people or by a captioner, only where the
 matching head says that it belongs to the picture.
@@ -28,7 +28,7 @@ DIGITS = 4
 class Matcher:
     """Scores pairs of pictures and words. Higher is better; the scale is the model's own.
 
-    BlipForImageTextRetrieval: the probability (0 to 1) that they belong together. CLIP, SigLIP and their kin: the
+    BlipForImageTextRetrieval: the probability (0 to 1) that they belong together. CLIP, SigLIP and similar models: the
     cosine of their embeddings (-1 to 1).
     """
 

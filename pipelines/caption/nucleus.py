@@ -1,6 +1,6 @@
-"""Nucleus sampling whose draws belong to the row: not to its batch, its place in it, or what was drawn before.
+"""Nucleus sampling with draws per row, independent of its batch, its position and previous draws.
 
-A model library draws for a whole batch from one random state. Here each row has a random state of its own, and noise
+A model library draws for a whole batch from one random state. Here each row has its own random state, and noise
 is added to its logits before the likeliest token is taken. With Gumbel noise that is a draw from the softmax (Gumbel
 1954; Maddison, Tarlow and Minka, "A* Sampling", 2014, section 2). The nucleus is Holtzman et al., arXiv 1904.09751.
 """
@@ -17,7 +17,7 @@ from transformers import LogitsProcessor
 class NucleusSampling(LogitsProcessor):
     """For `generate(do_sample=False, logits_processor=[...])`: greedy decoding becomes nucleus sampling.
 
-    `keys` names the rows of the batch: the same (seed, key) draws the same noise wherever the row stands.
+    `keys` names the rows of the batch: the same (seed, key) draws the same noise wherever the row is.
     """
 
     def __init__(self, keys: Sequence[str], seed: int, top_p: float, temperature: float):

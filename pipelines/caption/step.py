@@ -1,4 +1,4 @@
-"""The `caption` step: pictures in, a caption and its writer out, whichever engine writes."""
+"""The `caption` step: images in, captions with their origin out, with any engine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CaptionConfig(ChosenRows):
         description="labels, or {name: transformers, model: FOLDER}, or {name: endpoint, ...}"
     )
     only: dict[Literal["source", "license"], list[str]] = Field(
-        {}, description="describe only rows with one of these values: {source: [photographs]}"
+        {}, description="caption only rows with one of these values: {source: [photographs]}"
     )
 
     def identity(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is compared: hashes of pictures and of texts, 64 bits each. From a hash of a text nobody gets it back."""
+"""The compared hashes of images and texts, 64 bits each, from which the text cannot be recovered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of evaluation sets: hashes, and which row of which set each one is of. One file, in numpy's `.npz` format.
+"""The index of evaluation sets: hashes with their set and row, in one `.npz` file.
 
 Arrays (little-endian): `meta` (JSON as UTF-8), `row_set` (uint16: the set of each row), `names` and `name_ends` (the
 rows' names, UTF-8, and where each ends), for every kind of hash `<kind>_hash` (uint64, ascending) and `<kind>_row`

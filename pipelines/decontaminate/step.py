@@ -1,4 +1,4 @@
-"""The `decontaminate` step: which rows are in evaluation sets, by an index of hashes. Nothing is deleted."""
+"""The `decontaminate` step: finds rows that are in evaluation sets, by an index of hashes. Nothing is deleted."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class DecontaminateConfig(Config):
 
     index: Annotated[str, Runtime()] = Field(description="the index file, made by `lavabeam decontaminate-index`")
     kinds: tuple[Kind, ...] = Field(
-        (), description="compare by these alone: bytes, picture, question, ngram, embedding; by default all there are"
+        (), description="compare only by these: bytes, picture, question, ngram, embedding; by default all in the index"
     )
-    distance: int = Field(8, ge=0, le=16, description="bits of 64 in which a leaked picture may differ")
-    min_ngrams: int = Field(1, ge=1, description="how many runs of words must be in a set")
-    embedding: str = Field("", description="the column with embeddings, of the model that the index has them of")
-    min_similarity: float = Field(0.95, gt=0, le=1, description="cosine of embeddings from which rows are alike")
+    distance: int = Field(8, ge=0, le=16, description="maximum Hamming distance (of 64 bits) to a leaked image")
+    min_ngrams: int = Field(1, ge=1, description="minimum number of matching n-grams")
+    embedding: str = Field("", description="the embedding column, from the same model as the index")
+    min_similarity: float = Field(0.95, gt=0, le=1, description="minimum cosine similarity of a match")
 
 
 class DecontaminateStatus(StrEnum):

@@ -1,4 +1,4 @@
-"""Which signatures differ by at most a limit in every value: exact, and without comparing all with all.
+"""Finds signatures that differ by at most a limit in every value: exact, without comparing all pairs.
 
 Many are cut in two by the value of one cell, with those that are within the limit of the cut on both sides, so that no
 pair is separated, until few are left (Shim, Srikant, Agrawal, "High-dimensional similarity joins", ICDE 1997, divide

@@ -1,4 +1,4 @@
-"""Who is in which cluster, and what its rows learn: pure functions on blocks of rows. Beam only brings them together.
+"""Cluster assignment and the resulting columns: pure functions on blocks of rows, which Beam groups.
 
 Columns of rows that take part (`MEMBERS`): the row's number in the dataset, its perceptual hash (null: only equal bytes
 count), width times height, whether an earlier step left it out, the sha256 of its bytes, its key.

@@ -1,4 +1,4 @@
-"""What `dedupe`, `dedupe_text` and `dedupe_semantic` share: their columns, and the way from edges to verdicts."""
+"""Shared by `dedupe`, `dedupe_text` and `dedupe_semantic`: columns, and the path from edges to decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells pictures of one template apart: mean brightness in 24 x 24 cells, compared cell by cell.
+"""Distinguishes images made from one template: mean brightness in 24 x 24 cells, compared cell by cell.
 
 A perceptual hash keeps 64 low frequencies, which bar charts, cards or slides on one template share. What differs there
 is local, so the largest difference of any cell decides, not the average. Saving again and resizing change the mean of a

@@ -1,4 +1,4 @@
-"""Which 64-bit hashes are within a Hamming distance of each other: exact, in time near linear in their number.
+"""Finds 64-bit hashes within a Hamming distance: exact, in time nearly linear in their number.
 
 Two hashes that differ in at most `distance` bits agree on at least b - distance of any b disjoint bands of bits
 (pigeonhole). So there is a table for each choice of b - distance bands, in which only hashes that agree on all of the
@@ -86,7 +86,7 @@ class _Search:
                 return
 
     def _table(self, positions: np.ndarray, mask: int) -> None:
-        """Compare all that agree on `mask`: sorted by a hash of these bits, they stand side by side."""
+        """Compare all that agree on `mask`: sorted by a hash of these bits, they are adjacent."""
         own = self.values[positions]
         # The position goes with its hash in one number, because sorting numbers is much faster than sorting indices.
         # Different bits with the same hash of 32 bits only cause comparisons to no purpose.

@@ -1,4 +1,4 @@
-"""The `dedupe_joint` step: rows that repeat another one in every way that was looked at. Nothing is deleted.
+"""The `dedupe_joint` step: rows that duplicate another row in every chosen respect. Nothing is deleted.
 
 A picture with another caption, or a caption of another picture, is no repetition where both are trained on. A row
 repeats another one here only when all of the chosen clusters are the same: its picture's, its text's, its embedding's.
@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from pipelines.dedupe.cluster import MEMBERS, VERDICTS, decide
 from pipelines.dedupe.clustering import Grouped, by_key, left_out
+from pipelines.dedupe.options import Representative
 from pipelines.engine.blocks import Ranges, aligned, canonical, concatenate, divide, part_of, unpack
 from pipelines.engine.step import Config, DatasetStep, Step
 from schemas.dataset import Dataset
@@ -39,9 +40,7 @@ class JointConfig(Config):
     clusters: tuple[Literal["cluster", "text_cluster", "semantic_cluster"], ...] = Field(
         ("cluster", "text_cluster"), description="cluster columns that must all be equal, at least two"
     )
-    among_equals: Literal["first", "smallest_key"] = Field(
-        "first", description="which row represents others: the first of the dataset, or the smallest key"
-    )
+    among_equals: Representative = "first"
 
     @model_validator(mode="after")
     def _several(self) -> JointConfig:

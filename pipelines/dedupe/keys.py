@@ -1,10 +1,10 @@
-"""`dedupe_keys`: what makes two pictures the same, per row: computed where no earlier step did."""
+"""`dedupe_keys`: per-row hashes of images, computed where no earlier step did."""
 
 from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from pipelines.dedupe.detail import SIZE, Detail, detail_of
+from pipelines.dedupe.options import Against, Order
 from pipelines.engine.blocks import canonical
 from pipelines.engine.step import Config, Later, Step
 from schemas.fingerprint import fingerprint
@@ -23,7 +24,7 @@ class DedupeConfig(Config):
     """When two pictures count as the same."""
 
     near: bool = Field(True, description="find near-copies too, not only equal bytes")
-    near_distance: int = Field(6, ge=0, le=16, description="bits of 64 in which near-copies may differ")
+    near_distance: int = Field(6, ge=0, le=16, description="maximum Hamming distance (of 64 bits) between near-copies")
     near_min_size: int = Field(
         96, ge=0, description="shorter side in pixels below which only equal bytes count: small drawings look alike"
     )
@@ -31,16 +32,14 @@ class DedupeConfig(Config):
         7,
         ge=0,
         le=255,
-        description="how much near-copies may differ in any of 24 x 24 cells, in 1/24 of a picture's standard "
-        "deviation; 255: the hash alone decides",
+        description="maximum difference of near-copies in any of 24 x 24 cells, in 1/24 of a picture's standard "
+        "deviation; 255: compare hashes only",
     )
-    against: Annotated[tuple[str, ...], Later()] = Field(
-        (), description="other datasets, with keys of this step: rows that repeat one of theirs are copies too"
-    )
-    among_equals: Literal["first", "smallest_key"] = Field(
+    against: Annotated[Against, Later()] = ()
+    among_equals: Order = Field(
         "first",
-        description="which of equally large pictures represents a cluster: the first of the dataset, or the one with "
-        "the smallest key, in whatever order the rows came in",
+        description="which of equally large images represents a cluster: the first row of the dataset, or the "
+        "smallest key, which does not depend on the order in which rows were added",
     )
 
     def identity(self) -> dict[str, Any]:
@@ -58,7 +57,7 @@ class KeyStatus(StrEnum):
 
 
 class DedupeKeys(Step[DedupeConfig]):
-    """Adds hashes and size under names of its own, so that the verdicts read one file of numbers and no image.
+    """Adds hashes and size under separate names, so that the verdicts read one file of numbers and no image.
 
     `download` and some importers have written `sha256`, `phash`, `width` and `height`; what is missing is computed, and
     `dedupe_cells` (pipelines/dedupe/detail.py) always. A picture without structure has no perceptual hash here.

@@ -1,4 +1,4 @@
-"""Near text: word n-grams as numbers, MinHash bands that bring candidates together, and the true Jaccard similarity.
+"""Near-duplicate text: word n-grams, MinHash bands that produce candidates, and exact Jaccard similarity.
 
 MinHash: Broder, "On the resemblance and containment of documents", SEQUENCES 1997. Bands of rows of a signature:
 Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", section 3.4. Permutations are replaced by multiply-shift

@@ -1,4 +1,4 @@
-"""The `dedupe_semantic` step: clusters of rows whose embeddings point the same way. Exact, and quadratic.
+"""The `dedupe_semantic` step: clusters of rows with nearly equal embeddings. Exact, and quadratic.
 
 All pairs are compared, in blocks of products: n^2 d / 2 multiplications for n rows of d numbers. What is left to save
 is memory: a block of each side is held, never all rows.
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from pipelines.dedupe.cluster import MEMBERS, decide
 from pipelines.dedupe.clustering import ClusterStep, by_key, cluster_columns, clustered, left_out
+from pipelines.dedupe.options import Against, Representative
 from pipelines.engine.blocks import Ranges, canonical, pack, unpack
 from pipelines.engine.components import Components, forest_block
 from pipelines.engine.rereading import read_rows
@@ -47,13 +48,9 @@ class SemanticConfig(Config):
     """When two embeddings count as the same."""
 
     column: str = Field("embedding", description="lists of one length of float16, float32 or float64")
-    threshold: float = Field(0.95, gt=-1, le=1, description="cosine from which two rows are near-copies")
-    against: tuple[str, ...] = Field(
-        (), description="other datasets, with keys of this step: rows that repeat one of theirs are copies too"
-    )
-    among_equals: Literal["first", "smallest_key"] = Field(
-        "first", description="which row represents a cluster: the first of the dataset, or the smallest key"
-    )
+    threshold: float = Field(0.95, gt=-1, le=1, description="minimum cosine similarity of near-copies")
+    against: Against = ()
+    among_equals: Representative = "first"
 
 
 class SemanticKeyStatus(StrEnum):

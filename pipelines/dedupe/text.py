@@ -16,6 +16,7 @@ from pydantic import Field
 from pipelines.dedupe.cluster import MEMBERS, decide, with_sets
 from pipelines.dedupe.clustering import ClusterStep, Grouped, by_key, cluster_columns, clustered, left_out
 from pipelines.dedupe.minhash import bands_for, bands_of, connect_similar, grams
+from pipelines.dedupe.options import Against, Order
 from pipelines.engine.blocks import Place, Ranges, block_of, canonical, concatenate, divide, pack, part_of, unpack
 from pipelines.engine.components import Components, forest_block, merge
 from pipelines.engine.step import Config, Step
@@ -42,17 +43,13 @@ class TextConfig(Config):
         "alt_text",
         description="a column of text or of lists of texts (alt_text, caption, captions), or messages of conversations",
     )
-    turns: Literal["all", "answers"] = Field("all", description="of messages: all turns, or the answers alone")
+    turns: Literal["all", "answers"] = Field("all", description="for messages: all turns, or only the answers")
     ngram: int = Field(2, ge=1, le=20, description="words of the n-grams that are compared; a shorter text is one")
     threshold: float = Field(
-        0.7, gt=0, le=1, description="Jaccard similarity of the sets of n-grams from which two texts are near-copies"
+        0.7, gt=0, le=1, description="minimum Jaccard similarity of the n-gram sets of near-copies"
     )
-    against: tuple[str, ...] = Field(
-        (), description="other datasets, with keys of this step: rows that repeat one of theirs are copies too"
-    )
-    among_equals: Literal["first", "smallest_key"] = Field(
-        "first", description="which of the texts with the most words represents a cluster"
-    )
+    against: Against = ()
+    among_equals: Order = Field("first", description="which of the longest texts represents a cluster")
 
 
 class TextKeyStatus(StrEnum):

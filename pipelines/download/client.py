@@ -1,4 +1,4 @@
-"""One row from URL to outcome: guard, robots.txt, a place in line, tries, and the checks of the picture."""
+"""One row from URL to outcome: guard, robots.txt, queueing, retries, and image verification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that the guard has checked: a resolver that filters, a socket factory that refuses, one TLS context.
+"""Connections restricted by the guard: a filtering resolver, a refusing socket factory, one TLS context.
 
 Names are resolved once (aiohttp caches the answer for `DNS_TTL_S`), the addresses are checked, and exactly those are
 connected to: there is no second look-up that a rebinding name server could answer differently.
@@ -44,7 +44,7 @@ class GuardedResolver(AbstractResolver):
     def __init__(self, guard: Guard, limit: int, resolved: Resolved | None = None):
         self._guard, self._resolved = guard, resolved
         # getaddrinfo blocks, for many seconds when a name server is dead: a thread for each connection, so that no
-        # look-up stands in line behind such a one, with its row's deadline running.
+        # look-up queues behind such a one, with its row's deadline running.
         self._threads = ThreadPoolExecutor(limit, thread_name_prefix="lavabeam-dns")
 
     async def resolve(

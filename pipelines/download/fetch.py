@@ -1,4 +1,4 @@
-"""One try at one URL: every hop guarded, every byte counted. Raises Failure for whatever is not a whole body."""
+"""One attempt at one URL: every hop guarded, every byte counted. Raises Failure unless the body is complete."""
 
 from __future__ import annotations
 

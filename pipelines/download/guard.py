@@ -1,4 +1,4 @@
-"""The guard: which URLs and which addresses a download may touch. Pure; `connect.py` asks it at every connection."""
+"""The guard: which URLs and addresses a download may contact. Pure; `connect.py` applies it to every connection."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Guard:
     def check_url(self, text: str) -> URL:
         """The URL to fetch: http or https, credentials and fragment removed, a literal address checked.
 
-        What may stand in a URL is sent as it is spelled (`%2F` and `/` differ to a server that signs its addresses);
+        What is allowed in a URL is sent as written (`%2F` and `/` differ to a server that signs its addresses);
         spaces, non-ASCII and the like are percent-encoded. Raises Failure (bad_url, bad_scheme, private_address).
         """
         url = _parse(text)
@@ -107,7 +107,7 @@ class Guard:
         name = host.lower().rstrip(".")
         named = any((name, wanted) in self._names for wanted in (None, port))
         literal = parse_address(host)
-        # Networks are compared with the URL's own host only: a foreign name that resolves into one stays refused.
+        # Networks are compared with the URL's own host only: another name that resolves to one stays refused.
         listed = literal is not None and any(
             literal.version == network.version and literal in network and wanted in (None, port)
             for network, wanted in self._networks
@@ -155,7 +155,7 @@ def parse_address(host: str) -> Address | None:
 @lru_cache(maxsize=65_536)
 def _address(text: str) -> Address:
     text = text.strip("[]")
-    # Only an IPv6 address has a zone behind a percent sign; 1.1.1.1%2f is no address, whatever it looks like.
+    # Only an IPv6 address has a zone after a percent sign; 1.1.1.1%2f is no address, whatever it looks like.
     return ipaddress.ip_address(text.split("%", 1)[0] if ":" in text else text)
 
 

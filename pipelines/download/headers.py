@@ -1,4 +1,4 @@
-"""Checks of received bytes, as outcomes of a row: what schemas/pictureheader.py refuses becomes a Failure."""
+"""Header checks of received bytes: errors of schemas/pictureheader.py become Failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which hosts belong together when statuses are counted: those that one owner runs, as far as a name tells."""
+"""Groups host names by owner for status counts, as far as the name allows."""
 
 from __future__ import annotations
 

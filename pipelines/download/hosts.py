@@ -1,4 +1,4 @@
-"""Politeness: how many downloads at a time and how often, per host and in total. Lives on one event loop."""
+"""Rate limits: concurrent downloads and delays, per host and in total. Runs on one event loop."""
 
 from __future__ import annotations
 

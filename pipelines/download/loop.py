@@ -1,4 +1,4 @@
-"""One event loop per worker process, in a thread of its own, shared by everyone who asks for it.
+"""One event loop per worker process, in its own thread, shared by all users.
 
 Fragments run in several threads of one process. With one loop, limits per host and in total hold across them.
 """

@@ -1,4 +1,4 @@
-"""A bound on the bytes of pictures that one worker process holds: those arriving, and those waiting for their turn.
+"""Bounds the bytes of images in one worker process: those arriving, and finished ones waiting for their turn.
 
 Rows leave in order, so a slow row makes finished ones wait. When they fill the memory, no further row starts, except
 the one that its whole fragment waits for (the head of its line): so there is always progress.

@@ -1,4 +1,4 @@
-"""urllib behind the guard: http and https alone, every address checked at connect time, one TLS context."""
+"""urllib behind the guard: only http and https, every address checked at connect time, one TLS context."""
 
 from __future__ import annotations
 

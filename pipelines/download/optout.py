@@ -1,4 +1,4 @@
-"""What a site says about automated use of its pictures: X-Robots-Tag, TDM reservation, robots.txt. Pure."""
+"""Opt-out signals of sites: X-Robots-Tag, TDM reservation, robots.txt. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From received bytes to the picture that is kept: refused, kept as it is, or made upright, opaque RGB and encoded.
+"""From received bytes to the stored image: refused, kept unchanged, or made upright, opaque RGB and encoded.
 
 What is not plain is changed and encoded again: the first frame of an animation, the high 8 of 16 bits, CMYK and palette
 as RGB, alpha on white (as img2dataset), EXIF rotation applied. docs/download.md has the table.

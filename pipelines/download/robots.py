@@ -1,4 +1,4 @@
-"""robots.txt: asked for once per origin, remembered for a day."""
+"""robots.txt: fetched once per origin, cached for a day."""
 
 from __future__ import annotations
 

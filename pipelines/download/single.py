@@ -1,4 +1,4 @@
-"""One picture by its address, for someone who wants to look at it: the step's guard, limits and checks, no dataset."""
+"""Fetches a single image by URL with the step's guard, limits and checks, without a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every way in which a row of `download` can end."""
+"""The statuses of `download`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedding pictures or texts with the model in a folder: CLIP, SigLIP, ViT, DINOv2, BERT and their kin."""
+"""Embeds images or texts with a model folder: CLIP, SigLIP, ViT, DINOv2, BERT and similar."""
 
 from __future__ import annotations
 

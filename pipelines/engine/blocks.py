@@ -1,4 +1,4 @@
-"""Blocks: many rows as one element of a pipeline. What is grouped over a whole dataset travels in them.
+"""Blocks: many rows as one pipeline element, used for dataset-wide grouping.
 
 A block is an Arrow record batch, serialised: one Python object per row costs 10 to 30 us at every GroupByKey, a row of
 a block well under one. The rows of a dataset are numbered in its order, as int64: a fragment's rows follow those of the

@@ -1,4 +1,4 @@
-"""`limit` and `sample`: which rows a step that costs works on for now. The others keep their place as `not_chosen`.
+"""`limit` and `sample`: which rows a costly step processes for now. The others keep their place as `not_chosen`.
 
 Rows are chosen by a hash of their key, so a small choice is part of every larger one: a later run with more, or without
 a limit, works on what is missing and on nothing twice.
@@ -34,9 +34,9 @@ class ChosenRows(Config):
     """The part of a configuration that says how many rows are worked on."""
 
     limit: Annotated[int | None, Runtime()] = Field(default=None, ge=1)
-    """Work on so many rows at most, chosen by a hash of their keys; a later run with more does the others."""
+    """Process at most this many rows, chosen by a hash of their keys; a later run with a larger limit adds the rest."""
     sample: Annotated[float | None, Runtime()] = Field(default=None, gt=0, le=1)
-    """Work on this share of the rows, chosen by a hash of their keys: 0.01 is one of a hundred."""
+    """Process this share of the rows, chosen by a hash of their keys: 0.01 is one in a hundred."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def with_choice(step: Step, table: pa.Table) -> pa.Table:
 def made_now(step: Step, rows: Fragment) -> pa.Array | pa.ChunkedArray:
     """Which rows a run that chooses makes, shape (rows,), bool.
 
-    The chosen ones, and all that the step never works on: they cost nothing, and have a status of their own.
+    The chosen ones, and all that the step never works on: they cost nothing, and have a separate status.
     """
     assert step.choice is not None
     keys, wanted = _wanted(step, rows)

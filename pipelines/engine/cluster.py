@@ -1,4 +1,4 @@
-"""Dask clusters: worker processes of this machine for one command, or a connection to a scheduler that is there.
+"""Dask clusters: local worker processes for one command, or a connection to an existing scheduler.
 
 Worker processes come from a fork server: one process imports Beam and our code, while this one does the same, and each
 worker starts as a copy of it. Otherwise every worker would import for seconds, again when it takes a lost one's place.
@@ -119,8 +119,8 @@ def count_workers(arguments: Sequence[str]) -> int:
             found = len(client.scheduler_info(n_workers=-1)["workers"])
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(
-            f"runner dask: the scheduler {named} does not answer. See that it runs, and that {ADDRESS} is the address "
-            "that it printed, as tcp://HOST:8786."
+            f"runner dask: the scheduler {named} does not answer. Check that it is running, and that {ADDRESS} is the "
+            "address that it printed, as tcp://HOST:8786."
         ) from error
     if not found:
         raise InputError(f"runner dask: the scheduler {named} has no workers. Start some: dask worker {named}")

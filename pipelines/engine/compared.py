@@ -1,4 +1,4 @@
-"""Datasets that a dataset-wide step compares: their ranges one after the other, and what they must have."""
+"""The other datasets that a dataset-wide step compares with: their ranges and requirements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task has done so far: counted where it happens, shown by the progress of the run."""
+"""Counts events of a task where they happen, for the progress display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dataflow: what a user says about its jobs, how a step's work is spread over machines, and Beam's flags for both."""
+"""Dataflow: job options, the distribution of a step's work over machines, and the resulting Beam flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runners of Beam that work elsewhere: which names are taken, how a job is waited for, and its errors in our words."""
+"""Remote Beam runners: accepted names, waiting for a job, and translating its errors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def check_runner(name: str, arguments: Sequence[str]) -> None:
     word = name.lower()
     if word in _JOB_SERVERS:
         raise InputError(
-            f"runner {name}: Beam would fetch a job server from Maven and start it with Java. Start one yourself "
-            f"beside the cluster, and name it: {_ENDPOINT} --environment_type=...; see docs/pipelines.md."
+            f"runner {name}: Beam would fetch a job server from Maven and start it with Java. Start one next to the "
+            f"cluster and give its address: {_ENDPOINT} --environment_type=...; see docs/pipelines.md."
         )
     if word in _PORTABLE and value_of("--job_endpoint", arguments) is None:
-        raise InputError(f"runner {name}: no job server is named. Give {_ENDPOINT}; see docs/pipelines.md.")
+        raise InputError(f"runner {name}: no job server was given. Give {_ENDPOINT}; see docs/pipelines.md.")
     if "." not in name and word not in (*_ON_THIS_MACHINE, *DATAFLOW, *_PORTABLE) and word not in _of_beam():
         raise InputError(
             f"runner {name}: there is no such runner. {nearest(name, _NAMES)} The dotted name of a class of Beam "
@@ -66,13 +66,13 @@ def run_and_wait(pipeline: beam.Pipeline, runner: str) -> None:
     except Exception as error:
         if type(error).__name__ == "KilledWorker":  # of Dask
             raise WorkerError(
-                f"runner {runner}: several worker processes in a row ended while they did the same work. If memory "
-                "ran out, use fewer --workers. Finished fragments are kept: start the same command again for the rest."
+                f"runner {runner}: several consecutive worker processes died on the same work. If memory "
+                "ran out, use fewer --workers. Finished fragments are kept: run the same command again for the rest."
             ) from error
         if _is_of(error, "grpc"):
             raise InputError(
-                f"runner {runner}: the job server cannot be reached, or broke off ({_first_line(error)}). "
-                "See that it runs, and that --job_endpoint names it."
+                f"runner {runner}: the job server is unreachable or disconnected ({_first_line(error)}). "
+                "Check that it is running, and that --job_endpoint names it."
             ) from error
         raise
     finally:
@@ -93,7 +93,7 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
         if not _is_of(error, "google", "apitools", "apache_beam.runners.dataflow") and not isinstance(error, OSError):
             raise
         raise InputError(
-            f"{step}: Dataflow did not take the job: {_first_line(error)}. See that the account may create jobs in "
+            f"{step}: Dataflow rejected the job: {_first_line(error)}. Check that the account may create jobs in "
             f"{config.project} and write to {config.temp_location}."
         ) from error
     page = job_page(config.project, config.region, result.job_id())
@@ -107,7 +107,7 @@ def run_on_dataflow(pipeline: beam.Pipeline, step: str, config: DataflowConfig) 
         reported = _last_line(runner.last_error_msg or "no message")
         raise WorkerError(
             f"{step}: Dataflow job {result.job_id()} ended as {result.state}: {reported} Its log: {page} "
-            "Finished fragments are kept: start the same command again to make the others."
+            "Finished fragments are kept: run the same command again to make the others."
         ) from error
     except BaseException:
         try:

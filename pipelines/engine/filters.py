@@ -1,6 +1,6 @@
-"""A step of one function: a row in, a score out, or (False, reason).
+"""A step defined by one function from a row to a score or (False, reason).
 
-The engine gives it what every step has: resume, retry, worker processes, counts by status, mixes and reports.
+The engine provides what every step has: resume, retry, worker processes, counts by status, mixes and reports.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _OWN = ("ok", "no_image", "undecodable", "no_score")
 
 
 class FilterStep(Step[Config]):
-    """Adds the score of `score` as a column of the step's name, float32; null where there is none.
+    """Adds the score of `score` as a float32 column with the step's name; null if there is none.
 
     Statuses: `ok`; `no_image` for a row without picture bytes, which `score` never sees; `undecodable` for a picture
-    that schemas/pictures.py refuses; `no_score` for NaN and infinity; and the reasons that `score` gives.
+    that schemas/pictures.py refuses; `no_score` for NaN and infinity; and the declared reasons.
     """
 
     score: ClassVar[Callable[..., Verdict]]
@@ -83,9 +83,9 @@ def filter_step(
     """Turns `row -> score, or (False, reason)` into a step (a class) called `name`.
 
     The function gets a mapping of the columns that it `reads`; `image` is the encoded bytes, for schemas/pictures.py.
-    With `config` it gets one of those as its second argument. `reasons` are all that it may give: they are the
-    statuses that `--retry` and mixes know. `version` is raised when the same row gets another score.
-    Raises InputError for a reason that is a status of every filter already.
+    With `config` its second argument is an instance of it. `reasons` declares every reason it may return: these are the
+    statuses for `--retry` and mixes. Increment `version` when the score of a row can change. Raises InputError for a
+    reason that is a built-in status.
     """
     taken = [reason for reason in reasons if reason in _OWN]
     if taken:

@@ -1,6 +1,6 @@
-"""Running an import: the rows of one source into a dataset that knows where its rows came from.
+"""Running an import: the rows of one source, added to a dataset that records its sources.
 
-A dataset may have several sources, one after the other. An import works on the fragments of its own source alone.
+A dataset may have several sources, one after the other. An import only touches the fragments of its own source.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run_import(importer: Source, target: str | Path, runner: Runner, other: Othe
     )
     if runner.on_dataflow and (local := _local_source(importer)):
         runner.admit(work.name, maker.needs, work.places)
-        print(f"import: {local} lies on this machine, so it is read here, not on Dataflow.", file=sys.stderr)
+        print(f"import: {local} is on this machine, so it is read here, not on Dataflow.", file=sys.stderr)
         runner = Runner()
     return replace(work.run(runner, maker), notes=tuple(importer.notes()))
 
@@ -104,7 +104,7 @@ def _placed(importer: Source, work: Work, other: Other) -> tuple[list[SourceEntr
     present = "; ".join(named(one) for one in sources)
     raise InputError(
         f"{work.target}: holds the rows of {present}, and {named(own)} is another source. --append adds its rows "
-        "behind those, --replace takes their place; or import it into a dataset of its own."
+        f"after those, --replace replaces them; or import it into a separate dataset."
     )
 
 

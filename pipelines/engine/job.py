@@ -1,4 +1,4 @@
-"""The Beam jobs, in Beam's portable core, so that every runner gives the same dataset.
+"""The Beam jobs, restricted to Beam's portable core so that every runner gives the same dataset.
 
 Used: Create, Reshuffle, ParDo, GroupByKey, CoGroupByKey, ToList, and one leaf: the commit. Elements are blocks of
 tasks, never images. A test walks each pipeline's proto and refuses anything else.

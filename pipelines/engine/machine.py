@@ -1,4 +1,4 @@
-"""What this machine has for a step's work: how many workers fit into its memory and onto its GPUs."""
+"""Local resources: how many workers fit into this machine's memory and onto its GPUs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def fitting(name: str, needs: Needs, workers: int, processes: bool) -> int:
     missing = [path for path in needs.model_files if not Path(path).exists()]
     if missing:
         raise InputError(
-            f"{name}: {', '.join(missing)}: no such file or folder, and every worker reads it. Correct the path in the "
-            "step's options, or put the file there."
+            f"{name}: {', '.join(missing)}: no such file or folder, but every worker needs it. Correct the path in "
+            f"the step's options, or create the file."
         )
     cards = gpus() if needs.accelerator else []
     if needs.accelerator not in ("", "optional") and not cards:
         raise InputError(
-            f"{name}: its options ask for a GPU ({needs.accelerator}), and this machine shows none. Choose another "
+            f"{name}: its options ask for a GPU ({needs.accelerator}), but this machine has none. Choose another "
             "device in its options (device: cpu), or run it with --runner dataflow."
         )
     if not processes:

@@ -1,4 +1,4 @@
-"""Makers: how each kind of step makes the batches of one column file. They run in workers and know no Beam."""
+"""Makers: how each kind of step produces the batches of one column file. They run in workers, independent of Beam."""
 
 from __future__ import annotations
 

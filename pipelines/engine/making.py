@@ -1,4 +1,4 @@
-"""Making one column file: a task in, its manifest entry and its line of the run log out. Knows no Beam."""
+"""Makes one column file: a task in, its manifest entry and run log line out. Independent of Beam."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run makes: the rows of a dataset, or columns beside its rows."""
+"""The output of a run: rows of a dataset, or columns added to its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a column is: no step may cover one that the rows came with, or that another step made."""
+"""Column ownership: no step may hide a column of the base rows or of another step."""
 
 from __future__ import annotations
 

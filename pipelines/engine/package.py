@@ -1,4 +1,4 @@
-"""What workers on other machines install: our wheel, and the very versions of what it needs that are installed here."""
+"""What remote workers install: our wheel, and its requirements pinned to the versions installed here."""
 
 from __future__ import annotations
 

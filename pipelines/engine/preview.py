@@ -1,4 +1,4 @@
-"""What a run is about to do, found out before it does anything: for `--dry-run`, and for the line in front of a run."""
+"""Computes what a run would do, for `--dry-run` and for the line printed before a run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Worker processes: a maker and one task at a time in, `Made` out. Started clean, never forked.
+"""Worker processes: a maker and one task at a time in, `Made` out. Started fresh, never forked.
 
-The parent speaks with each over two pipes, in pickles. A worker that dies is replaced, and its task made again; one
-that decodes a single picture for too long is ended, and its replacement refuses that picture. A worker whose parent is
-gone ends at once, whatever it is doing.
+The parent communicates with each over two pipes, in pickles. A worker that dies is replaced and its task redone; one
+that decodes a single picture for too long is killed, and its replacement refuses that picture. A worker whose parent is
+gone exits at once, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class _Line:
         environment = {**ONE_THREAD_EACH, **GIVEN_BACK, **os.environ}
         self._board = _board()
         self._region = self._board.region()
-        # A process group of its own: a terminal's Ctrl-C is the parent's affair, also while this one still imports.
+        # A separate process group: a terminal's Ctrl-C is handled by the parent, also while this one still imports.
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -240,9 +240,9 @@ def _take_ready() -> _Line | None:
 def _died_too_often(task: Task, maker: Maker, how: str) -> Made:
     """The one error about a fragment that no worker process survived."""
     message = (
-        f"{maker.target}, fragment {task.fragment}: {AGAIN + 1} worker processes in a row ended while they made "
+        f"{maker.target}, fragment {task.fragment}: {AGAIN + 1} consecutive worker processes died while making "
         f"{task.path.rsplit('/', 1)[-1]} ({how}). If memory ran out, use fewer --workers. The other fragments "
-        "are kept: start the same command again to make this one."
+        "are kept: run the same command again to make this one."
     )
     return Made(task.fragment, error=WorkerError(message))
 

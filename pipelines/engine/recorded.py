@@ -1,4 +1,4 @@
-"""What `--retry` means: the statuses that it names, and the options that rows are made again with."""
+"""`--retry`: the statuses it selects, and the recorded options with which rows are redone."""
 
 from __future__ import annotations
 

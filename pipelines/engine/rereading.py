@@ -1,4 +1,4 @@
-"""Reading more of some rows in the middle of a dataset-wide job, so that large columns do not travel with all rows.
+"""Reads additional columns of some rows in the middle of a dataset-wide job, so that large columns are not shuffled.
 
 What all rows are grouped by is small. What decides between candidates (finer signatures, texts, embeddings) is not, and
 only the candidates need it: they pass by the files of their range, fragment by fragment.

@@ -1,4 +1,4 @@
-"""When to try again: one policy for image downloads and for LLM requests.
+"""The retry policy shared by image downloads and LLM requests.
 
 What flows in: how many tries were made and what the server said. What flows out: seconds to wait, or None.
 Everything here is pure; the caller sleeps and owns the randomness.
@@ -29,10 +29,12 @@ class RetryPolicy(BaseModel):
 
     attempts: int = Field(default=4, ge=1, description="tries in total, the first one included")
     base_s: float = Field(default=0.5, ge=0, description="longest wait after the first failure, in seconds")
-    cap_s: float = Field(default=30.0, ge=0, description="longest wait of our own choosing, in seconds")
-    jitter: float = Field(default=1.0, ge=0, le=1, description="random share of a wait, 0 to 1")
+    cap_s: float = Field(default=30.0, ge=0, description="upper limit of our own waits, in seconds")
+    jitter: float = Field(default=1.0, ge=0, le=1, description="random share of each wait, 0 to 1")
     retry_after_cap_s: float = Field(
-        default=120.0, ge=0, description="longest Retry-After that is waited for; beyond it the row is given up for now"
+        default=120.0,
+        ge=0,
+        description="longest Retry-After that is honoured; with a longer one the row fails for this run",
     )
 
     def delay(

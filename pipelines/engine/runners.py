@@ -55,9 +55,9 @@ class Runner:
     """Processes, or threads for a step that waits; 0 means one per core, or more (`MOST_THREADS`)."""
     arguments: list[str] = field(default_factory=list)
     dataflow: DataflowConfig = field(default_factory=DataflowConfig)
-    """What `--runner dataflow` was told; the other runners do not look at it."""
+    """The options of `--runner dataflow`; other runners ignore them."""
     files: list[str] | None = None
-    """Beam's flags for the files that workers on Dataflow install; None until `session` has made them."""
+    """Beam's flags for the packages installed by Dataflow workers; None until `session` has set them."""
     cluster: Cluster | None = None
     """The processes of this machine that Dask uses; None until `session` has made it."""
     most: int | None = None
@@ -70,7 +70,7 @@ class Runner:
 
     @property
     def live(self) -> bool:
-        """Whether this process hears of each row as it is written."""
+        """Whether this process is notified of each written row."""
         return self.name == "local"
 
     @property
@@ -82,24 +82,26 @@ class Runner:
         return self.name.lower() in DATAFLOW
 
     def check(self) -> None:
-        """Raises InputError for a runner that does not exist, and for options that it lacks or does not take."""
+        """Raises InputError for an unknown runner, and for missing or unsupported options."""
         check_runner(self.name, self.arguments)
         _check(self.arguments)
         if self.on_dataflow:
             self.dataflow.check()
             if self.workers:
-                raise InputError("runner dataflow: it has no --workers. Give --max-workers, the machines at most.")
+                raise InputError(
+                    "runner dataflow: --workers does not apply. Give --max-workers, the maximum number of machines."
+                )
 
     def admit(self, name: str, needs: Needs, places: Iterable[str]) -> None:
         """Raises InputError when the work of step `name` on the datasets `places` cannot be done by this runner."""
         if not self.is_spread:
             return
         if needs.one_machine:
-            raise InputError(f"{name}: runner {self.name} works on several machines. {needs.one_machine}")
+            raise InputError(f"{name}: runner {self.name} runs on several machines. {needs.one_machine}")
         if needs.divides_rates and not self.workers and not self.on_dataflow and self.name != "dask":
             raise InputError(
                 f"{name}: its requests in flight, and in a minute, are divided among all worker processes. "
-                f"Say how many runner {self.name} has, with --workers."
+                f"Give the number of workers of runner {self.name} with --workers."
             )
         if self.on_dataflow:
             self.dataflow.check_needs(name, needs)
@@ -108,7 +110,7 @@ class Runner:
         elif needs.most_workers is not None and not 0 < self.workers <= needs.most_workers:
             raise InputError(
                 f"{name}: a host's limit is divided among all worker processes, at most {needs.most_workers} of them. "
-                f"Say how many runner {self.name} has, with --workers; a higher --host-limit allows more."
+                f"Give the number of workers of runner {self.name} with --workers; a higher --host-limit allows more."
             )
 
     @property
@@ -161,7 +163,7 @@ class Runner:
         return self.count if self.most else self.count * BLOCKS_PER_WORKER
 
     def prestart(self, hands: Hands) -> None:
-        """Start what a job will need: it imports while this process imports Beam."""
+        """Start what a job will need in parallel with this process's import of Beam."""
         if hands.kind == "processes":
             prestart(hands.count)
         if self.cluster is not None:
@@ -223,8 +225,8 @@ def _check(arguments: list[str]) -> None:
     for argument in arguments:
         if argument.startswith(("--direct_running_mode", "--direct_num_workers")):
             raise InputError(
-                f"{argument}: Beam's own threads and processes damage elements that take over a second to make. "
-                "Leave it out: --workers N gives N worker processes."
+                f"{argument}: Beam's own threads and processes corrupt elements that take more than a second. Leave "
+                f"it out: --workers N gives N worker processes."
             )
 
 

@@ -1,4 +1,4 @@
-"""What the engine asks of an importer (pipelines/importers/base.py is the class to extend)."""
+"""The importer interface as seen by the engine (pipelines/importers/base.py is the class to extend)."""
 
 from __future__ import annotations
 

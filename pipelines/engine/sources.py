@@ -1,4 +1,4 @@
-"""Where imported rows came from: what a manifest records of a source, and whether two imports mean the same one."""
+"""Sources of imported rows: what a manifest records, and whether two imports are of the same source."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What a step is. A step is a small class of pure functions; `pipelines/engine/work.py` turns it into a Beam job.
+"""The step interface. A step is a small class of pure functions; `pipelines/engine/work.py` runs it as a Beam job.
 
 Three kinds:
 - `Step` adds a column file to every fragment of a dataset.
-- `Derive` makes other rows out of a dataset's, in another dataset whose fragments correspond one to one.
-- `DatasetStep` looks at all rows together: keys per fragment first, verdicts over all of them second.
+- `Derive` derives rows into another dataset whose fragments correspond one to one.
+- `DatasetStep` considers all rows together: first keys per fragment, then verdicts over all of them.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 class Runtime:
     """Marks a config field that cannot change the output (concurrency, timeouts, the location of a cache).
 
-    `thread_count: Annotated[int, Runtime()] = 64` stays out of the fingerprint: changing it recomputes nothing.
+    `thread_count: Annotated[int, Runtime()] = 64` is not part of the fingerprint: changing it recomputes nothing.
     """
 
 
 class Later:
-    """Marks a config field that came after the step's first release: with its default it changes no fingerprint."""
+    """Marks a config field added after the step's first release: its default does not change fingerprints."""
 
 
 class Config(StrictModel):
-    """Base of every step's configuration: frozen, misspelt keys refused."""
+    """Base of every step's configuration: frozen, unknown keys refused."""
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the output, as JSON values."""
@@ -71,13 +71,13 @@ class Context:
     run: str
     dataset: str
     workers: int = 1
-    """How many worker processes there may be: a rate limit is divided among them."""
+    """Maximum number of worker processes, among which a rate limit is divided."""
 
     def log(self, event: dict[str, Any]) -> None:
-        """Put what must not be in a column (times, hosts, attempts, cache hits) into the run log of the current task.
+        """Write what must not be in a column (times, hosts, attempts, cache hits) to the run log of the current task.
 
-        It finds its task from the thread that makes it and from the coroutines that this thread submits; elsewhere
-        an event belongs to no task and is dropped.
+        The task is found from the thread that works on it and from coroutines that this thread submits; elsewhere an
+        event belongs to no task and is dropped.
         """
         events = _EVENTS.get()
         if events is not None:
@@ -85,7 +85,7 @@ class Context:
 
     @contextmanager
     def task(self) -> Iterator[list[dict]]:
-        """Collects the events of one task, which this thread makes until the block ends."""
+        """Collects the events of the task that this thread works on until the block ends."""
         events: list[dict] = []
         token = _EVENTS.set(events)
         try:
@@ -96,77 +96,77 @@ class Context:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a step needs of the workers that run it. By default each core has a worker process of its own."""
+    """A step's requirements on the workers that run it. By default each core has its own worker process."""
 
     threads: bool = False
-    """One process works on several fragments, a thread each: because the step waits for servers, or holds a model
-    that uses all cores or a GPU by itself."""
+    """One process handles several fragments, one thread each, because the step waits for servers or holds a model
+    that uses all cores or a GPU."""
     waits: bool = False
-    """A fragment does little but wait, for hours: many are under way at a time, whatever the number of cores."""
+    """A fragment mostly waits, for hours: many are in progress at a time, whatever the number of cores."""
     most_workers: int | None = None
-    """How many worker processes may share the work at most (a host's limit that is divided among them)."""
+    """Maximum number of worker processes (a host's limit is divided among them)."""
     memory_gb: float | None = None
-    """GiB of memory that one worker process takes."""
+    """GiB of memory per worker process."""
     accelerator: str = ""
-    """The GPU that a worker must have, in Beam's words (`type:nvidia-l4;count:1;install-nvidia-driver`), or `optional`
-    for a step that uses one where there is one."""
+    """The GPU that a worker must have, in Beam's syntax (`type:nvidia-l4;count:1;install-nvidia-driver`), or `optional`
+    for a step that uses one if available."""
     disk_gb: int | None = None
-    """GB that all processes of a machine write to its disk at most."""
+    """Maximum GB that all processes of a machine write to its disk."""
     model_files: tuple[str, ...] = ()
-    """Local files and folders that every worker reads (weights, a tokenizer). Other machines have them in their image,
-    at the same path."""
+    """Local files and folders that every worker reads (weights, a tokenizer). Other machines need them in their
+    image, at the same path."""
     divides_rates: bool = False
-    """Whether what it may send at a time, or in a minute, is divided among all worker processes."""
+    """Whether its concurrency and rate limits are divided among all worker processes."""
     one_machine: str = ""
-    """Why the work must not be spread over several machines, and what to do, as a sentence; empty where it may be."""
+    """Why it must not run on several machines, and what to do instead, as a sentence; empty if it may."""
 
 
 C = TypeVar("C", bound=Config)
 
 
 class Step(Generic[C]):
-    """Adds columns to every row, never drops one: a row that fails gets a status and a detail instead.
+    """Adds columns to every row and never drops one: a row that fails gets a status and a detail instead.
 
-    One instance serves a worker process. Where it `needs` threads, several may call `process` at once.
+    One instance serves a worker process. If it `needs` threads, several may call `process` at once.
     """
 
     name: ClassVar[str]
     """A verb; also the name of the column file, and the prefix of `<name>_status` and `<name>_detail`."""
     version: ClassVar[int]
-    """Raised when the same input gives another output."""
+    """Incremented when the same input can give a different output."""
     Config: type[C]
     statuses: ClassVar[type[StrEnum]]
     """Every status a row can end with; has a member `ok`."""
     transient: ClassVar[frozenset[str]] = frozenset()
-    """Statuses that `--retry transient` tries again."""
+    """Statuses that `--retry transient` retries."""
     unfinished: ClassVar[frozenset[str]] = frozenset()
-    """Statuses that any later run tries again by itself (a spend cap was reached, ...)."""
+    """Statuses that any later run retries automatically (a spend cap was reached, ...)."""
     passed_over: ClassVar[frozenset[str]] = frozenset()
-    """Statuses of rows that this step did not work on, because an earlier one or its own options left them out:
-    `--min-ok` does not count them. Whether others can use such rows is said by `leaves_out`."""
+    """Statuses of rows that this step did not process, because an earlier step or its own options excluded them:
+    `--min-ok` does not count them. `leaves_out` declares whether other steps can use such rows."""
     former_statuses: ClassVar[Mapping[str, str]] = {}
-    """Statuses that earlier releases wrote -> what they are called now: `--retry` treats both alike."""
+    """Statuses written by earlier releases -> their current names: `--retry` treats both alike."""
     leaves_out: ClassVar[frozenset[str]] = frozenset()
-    """Statuses of rows that nobody can use afterwards; `standing.NOT_OK` for all but `ok`. The manifest keeps them, and
-    `schemas/standing.py` answers for whoever reads the rows."""
+    """Statuses of unusable rows; `standing.NOT_OK` for all but `ok`. The manifest stores them, and
+    `schemas/standing.py` evaluates them for readers."""
     by_choice: ClassVar[Mapping[str, str]] = {}
-    """Status -> reason: rows left out unless their reader takes that reason's rows (a mix with `duplicates: keep`)."""
+    """Status -> reason: rows excluded unless their reader includes that reason (a mix with `duplicates: keep`)."""
     counted_by: ClassVar[str | None] = None
-    """A column by whose values the manifest counts statuses too: which hosts fail, not only how many rows."""
+    """A column by whose values the manifest also counts statuses: which hosts fail, not only how many rows."""
     takes: ClassVar[str | None] = None
-    """The schema of the dataset that it works on; None for any that has its columns."""
+    """The schema of its input dataset; None for any that has its columns."""
     datasets: ClassVar[tuple[str, ...]] = ()
     """Config fields that name another dataset, or several: a recipe looks for them in its folder of datasets, and a run
-    reads the version of `dataset_versions`, which stays until the run has ended. The rows of a `DatasetStep`'s take
-    part in its comparing, and get no verdict."""
+    reads the version of `dataset_versions`, which is kept until the run has ended. For a `DatasetStep`, their rows take
+    part in the comparison but get no verdict."""
     reads_before: ClassVar[tuple[str, ...]] = ()
-    """Columns of its own that a batch of rows to make again has beside the others, as they were."""
+    """Its own previous columns, which a batch of rows to redo also has."""
     batch_rows: ClassVar[int] = 64
 
     standing: Standing | None = None
     """The rules of the dataset that is read, for a step with a `use`; the engine sets it before it plans."""
     choice: Choice | None = None
-    """Which rows are worked on, for a step whose Config is a `ChosenRows`; the engine sets it before it plans. Rows of
+    """Which rows are processed, for a step whose Config is a `ChosenRows`; the engine sets it before it plans. Rows of
     a `Derive` that are not chosen have `not_chosen` in the column `left_out`; other steps never see them."""
 
     def __init__(self, config: C):
@@ -189,16 +189,16 @@ class Step(Generic[C]):
         return ()
 
     def depends_on(self) -> dict[str, Any]:
-        """What decides the output beside the configuration (hashes of prompt files or weights), as JSON values.
+        """What determines the output besides the configuration (hashes of prompt files or weights), as JSON values.
 
-        It enters the fingerprint, and stands there in place of an option of the same name. Called once, in the process
-        that starts the run.
+        It is part of the fingerprint and replaces an option of the same name there. Called once, in the process that
+        starts the run.
         """
         return {}
 
     @cached_property
     def dataset_paths(self) -> dict[str, str]:
-        """Option -> path of each dataset that `datasets` name; `option.0`, `option.1` where an option takes several."""
+        """Option -> path of each dataset in `datasets`; `option.0`, `option.1` if an option takes several."""
         found: dict[str, str] = {}
         for name in self.datasets:
             value = getattr(self.config, name)
@@ -217,12 +217,12 @@ class Step(Generic[C]):
         return {name: Dataset.open(path).manifest.number for name, path in self.dataset_paths.items()}
 
     def fragments(self, dataset: Dataset) -> Sequence[Fragment]:
-        """The fragments that this step adds its columns to: all, unless the rows of some have no need of it."""
+        """The fragments to which this step adds its columns: all, unless some do not need it."""
         return dataset.fragments
 
     @property
     def use(self) -> Use | None:
-        """What this step does with rows. With one, batches have the column `left_out` (`standing.reasons_in`)."""
+        """How this step uses standing. With a `Use`, batches have the column `left_out` (`standing.reasons_in`)."""
         return None
 
     @property
@@ -231,12 +231,12 @@ class Step(Generic[C]):
         return ()
 
     def would_ask(self, rows: pa.Table) -> pa.Array | pa.ChunkedArray | None:
-        """Which rows a limit counts, shape (rows,), bool: not those that the configuration leaves out. None for all."""
+        """Which rows a limit counts, shape (rows,), bool: not those that the configuration excludes. None for all."""
         return None
 
     @property
     def status_rule(self) -> StatusRule | None:
-        """What the manifest keeps of the step's statuses."""
+        """The step's statuses as stored in the manifest."""
         if self.status_column is None:
             return None
         return StatusRule(
@@ -247,7 +247,7 @@ class Step(Generic[C]):
         )
 
     def setup(self, context: Context) -> None:
-        """Once per worker process: load models, open clients."""
+        """Called once per worker process: load models, open clients."""
 
     def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """As many rows as `batch`, with the columns of `output_schema`."""
@@ -258,11 +258,11 @@ class Step(Generic[C]):
         return map(self.process, batches)
 
     def teardown(self) -> None:
-        """Once per worker process, at its end."""
+        """Called once per worker process, at its end."""
 
     def doubt(self, dataset: Dataset) -> str:
-        """What speaks against the finished result as a whole, as a sentence; empty for nothing. The command that ran
-        the step ends with an exit code of its own then."""
+        """Doubts about the finished result as a whole, as a sentence; empty for nothing. The command that ran
+        the step then ends with a separate exit code."""
         return ""
 
     @property
@@ -284,12 +284,13 @@ class Step(Generic[C]):
         return pa.RecordBatch.from_pylist(prefixed, schema=self.output_schema)
 
     def fingerprint(self, inputs: dict[str, str]) -> str:
-        """What decides the output: this step, its version, its parameters, what it depends on, the files it reads."""
+        """Hash of what determines the output: step, version, parameters, dependencies, and the files it reads."""
         return fingerprint(self.name, self.version, {**self._identity, **self.dependencies}, inputs)
 
     @cached_property
     def dependencies(self) -> dict[str, Any]:
-        """What enters the fingerprint beside the configuration: `depends_on`, and `<name>_manifest` of each dataset."""
+        """What the fingerprint covers besides the configuration: `depends_on`, and `<name>_manifest` of each
+        dataset."""
         versions = {f"{name}_manifest": number for name, number in self.dataset_versions.items()}
         return {**versions, **self.depends_on()}
 
@@ -298,7 +299,7 @@ class Step(Generic[C]):
         return self.config.identity()
 
     def plan(self, inputs: dict[str, str]) -> str:
-        """The fingerprint, with the rules of standing that decide which rows this step leaves alone."""
+        """The fingerprint, including the standing rules that decide which rows this step skips."""
         made, rules = self.fingerprint(inputs), self.standing.identity if self.standing else []
         return fingerprint(made, rules) if rules else made
 
@@ -307,10 +308,10 @@ class Step(Generic[C]):
 
 
 class Derive(Step[C]):
-    """Makes rows of another schema, in another dataset with the same fragments.
+    """Derives rows of another schema, in another dataset with the same fragments.
 
-    `process` may return any number of rows, but a row of the source never vanishes: what made nothing of it is a
-    row with a status. Fragments correspond one to one, so a change of one source fragment redoes one fragment.
+    `process` may return any number of rows, but a source row never vanishes: if nothing was made of it, it becomes a
+    row with a status. Fragments correspond one to one, so changing one source fragment redoes one fragment.
     """
 
     makes: ClassVar[str] = "conversations"
@@ -325,14 +326,14 @@ class Derive(Step[C]):
     def process_again(
         self, batches: Iterator[pa.RecordBatch], previous: pa.Table, retry: tuple[str, ...]
     ) -> Iterator[pa.RecordBatch]:
-        """`process_fragment` of a fragment of which `previous` was made, because some of it ended as one of `retry`.
+        """`process_fragment` of a fragment of which `previous` was made, because some of it has a status in `retry`.
 
-        By default everything is made again: right where what was good comes back the same, from a cache.
+        By default everything is redone, which is right if good results come back unchanged, from a cache.
         """
         return self.process_fragment(batches)
 
     def source_rows(self, batch: pa.RecordBatch) -> int:
-        """How many source rows a batch was made of, for the progress of a run."""
+        """The number of source rows of a batch, for the progress of a run."""
         return batch.num_rows
 
     @property
@@ -348,12 +349,12 @@ class Derive(Step[C]):
 
 
 class DatasetStep(Step[C]):
-    """Judges all rows together, through Beam's GroupByKey: only keys and hashes go through it, never images.
+    """Decides over all rows together, through Beam's GroupByKey: only keys and hashes are shuffled, never images.
 
     `keys` makes a column file per fragment, and only for new ones. The verdicts' fingerprint covers the keys of all
     fragments, so new rows give every fragment a new verdict file, and no new keys for the old ones.
 
-    Rows travel in blocks (pipelines/engine/blocks.py). A row's place is its number in the dataset, an int64.
+    Rows are shuffled in blocks (pipelines/engine/blocks.py). A row's position is its number in the dataset, an int64.
     """
 
     keys: ClassVar[type[Step]]
@@ -365,7 +366,7 @@ class DatasetStep(Step[C]):
         """Raises InputError or SchemaError, before any work, where `dataset` is not one that this step can compare."""
 
     def key(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """What is grouped, one row for each of `rows` that takes part; the first column is `row`, int64.
+        """The columns to group, one row for each participating one of `rows`; the first column is `row`, int64.
 
         `rows` are the columns of `reads` of one fragment, and `row` counts from its first one.
         """

@@ -1,4 +1,4 @@
-"""What a run says of itself: its id, what it ran with, and what it has done."""
+"""The summary of a run: its id, its options, and its results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RunSummary:
     asked: int | None = None
     """Rows that the step was asked to work on: without those that earlier steps or its own options left out."""
     doubt: str = ""
-    """What speaks against the result as a whole although its rows are `ok` (`Step.doubt`)."""
+    """Doubts about the result as a whole although its rows are `ok` (`Step.doubt`)."""
 
     @property
     def usable_share(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Workers: who makes a run's column files. Tasks in, `Made` out as they are finished, in any order.
+"""Workers: make a run's column files. Tasks in, `Made` out as they finish, in any order.
 
 Three kinds, chosen by the runner (`Hands`): in the process that Beam runs in, one after the other (what a Dask or
 Dataflow worker does); there on several threads, for steps that wait; or in a process per core (processes.py).
@@ -51,7 +51,7 @@ class Workforce:
     def __init__(self, maker: Maker, context: Context, hands: Hands):
         self._log = RunLog(Store(maker.target, token=context.run), context.run, maker.name)
         self._hands, self._stop = hands, threading.Event()
-        # A cluster's process may get several blocks at a time, each on a thread of its own.
+        # A cluster's process may get several blocks at a time, each on its own thread.
         self._turns: AbstractContextManager = nullcontext() if maker.needs.threads else threading.Lock()
         self._lost = 0
         self._hopeless: LavaBeamError | None = None

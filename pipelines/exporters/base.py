@@ -1,4 +1,4 @@
-"""What a format is: rows become items, items are added to shards, and something may stand beside the shards."""
+"""The format interface: rows become items, items are added to shards, plus optional metadata files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an export has come to, for what stands beside the shards."""
+    """What an export has come to, for the files written next to the shards."""
 
     shards: Sequence[Written]
     tally: Tally
@@ -92,7 +92,7 @@ class Exporter(ABC):
         """Told of each row whose item is in a shard: the place to change `memory`."""
 
     def finish(self, facts: Facts) -> list[Written]:
-        """Write what stands beside the shards, the same again when asked again. The files that hold the rows."""
+        """Write the files next to the shards, the same again when asked again. The files that hold the rows."""
         return list(facts.shards)
 
     def clean(self) -> None:  # noqa: B027 (likewise)

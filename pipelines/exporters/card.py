@@ -1,4 +1,4 @@
-"""The card of an exported dataset: everything in it is counted in the data or read from the manifests."""
+"""The dataset card of an export, computed from the data and the manifests."""
 
 from __future__ import annotations
 

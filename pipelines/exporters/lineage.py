@@ -1,4 +1,4 @@
-"""Where a dataset comes from: itself and its parents, as far as they can be opened.
+"""The lineage of a dataset: itself and its parents, as far as they can be opened.
 
 No paths, no configurations: a card is published, and they hold names of hosts and folders.
 """

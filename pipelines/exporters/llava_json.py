@@ -1,7 +1,7 @@
 """LLaVA's JSON: a list of `{id, image, conversations}`, and a folder with the pictures under the names in `image`.
 
 An imported row is written as it was (schemas/chat/as_written.py). Rows are collected in parts of JSON lines, which
-become one list in the end, so that a killed export goes on at its last part.
+become one list in the end, so that a killed export resumes at its last part.
 """
 
 from __future__ import annotations
@@ -110,12 +110,12 @@ class LlavaJson(Exporter):
         if renamed := self.memory.get("renamed"):
             first = self.memory["examples"][0]
             found.append(
-                f"{renamed} pictures lie under another name than their rows gave them, which leads out of the folder, "
-                "is an address, or is another picture's; the rows name the new one. The first: "
+                f"{renamed} pictures were renamed, because their name was outside the folder, a URL, or already taken; "
+                "their rows have the new name. The first: "
                 f"{first['picture']!r} is now {first['file']!r}; export.json lists up to {LISTED}."
             )
         if not self.copies and self.memory.get("pictures"):
-            found.append("pictures were not copied: --images DATASET writes them beside the JSON.")
+            found.append("pictures were not copied: --images DATASET writes them next to the JSON.")
         return found
 
 

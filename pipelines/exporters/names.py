@@ -1,4 +1,4 @@
-"""File names of exported pictures: as their rows have them, never outside the folder, never over another picture."""
+"""File names of exported images: as in their rows, never outside the folder, never overwriting another image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An export, from its first row to what stands beside the shards. One walk through the rows, one open shard.
+"""Runs an export from the first row to the metadata files: one pass over the rows, one open shard.
 
 A shard is finished under its final name, then the state says so; what was begun and not finished is written again. The
 same rows and options give the same bytes, killed on the way or not.
@@ -54,7 +54,7 @@ def run_export(dataset: str, config: ExportConfig, folder: str | Path) -> Export
     source, kind, target = Source(dataset, config), exporter_of(config.to), Path(folder)
     own = Path(source.dataset.path).resolve()
     if "://" not in source.dataset.path and target.resolve().is_relative_to(own):
-        raise InputError(f"{folder}: it lies in the dataset that is exported, {dataset}. Name a folder outside of it.")
+        raise InputError(f"{folder}: it is inside the exported dataset, {dataset}. Give a folder outside it.")
     _check(source, kind, config)
     identity = _identity(source, kind, config)
     with locked(target), in_our_words(str(target)):

@@ -1,4 +1,4 @@
-"""The rows of a dataset as exporters get them: with their pictures, or with the reason why they are left out."""
+"""The rows of a dataset for exporters: with their images, or with the reason for leaving them out."""
 
 from __future__ import annotations
 

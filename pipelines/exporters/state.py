@@ -1,4 +1,4 @@
-"""What an export remembers between its shards, so that the same command goes on where it was killed."""
+"""The state of an export between shards, so that the same command resumes after a kill."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def load(folder: Path, identity: dict[str, Any]) -> tuple[State, bool]:
             return state, finished
     others = sorted(path.name for path in folder.iterdir() if path.name != LOCK) if folder.is_dir() else []
     if others:
-        raise InputError(
-            f"{folder}: there is something here already ({others[0]}). Name a folder that is new or empty."
-        )
+        raise InputError(f"{folder}: not empty ({others[0]}). Give a new or empty folder.")
     return State(identity), False
 
 
@@ -69,13 +67,13 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:
-            raise InputError(f"{folder}: no folder can be made here ({error.strerror}). Name another one.") from error
+            raise InputError(f"{folder}: cannot create the folder ({error.strerror}). Name another one.") from error
         handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(handle)
-        raise InputError(f"{folder}: another export writes here now. Wait for it, or name another folder.") from error
+        raise InputError(f"{folder}: another export is writing here. Wait for it, or give another folder.") from error
     try:
         yield
     finally:

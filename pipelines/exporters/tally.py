@@ -1,4 +1,4 @@
-"""What the exported rows are, counted as they pass: for the card, and for export.json."""
+"""Statistics of the exported rows, for the card and export.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUMS = ("rows", "pictures", "picture_bytes", "turns", "tokens", "input_tokens",
 
 
 class Tally:
-    """Counters of rows and sums; `to_json` and `Tally(json)` let a killed export go on counting."""
+    """Counters of rows and sums; `to_json` and `Tally(json)` let a killed export resume counting."""
 
     def __init__(self, kept: dict[str, Any] | None = None):
         kept = kept or {}

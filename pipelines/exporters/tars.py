@@ -1,6 +1,6 @@
 """Tar files of samples, a sample the files of one name: webdataset, and energon with its folder of metadata.
 
-Layout: a sample's name ends at the first dot of its files' names, and its files stand together (webdataset's
+Layout: a sample's name ends at the first dot of its files' names, and its files are adjacent (webdataset's
 documentation; energon's docs/source/basic/data_prep.md). Names are numbers: keys have dots and slashes.
 """
 

@@ -1,4 +1,4 @@
-"""Verifying answers: each check returns nothing, or raises `Rejected` with the status and what was found."""
+"""Answer checks: each returns nothing, or raises `Rejected` with a status and the finding."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _check_against(prompt: Prompt, pairs: list[Pair], known: Known) -> None:
 
 
 def _check_notes(pairs: list[Pair], known: Known, given: Collection[str]) -> None:
-    """The model must speak of the picture. A word that the picture's own captions use is no sign of notes."""
+    """The model must describe the picture. A word that the picture's own captions use is no sign of notes."""
     own = " ".join(known.captions).lower()
     for text in (text for pair in pairs for text in pair if text not in given):
         for found in _NOTES.findall(text):

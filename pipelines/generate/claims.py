@@ -1,4 +1,4 @@
-"""Claims that the known objects and facts can settle: counts, presence, sides, colours and the like.
+"""Checks claims against known objects and facts: counts, presence, sides, colours and similar.
 
 Only clear contradictions count. Boxes need not be complete (small or crowded things are often left out), so saying
 less than the boxes is checked strictly and saying more only where few things are boxed.

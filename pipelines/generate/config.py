@@ -1,4 +1,4 @@
-"""Configuration of `generate`: the endpoint, what is asked about which rows, and how strict the checks are."""
+"""Configuration of `generate`: the endpoint, the prompts per row, and the strictness of the checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Kind(StrictModel):
     """One kind of conversation to make: its prompt, and the rows it is made of."""
 
     kind: str
-    """Names the rows of one picture: `photo-7/detail`. Two kinds of the same rows need two names."""
+    """Part of the row keys: `photo-7/detail`. Two kinds for the same rows need different names."""
     prompt: str | None = None
     """A prompt's name, or the path of your own file; by default the prompt of the kind's name."""
     sources: tuple[str, ...] = ()
@@ -38,17 +38,17 @@ class GenerateConfig(EndpointConfig, ChosenRows):
     )
     """Names (`[conversation, detail]`), or tables (`{kind: describe, sources: [easy-vqa]}`)."""
     caption_columns: tuple[CaptionColumn, ...] = CAPTION_COLUMNS
-    """The columns whose sentences are the captions of a prompt, in this order."""
+    """The columns used as captions in a prompt, in this order."""
     samples: int = Field(default=1, ge=1)
-    """Answers asked for at most, while they are rejected. Each answer is a row."""
+    """Maximum samples per row while answers are rejected. Each answer is a row."""
     repairs: int = Field(default=1, ge=0)
-    """How often an answer that breaks its JSON schema goes back to the model."""
+    """How often an answer that violates its JSON schema is sent back to the model."""
     language: str | None = "en"
-    """The language that answers must be in; null turns the check off."""
+    """The required language of answers; null disables the check."""
     checks: bool = True
-    """Whether answers are verified (notes mentioned, duplicates, language, contradictions)."""
+    """Whether answers are checked (mentions of notes, duplicates, language, contradictions)."""
     skip_duplicates: bool = True
-    """Leave out rows that `dedupe` found to be duplicates of another row."""
+    """Skip rows that `dedupe` marked as duplicates."""
     _loaded: tuple[Prompt, ...] = PrivateAttr()
 
     @field_validator("kinds", mode="before")

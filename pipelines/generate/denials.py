@@ -1,4 +1,4 @@
-"""Captions that settle a yes-or-no question: what they name is there.
+"""Checks yes-or-no answers against captions that name the object.
 
 Only plain questions count (`Is there a dog?`, `Is it a German shepherd?`), and only a plain No to them. A caption that
 denies the thing, names something made like it (a toy horse), or goes on with another noun (a horse statue) says

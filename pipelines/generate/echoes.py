@@ -1,4 +1,4 @@
-"""Answers that repeat what they were shown instead of what the row is about: the prompt's examples, or its orders."""
+"""Detects answers that copy the prompt's examples or instructions."""
 
 from __future__ import annotations
 

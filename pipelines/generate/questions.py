@@ -1,4 +1,4 @@
-"""What is asked about a row, or why nothing is: the one place that decides it, for runs and for estimates."""
+"""Decides which requests a row needs, or why it needs none: shared by runs and estimates."""
 
 from __future__ import annotations
 

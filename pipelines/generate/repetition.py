@@ -1,4 +1,4 @@
-"""Answers that say one thing over and over: repeated runs of words, and one answer to several questions."""
+"""Detects repetitive answers: repeated n-grams, and one answer to several questions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every status that a generated row can end with."""
+"""The statuses of a generated row."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class GenerateStatus(StrEnum):
     # the answer was read and rejected
     no_answer = NO_ANSWER  # empty, or no question with an answer in it
     wrong_schema = "wrong_schema"  # no JSON of the asked form, after all repairs
-    mentions_notes = "mentions_notes"  # speaks of captions, boxes or coordinates instead of the picture
+    mentions_notes = "mentions_notes"  # mentions captions, boxes or coordinates instead of the picture
     wrong_language = "wrong_language"
     duplicate_question = "duplicate_question"
-    repetitive = "repetitive"  # says one thing over and over, or gives several questions one answer
+    repetitive = "repetitive"  # repeats itself, or gives several questions one answer
     echoes_example = "echoes_example"  # tells of the prompt's own example
     echoes_prompt = "echoes_prompt"  # repeats the prompt's orders
     too_little = "too_little"  # fewer words or exchanges than the prompt asks for at least

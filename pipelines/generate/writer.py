@@ -1,4 +1,4 @@
-"""From one row about a picture to its conversation rows: ask, read, verify, and ask again where that helps."""
+"""From one image row to its conversation rows: request, parse, check, and resample if that helps."""
 
 from __future__ import annotations
 

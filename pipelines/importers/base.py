@@ -1,8 +1,8 @@
-"""What an importer is: a source cut into slices, and the rows of one slice.
+"""The importer interface: a source cut into slices, and the rows of one slice.
 
 A slice becomes one fragment. `slices` runs once, in the process that starts the run; `rows` runs in
 workers, for slices whose fragment does not exist yet. Rows in = rows out: a row whose values are
-unusable keeps its place and says why; a source that cannot be parsed at all stops the import before
+unusable keeps its place with a reason; a source that cannot be parsed at all stops the import before
 anything is written.
 """
 
@@ -32,7 +32,7 @@ ROWS_PER_SLICE = 1000
 class ImportStatus(StrEnum):
     """The outcome of one source row. Rows that are not ok stay in the dataset, with the reason in `import_detail`.
 
-    All but `bad_value` leave the row out of what follows.
+    All but `bad_value` exclude the row from later steps.
     """
 
     ok = "ok"
@@ -57,7 +57,7 @@ class Slice:
     digest: str
     location: Mapping[str, Any] = field(default_factory=dict)
     offset: int = 0
-    """Added to row numbers that become keys, so that those of several sources of a dataset differ."""
+    """Added to row numbers used as keys, so that those of several sources in a dataset differ."""
 
     def placed(self, offset: int) -> Self:
         """The same rows, with another offset."""
@@ -70,7 +70,7 @@ class Slice:
 
 
 class Importer(ABC, Generic[C]):
-    """Subclass it, set the four class attributes, write `slices` and `rows`."""
+    """Base class of importers: set the four class attributes, implement `slices` and `rows`."""
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -78,11 +78,11 @@ class Importer(ABC, Generic[C]):
     """The schema of the rows: `images` or `conversations`."""
     Config: type[C]
     located_by: ClassVar[tuple[str, ...]] = ("path",)
-    """The options that say which source it is; two imports that agree in them mean the same one."""
+    """The options that identify the source; two imports with equal values are of the same source."""
     statuses: ClassVar[type[StrEnum]] = ImportStatus
-    """Every status that a row can end with."""
+    """All statuses of its rows."""
     leaves_out: ClassVar[frozenset[str]] = frozenset(ImportStatus) - {ImportStatus.ok, ImportStatus.bad_value}
-    """Statuses of rows that nobody can use (schemas/standing.py); `standing.NOT_OK` for all but `ok`."""
+    """Statuses of unusable rows (schemas/standing.py); `standing.NOT_OK` for all but `ok`."""
 
     def __init__(self, config: C):
         self.config = config
@@ -105,17 +105,17 @@ class Importer(ABC, Generic[C]):
         """The rows of one slice, exactly `slice.rows`, with the columns of the base schema and a status."""
 
     def notes(self) -> list[str]:
-        """What a user should know about the source as a whole, once `slices` has read it."""
+        """Messages to the user about the source as a whole, available after `slices`."""
         return []
 
     @property
     def status_column(self) -> str:
-        """`conversations` have a status of their own; images get `import_status` and `import_detail`."""
+        """`conversations` have a `status`; images get `import_status` and `import_detail`."""
         return "status" if self.makes == "conversations" else "import_status"
 
     @property
     def status_rule(self) -> StatusRule:
-        """What the manifest keeps of the statuses: each by name, so that several sources of a dataset can be compared.
+        """The statuses as stored in the manifest: by name, so that several sources of a dataset can be compared.
 
         A status that `statuses` lacks leaves its row out.
         """
@@ -154,7 +154,7 @@ def conversation_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 
 def storable(value: Any) -> Any:
-    """`value` with halves of surrogate pairs spelled out, as `\\udce9`: no UTF-8 file can hold them.
+    """`value` with unpaired surrogates escaped, as `\\udce9`: no UTF-8 file can hold them.
 
     They come from JSON escapes that were cut in two, and from file names that are not UTF-8.
     """

@@ -22,7 +22,7 @@ BoxUnit = Literal["xyxy fraction", "xyxy pixel", "xyxy thousandth", "xywh fracti
 """Two corners, or one corner and the sides; in fractions of the picture, its pixels, or thousandths (Qwen-VL)."""
 
 Size = tuple[int | float | None, int | float | None]
-"""Width and height in pixels of the picture that boxes speak of; None where unknown."""
+"""Width and height in pixels of the picture that boxes refer to; None where unknown."""
 
 _LABELS = ("label", "category", "category_name", "class", "name", "object")
 _LISTS = ("bbox", "box", "bbox_2d")

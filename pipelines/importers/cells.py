@@ -1,4 +1,4 @@
-"""Cells that hold a picture: bytes, Hugging Face's `{bytes, path}`, base64 text, a path, an address, or lists."""
+"""Cells that hold an image: bytes, Hugging Face's `{bytes, path}`, base64 text, a path, a URL, or lists of these."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _named(path: str, folder: str) -> Cell:
     full = path
     if not path.startswith("/"):
         if leads_outside(path.removeprefix("./")):
-            return Cell(None, _last(path), f"{path!r:.200} leads out of the folder {folder}")
+            return Cell(None, _last(path), f"{path!r:.200} is outside the folder {folder}")
         full = f"{folder.rstrip('/')}/{path.removeprefix('./')}" if folder else path
     with suppress(OSError, ValueError):
         fs, local = fsspec.core.url_to_fs(full)

@@ -47,8 +47,8 @@ class EasyVqaConfig(Config):
     path: Annotated[str | None, Runtime()] = Field(
         None, description="a questions.json; by default the split's, from the installed easy-vqa package"
     )
-    image_key: str = Field("easy-vqa/{split}/{number}", description="the key of a picture in the images dataset")
-    turns: int = Field(4, ge=1, description="most questions per conversation")
+    image_key: str = Field("easy-vqa/{split}/{number}", description="an image's key in the images dataset")
+    turns: int = Field(4, ge=1, description="maximum questions per conversation")
     seed: int = Field(0, description="decides which questions of a picture share a conversation, and their order")
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 

@@ -1,4 +1,4 @@
-"""Further columns of a source that are kept beside ours, each with one type for the whole source.
+"""Additional source columns to keep, each with one type per source.
 
 The type is the source's: of parquet the column's, of JSON what all its values have in common, of delimited text
 always text. Asking for a type (`{similarity: {column: SIMILARITY, type: float}}`) reads any of them as that type.
@@ -25,9 +25,9 @@ class TypedColumn(StrictModel):
     """A column of the source, and the type that its cells are read as."""
 
     column: str
-    """Its name in the source."""
+    """The column's name in the source."""
     type: Literal["text", "int", "float", "bool"]
-    """What its cells are read as; a cell that is something else is left empty, and its row says so."""
+    """The type of its cells; a cell of another type becomes null and is noted in the row."""
 
 
 Extra = dict[str, str | TypedColumn]

@@ -1,4 +1,4 @@
-"""Which files an importer's `path` means, in a fixed order."""
+"""Resolves an importer's `path` to files, in a fixed order."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _hidden(name: str, pattern: str) -> bool:
 
 @contextmanager
 def reading(path: str, what: str, remedy: str = "Get it again.") -> Iterator[None]:
-    """Turns whatever a library raises about a foreign file into one InputError. `what`: as in "a tar archive"."""
+    """Turns any exception of a library about an untrusted file into one InputError. `what`: as in "a tar archive"."""
     try:
         yield
     except LavaBeamError:
@@ -61,7 +61,7 @@ def reading(path: str, what: str, remedy: str = "Get it again.") -> Iterator[Non
                 f"{path}: holds a fixed-size list that is null, which pyarrow does not read back ({words}). Write the "
                 "column as lists without a fixed size."
             ) from error
-        raise InputError(f"{path}: this is not {what}, or it was cut or damaged ({words}). {remedy}") from error
+        raise InputError(f"{path}: this is not {what}, or it was truncated or damaged ({words}). {remedy}") from error
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:

@@ -1,4 +1,4 @@
-"""The files of a folder and of the folders in it, links to folders followed."""
+"""Lists the files of a folder recursively, following symbolic links to folders."""
 
 from __future__ import annotations
 

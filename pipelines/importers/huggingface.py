@@ -37,14 +37,14 @@ class HuggingFaceConfig(HuggingFaceFilesConfig):
     """Where the dataset is and what its columns mean."""
 
     columns: dict[Target, str | None] = Field(
-        {}, description="our column: the dataset's column, where the names differ; null leaves a column out"
+        {}, description="mapping of our column to the dataset's column, if the names differ; null ignores a column"
     )
     boxes: Annotated[BoxUnit | None, Later()] = Field(None, description="what the four numbers of a box are")
     folder: Annotated[str | None, Later()] = Field(
         None, description="what paths in cells are relative to; by default the folder of the file that names them"
     )
-    source: str | None = Field(None, description="written into `source` where the dataset has no such column")
-    license: str | None = Field(None, description="written into `license` where the dataset has no such column")
+    source: str | None = Field(None, description="value of `source` if the dataset has no such column")
+    license: str | None = Field(None, description="value of `license` if the dataset has no such column")
 
 
 class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
@@ -67,7 +67,7 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
         if self.picture_column(source.columns) is None:
             raise InputError(
                 f"{file.path}: no column {self.config.image or 'image'!r} with pictures. "
-                f"Columns found: {', '.join(source.columns)}. Say which one it is with `image`."
+                f"Columns found: {', '.join(source.columns)}. Select it with `image`."
             )
         missing = next((name for name in self.config.columns.values() if name and name not in source.columns), None)
         if missing is not None:
@@ -85,11 +85,11 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
         return rows_per_row(source, self.picture_column(source.columns))
 
     def notes(self) -> list[str]:
-        notes = [f"columns that are not kept: {', '.join(self._others)}."] if self._others else []
+        notes = [f"ignored columns: {', '.join(self._others)}."] if self._others else []
         notes += lacking(self._matched)
         if self._talks:
             how = "`lavabeam import huggingface_chat` with the same --path makes a dataset of them"
-            notes.append(f"conversations (column `{self._talks}`) are not kept here: {how}.")
+            notes.append(f"conversations (column `{self._talks}`) are not imported here: {how}.")
         return notes
 
     def rows(self, slice: Slice) -> pa.Table:
@@ -134,5 +134,5 @@ class HuggingFace(HuggingFaceImporter[HuggingFaceConfig]):
 
 
 def _sizes(columns: Sequence[str]) -> list[str]:
-    """Columns with the size of the picture that boxes speak of."""
+    """Columns with the size of the picture that boxes refer to."""
     return [name for pair in SIZES for name in pair if name in columns]

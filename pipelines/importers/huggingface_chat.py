@@ -51,8 +51,8 @@ class HuggingFaceChatConfig(HuggingFaceFilesConfig):
     )
     answers: Annotated[Literal["most_common", "first"], Later()] = Field(
         "most_common",
-        description="which of a list `answers` is the answer, in a file without a column `answer`: the one given most "
-        "often (of equal ones the first), or the first",
+        description="which element of a list `answers` to use in a file without a column `answer`: the most frequent "
+        "(among equals the first), or the first",
     )
     kind: str = Field("conversation", description="written into `kind`")
     source: Annotated[str | None, Later()] = Field(
@@ -81,8 +81,8 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
             raise InputError(f"{file.path}: no column {missing!r}. Columns found: {', '.join(source.columns)}.")
         if shape_of(dict.fromkeys(names, True)) is None:
             raise InputError(
-                f"{file.path}: no column with conversations. Columns found: {', '.join(source.columns)}. Say which one "
-                "it is with `columns`, such as `{conversations: NAME}`."
+                f"{file.path}: no column with conversations. Columns found: {', '.join(source.columns)}. Select it "
+                "with `columns`, such as `{conversations: NAME}`."
             )
         self.check_pictures(source, file)
         self._others += [name for name in source.columns if name not in {*self._read(source.columns), *self._others}]
@@ -94,7 +94,7 @@ class HuggingFaceChat(HuggingFaceImporter[HuggingFaceChatConfig]):
         return (1 for _ in range(source.rows))
 
     def notes(self) -> list[str]:
-        return [f"columns that are not kept: {', '.join(self._others)}."] if self._others else []
+        return [f"ignored columns: {', '.join(self._others)}."] if self._others else []
 
     def rows(self, slice: Slice) -> pa.Table:
         where = slice.location

@@ -44,10 +44,10 @@ class HuggingFaceFilesConfig(Config):
         description="a save_to_disk folder, a folder of parquet files, a parquet, arrow or jsonl file, several, or a "
         "pattern"
     )
-    split: str | None = Field(None, description="of a folder with several")
+    split: str | None = Field(None, description="the split of a folder with several")
     image: str | None = Field(None, description="the column with the pictures; by default image, else images")
     key_prefix: Annotated[str, Later()] = Field(
-        "", description="put before every key, such as ai2d/, where files of several folders have one name"
+        "", description="prefix of every key, such as ai2d/, if files in several folders have the same name"
     )
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
@@ -233,9 +233,7 @@ def _below(fs: Any, folder: str, root: str, split: str | None) -> list[str]:
         if not names:
             raise InputError(f"{folder}: no split {split!r}. {nearest(split, known)}")
     elif len(known) > 1:
-        raise InputError(
-            f"{folder}: it has the splits {', '.join(known)}. Say which one with `split`, or give a pattern."
-        )
+        raise InputError(f"{folder}: it has the splits {', '.join(known)}. Choose one with `split`, or give a pattern.")
     return [f"{folder}/{name}" for name in names]
 
 

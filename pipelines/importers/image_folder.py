@@ -35,14 +35,12 @@ class ImageFolderConfig(Config):
     """Which pictures of the folder, and where they are from."""
 
     path: Annotated[str, Runtime()] = Field(description="the folder; folders inside it are searched too")
-    endings: tuple[str, ...] = Field(
-        ENDINGS, description="files with these endings are pictures; '' stands for names without one"
-    )
+    endings: tuple[str, ...] = Field(ENDINGS, description="extensions of image files; '' stands for names without one")
     metadata: Annotated[bool, Later()] = Field(
-        True, description="whether metadata.csv and metadata.jsonl beside the pictures are read"
+        True, description="whether to read metadata.csv and metadata.jsonl next to the images"
     )
     columns: Annotated[dict[Target, str | None], Later()] = Field(
-        {}, description="our column: the metadata's column, where the names differ; null leaves a column out"
+        {}, description="mapping of our column to the metadata's column, if the names differ; null ignores a column"
     )
     extra: Annotated[Extra, Later(), AfterValidator(check_names)] = Field(
         {},
@@ -58,7 +56,7 @@ class ImageFolder(Importer[ImageFolderConfig]):
     """Pictures in the order of their paths. A file that cannot be decoded keeps its row, without bytes.
 
     Whether a file changed is decided by its path, size and time of change: hashing a million pictures at the
-    start of every run would cost more than the run. Pictures whose paths sort behind all others come alone.
+    start of every run would cost more than the run. Pictures whose paths sort after all others form new slices.
     """
 
     name = "image_folder"
@@ -129,11 +127,11 @@ class ImageFolder(Importer[ImageFolderConfig]):
             raise InputError(f"{self.config.path}: no pictures here (files ending in {', '.join(endings)}{found}).")
         if left:
             self._notes.append(
-                f"files that are no pictures by their ending were left alone: {_counted(left)}. `endings` names others."
+                f"files that are no pictures by their ending were ignored: {_counted(left)}. `endings` names others."
             )
         if loops:
             self._notes.append(
-                f"{len(loops)} links lead back to a folder around them and are not followed (first: {min(loops)})."
+                f"{len(loops)} links lead back to a parent folder and are not followed (first: {min(loops)})."
             )
         return sorted(files), others
 
@@ -171,7 +169,7 @@ def _stored(fs: fsspec.AbstractFileSystem, path: str, name: str) -> dict[str, An
     """The row of one file; of one that cannot be read (a link to nowhere, no permission) the reason."""
     try:
         if is_local(fs):
-            if not os.path.isfile(path):  # a pipe or a device, also behind a link: reading might never end
+            if not os.path.isfile(path):  # a pipe or a device, also through a link: reading might never end
                 return {"import_status": ImportStatus.no_image, "import_detail": f"{name}: this is not a file"}
             if (size := os.path.getsize(path)) > BUDGET:
                 detail = f"{name}: {size} bytes, more than the {BUDGET} that a picture may take decoded"

@@ -34,13 +34,15 @@ GetPicture = Callable[[dict[str, Any]], bytes | None]
 class Img2datasetConfig(Config):
     """Where the output folder is and what its columns mean."""
 
-    path: Annotated[str, Runtime()] = Field(description="the output_folder of img2dataset; any place fsspec reaches")
-    columns: dict[Target, str] = Field({}, description="our column: img2dataset's column, where the names differ")
+    path: Annotated[str, Runtime()] = Field(description="the output_folder of img2dataset; any fsspec location")
+    columns: dict[Target, str] = Field(
+        {}, description="mapping of our column to img2dataset's column, if the names differ"
+    )
     boxes: Annotated[BoxUnit | None, Later()] = Field(
         None, description="what the four numbers of a box are; pixels are those of the picture before it was resized"
     )
-    source: str | None = Field(None, description="written into `source` where a row has none")
-    license: str | None = Field(None, description="written into `license` where a row has none")
+    source: str | None = Field(None, description="value of `source` if a row has none")
+    license: str | None = Field(None, description="value of `license` if a row has none")
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment, at most")
 
 
@@ -114,8 +116,8 @@ def _shards(folder: str) -> list[str]:
     if lone:
         raise InputError(
             f"{folder}: {lone[0]} has no table {lone[0].removesuffix('.tar')}.parquet beside it ({len(lone)} such "
-            "archives): img2dataset is still writing it, or was stopped. Run it again with the same options, which "
-            "fetches what is missing, or remove the archive."
+            "archives): img2dataset is still writing it, or was stopped. Rerun it with the same options to fetch the "
+            "rest, or remove the archive."
         )
     return [f"{folder.rstrip('/')}/{name}" for name in tables]
 

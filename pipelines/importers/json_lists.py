@@ -27,7 +27,7 @@ _LONGEST_TOKEN = 16
 
 
 class JsonText:
-    """The text of a file from a moving position on: read in chunks, forgotten behind the position."""
+    """The text of a file from a moving position on: read in chunks, forgotten before the position."""
 
     def __init__(self, file: BinaryIO, path: str, offset: int = 0, line: int = 1):
         self.path, self.offset, self.line = path, offset, line
@@ -57,7 +57,7 @@ class JsonText:
         return character
 
     def value(self, plain: PlainScan | None = None) -> Raw:
-        """Step over the next value; it comes with its bytes and where they stand. plain: for plain rows of LLaVA's, of
+        """Step over the next value; it comes with its bytes and their position. plain: for plain rows of LLaVA's, of
         which only the picture is a value."""
         if self._text[self._at : self._at + 1] in _BLANKS and not self.next:
             raise self.error("a value is expected here, found the end of the file")
@@ -74,7 +74,7 @@ class JsonText:
                 continue
             except (ValueError, RecursionError) as error:
                 raise self.error(f"JSON that cannot be read ({error})") from error
-            # A number may go on beyond the window; an object, a list or a string that parsed is complete.
+            # A number may continue beyond the window; an object, a list or a string that parsed is complete.
             if end < len(self._text) or not self._widen():
                 break
         return self._step(end, self._text[self._at : end].encode(), value)
@@ -87,7 +87,7 @@ class JsonText:
     def separated(self) -> bool:
         """Step over a comma; False at the closing bracket, which is stepped over too. Raises InputError for others."""
         found = _SEPARATOR.match(self._text, self._at)
-        if found and (end := found.end()) < len(self._text):  # else blanks may go on behind the window
+        if found and (end := found.end()) < len(self._text):  # else whitespace may continue beyond the window
             self.offset += end - self._at  # all of it is ASCII
             self.line += self._text.count("\n", self._at, end)
             self._at = end
@@ -98,7 +98,7 @@ class JsonText:
         """Raises InputError unless nothing follows."""
         if self.next:
             raise self.error(
-                f"the file goes on behind {after} with {self._found()}. One file holds one value: split files that "
+                f"there is data after {after}: {self._found()}. One file holds one value: split files that "
                 "were joined, or set `format: jsonl` for one value per line"
             )
 
@@ -106,7 +106,7 @@ class JsonText:
         return InputError(f"{self.path}:{self.line}: {what}. Correct it.")
 
     def _found(self) -> str:
-        return repr(self._text[self._at : self._at + 20]) if self.next else "the end of the file: it was cut"
+        return repr(self._text[self._at : self._at + 20]) if self.next else "the end of the file: it is truncated"
 
     def _advance(self, length: int) -> None:
         passed = self._text[self._at : self._at + length]

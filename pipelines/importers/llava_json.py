@@ -48,9 +48,9 @@ class LlavaJsonConfig(Config):
     """Where the conversations are, and what they are called."""
 
     path: Annotated[str | list[str], Runtime()] = Field(description="a json or jsonl file, several, or a pattern")
-    format: Literal["json", "jsonl"] | None = Field(None, description="by default what the file's extension says")
+    format: Literal["json", "jsonl"] | None = Field(None, description="the file format; by default from its extension")
     records: Annotated[str | None, Later()] = Field(
-        None, description="of a JSON object: the member that holds the list of rows"
+        None, description="for a JSON object: the member with the list of rows"
     )
     images: str | None = Field(None, description="the image folder, to tell rows whose picture is missing")
     other_endings: Annotated[bool, Later()] = Field(

@@ -1,4 +1,4 @@
-"""From a source's own column names and loose values to the columns of the `images` schema."""
+"""Maps a source's column names and loosely typed values to the columns of the `images` schema."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def resolve(columns: Mapping[Any, str | None], found: Iterable[str], where: str)
     if "url" not in resolved:
         raise InputError(
             f"{where}: no column with the image URLs. Columns found: {', '.join(names) or 'none'}. "
-            "Say which one it is with `columns: {url: NAME}`."
+            "Select it with `columns: {url: NAME}`."
         )
     return resolved
 
@@ -129,7 +129,7 @@ def image_row(
 
 
 def _size(values: Mapping[str, Any], size: Size) -> Size:
-    """Width and height of the picture that a row's boxes speak of, in pixels."""
+    """Width and height of the picture that a row's boxes refer to, in pixels."""
     for names in SIZES:
         if all(values.get(name) not in (None, "") for name in names):
             width, height = (float(values[name]) for name in names)

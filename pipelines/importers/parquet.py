@@ -44,7 +44,7 @@ class ParquetSource:
     def table(self, row: int, rows: int, columns: Sequence[str] | None = None, light: Sequence[str] = ()) -> pa.Table:
         """`rows` rows from number `row` on, of all columns or some; those in `light` without the bytes of pictures.
 
-        Readers in ascending order decode the file once, a few rows at a time: a thread goes on where it left off.
+        Readers in ascending order decode the file once, a few rows at a time: a thread continues where it left off.
         """
         names = self.columns if columns is None else columns
         leaves = tuple(leaf for name in names for leaf in self._leaves(name, name in light))
@@ -79,7 +79,7 @@ class ParquetSource:
         return paths or found
 
     def _cursor(self, row: int, leaves: tuple[str, ...]) -> _Cursor:
-        """The thread's cursor, if it stands before `row` in the same row group; or a new one."""
+        """The thread's cursor, if it is before `row` in the same row group; or a new one."""
         entry = self._fs.info(self._name)
         about = (self.path, entry["size"], str(entry.get("etag") or entry.get("mtime")), leaves)
         kept: _Cursor | None = getattr(_kept, "cursor", None)
@@ -98,7 +98,7 @@ class ParquetSource:
 
     @cached_property
     def _starts(self) -> list[int]:
-        """The number of the first row of every row group, and of the row behind the last."""
+        """The number of the first row of every row group, and of the row after the last."""
         starts = [0]
         for number in range(self._metadata.num_row_groups):
             starts.append(starts[-1] + self._metadata.row_group(number).num_rows)

@@ -34,7 +34,7 @@ class _Marked(NamedTuple):
     shows: np.ndarray
     """Whether each shows a picture, and is not odd."""
     first: np.ndarray
-    """Whether the picture stands in front of the text, not behind it."""
+    """Whether the picture comes before the text, not after it."""
     rest: pa.StringArray
     """The text without the picture."""
 
@@ -52,7 +52,7 @@ class Conversations:
 
     @cached_property
     def odd(self) -> np.ndarray:
-        """Whether each row is one to read by itself.
+        """Whether each row must be read separately.
 
         That is a row with a data URL, without turns, of an unknown speaker, with `<img>`, `<video>` or `<audio>`, with
         another number of placeholders than of pictures, with one within a text, or in front of one without a break.

@@ -55,13 +55,13 @@ def read_list(text: bytes, count: int) -> Columns | None:
 
 
 def read_lines(lines: Sequence[bytes]) -> Columns | None:
-    """Rows that stand on a line each; None unless all are plain."""
+    """Rows with one line each; None unless all are plain."""
     lines = [line.strip(_BLANKS) for line in lines]
     if not all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
         return None
     text = b"\n".join(lines)
     table = _read(text, _LINES)
-    # Between } and { a line break can only stand between rows: as many rows as lines are one on each.
+    # Between } and { a line break can only occur between rows: as many rows as lines are one on each.
     if table is None or table.num_rows != len(lines):
         return None
     return _columns([column.combine_chunks() for column in table.columns], text)

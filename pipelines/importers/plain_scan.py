@@ -21,7 +21,7 @@ _QUICK_STRING = r'"[^"]*+(?<!\\)"'
 
 _ESCAPES = re.compile(rb'(?:[^\\]*+\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+[^\\]*+')
 _ESCAPED = np.frombuffer(b'"/bfnrt', np.uint8)
-"""What may stand behind a backslash, but for what has to be looked at together with its neighbours."""
+"""What may follow a backslash, but for what has to be looked at together with its neighbours."""
 
 
 class PlainRow(NamedTuple):

@@ -242,7 +242,7 @@ def _form(path: str, layout: Layout) -> str:
 
 
 def _value_per_line(head: bytes) -> bool:
-    """Whether the first line is a JSON value of its own and another one begins behind it."""
+    """Whether the first line is a complete JSON value and another one begins after it."""
     first, _, rest = head.replace(b"\r\n", b"\n").replace(b"\r", b"\n").partition(b"\n")
     if rest.lstrip()[:1] not in (b"{", b"["):
         return False
@@ -250,7 +250,7 @@ def _value_per_line(head: bytes) -> bool:
         value = json.loads(first)
     except (ValueError, RecursionError):
         return False
-    # Lists of rows behind one another are files that were joined, not rows.
+    # Consecutive lists of rows are files that were joined, not rows.
     if isinstance(value, list):
         return not any(isinstance(item, dict) for item in value)
     return isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""Tar archives as WebDataset lays them out: the files of one sample stand together and share a base name.
+"""Tar archives as WebDataset lays them out: the files of one sample are adjacent and share a base name.
 
 A base name ends at the first dot of the file's own name (webdataset's `base_plus_ext`, and energon's rule); the rest,
 in lower case, is the ending: `a/12.seg.PNG` is `seg.png` of the sample `a/12`. Samples are found from headers alone.
@@ -46,7 +46,7 @@ class Sample:
 
     @property
     def end(self) -> int:
-        """The offset behind the last byte of its last file, padding included."""
+        """The offset after the last byte of its last file, padding included."""
         last = next(reversed(self.files.values()))
         return last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
@@ -71,7 +71,7 @@ def whole_members(path: str) -> Iterator[tarfile.TarInfo]:
 
 
 def _check_end(file: BinaryIO, offset: int, path: str) -> None:
-    """tarfile stops without a word at a damaged header, at the end of a cut file, and after the first of joined
+    """tarfile silently stops at a damaged header, at the end of a cut file, and after the first of joined
     archives."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
@@ -86,7 +86,7 @@ def _check_end(file: BinaryIO, offset: int, path: str) -> None:
         if block.strip(b"\0"):
             raise InputError(
                 f"{path}: the archive ends at byte {offset}, and more follows: archives that were joined (cat a.tar "
-                "b.tar), of which readers see the first alone. Give them one by one, or unpack with `tar -xif` and "
+                "b.tar), of which readers see only the first. Give them one by one, or unpack with `tar -xif` and "
                 "pack again."
             )
 
@@ -97,7 +97,7 @@ def samples(
     """Consecutive files of one base name. `skipped` counts files that belong to no sample, by name of their kind.
 
     Raises InputError for a file that repeats in a sample (webdataset does too), and, unless `ends` says which dot ends
-    a name, for a sample that looks like several whose names differ behind their first dot.
+    a name, for a sample that looks like several whose names differ after their first dot.
     """
     name, files = None, dict[str, tarfile.TarInfo]()
     for file in found:
@@ -146,7 +146,7 @@ def open_archive(path: str) -> BinaryIO:
 
 
 def _checked(sample: Sample, path: str, ends: NameEnds | None) -> Sample:
-    """The sample; InputError where files behind its first dot form groups of their own, as `shot 1.0.jpg` and
+    """The sample; InputError where files form separate groups after its first dot, as `shot 1.0.jpg` and
     `shot 1.0.txt`, `shot 1.5.jpg` and `shot 1.5.txt` do. Two pictures alone (`left.jpg`, `right.jpg`) are one sample,
     and so is one with a mask and its description (`jpg`, `seg.png`, `seg.json`)."""
     dotted = [ending for ending in sample.files if "." in ending]
@@ -169,5 +169,5 @@ def _checked(sample: Sample, path: str, ends: NameEnds | None) -> Sample:
 
 
 def _kinds(names: Iterable[str]) -> set[str]:
-    """What stands behind the last dots of names, in lower case."""
+    """The part after the last dot of names, in lower case."""
     return {name.rpartition(".")[2].lower() for name in names}

@@ -35,25 +35,25 @@ class UrlListConfig(Config):
     """Where the list is and what its columns mean."""
 
     path: Annotated[str | list[str], Runtime()] = Field(
-        description="a file, several, or a pattern with *; any place that fsspec reaches, may be gzipped"
+        description="a file, several, or a pattern with *; any fsspec location, optionally compressed"
     )
     format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet"] | None = Field(
-        None, description="how the file is written; by default what its extension says"
+        None, description="the file format; by default from its extension"
     )
     header: Annotated[bool, Later()] = Field(
         True, description="whether the first line of csv or tsv names the columns; else they are 0, 1, 2"
     )
     separator: Annotated[str | None, Later()] = Field(
-        None, min_length=1, max_length=1, description="between cells, where it is no comma or tab"
+        None, min_length=1, max_length=1, description="the cell separator, if it is not a comma or tab"
     )
     quotes: Annotated[bool, Later()] = Field(
-        True, description="whether cells may be quoted; false where a leading quote is plain text"
+        True, description="whether cells may be quoted; false if quotes are plain text"
     )
     records: Annotated[str | None, Later()] = Field(
-        None, description="of a JSON object: the member that holds the list of rows"
+        None, description="for a JSON object: the member with the list of rows"
     )
     columns: dict[Target, str | None] = Field(
-        {}, description="our column: the list's column, where the names differ; null leaves a column out"
+        {}, description="mapping of our column to the list's column, if the names differ; null ignores a column"
     )
     extra: Annotated[Extra, Later(), AfterValidator(check_names)] = Field(
         {},
@@ -63,10 +63,10 @@ class UrlListConfig(Config):
     boxes: Annotated[BoxUnit | None, Later()] = Field(
         None, description="what the four numbers of a box are; pixels need the columns width and height"
     )
-    source: str | None = Field(None, description="written into `source` where the list has no such column")
-    license: str | None = Field(None, description="written into `license` where the list has no such column")
+    source: str | None = Field(None, description="value of `source` if the list has no such column")
+    license: str | None = Field(None, description="value of `license` if the list has no such column")
     key_prefix: Annotated[str, Later()] = Field(
-        "", description="put before every key, such as 2026-11-28/: lists of several days may then number their rows"
+        "", description="prefix of every key, such as 2026-11-28/, so that row numbers of several lists do not collide"
     )
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 

@@ -51,9 +51,9 @@ class SamplesConfig(Config):
         description="where a sample's name ends: at the first dot (webdataset's rule, the default, which refuses "
         "samples that look like two), or at the last one",
     )
-    endings: Annotated[tuple[str, ...], Later()] = Field(ENDINGS, description="files with these endings are pictures")
+    endings: Annotated[tuple[str, ...], Later()] = Field(ENDINGS, description="extensions of image files")
     key_prefix: Annotated[str, Later()] = Field(
-        "", description="put before every key, such as part-1/, where archives of several folders have one name"
+        "", description="prefix of every key, such as part-1/, if archives in several folders have the same name"
     )
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
@@ -165,11 +165,12 @@ class WebDatasetConfig(SamplesConfig):
     """Where the archives are and what their JSON files mean."""
 
     columns: dict[Target, str] = Field(
-        {}, description="our column: the name in the json file, or the ending of a file with text, where they differ"
+        {},
+        description="mapping of our column to a name in the json file or the extension of a text file, if they differ",
     )
     boxes: Annotated[BoxUnit | None, Later()] = Field(None, description="what the four numbers of a box are")
-    source: str | None = Field(None, description="written into `source` where the json has none")
-    license: str | None = Field(None, description="written into `license` where the json has none")
+    source: str | None = Field(None, description="value of `source` if the json has none")
+    license: str | None = Field(None, description="value of `license` if the json has none")
 
 
 class WebDataset(SampleImporter[WebDatasetConfig]):
@@ -256,8 +257,8 @@ class _Names:
             name = sample.name
             if name in own:
                 raise InputError(
-                    f"{path}: the files of sample {name!r} do not stand together, and readers of webdatasets take "
-                    "them for two samples. Pack the archive in the order of names (tar --sort=name), and check that a "
+                    f"{path}: the files of sample {name!r} are not adjacent, so webdataset readers treat them as two "
+                    f"samples. Pack the archive in the order of names (tar --sort=name), and check that a "
                     "name's first dot is where its ending begins (else set `name_ends: last_dot`)."
                 )
             if name in others:

@@ -49,7 +49,7 @@ class WebDatasetChat(SampleImporter[WebDatasetChatConfig]):
 
     def notes(self) -> list[str]:
         others = [name for name in self._keys if name not in {*KEPT_KEYS, *SOURCES, *MEDIA_KEYS, *PICTURE_KEYS}]
-        return super().notes() + ([f"keys of json files that are not kept: {', '.join(others)}."] if others else [])
+        return super().notes() + ([f"ignored keys of json files: {', '.join(others)}."] if others else [])
 
     def made(self, archive: tarfile.TarFile, sample: Sample, path: str) -> list[dict[str, Any]]:
         key = self.key(path, sample)

@@ -1,4 +1,4 @@
-"""The axes, the form in which a judge answers, and what its scores together give away about it."""
+"""The judge's axes and answer format, and the detection of uninformative scores."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def doubt_about(dataset: Dataset) -> str:
     same = ", ".join(f"{axis} {score}" for axis, score in zip(AXES, *shown, strict=True)) if len(by_axis) == 1 else ""
     where = f"({same})" if same else f"by the place of the axis in the question ({', '.join(map(str, *shown))})"
     return (
-        f"all {rows} conversations have the same scores {where}. A judge that tells nothing apart is of no use: read "
-        "some judge_reason, then take another model or prompt, or do not filter on these scores."
+        f"all {rows} conversations have the same scores {where}. Such a judge is of no use: read some judge_reason, "
+        f"then use another model or prompt, or do not filter on these scores."
     )
 
 

@@ -1,4 +1,4 @@
-"""`judge`: an LLM scores conversations from 1 to 5 on four axes. In: `conversations` rows. Out: columns beside them.
+"""`judge`: an LLM scores conversations from 1 to 5 on four axes. In: `conversations` rows. Out: score columns.
 
 Scores, not deletions: a mix decides which scores are good enough.
 """
@@ -52,18 +52,18 @@ class JudgeConfig(EndpointConfig, ChosenRows):
     prompt: str = "judge"
     """The name of a prompt that asks for scores, or the path of your own file."""
     repairs: int = Field(1, ge=0)
-    """How often an answer without scores of the asked form goes back to the model."""
+    """How often an answer without valid scores is requested again."""
     temperature: float | None = Field(0.0, ge=0, le=2)
-    """null leaves it out of the request."""
+    """null omits it from the request."""
     max_output_tokens: int = Field(200, ge=1)
-    """Tokens of one answer at most."""
+    """Maximum tokens of one answer."""
     _loaded: Prompt = PrivateAttr()
 
     @model_validator(mode="after")
     def _prompt_needs_no_picture(self) -> JudgeConfig:
         self._loaded = load_prompt(self.prompt)
         if self._loaded.image:
-            raise ValueError(f"prompt {self.prompt} asks for the picture, but a judge sees only what is known about it")
+            raise ValueError(f"prompt {self.prompt} asks for the picture, but a judge sees only its metadata")
         return self
 
     @property
@@ -98,7 +98,7 @@ class Judge(AsksLlm[JudgeConfig]):
 
     def setup(self, context: Context) -> None:
         self._context = context
-        # A budget of its own: what the conversations themselves cost is no reason not to judge them.
+        # A separate budget: what the conversations themselves cost is no reason not to judge them.
         self._lease = Lease(self.config, f"{context.dataset}#judge", context.workers)
         _ = self._images  # before several threads ask for it
 

@@ -1,4 +1,4 @@
-"""Where requests go: the address of an endpoint, which holds no secret, and the proxy on the way to it."""
+"""The endpoint's URL, which must not contain secrets, and the proxy on the way to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.errors import InputError
 
 OPENAI = "https://api.openai.com/v1"
 _NO_URL = re.compile(r"[\s\x00-\x1f\x7f\\]")
-_REMEDY = "Put the key into the environment variable that `api_key_env` names: it is sent as `Authorization: Bearer`."
+_REMEDY = "Put the key in the environment variable named by `api_key_env`: it is sent as `Authorization: Bearer`."
 
 
 def check_base_url(url: str) -> str:
@@ -30,14 +30,14 @@ def check_base_url(url: str) -> str:
         )
     place = f"base_url: the address of {host}"
     if "@" in parts.netloc:
-        raise InputError(f"{place} holds a user name or password, and manifests keep base_url. {_REMEDY}")
+        raise InputError(f"{place} holds a user name or password, and manifests store base_url. {_REMEDY}")
     if parts.query or parts.fragment or "?" in url or "#" in url or ";" in unquote(parts.path):
         raise InputError(
-            f"{place} has parameters (what stands behind `?`, `#` or `;`): tokens do not belong there, because "
-            f"manifests keep base_url, and the client adds /chat/completions behind it. End it with the path. {_REMEDY}"
+            f"{place} has parameters (after `?`, `#` or `;`): tokens do not belong there, because manifests store "
+            f"base_url, and the client appends /chat/completions. End it with the path. {_REMEDY}"
         )
     if any(looks_like_key(segment) for segment in unquote(parts.path).split("/")):
-        raise InputError(f"{place} has a key in its path, and manifests keep base_url. {_REMEDY}")
+        raise InputError(f"{place} has a key in its path, and manifests store base_url. {_REMEDY}")
     return url
 
 
@@ -86,7 +86,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _in_short(url: str) -> str:
-    """The address without what may be a secret: nothing in front of an `@`, nothing behind a `?`."""
+    """The address without what may be a secret: nothing in front of an `@`, nothing after a `?`."""
     words = re.split(r"[?#;]", shown(url))[0]
     words = re.sub(r"^([^/]*//)?.*@", r"\1***@", words)
     return repr(words if len(words) <= 80 else words[:77] + "...")

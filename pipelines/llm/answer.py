@@ -1,4 +1,4 @@
-"""What comes back: an answer with its usage and cost, or the reason why there is none."""
+"""Parsed responses: an answer with its usage and cost, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def read_response(raw: str | bytes) -> Answer:
     finished = choice.get("finish_reason")
     reason = finished.lower() if isinstance(finished, str) else ""
     if reason in _BROKEN_OFF:
-        raise MalformedResponse(f"the server broke off ({reason}): {_shortened(raw)}", usage)
+        raise MalformedResponse(f"the server aborted the answer ({reason}): {_shortened(raw)}", usage)
     identity = response.get("id")
     request_id = _clean(identity)[:_LONGEST_ID] if isinstance(identity, str) else None
     status, detail = _status(reason, message.get("refusal"))

@@ -1,4 +1,4 @@
-"""A step that may ask an LLM: one method says what it asks, for the run and for the estimate before it."""
+"""The base class of steps that call an LLM: one method returns the requests, for the run and for its estimate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI's Batch API: the same questions at half the price, answered within a day.
+"""OpenAI's Batch API: the same requests at half the price, answered within a day.
 
 Requests are collected into a file, uploaded, and polled for; results come back by custom id, which is the request's
 key. A batch outlives the process that sent it: its claims and its name stay in the cache folder, so a run that was
@@ -194,7 +194,7 @@ class BatchClient(LlmClient):
                 )
                 results.update(read_lines(content, asked.keys(), self.secrets.hide))
         except openai.NotFoundError:
-            reported = f"the server no longer knows batch {batch_id} any more"
+            reported = f"the server no longer knows batch {batch_id}"
             gone = Failure(AnswerStatus.unavailable, reported, retry=True, may_be_billed=True)
             return dict.fromkeys(asked, gone)
         if batch.status == "failed":
@@ -222,7 +222,7 @@ class BatchClient(LlmClient):
         return outcome
 
     async def _resume(self) -> None:
-        """Batches of processes that are gone: fetch what they were paid for, give back what was never sent."""
+        """Batches of dead processes: fetch what they were paid for, give back what was never sent."""
         rows = self.store.connection.execute(
             "SELECT name, owner, batch FROM batches WHERE model = ?", (self._model,)
         ).fetchall()

@@ -1,4 +1,4 @@
-"""The calls of the Batch API, each with what its reply must hold; anything else raises MalformedResponse.
+"""Calls of the Batch API with validated replies; anything else raises MalformedResponse.
 
 openai's own models take whatever a server sends: a list as status, a number as id. These are checked.
 """

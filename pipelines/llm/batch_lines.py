@@ -1,4 +1,4 @@
-"""The files that a batch leaves behind: one JSON line per request, answered or not, in any order."""
+"""Output files of a batch: one JSON line per request, answered or not, in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that were paid for, by the content of their question; and what `lavabeam cache` shows and carries."""
+"""Cached responses, keyed by the content of their request, and the data for `lavabeam cache`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class AnswerCache:
         return self._store.connection.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
 
     def next_sample(self, request: ChatRequest) -> ChatRequest:
-        """`request` as it is, or with `after` the sample behind the one that brought that answer.
+        """`request` as it is, or with `after` the sample after the one that returned that answer.
 
         Where the cache does not know that answer, the first sample that it does not have.
         """

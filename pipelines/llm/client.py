@@ -1,4 +1,4 @@
-"""The client: a request in, an answer out, whatever happens on the way."""
+"""The client: a request in, an answer or a status out, never an exception."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class LlmClient:
             return response.text
 
     def read(self, raw: str) -> tuple[str, Answer]:
-        """A reply as it may be kept, and as an Answer: the key does not stand in it, not even in parts."""
+        """A reply as it may be kept, and as an Answer: the key does not occur in it, not even in parts."""
         answer = read_response(raw)
         hidden = self.secrets.hide(answer.text)
         if hidden == answer.text:
@@ -207,7 +207,7 @@ class LlmClient:
         """After many requests that no patience helped, the next ones are not sent: hours would pass for nothing."""
         self._given_up = self._given_up + 1 if failure.retry else 0
         if self._given_up == _GIVEN_UP_IN_A_ROW:
-            detail = f"not sent, {self._given_up} requests in a row got no answer, the last one: {failure.detail}"
+            detail = f"not sent, {self._given_up} consecutive requests got no answer; the last one: {failure.detail}"
             self._stopped = replace(failure, detail=detail)
 
     def _falls_back(self, request: ChatRequest) -> bool:
@@ -244,7 +244,7 @@ def _price(settings: EndpointConfig) -> Price | None:
         raise InputError(
             f"max_cost needs a price, and none is listed for model {settings.model!r} of provider "
             f"{settings.provider!r}. Give `price: {{input: ..., output: ...}}` in USD per million tokens "
-            "(0 for a model of your own)."
+            "(0 for your own model)."
         )
     return settings.price.scaled(0.5) if settings.price and settings.mode == "batch" else settings.price
 

@@ -1,4 +1,4 @@
-"""What is known about a picture without seeing it: captions, objects in their places, and facts."""
+"""The context of an image for text-only prompts: captions, objects with their positions, and facts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CAPTION_COLUMNS: tuple[CaptionColumn, ...] = ("captions", "alt_text", "caption")
 
 @dataclass(frozen=True)
 class Box:
-    """A thing and its place: fractions of width and height, (x0, y0) top left."""
+    """An object and its position: fractions of width and height, (x0, y0) top left."""
 
     label: str
     x0: float

@@ -1,4 +1,4 @@
-"""What a run would ask and cost, from its real requests, before a cent is spent."""
+"""Estimates requests and cost of a run from its real requests, without sending any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Third-party errors, wrapped at the border: what an exception of the HTTP client means for the request."""
+"""Maps exceptions of the HTTP client to the outcome of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may send: claims on requests, and the spend of each budget under its caps.
+"""The spend ledger: claims on requests, and the spend of each budget under its caps.
 
 A claim is taken before a request is sent and reserves the most that it can cost; it ends when the request does. So
 settled spend plus open claims never exceed a cap, whichever processes share the store. A claim whose process died
@@ -164,7 +164,7 @@ class Ledger:
         return owner or self._store.owner.name
 
     def _holder(self, connection: Connection, key: str) -> str | None:
-        """The living owner of the claim on `key`."""
+        """The live owner of the claim on `key`."""
         row = connection.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
@@ -178,7 +178,7 @@ class Ledger:
             return True
         if self._caps.reached(self._spent(connection) + self._reserved(connection) + most) is None:
             return True
-        # Reservations of dead processes become spend, which `reached` sees: so that nobody waits for them for ever.
+        # Reservations of dead processes become spend, which `reached` sees: so that nobody waits for them forever.
         self._bury_dead(connection)
         return False
 
@@ -232,7 +232,7 @@ class Ledger:
 
 
 def budget_of(place: str) -> str:
-    """The one name of a budget: the place of its dataset, however it is spelled, and what it is for behind a `#`.
+    """The one name of a budget: the place of its dataset, however it is spelled, and its purpose after a `#`.
 
     Local places by their real path (links followed, as far as they exist); others as addresses, which are not asked.
     """

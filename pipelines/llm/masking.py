@@ -1,4 +1,4 @@
-"""Secrets stay out of what is kept: answers, details, run logs, the cache, the terminal.
+"""Masks secrets in everything that is kept: answers, details, run logs, the cache, the terminal.
 
 Two nets. `Secrets` knows the values that this process holds (the endpoint's key, key variables of the environment) and
 replaces them in every reply. `shown` knows what credentials look like, and is for details, which are words about an

@@ -1,4 +1,4 @@
-"""How fast to send: a window of open requests that listens to the server, and token buckets for stated limits."""
+"""Request pacing: an adaptive concurrency window, and token buckets for stated limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures as vision endpoints take them: JPEG, PNG, WebP and GIF of one upright, opaque frame of 8 bits a channel."""
+"""Images in formats that vision endpoints accept: JPEG, PNG, WebP and GIF of one upright, opaque 8-bit frame."""
 
 from __future__ import annotations
 

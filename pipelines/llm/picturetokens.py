@@ -1,4 +1,4 @@
-"""How many input tokens a picture costs, by the rule that its provider documents. For estimates: caps reserve more."""
+"""Input tokens of an image by its provider's documented rule. For estimates; caps reserve more."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Lease:
 
 
 class _Pool:
-    """The process's event loop, in a thread of its own, and its clients with their numbers of holders."""
+    """The process's event loop, in its own thread, and its clients with their numbers of holders."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -209,9 +209,9 @@ class DatabaseConnection:
     def _unusable(self, error: Exception) -> InputError:
         reported = " ".join(str(error).split())[:300]
         return InputError(
-            f"cache {self.url}: the database cannot be used ({reported}). See that it runs, that this machine reaches "
-            "it, and that PGUSER and PGPASSWORD (or ~/.pgpass) name a user who may create a schema there. What was "
-            "paid for is kept: start the same command again."
+            f"cache {self.url}: the database cannot be used ({reported}). Check that it is running and reachable, and "
+            f"that PGUSER and PGPASSWORD (or ~/.pgpass) name a user who may create a schema. Paid responses are kept: "
+            f"run the same command again."
         )
 
 
@@ -327,6 +327,6 @@ def _driver(url: str) -> Any:
         import psycopg
     except ImportError as error:
         raise InputError(
-            f"cache {url}: psycopg, which speaks with the database, is not installed. Install lavabeam[postgres]."
+            f"cache {url}: the database driver psycopg is not installed. Install lavabeam[postgres]."
         ) from error
     return psycopg

@@ -1,4 +1,4 @@
-"""What tokens cost: from the `genai-prices` tables, or as the user says for a model that they do not know."""
+"""Token prices: from the `genai-prices` tables, or given by the user for unlisted models."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ class Price(StrictModel):
     """USD per million tokens."""
 
     input: float = Field(ge=0)
-    """For what is sent."""
+    """For input tokens."""
     output: float = Field(ge=0)
-    """For what the model writes."""
-    cached_input: float | None = Field(default=None, ge=0, description="for input that the provider had cached")
+    """For output tokens."""
+    cached_input: float | None = Field(
+        default=None, ge=0, description="for input tokens served from the provider's cache"
+    )
 
     def cost(self, usage: Usage) -> float:
         """USD for what the server counted."""

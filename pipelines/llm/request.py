@@ -1,4 +1,4 @@
-"""What is asked: one chat request, its identity for the cache, and its form on the wire."""
+"""A chat request: its content, its cache key, and its wire format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TOKENS_PER_REQUEST = 64
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks, the words, and the pictures (encoded bytes) that stand before the words."""
+    """One turn: the role, the text, and the pictures (encoded bytes) that come before the text."""
 
     role: str
     text: str
@@ -50,7 +50,7 @@ class ChatRequest:
     schema: AnswerSchema | None = None
     sample: int = 0
     after: str | None = None
-    """The id of an answer that was of no use (empty where its server gives none): the sample behind it is asked for
+    """The id of an answer that was of no use (empty where its server gives none): the next sample is requested
     (`AnswerCache.next_sample`). No part of the key, which that sample's number is."""
     prompt: str = ""
     """The prompt's name, for summaries; its text is in the messages, so it is no part of the key."""

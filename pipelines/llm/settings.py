@@ -1,4 +1,4 @@
-"""What a user says about an endpoint: shared by every step that asks an LLM."""
+"""Endpoint settings, shared by every step that calls an LLM."""
 
 from __future__ import annotations
 
@@ -39,56 +39,56 @@ class EndpointConfig(Config):
     model: str = Field(min_length=1)
     """The model, as the server names it."""
     provider: str = "openai"
-    """Who answers; part of an answer's identity in the cache."""
+    """The provider's name; part of the cache key."""
     base_url: Annotated[str | None, Runtime()] = None
-    """None is the provider's own address, known to the openai client."""
+    """None is the provider's default URL in the openai client."""
     api_key_env: Annotated[str, Runtime()] = "OPENAI_API_KEY"
-    """The environment variable that holds the key. May be unset for a server of your own."""
+    """The environment variable with the API key. May be unset for your own server."""
 
     temperature: float | None = Field(default=0.7, ge=0, le=2)
-    """null leaves it out of the request: reasoning models refuse any value."""
+    """null omits it from the request: reasoning models reject any value."""
     max_output_tokens: int = Field(default=1024, ge=1)
-    """Tokens of one answer at most."""
+    """Maximum tokens of one answer."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """Further fields of the request, as the server names them (top_p, reasoning_effort, ...)."""
+    """Additional request fields, as the server names them (top_p, reasoning_effort, ...)."""
     structured: Literal["auto", "json_schema", "json_object", "prompt"] = "auto"
-    """How answers with a schema are asked for; auto is json_schema, and in words where a server refuses that."""
+    """How structured answers are requested: auto is json_schema, or a prompt instruction if the server refuses that."""
     output_limit_field: Annotated[Literal["max_tokens", "max_completion_tokens"] | None, Runtime()] = None
     """What the server calls the output limit; by default max_completion_tokens for openai, else max_tokens."""
 
     concurrency: Annotated[int, Runtime()] = Field(default=64, ge=1)
-    """Requests in flight at most, over all workers."""
+    """Maximum requests in flight, over all workers."""
     requests_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
-    """Requests sent at most, over all workers."""
+    """Maximum requests per minute, over all workers."""
     tokens_per_minute: Annotated[float | None, Runtime()] = Field(default=None, gt=0)
-    """Tokens asked for at most, over all workers."""
+    """Maximum tokens per minute, over all workers."""
     timeout_s: Annotated[float, Runtime()] = Field(default=120.0, gt=0)
-    """Seconds for a whole request, from its first byte to the last of its reply."""
+    """Seconds for a whole request, until the last byte of the reply."""
     max_reply_bytes: Annotated[int, Runtime()] = Field(default=4 * 2**20, ge=1)
-    """A longer reply, unpacked or as it travels, is `malformed`. 4 MiB is far more than any answer."""
+    """A longer reply, compressed or decompressed, is `malformed`. 4 MiB is far more than any answer."""
     patience: Annotated[RetryPolicy, Runtime()] = PATIENCE
-    """How often and how long a failed request is tried again."""
+    """Retry policy for failed requests."""
 
     max_cost: Annotated[float | None, Runtime()] = Field(default=None, ge=0)
-    """USD that this dataset may cost in all its runs: a hard stop. So are the next two."""
+    """Maximum USD for this dataset over all runs: a hard limit. So are the next two."""
     max_tokens: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
-    """Tokens, sent and received."""
+    """Maximum tokens, input and output."""
     max_requests: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
-    """Requests, failed ones that may be billed included."""
+    """Maximum requests, including failed ones that may be billed."""
     price: Annotated[Price | None, Runtime()] = None
-    """USD per million tokens, `{input: 0.15, output: 0.6, cached_input: 0.075}` (cached_input may be left out; 0 for a
-    model of your own); by default what genai-prices lists."""
+    """USD per million tokens, `{input: 0.15, output: 0.6, cached_input: 0.075}` (cached_input is optional; 0 for your
+    own model); by default from genai-prices."""
     tokens_per_image: Annotated[int | None, Runtime()] = Field(default=None, ge=0)
     """Input tokens reserved for each image: the most that the model counts for one. By default what OpenAI documents
     for its small models (48,169 for gpt-4o-mini), and 2,000 for others."""
 
     cache: Annotated[str, Runtime()] = DEFAULT_CACHE
-    """Where the answers and the spend are kept: a folder on a local disk, or postgresql://HOST/DATABASE, which several
+    """Location of cached responses and spend: a folder on a local disk, or postgresql://HOST/DATABASE, which several
     machines share (docs/generate.md)."""
     mode: Annotated[Literal["online", "batch"], Runtime()] = "online"
     """batch: OpenAI's Batch API, half the price, within a day."""
     batch_poll_s: Annotated[float, Runtime()] = Field(default=30.0, gt=0)
-    """Seconds between two looks at a batch."""
+    """Polling interval for a batch, in seconds."""
 
     @model_validator(mode="after")
     def _names_its_server(self) -> EndpointConfig:
@@ -116,7 +116,7 @@ class EndpointConfig(Config):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or looks_like_key(value):
             raise InputError(
                 "api_key_env is not the name of an environment variable. Give the name of the variable that holds the "
-                "key, such as OPENAI_API_KEY; manifests keep it, so the key itself must not stand here."
+                "key, such as OPENAI_API_KEY; manifests store it, so it must not be the key itself."
             )
         return value
 
@@ -142,9 +142,9 @@ class EndpointConfig(Config):
             return ""
         return (
             f"The answer cache and the spend ledger are a file on one machine's disk (cache: {self.cache}): each "
-            "machine would pay again for what another has, and spend up to the cap by itself. Run this step with "
-            "--runner local, which reads and writes the same dataset: it waits for the server, not for cores. Or give "
-            "a cache that machines share (--cache postgresql://HOST/DATABASE)."
+            "machine would pay again for responses that another has, and spend up to the cap on its own. Run this "
+            "step with --runner local, which reads and writes the same dataset: it is bound by the server, not by "
+            "cores. Or use a shared cache (--cache postgresql://HOST/DATABASE)."
         )
 
     @property

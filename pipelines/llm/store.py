@@ -116,8 +116,8 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         lock = os.open(folder / "opening.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise InputError(
-            f"{folder}: the answer cache cannot be used ({error}). See that the folder is there and may be written, or "
-            "choose another `cache`."
+            f"{folder}: the answer cache cannot be used ({error}). Check that the folder exists and is writable, or "
+            f"choose another `cache`."
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -172,8 +172,8 @@ def errors_naming(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         raise InputError(
-            f"{path}: the answer cache cannot be used ({error}). Check that the disk has room and the file may be "
-            "written; if it is damaged or none of ours, move it away or choose another `cache`."
+            f"{path}: the answer cache cannot be used ({error}). Check free disk space and write permission; if the "
+            f"file is damaged or not a LavaBeam cache, move it away or choose another `cache`."
         ) from error
 
 

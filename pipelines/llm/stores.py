@@ -1,4 +1,4 @@
-"""Where answers, claims and spend are kept: a folder of this machine, or a database that several machines share."""
+"""The stores for responses, claims and spend: a local folder, or a shared database."""
 
 from __future__ import annotations
 

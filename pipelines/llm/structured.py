@@ -1,4 +1,4 @@
-"""Answers of a given form: asked for by JSON schema, validated here, and repaired by the model where they are wrong."""
+"""Structured answers: requested with a JSON schema, validated here, and repaired by the model if invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fragment asked and what it cost, by model and prompt: for the run log and its summaries."""
+"""Requests and costs of a fragment by model and prompt, for the run log and its summaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a request travels: over aiohttp, to one server, and back as a reply that is whole, bounded and text.
+"""HTTP transport over aiohttp to a single server; replies are complete, bounded and text.
 
 In: a request of the openai client. Out: its reply, or an error of httpx2, or MalformedResponse. Whatever a server sends
 instead of HTTP, in whatever encoding, nothing else comes out. aiohttp takes a third of the CPU time of httpx2's own
@@ -75,7 +75,7 @@ class ReplyTransport(httpx2.AsyncBaseTransport):
             async with asyncio.timeout(timeout_s) as deadline:
                 return await self._exchange(request, deadline)
         except TimeoutError as error:
-            raise httpx2.ReadTimeout("no whole reply in time", request=request) from error
+            raise httpx2.ReadTimeout("no complete reply in time", request=request) from error
         except aiohttp.ClientConnectorError as error:
             raise httpx2.ConnectError(str(error), request=request) from error
         except aiohttp.ClientResponseError as error:

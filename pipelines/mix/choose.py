@@ -1,4 +1,4 @@
-"""Which rows of a source are taken where that depends on its other rows: counts, shares, caps, merged rows.
+"""Row selection that depends on other rows of a source: counts, shares, caps, merged rows.
 
 A pass over the small columns of the whole source (keys, picture keys, statuses, filters) finds the rows that may be
 taken. Each has a hash of its key and the recipe's seed, and those with the smallest hashes are chosen: rows that are
@@ -201,5 +201,5 @@ def _enough(name: str, found: Survey, size: int, asked: str) -> int:
     why = ", ".join(f"{count} {reason}" for reason, count in found.counts.most_common(5))
     raise InputError(
         f"mix source {name!r}: {asked} asks for {size} rows, and {there} of its {len(found.fits)} can be taken"
-        f"{f' (left out: {why})' if why else ''}. Ask for fewer, or set `max_rows` for as many as there are."
+        f"{f' (left out: {why})' if why else ''}. Request fewer, or set `max_rows` to take all that there are."
     )

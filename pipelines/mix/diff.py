@@ -1,4 +1,4 @@
-"""What differs between two mixes: rows, turns and tokens of each source, and the settings that they were made with."""
+"""The differences between two mixes: rows, turns and tokens per source, and their settings."""
 
 from __future__ import annotations
 

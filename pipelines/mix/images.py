@@ -1,4 +1,4 @@
-"""The pictures that a mix source shows: found by key, judged by their standing and by the recipe's filters."""
+"""The images of a mix source: found by key, filtered by standing and the recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of a source may be taken, as far as each row decides that by itself: standing, filters, pictures.
+"""Row selection that depends on the row alone: standing, filters, images.
 
 The plan of a mix asks for all rows of a source at once, and the maker for those of a fragment; both ask here.
 """
@@ -143,7 +143,7 @@ class Judge:
             return Verdict(None, NONE, True)
         raise InputError(
             f"mix source {self.source.conversations}: row {row['key']!r} has pictures, but the source names no "
-            "`images`. Name them, or set `missing_image: text` to take such rows without their pictures."
+            "`images`. Name them, or set `missing_image: text` to keep such rows without their pictures."
         )
 
     def _own_reason(self, row: dict[str, Any]) -> str | None:

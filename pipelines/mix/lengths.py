@@ -1,4 +1,4 @@
-"""How long rows are, counted with the trainer's own code, and what becomes of those that are too long."""
+"""Row lengths, counted with the trainer's code, and the treatment of rows that are too long."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The lock of a mix: which versions of which datasets it was made from, and which rows were chosen.
+"""The lock file of a mix: the dataset versions it was made from, and the selected rows.
 
-It lies beside the mix as `mix.lock.yaml`, is written after each commit, and can be given to a later run, which then
+It is stored with the mix as `mix.lock.yaml`, is written after each commit, and can be given to a later run, which then
 reads the same versions and must choose the same rows.
 """
 
@@ -77,7 +77,7 @@ class Lock(StrictModel):
                 expected = "nothing" if mine is None else f"{mine.rows} rows (keys {mine.keys[:12]})"
                 raise InputError(
                     f"{target}: source {name!r} gave {found}, and the lock says {expected}. The recipe, or its "
-                    "tokenizer, is another one than the lock was written for."
+                    "tokenizer, differs from the one the lock was written for."
                 )
 
 

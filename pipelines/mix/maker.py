@@ -1,4 +1,4 @@
-"""Makes one fragment of a mix: chooses rows and counts why the others are left out, then copies their pictures in.
+"""Makes one fragment of a mix: selects rows, counts why others are left out, then copies their images.
 
 The counts go in front of the rows, so whether a picture can be used is decided while rows are chosen. Pictures that the
 recipe encodes anew are encoded then, once, and wait in a spool.

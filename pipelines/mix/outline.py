@@ -1,4 +1,4 @@
-"""What a mix would hold, without writing it: rows, turns, pictures and tokens of each source.
+"""Previews a mix without writing it: rows, turns, images and tokens of each source.
 
 Which rows are taken is exact: the whole plan is made. Their turns, pictures and tokens are counted by making some of
 them as a run would, and scaled; of a source with no more rows than that, all are made, and its counts are exact.

@@ -1,4 +1,4 @@
-"""Pictures as a mix stores them: untouched, or upright, in RGB and shrunk."""
+"""Images as stored in a mix: unchanged, or upright, RGB and shrunk."""
 
 from __future__ import annotations
 

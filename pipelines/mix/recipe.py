@@ -1,4 +1,4 @@
-"""What a mix recipe says: sources with filters and weights, the tokenizer, and how pictures are stored."""
+"""The mix recipe: sources with filters and weights, the tokenizer, and how images are stored."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ Accepted = list[str | int | float | bool | None] | dict[Literal["min", "max"], f
 
 
 class Suffix(StrictModel):
-    """A line behind questions that says which kind of answer is wanted."""
+    """A line appended to questions to specify the answer format."""
 
-    text: str = Field(min_length=1, description="the line; a question that ends with it already gets no second one")
+    text: str = Field(min_length=1, description="the line; not added to a question that already ends with it")
     where: Literal["first", "every"] = Field(
-        "first", description="behind the first question of a row alone (later ones lose it), or behind every question"
+        "first", description="after the first question of a row only (removed from later ones), or after every question"
     )
 
 
@@ -60,19 +60,19 @@ class MixSource(StrictModel):
     image_where: dict[str, Accepted] = Field({}, description="filters on the columns of every picture")
     duplicates: Literal["drop", "joint", "keep"] = Field(
         "drop",
-        description="drop what any dedupe step calls a copy (pictures, and rows of the source), what `dedupe_joint` "
-        "says repeats another row in every way, or nothing",
+        description="drop copies found by any dedupe step (pictures, and rows of the source), only those found by "
+        "`dedupe_joint`, or none",
     )
-    balanced_out: Literal["drop", "keep"] = Field("drop", description="drop captions that `balance` did not draw")
+    balanced_out: Literal["drop", "keep"] = Field("drop", description="drop captions that `balance` did not select")
     leaks: Literal["drop", "keep"] = Field("drop", description="drop rows and pictures that `decontaminate` found")
     weight: float = Field(1.0, ge=0, description="0.5 takes half of the rows, 2 takes each twice")
     rows: int | None = Field(None, ge=1, description="exactly this many of the usable rows; fewer stop the run")
     max_rows: int | None = Field(None, ge=1, description="at most this many rows")
     share: float | None = Field(None, gt=0, le=1, description="this share of all rows of the mix")
-    max_per_image: int | None = Field(None, ge=1, description="at most this many rows that show the same pictures")
+    max_per_image: int | None = Field(None, ge=1, description="at most this many rows with the same images")
     modality: Literal["pictures", "text"] | None = Field(None, description="only rows with pictures, or without")
     missing_image: Literal["drop", "text", "refuse"] = Field(
-        "drop", description="rows whose picture cannot be used are left out, kept without it, or stop the run"
+        "drop", description="rows with an unusable image are dropped, kept without it, or stop the run"
     )
     turns: Literal["as_is", "one", "merged"] = Field(
         "as_is",
@@ -147,9 +147,9 @@ def _check_range(name: str, accepted: Any) -> None:
 class Pictures(StrictModel):
     """How pictures are stored in the mix: as they are, or resized once so that no epoch pays for it again."""
 
-    max_side: int | None = Field(None, gt=0, description="shrink the longer side to this many pixels")
+    max_side: int | None = Field(None, gt=0, description="shrink images so that the longer side has this many pixels")
     format: Literal["keep", "jpeg", "png"] = "keep"
-    """What pictures are stored as."""
+    """The storage format of images."""
     quality: int = Field(92, ge=1, le=100)
     """Of JPEG."""
 
@@ -158,20 +158,20 @@ class MixRecipe(Config):
     """A mix: which rows of which datasets, and how they are stored."""
 
     sources: dict[str, MixSource]
-    """Where rows come from, each under a name of your choice."""
+    """The sources of rows, each under a name of your choice."""
     tokenizer: str = Field(description="folder with tokenizer.json: the tokenizer that training will use")
     template: str = Field(description="chat template, as in `lavabeam tokens --template`")
     image: dict[str, Any] = Field({}, description="image rule of the vision tower: mode, image_size, patch_size, ...")
     pictures: Pictures = Field(default_factory=Pictures)
-    max_tokens: int | None = Field(None, ge=1, description="how many tokens a row may have")
+    max_tokens: int | None = Field(None, ge=1, description="maximum tokens of a row")
     too_long: Literal["drop", "cut", "split", "refuse"] = Field(
         "drop",
         description="longer rows are left out, kept for a training that cuts them (`data.too_long: cut`), split "
         "between turns, or stop the run",
     )
-    validation: float = Field(0.0, ge=0, lt=1, description="share of the pictures whose rows are kept for validation")
+    validation: float = Field(0.0, ge=0, lt=1, description="share of the images whose rows are held out for validation")
     seed: int = 0
-    """Decides which rows are taken where not all are."""
+    """Seed of the row selection."""
 
     @model_validator(mode="after")
     def _possible(self) -> MixRecipe:

@@ -1,4 +1,4 @@
-"""Running a mix: a fragment of each source becomes a fragment of the mix, so a change of one redoes one."""
+"""Runs a mix: a fragment of each source becomes a fragment of the mix, so changing one redoes one."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run_mix(recipe: MixRecipe, target: str | Path, runner: Runner, lock: Lock | 
     summary = _run_part(planned, str(target), runner, False)
     if recipe.validation:
         beside = _run_part(planned, validation_of(target), runner, True)
-        note = f"validation: {beside.rows} rows with other pictures than the mix has are in {beside.dataset}."
+        note = f"validation: {beside.rows} rows with held-out pictures are in {beside.dataset}."
         summary = replace(summary, notes=(*summary.notes, note, *beside.notes))
     if lock is not None:
         lock.check(read_lock(target), str(target))
@@ -190,7 +190,7 @@ def _short_sources(planned: Planned, summary: RunSummary) -> Iterator[str]:
         lost = {reason: counts[reason] for reason in LOST if counts[reason]}
         if lost:
             why = ", ".join(f"{number} {reason}" for reason, number in lost.items())
-            yield f"mix source {name!r}: {len(found.open)} rows were chosen, and not all could be used: {why}."
+            yield f"mix source {name!r}: {len(found.open)} rows were selected, but not all are usable: {why}."
 
 
 def _empty_sources(recipe: MixRecipe, opened: dict[str, Dataset], summary: RunSummary) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a mix makes of a row's turns: rows of one turn each, merged rows, shuffled ones, suffixes. Pure functions.
+"""Transformations of a row's turns: one row per turn, merged rows, shuffling, suffixes. Pure functions.
 
 A *round* is a question with the answers to it. Messages are never changed in place.
 """
@@ -42,7 +42,7 @@ def pieces_of(messages: Sequence[Message], source: MixSource, key: str, seed: in
 
 
 def rounds_of(messages: Sequence[Message]) -> tuple[list[Message], list[Round]]:
-    """What stands in front of the first question (a system message), and the rounds."""
+    """What precedes the first question (a system message), and the rounds."""
     head: list[Message] = []
     rounds: list[Round] = []
     for message in messages:
@@ -54,7 +54,7 @@ def rounds_of(messages: Sequence[Message]) -> tuple[list[Message], list[Round]]:
 
 
 def piece(head: Sequence[Message], rounds: Sequence[Round], start: int, stop: int, mark: str) -> Piece:
-    """Rounds `start` to `stop` as a row of their own. Its first question shows the pictures of all rounds before it."""
+    """Rounds `start` to `stop` as a separate row. Its first question shows the pictures of all rounds before it."""
     earlier = pictures_in(rounds[:start])
     own = list(rounds[start:stop])
     own[0] = [_showing(own[0][0], earlier), *own[0][1:]]
@@ -87,7 +87,7 @@ def shuffled(rounds: list[Round], key: str, seed: int) -> list[Round]:
 
 
 def with_suffix(messages: Sequence[Message], suffix: Suffix) -> list[Message]:
-    """The suffix on a line of its own behind the questions that get it, and behind no other one."""
+    """The suffix on a separate line after the questions that get it, and after no others."""
     made: list[Message] = []
     asked = 0
     for message in messages:

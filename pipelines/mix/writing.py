@@ -1,4 +1,4 @@
-"""Rows of a mix as they are written, and the progress of making them."""
+"""Writes the rows of a mix, with progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of steps: folders that transformers can load, opened with care, and what they make of pictures and texts.
+"""Shared by steps with a model: safe loading of transformers folders, and embeddings of images and texts.
 
-In: a model folder, pictures, texts. Out: unit vectors. No step is known here; those with a model share this room.
+In: a model folder, pictures, texts. Out: unit vectors. No step is known here; steps with a model share this package.
 """

@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Failed:
-    """What stands in the place of a result when a model raised on this item alone."""
+    """What replaces a result when a model raised on this item alone."""
 
     detail: str
 

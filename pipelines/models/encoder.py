@@ -1,4 +1,4 @@
-"""Pictures or texts -> unit vectors, by the model in a folder."""
+"""Images or texts to unit vectors, with a model folder."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _positions(config: Any) -> int | None:
-    """Tokens that the model has places for; RoBERTa's kin count theirs from behind the padding index."""
+    """Tokens that the model has places for; RoBERTa-like models count theirs from behind the padding index."""
     found = getattr(config, "max_position_embeddings", None)
     if found is None:
         return 512

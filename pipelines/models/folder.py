@@ -1,4 +1,4 @@
-"""What a model folder can embed, how wide its vectors are and how they are pooled: known before weights are loaded."""
+"""What a model folder can embed, its width and its pooling: determined before weights are loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ out.
 """
 
 CLS_BY_DEFAULT = frozenset({"vit", "deit", "vit_msn", "data2vec-vision"})
-"""Towers whose `pooler_output` comes from a layer of their own that most checkpoints of them lack."""
+"""Towers whose `pooler_output` comes from a separate layer that most checkpoints of them lack."""
 SENTENCE_MODES = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 """The entries of sentence-transformers' 1_Pooling/config.json that we know, with what they are called here."""
 

@@ -1,4 +1,4 @@
-"""Opening a model folder: its files are checked first, nothing is unpickled, and its version is a hash of them."""
+"""Opens a model folder: files are checked first, nothing is unpickled, and its version is their hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step with models of its own needs of a worker."""
+"""Worker requirements of steps with local models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a picture is decoded for models and measures: once, and no larger than either can use."""
+"""The size at which an image is decoded for models and measures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of a row: a text column, a list of captions, or the turns of a conversation."""
+"""The text of a row: a text column, a list of captions, or the turns of a conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports: datasets and training figures in, one HTML page out that needs nothing else.
+"""Reports: datasets and training metrics in, one self-contained HTML page out.
 
 Counts per step and status, sample pictures with what was said about them, clusters of copies, loss curves,
 accuracy. Pictures are in the page as thumbnails; there is no script and nothing is fetched.

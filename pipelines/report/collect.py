@@ -1,4 +1,4 @@
-"""What a report shows of a dataset: few rows, chosen evenly, and counts of all."""
+"""The content of a report about a dataset: a few evenly chosen rows, and counts of all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StepCounts:
 class Shown:
     """One row in the page: its columns without the image, and the thumbnails that belong to it.
 
-    `note` stands where a picture would, when there is none.
+    `note` replaces the picture, when there is none.
     """
 
     row: dict[str, Any]
@@ -68,7 +68,7 @@ class Group:
 class Section:
     """One dataset in the page. Counts are of all rows, not only of those shown.
 
-    `copies` stands in for `cluster_count` where a dataset is so large that its clusters are not counted.
+    `copies` replaces `cluster_count` where a dataset is so large that its clusters are not counted.
     """
 
     name: str

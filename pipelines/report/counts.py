@@ -1,4 +1,4 @@
-"""What a report counts over all rows of a dataset: rows that are left out, and copies.
+"""Dataset-wide counts of a report: excluded rows, and copies.
 
 Up to `WALKED` fragments every row is looked at. Beyond, counts are those that the manifest keeps, and only fragments
 of which it counts failures are read, until there are enough rows to show.

@@ -1,4 +1,4 @@
-"""The pictures of conversations: which images datasets have them, and their thumbnails by key."""
+"""The images of conversations: the datasets that hold them, and thumbnails by key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting the page together: sections of datasets, curves and tables of training, one template."""
+"""Renders the page: dataset sections, training curves and tables, from one template."""
 
 from __future__ import annotations
 

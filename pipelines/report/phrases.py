@@ -1,4 +1,4 @@
-"""How often noun phrases occur before and after `balance`: counts of all captions, and a chart of them."""
+"""Noun phrase frequencies before and after `balance`: counts of all captions, and a chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores in the report: how each is distributed, and the rows at both ends."""
+"""Score distributions in the report, with the rows at both ends."""
 
 from __future__ import annotations
 

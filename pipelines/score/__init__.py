@@ -1,4 +1,4 @@
-"""The step `score`: pictures and texts in, one column of scores per scorer out. Nothing is left out by it."""
+"""The step `score`: images and texts in, one column per scorer out. It excludes no rows."""
 
 from pipelines.score.scorer import RowScorer, Sample, Scorer, Settings, TextSettings, Value
 from pipelines.score.step import Score, ScoreConfig

@@ -1,4 +1,4 @@
-"""How much people like a picture: a head of linear layers on CLIP embeddings, in the form that LAION published.
+"""Aesthetic score: a head of linear layers on CLIP embeddings, in the format published by LAION.
 
 LAION-Aesthetics (laion.ai/blog/laion-aesthetics): an MLP without activations on ViT-L/14's embedding at length 1
 (improved-aesthetic-predictor), or one linear layer (aesthetic-predictor); both give 1 to 10.
@@ -93,7 +93,7 @@ def read_head(path: Path, relu: bool = False) -> Head:
         bias = tensors.get(name.removesuffix("weight") + "bias", np.zeros(weight.shape[:1], np.float32))
         before = layers[-1][0].shape[0] if layers else weight.shape[-1]
         if weight.ndim != 2 or bias.shape != weight.shape[:1] or weight.shape[1] != before:
-            raise InputError(f"{path}: {name} has shape {weight.shape}, expected linear layers that follow each other.")
+            raise InputError(f"{path}: {name} has shape {weight.shape}, expected consecutive linear layers.")
         layers.append((weight, bias))
     if not layers or layers[-1][0].shape[0] != 1:
         found = ", ".join(sorted(tensors)[:8]) or "no tensors"

@@ -1,4 +1,4 @@
-"""NSFW, or whatever else an image classifier was trained to tell."""
+"""NSFW, or any other label of an image classifier."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Nsfw(Scorer[ClassifierSettings]):
         if type(config) not in AutoModelForImageClassification._model_mapping:
             raise InputError(
                 f"nsfw: model {model}: a {config.model_type} model classifies no pictures. Give the folder of an image "
-                "classifier (ViTForImageClassification and its kin)."
+                "classifier (such as ViTForImageClassification)."
             )
         self._number(config)
         return {"weights": weights_version(Path(model))}
@@ -55,8 +55,8 @@ class Nsfw(Scorer[ClassifierSettings]):
         loaded, loading = load_local(model, AutoModelForImageClassification, False, output_loading_info=True)
         if loading["missing_keys"]:
             raise InputError(
-                f"nsfw: model {model}: the weights lack {sorted(loading['missing_keys'])[0]}. It is the tower of a "
-                "classifier at best: give the folder of the trained classifier."
+                f"nsfw: model {model}: the weights lack {sorted(loading['missing_keys'])[0]}. This may be only its "
+                f"backbone: give the folder of the trained classifier."
             )
         self._device = encoders.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model, self._lock = loaded.to(self._device).eval(), threading.Lock()

@@ -1,4 +1,4 @@
-"""Measures of a picture: functions of pixels, and the scorers that they make."""
+"""Image measures: functions of pixels, and their scorers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def text_share(grey: np.ndarray) -> float:
 
     Edges (morphological gradient, Otsu's threshold) are joined along rows; a box counts when it is wide, full of edges,
     and its rows change between ink and paper as often as letters do. Pages, slides and screenshots score high; single
-    words over a photograph are mostly missed, and rows of small things (coins) score a little.
+    words over a photograph are mostly missed, and rows of small objects (coins) score a little.
     """
     import cv2
 

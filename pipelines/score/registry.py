@@ -1,4 +1,4 @@
-"""Every scorer by name, and where it is. Importing this file imports none of them.
+"""The scorers by name. Importing this file imports none of them.
 
 Those of installed packages are entry points of the group `lavabeam.scorers`; a name of ours is never replaced.
 """
@@ -40,7 +40,7 @@ def scorer(name: str) -> type[Scorer[Any]]:
         return _loaded(SCORERS[name])
     installed = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
     if name not in installed:
-        raise InputError(f"there is no scorer {name!r}. {nearest(name, [*SCORERS, *installed])}")
+        raise InputError(f"no scorer {name!r}. {nearest(name, [*SCORERS, *installed])}")
     try:
         found = installed[name].load()
     except Exception as error:  # a package may raise anything while it is imported

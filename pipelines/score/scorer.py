@@ -1,7 +1,8 @@
-"""What a scorer is: a small class that gives each row a value, or None where it has none.
+"""The scorer interface: a small class that gives each row a value, or None.
 
-Adding one: a subclass of `RowScorer` (one row at a time) or `Scorer` (batches), and its line in registry.py, or the
-entry point `lavabeam.scorers` of an installed package.
+To add one, subclass `RowScorer` (one row at a time) or `Scorer` (batches) and register it in registry.py, or by the
+entry
+point `lavabeam.scorers` of an installed package.
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ if TYPE_CHECKING:
     from schemas.pictures import Header
 
 Value = float | str | tuple[Any, ...] | None
-"""What a row is worth: one value, one per column where a scorer has several, or None."""
+"""The score of a row: one value, one per column if a scorer has several, or None."""
 
 
 class Settings(StrictModel):
     """The options of a scorer; subclasses add their own."""
 
     name: str
-    """Which scorer."""
+    """The scorer."""
     column: str | None = Field(
         None, pattern="^[a-z][a-z0-9_]*$", description="the column; by default the scorer's name"
     )
 
 
 class TextSettings(Settings):
-    """Of a scorer of texts."""
+    """Options of text scorers."""
 
     text: str | None = Field(None, description="the text column; by default the step's `text`")
 
 
 @dataclass
 class Sample:
-    """One row as scorers see it. What needs a picture or a text sees only rows that have one."""
+    """One row as scorers see it. Scorers that need a picture or a text see only rows that have one."""
 
     row: dict[str, Any]
     """The columns that scorers read beside the picture."""
@@ -56,7 +57,7 @@ class Sample:
     """The upright picture, uint8 (height, width, 3), its longer side 2,047 pixels at most."""
     side: int = 512
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
-    """What models made of the picture, by folder: two scorers with one model ask it once."""
+    """Image embeddings by model folder: two scorers with the same model compute it once."""
 
     @cached_property
     def small(self) -> np.ndarray:
@@ -75,14 +76,14 @@ class Sample:
         return cv2.cvtColor(self.small, cv2.COLOR_RGB2GRAY)
 
     def text(self, column: str) -> str:
-        """The words of a row that has some."""
+        """The text of a row that has one."""
         words = text_of(self.row[column], column)
         assert words is not None
         return words
 
 
 class Encoders:
-    """Models that embed, each loaded once per process, however many scorers share it."""
+    """Embedding models, each loaded once per process, however many scorers share it."""
 
     def __init__(self, device: str | None):
         self.device = device
@@ -105,10 +106,10 @@ class Scorer(Generic[S]):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    """Raised when the same row gets another value."""
+    """Incremented when the value of a row can change."""
     Settings: type[Settings] = Settings
     sees: ClassVar[Literal["", "header", "pixels"]] = ""
-    """What it needs of the picture: nothing, its size, or its pixels."""
+    """What it needs of the picture: nothing, the header, or the pixels."""
     type: ClassVar[pa.DataType] = pa.float32()
 
     def __init__(self, settings: S, text: str = "alt_text"):
@@ -135,7 +136,7 @@ class Scorer(Generic[S]):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Files and folders with weights. A step with any of them has one process, which holds them once."""
+        """Files and folders with weights. A step with any of them uses a single process, which loads them once."""
         return ()
 
     @property
@@ -143,9 +144,9 @@ class Scorer(Generic[S]):
         return getattr(self.settings, "text", None) or self._text
 
     def check(self) -> dict[str, Any]:
-        """What decides the values beside settings and version (hashes of weights), as JSON values.
+        """What determines the values besides settings and version (hashes of weights), as JSON values.
 
-        Called before any work, without loading weights; raises InputError for what the scorer cannot work with.
+        Called before any work, without loading weights; raises InputError for unusable settings.
         """
         return {}
 
@@ -158,7 +159,7 @@ class Scorer(Generic[S]):
         """Once per worker process: load models."""
 
     def scores(self, samples: Sequence[Sample]) -> Sequence[Value]:
-        """One value per sample, in order. When it raises, each sample is tried alone, and gets the status `failed`."""
+        """One value per sample, in order. If it raises, samples are retried one by one; a failing one is `failed`."""
         raise NotImplementedError
 
 

@@ -50,13 +50,11 @@ class ScoreConfig(Config):
         description="names (resolution,blur), or mappings with options ({name: nsfw, model: FOLDER}): docs/score.md",
     )
     text: str = Field("alt_text", description="the column that scorers of texts read: text, texts, or `messages`")
-    side: int = Field(
-        512, ge=64, le=1024, description="pixels of the longer side of the copy that is measured, at most"
-    )
+    side: int = Field(512, ge=64, le=1024, description="maximum pixels of the longer side of the measured copy")
     drop: Annotated[bool, Runtime()] = Field(
-        False, description="scores of an earlier run that are not among `scorers` are removed; refused otherwise"
+        False, description="remove existing scores that are not among `scorers`; refused otherwise"
     )
-    batch: Annotated[int, Runtime()] = Field(32, ge=1, description="rows that a model looks at together")
+    batch: Annotated[int, Runtime()] = Field(32, ge=1, description="batch size of models")
     device: Annotated[str | None, Runtime()] = Field(None, description="cpu, cuda...; by default cuda if there is one")
 
 
@@ -77,7 +75,7 @@ class Score(Step[ScoreConfig]):
             raise InputError(f"score: two scorers make the column {twice!r}. Give one of them another `column`.")
         verdict = next((name for name in names if name.endswith(("_status", "_detail"))), None)
         if verdict is not None:
-            raise InputError(f"score: {verdict!r} is named like the verdict of a step. Give another `column`.")
+            raise InputError(f"score: {verdict!r} is the name of a status column. Give another `column`.")
         return made
 
     @property
@@ -113,7 +111,7 @@ class Score(Step[ScoreConfig]):
         if lost and not self.config.drop:
             raise InputError(
                 f"score: {dataset.path} has the scores {', '.join(dict.fromkeys(lost))}, which this run would remove: "
-                "the scorers of a dataset are named together. Name these too, or say --drop."
+                "list all scorers of a dataset together. Add these, or give --drop."
             )
         return dataset.fragments
 

@@ -1,4 +1,4 @@
-"""Measures of a text: its length, what repeats, how much of it is addresses, its language."""
+"""Text measures: length, repetition, share of URLs, language."""
 
 from __future__ import annotations
 

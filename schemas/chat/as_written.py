@@ -55,7 +55,7 @@ def left_over(row: Mapping[str, Any], messages: Sequence[Message], images: Seque
     named = {key: row[key] for key in PICTURES if row.get(key) not in (None, "", [])}
     if named and named != {"image": images[0] if len(images) == 1 else list(images)}:
         beside |= named
-    said = messages[len(messages) - len(turns) :]  # a system text beside the turns is a message of its own
+    said = messages[len(messages) - len(turns) :]  # a system text next to the turns is a separate message
     if _all_plain(turns, said, bool(images)):
         return beside
     found = [_of_turn(turn, message, bool(images)) for turn, message in zip(turns, said, strict=True)]

@@ -1,4 +1,4 @@
-"""A chat template that came with a model: rendered here, bounded and in a sandbox, before transformers renders it."""
+"""A model's chat template, rendered in a bounded sandbox before transformers renders it."""
 
 from __future__ import annotations
 

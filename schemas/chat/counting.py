@@ -1,4 +1,4 @@
-"""How many tokens a conversation has, without making them: for a mix, which counts every row and trains on none.
+"""Token counts without encoding, for mixes, which count every row and train on none.
 
 The counts are those of `encode` (a property test compares them). Where a tokenizer keeps words apart (wordcache.py), a
 text has as many tokens as its words together, and only the words at the borders of answers need their tokens' places.

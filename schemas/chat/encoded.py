@@ -1,4 +1,4 @@
-"""An encoded conversation: ids, labels, exact counts."""
+"""The encoded conversation: ids, labels, exact counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A template as a Hugging Face chat template: saved checkpoints are then prompted as they were trained."""
+"""Our templates as Hugging Face chat templates, so that saved checkpoints are prompted as in training."""
 
 from __future__ import annotations
 

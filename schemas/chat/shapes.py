@@ -14,7 +14,7 @@
 A list of turns may be JSON text.
 
 Pictures are in `image` or `images`: a path, a list of paths, or objects with a `path`; a system text in `system` or
-`system_prompt`. Where no text says where they are shown, they stand in front of the first question; LLaVA's own shape
+`system_prompt`. Where no text says where they are shown, they precede the first question; LLaVA's own shape
 is refused then, and so is a row that shows some of them. Qwen-VL's `<img>PATH</img>` in a question is a picture too.
 """
 
@@ -41,7 +41,7 @@ MEDIA_PLACEHOLDERS = ("<video>", "<audio>")
 _LIST_KEYS = ("conversations", "messages", "conversation", "prompt", "completion", "texts")
 _PAIR_KEYS = ("query", "response", "history", "instruction", "input", "output", "question", "answer")
 TURN_KEYS = (*_LIST_KEYS, *_PAIR_KEYS)
-"""Keys of what is said."""
+"""Keys of text."""
 _OTHER_KEYS = ("id", "image", "images", "system", "system_prompt")
 KEPT_KEYS = frozenset((*_OTHER_KEYS, *TURN_KEYS))
 """Keys whose values are read in a row of one shape or another; what else a row has is kept and not trained on."""
@@ -98,7 +98,7 @@ def unread_keys(row: Mapping[str, Any]) -> set[str]:
 def loose(messages: Sequence[Mapping[str, Any]]) -> str | None:
     """What is wrong with a question that holds the placeholder of a picture, video or sound as plain text, if one does.
 
-    Answers may speak of placeholders; a question that does so has lost what it is about.
+    Answers may mention placeholders; a question that does so has lost what it is about.
     """
     for message in messages:
         for part in message["content"] if message["role"] != "assistant" else ():
@@ -107,7 +107,7 @@ def loose(messages: Sequence[Mapping[str, Any]]) -> str | None:
                 found = next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in text), None)
                 if found is not None:
                     return (
-                        f"{found} stands in its text, and the row names nothing that it could show. Name it, or leave "
+                        f"{found} is in its text, and the row names nothing that it could show. Name it, or leave "
                         "the row out."
                     )
     return None
@@ -178,7 +178,7 @@ def _turn(turn: Any, where: str, number: int) -> Turn:
 
 
 def _texts(row: Mapping[str, Any], where: str) -> list[Turn]:
-    """the_cauldron's pairs: the pictures stand before the first question, without a placeholder."""
+    """the_cauldron's pairs: the pictures come before the first question, without a placeholder."""
     return _with_pictures(row, _named_pairs(row, "texts", ("user", "assistant"), where))
 
 

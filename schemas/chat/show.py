@@ -1,4 +1,4 @@
-"""Show each row as the model sees it: the prompt, its ids and labels, and in colour the text that is trained on."""
+"""Shows each row as the model sees it: the prompt, its ids and labels, with the supervised text in colour."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from schemas.errors import InputError
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant")
 BOS, EOS = "<s>", "</s>"
-"""In a template these two stand for the tokenizer's own first and last token, however it spells them."""
+"""In a template these two denote the tokenizer's own first and last token, however it spells them."""
 
 CONTROL = re.compile(r"(<s>|</s>|<\|[a-z_]+\|>)")
 
@@ -22,7 +22,7 @@ CONTROL = re.compile(r"(<s>|</s>|<\|[a-z_]+\|>)")
 class Segment(NamedTuple):
     """A piece of a rendered conversation.
 
-    supervised: the model is trained to write it. image: it stands for one picture (its text is `<image>`). control: its
+    supervised: the model is trained to write it. image: it denotes one picture (its text is `<image>`). control: its
     text is one control token of the tokenizer. All other text is plain text, whatever it looks like.
     """
 

@@ -48,7 +48,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     content, settings = read_tokenizer(file), settings_of(file.parent)
     with tokenizer_errors(str(file)):
         tokenizer = Tokenizer(content, settings, where=str(path))
-        # Every use once: what is wrong is said now, and not of the row that first needs it.
+        # Every use once: errors are reported now, and not for the row that first needs it.
         tokenizer.encode(PROBE)
         tokenizer.decode(tokenizer.encode_parsed(PROBE))
         _ = tokenizer.hash

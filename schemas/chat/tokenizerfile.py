@@ -1,4 +1,4 @@
-"""tokenizer.json from elsewhere, checked before the library builds it: it trusts numbers and texts of the file."""
+"""Validates an untrusted tokenizer.json before the library builds it."""
 
 from __future__ import annotations
 

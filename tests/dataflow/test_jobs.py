@@ -215,7 +215,7 @@ def broken(recipe):
     words = ["import", "url_list", "gs://b/photos", "--path", str(recipe / "urls.csv"), *cloud.there]
     code, said = cloud.lavabeam(*words)
     # A list on this machine is read here.
-    assert code == 0 and "lies on this machine" in said and not cloud.dataflow.jobs
+    assert code == 0 and "is on this machine" in said and not cloud.dataflow.jobs
     yield cloud
     cloud.close()
 

@@ -142,7 +142,7 @@ def test_a_row_that_lost_what_it_shows_is_counted_and_named(folder, question):
     write_dataset(folder / "lost", "conversations", [talks])
     made = run_mix(recipe(folder, source={"conversations": str(folder / "lost")}), folder / "mix", LOCAL)
     assert (kept(folder), made.statuses) == (["talks/good"], {"taken": 1, "cannot_encode": 1})
-    assert "stands in its text" in made.notes[0]
+    assert "is in its text" in made.notes[0]
 
 
 def test_a_source_that_gave_no_row_is_told_with_the_reasons(folder):

@@ -141,7 +141,7 @@ def test_a_picture_that_cannot_be_used_leaves_out_the_row_or_the_picture_or_stop
 def test_a_chosen_row_that_cannot_be_used_is_told(folder):
     summary, _ = mixed(folder, [talk(f"k{n}", f"p{n}") for n in range(4)], source={"rows": 4})
     assert summary.statuses == {"taken": 3, "picture_unreadable": 1}
-    assert summary.notes[0] == "mix source 's': 4 rows were chosen, and not all could be used: 1 picture_unreadable."
+    assert summary.notes[0] == "mix source 's': 4 rows were selected, but not all are usable: 1 picture_unreadable."
 
 
 def test_both_parts_of_a_mix_have_all_rows_and_no_picture_in_common(folder):
@@ -154,7 +154,7 @@ def test_both_parts_of_a_mix_have_all_rows_and_no_picture_in_common(folder):
     shows = {row["key"]: row["image_keys"] for row in rows}
     pictures = [{name for key in keys for name in shows[key]} for keys in (found, held)]
     assert pictures[0].isdisjoint(pictures[1]) and all(pictures)
-    assert f"validation: {len(held)} rows with other pictures" in summary.notes[0]
+    assert f"validation: {len(held)} rows with held-out pictures" in summary.notes[0]
 
 
 def test_a_lock_says_what_a_mix_was_made_of_and_makes_it_again(folder):

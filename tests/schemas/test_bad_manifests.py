@@ -92,20 +92,20 @@ def test_a_path_that_leads_outside_is_neither_read_nor_written(tmp_path, monkeyp
     store = Store(tmp_path / "d")
     bad = replace(entry("f", "base", "w"), path=path)
     given = change(0, fragments=[FragmentEntry(id="f", rows=10, files={"base": bad})])
-    with pytest.raises(CorruptError, match="leads out of the dataset's folder"):
+    with pytest.raises(CorruptError, match="is outside the dataset's folder"):
         commit(store, given)
     assert manifest.numbers(store) == []
     with monkeypatch.context() as unchecked:
         unchecked.setattr("schemas.chunks.check_inside", lambda *_: None)
         commit(store, given)
-    with pytest.raises(CorruptError, match="leads out of the dataset's folder"):
+    with pytest.raises(CorruptError, match="is outside the dataset's folder"):
         list(Dataset.open(store.root).fragments[0].read().column_names)
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "a/b", "..", "", "/x"])
 def test_a_fragment_id_that_leads_outside_is_refused(tmp_path, name):
     files = {"base": entry("f", "base", "w")}
-    with pytest.raises(CorruptError, match="leads out of the dataset's folder"):
+    with pytest.raises(CorruptError, match="is outside the dataset's folder"):
         commit(Store(tmp_path / "d"), change(0, fragments=[FragmentEntry(id=name, rows=10, files=files)]))
 
 

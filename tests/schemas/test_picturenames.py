@@ -128,7 +128,7 @@ def folder(tmp_path):
         (" a.jpg", " a.jpg", "' a.jpg' is not in the image folder"),
         ("sub", "sub", "sub is not in the image folder"),
         ("empty.png", "empty.png", "empty.png is an empty file"),
-        ("../pictures/a.jpg", "../pictures/a.jpg", "../pictures/a.jpg is outside of the image folder"),
+        ("../pictures/a.jpg", "../pictures/a.jpg", "../pictures/a.jpg is outside the image folder"),
         ("a\0.jpg", "a\0.jpg", "'a\\x00.jpg' is not in the image folder"),
         ("x" * 5000, "x" * 5000, f"{'x' * 200}... is not in the image folder"),
     ],
@@ -146,7 +146,7 @@ def test_absolute_paths_below_the_folder_and_other_endings(folder, tmp_path):
         assert PictureFolder(str(given_as)).find(f"{named}/sub/b.JPG").key == "sub/b.JPG"
     assert PictureFolder(str(folder)).find(str(tmp_path / "elsewhere/a.jpg")).problem
     assert PictureFolder(str(folder), other_endings=True).find("d.jpg").key == "d.png"
-    assert "an address" in PictureFolder(str(folder)).find("https://example.org/a.jpg").problem
+    assert "is a URL" in PictureFolder(str(folder)).find("https://example.org/a.jpg").problem
 
 
 def test_a_folder_elsewhere():

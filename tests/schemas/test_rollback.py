@@ -52,7 +52,7 @@ def test_the_newest_version_and_one_like_it_are_left_as_they_are(photos):
 def test_a_version_whose_files_are_gone_is_refused_and_they_are_named(photos):
     gone = Dataset.open(photos.root, 1).fragments[1].entry.files["base"].path
     Path(photos.path(gone)).unlink()
-    with pytest.raises(CorruptError, match=f"manifest 1 names 1 files that are gone or were cut: {gone}.*gc"):
+    with pytest.raises(CorruptError, match=f"manifest 1 names 1 files that are missing or truncated: {gone}.*gc"):
         roll_back(photos, 1)
     with pytest.raises(InputError, match="there is no manifest 7"):
         roll_back(photos, 7)
@@ -62,7 +62,7 @@ def test_a_version_whose_files_are_gone_is_refused_and_they_are_named(photos):
 def test_a_file_in_place_of_the_folder_of_files_is_a_missing_file(photos):
     shutil.rmtree(photos.path("fragments"))
     Path(photos.path("fragments")).write_text("")
-    with pytest.raises(CorruptError, match="names 2 files that are gone"):
+    with pytest.raises(CorruptError, match="names 2 files that are missing"):
         roll_back(photos, 1)
 
 

@@ -90,7 +90,7 @@ def test_a_cut_or_damaged_file_is_one_error(tmp_path, form, damage):
     path = tmp_path / f"list.{form}"
     path.write_bytes(data)
     with (
-        pytest.raises(InputError, match=f"list.{form}: the {form} data is cut or damaged behind byte"),
+        pytest.raises(InputError, match=f"list.{form}: the {form} data is truncated or damaged after byte"),
         open_text(str(path)) as file,
     ):
         file.read()

@@ -165,7 +165,7 @@ def test_rows_that_a_cut_leaves_nothing_of_do_not_end_the_run(recipe_file, forke
     assert note == f"4 of 8 rows are cut to {limit} tokens, and 4 of these keep nothing to learn from"
     assert launch.train(path, processes=1)["steps"] == 4
     assert not list((tmp_path / "run").glob("bad-rows-*"))
-    with pytest.raises(InputError, match="none of its 8 rows keeps anything to learn from"):
+    with pytest.raises(InputError, match="none of its 8 rows keeps a supervised token"):
         launch.train(recipe_file(data__max_length=5, output=str(tmp_path / "other")), processes=1)
 
 

@@ -1,4 +1,4 @@
-"""What the loop and the checkpoints need of an engine, which divides weights and their updates among ranks."""
+"""The engine interface used by the loop and the checkpoints: sharded weights and their updates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import torch.distributed as dist
 from trainer.engines.scaling import LossScale
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-"""What each `precision` computes with."""
+"""The dtype of each `precision`."""
 
 WEIGHTS = "weights"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's running means of the gradient and of its square (torch.optim.AdamW's names)."""
 
 PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for another one: loading a large model and writing a checkpoint take minutes."""
+"""Timeout for waiting on other ranks: loading a large model and writing a checkpoint take minutes."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Fragment:
 
 
 class Engine(Protocol):
-    """A model whose gradients, optimizer state and perhaps weights are divided among ranks. Every rank calls every
-    method in the same order, but for `sizes` and `updates`.
+    """A model whose gradients, optimizer state and possibly weights are sharded over ranks. Every rank calls every
+    method in the same order, except `sizes` and `updates`.
 
-    model: names and configuration; weights may be this rank's share of them. dtype: what it computes with.
-    optimizer: its `param_groups` have names, and the rates that the next step uses. writers: how many ranks hold pieces
-    of the state that no other rank holds. scale: what `backward` multiplies the loss by in fp16; None otherwise.
+    model: names and configuration; weights may be this rank's shards. dtype: the compute precision. optimizer: its
+    `param_groups` have names, and the learning rates of the next step. writers: number of ranks that hold unique state.
+    scale: the loss scale that `backward` applies in fp16; None otherwise.
     """
 
     name: str
@@ -65,16 +65,17 @@ class Engine(Protocol):
         ...
 
     def training(self, on: bool) -> None:
-        """Whether the model is trained from now on, or evaluated: without dropout, and without gradients."""
+        """Switch between training and evaluation (no dropout, no gradients)."""
         ...
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of `loss`, divided by `world`, to that of all ranks. last: the step has no other one."""
+        """Accumulate the gradient of `loss`, divided by `world`, over all ranks. last: the final micro-batch of the
+        step."""
         ...
 
     def step(self) -> float:
-        """Clip the gradient, update the weights, forget the gradient. Returns its norm before clipping, over all ranks;
-        where that is not finite, nothing is updated, and `scale` is now smaller."""
+        """Clip the gradient, update the weights, zero the gradient. Returns the norm before clipping, over all ranks;
+        if it is not finite, nothing is updated, and `scale` is reduced."""
         ...
 
     def watch(self, parameter: torch.nn.Parameter, call: Callable[[torch.Tensor], None]) -> None:
@@ -86,16 +87,16 @@ class Engine(Protocol):
         ...
 
     def updates(self) -> set[float]:
-        """The step counters of AdamW: one number, or something is wrong."""
+        """The step counters of AdamW: a single number unless the state is inconsistent."""
         ...
 
     def fragments(self) -> list[Fragment]:
-        """What this rank updates of all trainable parameters."""
+        """This rank's shards of all trainable parameters."""
         ...
 
     def restore(self, updates: float, fill: Callable[[list[Fragment]], None]) -> None:
-        """Make AdamW's state as after `updates` steps, let `fill` write weights and moments into the fragments, and
-        copy the weights to where the model reads them."""
+        """Create AdamW's state as after `updates` steps, let `fill` write weights and moments into the fragments, and
+        copy the weights into the model."""
         ...
 
     def gather(self) -> Mapping[str, torch.Tensor] | None:
@@ -104,8 +105,8 @@ class Engine(Protocol):
 
 
 def join_ranks(cuda: bool) -> torch.device:
-    """Connect this process with the other ranks, as its environment says, and return its device. Without RANK in the
-    environment it is the only one."""
+    """Join the process group described by the environment, and return this rank's device. Without RANK in the
+    environment there is only one rank."""
     if "RANK" not in os.environ:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -117,7 +117,7 @@ class DeepSpeed:
         return self.model.state_dict() if self.rank == 0 else None
 
     def close(self) -> None:
-        """Free what the engine holds, in a process that goes on."""
+        """Free what the engine holds, in a process that continues."""
         self.inner.destroy()
 
 
@@ -153,7 +153,7 @@ def deepspeed_config(recipe: Recipe, precision: str, text: dict[str, Any]) -> di
 
 def zero_stage(wanted: int, precision: str) -> int:
     """The ZeRO stage that DeepSpeed is given. In 16 bits, without ZeRO, it cannot add gradients up in float32: there
-    stage 1 takes the place of 0. It computes the same, and needs less memory."""
+    stage 1 replaces 0. It computes the same, and needs less memory."""
     return wanted if precision == "fp32" else max(wanted, 1)
 
 

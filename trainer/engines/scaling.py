@@ -1,4 +1,4 @@
-"""Loss scaling for fp16, whose smallest number is 6e-8: gradients are computed of the loss times a scale."""
+"""Loss scaling for fp16, whose smallest number is 6e-8: gradients are computed from a scaled loss."""
 
 from __future__ import annotations
 

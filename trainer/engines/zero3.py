@@ -1,4 +1,4 @@
-"""What ZeRO-3 gathers at a time, from the sizes of the language model; a pure function of its configuration."""
+"""How much ZeRO-3 gathers at a time, from the language model's sizes; a pure function of its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Query a checkpoint: any number of prompts with pictures in, greedy answers out, in batches."""
+"""Batched greedy inference: any number of prompts with images in, answers out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many prompts are answered at a time: as many as their key-value cache leaves room for."""
+"""Batch sizes for inference, limited by the memory of the key-value cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key-value caches of a batch whose rows come and go."""
+"""Key-value caches of a batch with rows joining and leaving."""
 
 from __future__ import annotations
 

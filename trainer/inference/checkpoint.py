@@ -1,4 +1,4 @@
-"""What is to be loaded, and how, checked without torch: a checkpoint or an adapter, its precision, its devices."""
+"""What to load and how, validated without torch: a checkpoint or an adapter, its precision, its devices."""
 
 from __future__ import annotations
 

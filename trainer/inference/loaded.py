@@ -1,4 +1,4 @@
-"""A checkpoint in memory: in its own precision or in 4 or 8 bits, on one device or several, with adapters beside it."""
+"""A checkpoint in memory: in its own precision or in 4 or 8 bits, on one device or several, with adapters."""
 
 from __future__ import annotations
 

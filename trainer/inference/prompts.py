@@ -1,4 +1,4 @@
-"""What a checkpoint is asked, and what comes back: an answer, or the reason why there is none."""
+"""The records of inference: prompts in, answers or reasons for failure out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Prompt:
 
 
 def question(text: str, images: tuple[Source, ...] = (), name: str = "prompt") -> Prompt:
-    """One user turn with its pictures where `<image>` stands in `text`, or in front of it where it stands nowhere.
+    """One user turn with its pictures where `<image>` is in `text`, or in front of it if there is none.
 
     Without pictures `<image>` is text like any other.
     """

@@ -1,4 +1,4 @@
-"""The next token of each row: the likeliest one, or a draw that depends on the row alone, not on its neighbours."""
+"""The next token of each row: the likeliest, or a draw that depends on the row alone."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def _drawn(logits: torch.Tensor, samplers: list[Sampler]) -> torch.Tensor:
     sums = shares.cumsum(-1)
     point = column([sampler.numbers.random() for sampler in samplers]) * sums[:, -1:]
     place = torch.searchsorted(sums, point, right=True).clamp_max(shares.shape[-1] - 1)
-    # Rounding may put the point on the last sum, behind which tokens have no share.
+    # Rounding may put the point on the last sum, after which tokens have no probability.
     place = torch.minimum(place, (shares > 0).sum(-1, keepdim=True) - 1)
     return order.gather(-1, place)[:, 0]

@@ -1,4 +1,4 @@
-"""The text of an answer while its tokens arrive: whole characters, nothing of a stop, no surrounding blanks."""
+"""Incremental decoding of an answer: whole characters, nothing of a stop string, no surrounding whitespace."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Spelling:
         return self._tell(self._prompting.cut(text, self._stops).strip())
 
     def _decode(self) -> None:
-        """Decode the newest tokens behind those before them, since a first token may be spelled without its blank."""
+        """Decode the newest tokens after the previous ones, since a first token may be spelled without its blank."""
         decode = self._prompting.tokenizer.decode
         known = decode(self._ids[self._start : self._read], skip_special=True)
         text = decode(self._ids[self._start :], skip_special=True)

@@ -1,4 +1,4 @@
-"""Prompts answered on several devices: a process with the whole checkpoint for each."""
+"""Data-parallel inference: one process with a full copy of the checkpoint per device."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from trainer.models.families import family_of
 
 @dataclass(frozen=True)
 class Collator:
-    """A micro-batch without pictures gets a blank one: its tokens have attention 0 or a sequence of their own, and no
+    """A micro-batch without pictures gets a blank one: its tokens have attention 0 or a separate sequence, and no
     labels. The loss is the same, and tower and projector run on every rank in every micro-step, as ZeRO requires.
     """
 

@@ -1,4 +1,4 @@
-"""Micro-batches on their way to the model's device: copied a step ahead, pictures normalised there.
+"""Moves micro-batches to the model's device a step ahead and normalises images there.
 
 Host tensors flow in, pictures as uint8; the model's inputs flow out. A picture crosses in a quarter of float32's bytes.
 """
@@ -14,13 +14,13 @@ import torch
 from trainer.inputs.steps import Step
 
 HOST = ("image_sizes", "batch_num_images")
-"""What the model reads on the host: on a GPU it would wait for every picture's size."""
+"""What the model reads on the host: on a GPU it would wait forevery picture's size."""
 
 
 class Device:
     """Where the model's inputs are needed, and how: `dtype` is the model's; mean, std: per channel, of values in 0..1.
 
-    Copies of pinned memory run beside the work on a stream of their own; on a CPU nothing is copied.
+    Copies of pinned memory run beside the work on a separate stream; on a CPU nothing is copied.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, mean: Sequence[float], std: Sequence[float]):

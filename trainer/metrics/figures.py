@@ -36,7 +36,7 @@ def agree(
 ) -> Figures:
     """Add this rank's figures to those of the others; every rank calls this. `coming`: supervised, stop, refused.
 
-    Sums in float64 keep integers exact below 2**53. A maximum over ranks is a sum in which each has a place of its own.
+    Sums in float64 keep integers exact below 2**53. A maximum over ranks is a sum in which each has its own element.
     """
     places = torch.zeros(engine.world, dtype=torch.float64)
     places[engine.rank] = memory

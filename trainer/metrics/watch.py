@@ -1,4 +1,4 @@
-"""Whether every trained module learns: a gradient of exactly 0, step after step, means that nothing reaches it."""
+"""Detects trained modules that do not learn: a gradient of exactly 0, step after step."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class GradientWatch:
     def _error(self, step: int, module: str) -> LavaBeamError:
         return LavaBeamError(
             f"step {step}: the gradient of the {module} was 0 in the last {self.idle[module]} steps that could "
-            "change it. It learns nothing: look at the mix's labels, or leave the module out with `train`."
+            "change it. It learns nothing: check the mix's labels, or leave the module out with `train`."
         )
 
 

@@ -1,1 +1,1 @@
-"""Models on disk and in memory: joined from parts, loaded for a stage, exported, merged, and read from the original."""
+"""Models on disk and in memory: assembling, loading for a stage, exporting, merging, importing originals."""

@@ -1,4 +1,4 @@
-"""The model families of transformers that can be trained: one table, from which what differs between them is read.
+"""The model families of transformers that can be trained: a table of all their differences.
 
 A mix's image rule decides the family: the same rule never fits two.
 """
@@ -82,7 +82,7 @@ class Family:
         if self.tiled:
             found["image_grid_pinpoints"] = [[height, width] for width, height in rule.pinpoints]
         if self.shrinks:
-            # No token stands for a video: rows hold none.
+            # No token denotes a video: rows hold none.
             return found | {"vision_aspect_ratio": f"anyres_max_{rule.max_tiles}", "video_token_index": -1}
         return found | {"image_seq_length": rule.side**2 + (rule.class_token if rule.select == "full" else 0)}
 

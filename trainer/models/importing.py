@@ -1,7 +1,7 @@
 """A checkpoint of the original LLaVA code (liuhaotian/llava-v1.5-7b and its kind) as a llava-hf folder.
 
 The original keeps the language model's configuration at the top level of config.json, its own settings as `mm_*`, and
-the weights under names of its own, with or without the tower's.
+the weights under its own names, with or without the tower's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A checkpoint folder as a model of transformers: without storage, or loaded once its weights are known to fit."""
+"""Opens a checkpoint folder as a transformers model: on the meta device, or loaded once its weights fit."""
 
 from __future__ import annotations
 

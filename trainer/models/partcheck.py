@@ -1,4 +1,4 @@
-"""Check that checkpoint folders are what a recipe takes them for, from their JSON and safetensors headers alone."""
+"""Checks that checkpoint folders match a recipe, from their JSON files and safetensors headers alone."""
 
 from __future__ import annotations
 

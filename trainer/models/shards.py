@@ -19,7 +19,7 @@ from schemas.modelfolder import INDEX, read_header, weight_files
 
 SHARD_BYTES = 4 << 30
 WORTH_SHARING = 64 << 20
-"""Bytes from which weights get a file of their own, so that a model which keeps them unchanged can share it."""
+"""Bytes from which weights get a separate file, so that a model which keeps them unchanged can share it."""
 SINGLE = "model.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""How many parameters a model has, from its configuration: language model, tower and projector. Needs no torch.
+"""Parameter counts of language model, tower and projector, from configurations. Needs no torch.
 
 The one place where parameters are counted for the cost model, the MFU and the memory estimate. Language models are
 counted exactly for the types in DECODERS, and as a Llama of the same sizes otherwise; towers of the table exactly.

@@ -1,4 +1,4 @@
-"""A model from `checkpoint-N` of a run: to look at a run before its end, or to keep what it was before it got worse."""
+"""Exports the model of `checkpoint-N` of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vision towers that a LLaVA may have: one table, from which everything that differs between them is read.
+"""The supported vision towers: a table of all their differences.
 
 A row here and a folder in the tests are all that a new tower of transformers needs (docs/training.md, "Add a tower").
 """
@@ -43,8 +43,8 @@ class Tower:
 
     What it consists of beside layers of attention and two matrices, for counting (models/sizes.py):
     patch_bias, outer_norms, layer_scale, mask_token, head: a bias of the patches' projection, the norms outside the
-        layers, a factor per channel behind both halves of a layer, an embedding for masked patches, a pooling head.
-    after: parts of names of the parameters behind the last layer, and of those that only its own training uses.
+        layers, a factor per channel after both halves of a layer, an embedding for masked patches, a pooling head.
+    after: parts of names of the parameters after the last layer, and of those that only its own training uses.
     cut: layers at the end, and the head, that LLaVA-NeXT's code deletes; it then takes the output of what is left,
         whatever `mm_vision_select_layer` says (llava/model/multimodal_encoder).
     """

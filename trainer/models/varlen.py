@@ -1,6 +1,6 @@
 """Attention over packed rows without flash-attn: torch's own variable-length kernel, as an attention of transformers.
 
-Rows lie behind each other in one; `cu_seq_lens` says where each begins, and none sees another. On a GPU this is
+Rows are concatenated into one; `cu_seq_lens` says where each begins, and none sees another. On a GPU this is
 `torch.nn.attention.varlen`; elsewhere the same is computed row by row.
 """
 

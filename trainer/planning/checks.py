@@ -1,4 +1,4 @@
-"""Refuse input that no plan can be made from, naming the row or the number that is wrong."""
+"""Validates planner input, naming the row or number that is wrong."""
 
 from __future__ import annotations
 

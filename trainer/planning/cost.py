@@ -1,4 +1,4 @@
-"""How long a set of samples takes on one rank, in floating point operations, from the sizes of the model."""
+"""The cost of a set of samples on one rank, in floating point operations, from the model's sizes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CostModel:
         checkpointing: float = 1.0,
         attention_efficiency: float = 0.6,
     ) -> CostModel:
-        """The cost model of a decoder behind projector and tower; the defaults: Llama-2-7B, mlp2x_gelu, CLIP-L/336.
+        """The cost model of a decoder with projector and tower; the defaults: Llama-2-7B, mlp2x_gelu, CLIP-L/336.
 
         - linear, per token: 2N forward (Kaplan et al. 2020, arXiv 2001.08361, section 2.1: two operations per
           parameter), 2N backward to the activations, 2N more to the weights where they train, and 2N to recompute the

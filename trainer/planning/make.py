@@ -37,7 +37,7 @@ def make_plan(
       fit gets more micro-steps than `accumulation`, the same on all ranks. length_window sets its own bound: the mean
       share of a micro-step, or the longest row. The original's groupings cannot apply one.
     - padded: rows of a micro-batch are padded to the longest (attention is not variable-length).
-    - cost: defaults to Llama-2-7B behind CLIP-L/336.
+    - cost: defaults to Llama-2-7B with CLIP-L/336.
     - drop_last: leave out the incomplete last step. Otherwise the last step is shorter, every row is used exactly once,
       and some micro-batches are empty where the step has fewer rows than slots. The original's groupings complete it
       with rows of the first step instead, as accelerate does.

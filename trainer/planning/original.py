@@ -76,7 +76,7 @@ def even_chunks(rows: np.ndarray, lengths: np.ndarray, chunks: int) -> np.ndarra
 def rank_batches(
     indices: np.ndarray, batch_size: int, world_size: int, *, drop_last: bool, even_batches: bool = True
 ) -> list[list[np.ndarray]]:
-    """The batches of each rank, as torch's BatchSampler behind accelerate's BatchSamplerShard deals them.
+    """The batches of each rank, as torch's BatchSampler under accelerate's BatchSamplerShard deals them.
 
     Batch j goes to rank j % world_size. `drop_last` leaves out the last incomplete round; otherwise `even_batches`
     completes it with the first rows again, or, if False, leaves ranks uneven.

@@ -1,1 +1,1 @@
-"""One file per benchmark: what it asks, what is right, how it is scored, and what its server takes."""
+"""One file per benchmark: its questions, ground truth, scoring and submission format."""

@@ -1,4 +1,4 @@
-"""What a benchmark is. A new one is a subclass: its questions, its truths, its score, and what its server takes."""
+"""The benchmark interface. Subclass it to add a benchmark: questions, ground truth, score, submission format."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from schemas.errors import InputError
 
 
 class Benchmark:
-    """Base of all benchmarks; one instance is shared, so it keeps nothing."""
+    """Base of all benchmarks; one instance is shared, so it is stateless."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
     """Paper and site."""
     tokens: ClassVar[Mapping[str, int]] = {LLAVA: 128, LMMS_EVAL: 1024}
-    """Most new tokens of an answer per protocol."""
+    """Maximum new tokens of an answer, per protocol."""
     protocols: ClassVar[tuple[str, ...]] = PROTOCOLS
     by_text: ClassVar[bool] = False
-    """Ids repeat: questions are told apart by (id, question)."""
+    """Ids repeat: questions are identified by (id, question)."""
     reviewed: ClassVar[bool] = False
-    """The score is a judge's: `review_table` reads its reviews."""
+    """Scored by a judge: `review_table` reads its reviews."""
     truth_file: ClassVar[str] = ""
-    """What `--truth` takes, in words for messages."""
+    """What `--truth` expects, for messages."""
     upload_file: ClassVar[str] = ""
-    """What `--upload` writes; empty where nothing takes answers of this benchmark."""
+    """What `--upload` writes; empty if there is no submission server."""
 
     def questions(self, path: Path, protocol: str) -> list[Question]:
         """The questions in one of the official files, in its order. Raises InputError naming file and row."""
@@ -48,22 +48,22 @@ class Benchmark:
         return Question(name, asked, stem, row.get("image"), str(row.get("category") or "all"))
 
     def truths(self, path: Path) -> dict[Any, Truth]:
-        """What is right, by `truth_key`. Raises InputError naming file and row."""
+        """Ground truth by `truth_key`. Raises InputError naming file and row."""
         raise InputError(f"{path}: {self.title} has no truth file that is read here.")
 
     def truth_key(self, question: Question) -> Any:
         return question.id
 
     def plain_id(self, name: str) -> str:
-        """An id as answers and questions both spell it."""
+        """An id in the form common to answers and questions."""
         return name
 
     def words(self, prompt: str) -> str:
-        """A prompt without what protocols add, for (id, question) keys."""
+        """A prompt without protocol-specific additions, for (id, question) keys."""
         return same_words(prompt).lower()
 
     def score(self, rows: Sequence[Answered], protocol: str) -> Table:
-        """The scored rows, which all have a truth; an answer that is None is wrong."""
+        """Score rows, all of which have ground truth; a missing answer (None) is wrong."""
         raise NotImplementedError
 
     def review_table(self, questions: Sequence[Question], paths: Sequence[Path], truth: Path | None) -> Table:
@@ -90,7 +90,7 @@ def accuracy_table(
 
 
 def add_truth(found: dict[Any, Truth], key: Any, truth: Truth, where: str) -> None:
-    """Add what is right; raises InputError where the file says two things about one question."""
+    """Add ground truth; raises InputError where the file contradicts itself about a question."""
     known = found.get(key)
     if known is not None and known.value != truth.value:
         raise InputError(f"{where}: {key} is given as {truth.value!r:.60}, and as {known.value!r:.60} before.")
@@ -115,7 +115,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def first_row(path: Path) -> Row:
-    """The first row of a file, which tells its layout. Raises InputError when there is none."""
+    """The first row of a file, which determines its format. Raises InputError when there is none."""
     for row in rows_of(path):
         return row
     raise InputError(f"{path}: holds no rows.")

@@ -54,9 +54,7 @@ class LlavaBench(Benchmark):
                 raise InputError(f"{path}: question {review.question_id} is reviewed twice. Give one run a file.")
             found[review.question_id] = review
         if all(review.scores is None for review in found.values()):
-            raise InputError(
-                f"{path}: none of {len(found)} reviews begins with two scores. Look at what the judge wrote."
-            )
+            raise InputError(f"{path}: none of {len(found)} reviews begins with two scores. Check the judge's output.")
         asked = {question.id for question in questions}
         if missing := asked - found.keys():
             raise InputError(f"{path}: no review of {len(missing)} of {len(asked)} questions, such as {min(missing)}.")

@@ -79,7 +79,7 @@ class Mme(Benchmark):
         return Table(columns, labels, metrics, TOTALS, right, unit="picture")
 
     def upload(self, rows: Sequence[Answered], path: Path, every: Path | None) -> int:
-        """Needs the truth, which stands in the third of four columns."""
+        """Needs the truth, which is in the third of four columns."""
         lines: defaultdict[str, list[str]] = defaultdict(list)
         for row in rows:
             if row.truth is None:
@@ -95,7 +95,7 @@ class Mme(Benchmark):
 
 def _official(path: Path) -> list[tuple[str, str, str, str]]:
     """(category, picture, question, yes or no): of Your_Results (a file per category), or of the release (a folder per
-    category, a file per picture, which may lie in images/ and questions_answers_YN/)."""
+    category, a file per picture, which may be in images/ and questions_answers_YN/)."""
     found = []
     for name in (*PERCEPTION, *COGNITION):
         if (path / f"{name}.txt").is_file():

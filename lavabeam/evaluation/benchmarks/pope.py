@@ -45,7 +45,7 @@ class Pope(Benchmark):
         if "label" not in row:
             return asked
         category, text = _category(file), f"{asked.stem}\n{ONE_WORD}"
-        name = f"{category}/{asked.id}"  # official ids begin anew in each file
+        name = f"{category}/{asked.id}"  # official ids restart in each file
         return Question(name, text, asked.stem, _image(row, where), category, truth=_label(row, where))
 
     def truths(self, path: Path) -> dict[Any, Truth]:

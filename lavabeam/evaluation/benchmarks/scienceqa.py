@@ -101,7 +101,7 @@ def _question(row: dict[str, Any], where: str, text: str, truth: Any) -> Questio
 
 
 def _read_letter(text: str) -> str | None:
-    """The truth in LLaVA's own training turns: a letter, or the sentence behind its reasoning."""
+    """The truth in LLaVA's own training turns: a letter, or the sentence after its reasoning."""
     return _llava(text.strip()) or _llava(text.strip().removesuffix(".") + ".")
 
 

@@ -1,4 +1,4 @@
-"""A custom set as a benchmark: asked in its own words, scored by the metric that the user names."""
+"""A custom set as a benchmark: questions are asked verbatim and scored by the chosen metric."""
 
 from __future__ import annotations
 

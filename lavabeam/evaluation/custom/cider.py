@@ -1,4 +1,4 @@
-"""CIDEr-D: how much a caption agrees with what people wrote, words that few captions have counting more.
+"""CIDEr-D: agreement of a caption with reference captions, weighting rare n-grams higher.
 
 Vedantam, Zitnick, Parikh, arXiv 1411.5726, equations 2 to 5 and section 7 (D: counts are clipped, and a Gaussian of the
 difference in length with sigma 6). Equal to the COCO caption evaluation's code on equal words: its tokenizer is

@@ -1,4 +1,4 @@
-"""How answers of a custom set are scored against its references: one score per question, and the set's figure."""
+"""Metrics of custom sets: a score per question, and the figure of the set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The questions of a custom set, with what is right and where their pictures are."""
+"""Read the questions of a custom set with their references and images."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class _Collected:
                 "them empty."
             )
         if name in self._ids:
-            raise InputError(f"{where}: id {name!r} is there already. Answers are joined by id: give each its own.")
+            raise InputError(f"{where}: id {name!r} is a duplicate. Answers are joined by id: give each its own.")
         self._ids.add(name)
         stem = text.replace(PLACEHOLDER, "").strip()
         image = shown[0] if shown and isinstance(shown[0], str) else None

@@ -1,4 +1,4 @@
-"""Whether two models differ on the same questions: only those count that one of them does better."""
+"""Significance tests for two models on the same questions."""
 
 from __future__ import annotations
 

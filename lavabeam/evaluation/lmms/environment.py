@@ -1,4 +1,4 @@
-"""The Python that has lmms-eval: found, and asked what it has, before anything is prepared for it."""
+"""Find the Python with lmms-eval and check it before anything is prepared."""
 
 from __future__ import annotations
 

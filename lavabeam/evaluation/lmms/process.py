@@ -1,4 +1,4 @@
-"""Runs lmms-eval: the words of its command line, its log, its progress, and what it wrote."""
+"""Run lmms-eval as a process: command line, log, progress and output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--via lmms-eval`: our questions asked by it and scored by us, or its own tasks with our intervals."""
+"""`--via lmms-eval`: our questions run by it and scored by us, or its own tasks with our intervals."""
 
 from __future__ import annotations
 

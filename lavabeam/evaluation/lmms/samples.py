@@ -1,4 +1,4 @@
-"""The samples that lmms-eval wrote, read for what it scores without a word: failures, empty answers, no picture."""
+"""Read lmms-eval's samples and detect what it silently scores: failures, empty answers, missing images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions as a task of lmms-eval: a folder with YAML, a few functions and a parquet file, read without any hub."""
+"""Write questions as an lmms-eval task: a folder with YAML, a few functions and a parquet file; needs no hub."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _text(question: Question, shown: int) -> str:
     while text.startswith(PLACEHOLDER):
         text = text.removeprefix(PLACEHOLDER).strip()
     if PLACEHOLDER in text:
-        raise InputError("a picture stands behind words; lmms-eval hands pictures over in front of them.")
+        raise InputError("a picture follows text; lmms-eval passes pictures before it.")
     return text
 
 

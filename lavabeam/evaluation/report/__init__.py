@@ -1,4 +1,4 @@
-"""What an evaluation found, question by question: as a dataset, as a page, and two models compared.
+"""Per-question results of an evaluation: as a dataset, as a page, and compared between two models.
 
 In: the folder that `lavabeam evaluate ... --output` wrote. Out: a conversations dataset, HTML pages, a comparison.
 """

@@ -1,4 +1,4 @@
-"""What follows a scored benchmark: its results as a dataset and a page, and a look at what the model was trained on."""
+"""After scoring: write results as a dataset and a page, and check overlap with the training data."""
 
 from __future__ import annotations
 

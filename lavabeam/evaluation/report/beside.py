@@ -1,4 +1,4 @@
-"""Runs and evaluations for the page of `lavabeam report`: the loss curves beside the scores."""
+"""Runs and evaluations for `lavabeam report`: loss curves next to scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two models on the same questions: what each has right alone, and whether that may be chance."""
+"""Compare two models on the same questions, with a significance test."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def compare(first: Results, second: Results) -> Comparison:
     for name in ("benchmark", "metric", "protocol"):
         mine, other = first.figures.get(name), second.figures.get(name)
         if mine != other:
-            raise InputError(f"{second.folder}: {name} {other}, and {first.folder} has {mine}. Compare like with like.")
+            raise InputError(f"{second.folder}: {name} {other}, and {first.folder} has {mine}. Use equal settings.")
     mine, other = _by_question(first), _by_question(second)
     lonely = [key for key in mine if key not in other], [key for key in other if key not in mine]
     if any(lonely):

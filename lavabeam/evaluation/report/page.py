@@ -1,4 +1,4 @@
-"""The HTML page of an evaluation, and of two compared: one file, nothing to fetch, every foreign text escaped."""
+"""HTML pages of one evaluation or a comparison: self-contained, with all untrusted text escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results of one evaluation, and the same as a conversations dataset with the scores beside the answers."""
+"""The results of one evaluation, and their conversion to a conversations dataset with scores."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def write_rows(results: Results) -> Dataset:
     info = {"evaluation": {name: results.figures.get(name) for name in ("benchmark", "protocol", "metric", "scores")}}
     write_dataset(draft, "conversations", [_table(results)], info)
     if target.exists() and not Dataset.exists(target):
-        raise InputError(f"{target}: is in the way: the results as a dataset go there. Move it.")
+        raise InputError(f"{target}: already exists, but the results dataset is written there. Move it.")
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
     return Dataset.open(target)

@@ -30,7 +30,7 @@ _PLACES = ("{question}", "{truth}", "{answer}")
 
 
 class GradeRule(StrictModel):
-    """What the judge is told; `prompt` has {question}, {truth} and {answer} where those go."""
+    """The judge's instructions; `prompt` has {question}, {truth} and {answer} where those go."""
 
     system: str
     prompt: str
@@ -40,7 +40,7 @@ class GradeSettings(JudgeSettings):
     """The judge of MM-Vet."""
 
     temperature: float | None = Field(default=0.0, ge=0, le=2)
-    """null leaves it out of the request."""
+    """null omits it from the request."""
     max_output_tokens: int = Field(default=16, ge=1)
     """Tokens of one answer at most; a model that thinks first needs more."""
     rule: str = Field("", description="YAML with system and prompt; by default our own words")

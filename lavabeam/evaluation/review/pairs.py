@@ -1,4 +1,4 @@
-"""Questions with two answers each and what is known about their pictures, joined by question id and picture."""
+"""Questions with two answers each and the context of their images, joined by question id and image."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class PictureContext:
-    """What the judge is told instead of a picture."""
+    """The context that the judge gets instead of a picture."""
 
     sentences: tuple[str, ...] = ()
     boxes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """Sentences, and behind a blank line the boxes: as LLaVA's eval_gpt_review_visual.py puts them."""
+        """Sentences, and after a blank line the boxes: as LLaVA's eval_gpt_review_visual.py puts them."""
         return "\n\n".join("\n".join(part) for part in (self.sentences, self.boxes) if part)
 
 
@@ -52,7 +52,7 @@ def read_pairs(questions: Path, answers: Path, reference: Path, context: Path | 
     asked: dict[str, tuple[str, dict[str, Any]]] = {}
     for where, row in rows_of(questions, ("question_id", "text")):
         if (name := str(row["question_id"])) in asked:
-            raise InputError(f"{where}: question_id {name} is there already ({asked[name][0]}). Give each its own id.")
+            raise InputError(f"{where}: question_id {name} already exists ({asked[name][0]}). Give each its own id.")
         asked[name] = where, row
     replies = [_replies(path, asked.keys()) for path in (reference, answers)]
     contexts = {} if context is None else read_contexts(context)
@@ -79,12 +79,12 @@ def read_contexts(path: Path) -> dict[str, PictureContext]:
             raise InputError(f"{where}: captions are {sentences!r:.60}; expected `captions`, a list of strings.")
         if not any(one.strip() for one in sentences) and not row.get("instances"):
             raise InputError(
-                f"{where}: neither captions nor instances of picture {row['image']}: the judge would know nothing "
-                "about it. Give one of them, or leave its questions out."
+                f"{where}: neither captions nor instances of picture {row['image']}: the judge would have no context. "
+                f"Give one of them, or leave its questions out."
             )
         known = PictureContext(tuple(sentences), tuple(_boxes(row.get("instances") or (), where)))
         if found.setdefault(str(row["image"]), known) != known:
-            raise InputError(f"{where}: picture {row['image']} has another context before it. Keep one of them.")
+            raise InputError(f"{where}: picture {row['image']} has a different context earlier. Keep one of them.")
     return found
 
 
@@ -152,8 +152,8 @@ def _context(contexts: dict[str, PictureContext], row: dict[str, Any], where: st
     if path is None:
         if row.get("image") is not None:
             raise InputError(
-                f"{where}: the question is about picture {name}, of which the judge would know nothing. Give what is "
-                "known about the pictures with --context."
+                f"{where}: the question is about picture {name}, for which the judge has no context. Give the context "
+                f"of the pictures with --context."
             )
         return PictureContext()
     if name not in contexts:

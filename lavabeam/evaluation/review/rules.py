@@ -1,4 +1,4 @@
-"""What a judge is told, by category: our own rules, or a file such as LLaVA's rule.json, which is read as it is."""
+"""The judge's instructions by category: our own rules, or a file such as LLaVA's rule.json."""
 
 from __future__ import annotations
 

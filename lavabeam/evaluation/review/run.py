@@ -1,4 +1,4 @@
-"""`lavabeam review`: every pair of answers judged, once per run and order, into a folder of review files."""
+"""`lavabeam review`: judge every pair of answers, once per run and order, into a folder of review files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lavabeam review summary`: what review files say, several runs with their spread, both orders with the position bias.
+"""`lavabeam review summary`: summarise review files, with the spread over runs and the position bias.
 
 Files are LLaVA's or ours. The summary of a file is mean(second) / mean(first) x 100 per category, of the reviews that
 hold two scores.

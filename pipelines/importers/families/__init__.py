@@ -1,4 +1,4 @@
-"""Official files of question-answer sets in, conversations as LLaVA-1.5's training file has them out.
+"""Importers of official question-answer sets, with conversations in the form of LLaVA-1.5's training file.
 
 A module per set. Each has two halves: a reader (`read`) that gives `Question`s with everything that the official files
 say of them, which evaluation uses too, and an importer (`Family`) that makes turns and rows of them. base.py groups,

@@ -33,7 +33,7 @@ class Ai2dConfig(FamilyConfig):
         description="questions about letters (abcLabel), which stand in a picture only after its labels were redrawn: "
         "left out, asked about abc_images/NAME, or asked about the picture as published",
     )
-    suffix_text: str = Field(LETTER, description="the line behind the choices")
+    suffix_text: str = Field(LETTER, description="the line appended to the choices")
 
 
 class Ai2d(Family[Ai2dConfig]):

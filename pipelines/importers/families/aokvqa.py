@@ -21,7 +21,7 @@ class AokvqaConfig(FamilyConfig):
     path: Annotated[str | list[str], Runtime()] = Field(
         description="aokvqa_v1p0_train.json, several, or a pattern; rows of a test split are not usable"
     )
-    suffix_text: str = Field(LETTER, description="the line behind the choices")
+    suffix_text: str = Field(LETTER, description="the line appended to the choices")
     rotations: Literal["all", "none"] = Field(
         "all",
         description="all: as many rows as choices, each with the choices moved up by one place more, so that the right "

@@ -1,4 +1,4 @@
-"""The importer that all question-answer sets share: questions in, a conversation per picture out.
+"""The importer shared by all question-answer sets: questions in, a conversation per image out.
 
 The official files are read once, in the process that starts the run, because questions about one picture may stand
 anywhere in them. Every question becomes its turns at once and is held as JSON text under its picture (measured in
@@ -39,12 +39,10 @@ class FamilyConfig(Config):
         None, description="the folder that `import image_folder` takes; by default pictures have LLaVA's own paths"
     )
     suffix: Literal["first", "every", "none"] = Field(
-        "first", description="which questions of a conversation end with suffix_text; in LLaVA-1.5's file the first"
+        "first", description="which questions of a conversation get suffix_text; in LLaVA-1.5's file the first"
     )
-    suffix_text: str = Field(SHORT, description="the line behind a question")
-    capitalize: bool = Field(
-        False, description="whether answers begin with a capital letter; as in the official file by default"
-    )
+    suffix_text: str = Field(SHORT, description="the line appended to a question")
+    capitalize: bool = Field(False, description="capitalise answers; by default as in the official file")
     rows_per_slice: Annotated[int, Runtime()] = Field(ROWS_PER_SLICE, ge=1, description="rows per fragment")
 
 
@@ -70,7 +68,7 @@ class Family(Importer[F]):
     has_text: ClassVar[bool] = True
     """Whether the official file says what is asked, as files of captions do not."""
     image_first: ClassVar[bool] = True
-    """Whether the picture stands before the first question, or behind it."""
+    """Whether the picture comes before the first question, or after it."""
 
     def __init__(self, config: F):
         super().__init__(config)
@@ -97,7 +95,7 @@ class Family(Importer[F]):
         return False
 
     def group(self, question: Question) -> str:
-        """What a row's key says behind the set's name; questions with the same one share a row."""
+        """The part of a row's key after the set's name; questions with the same one share a row."""
         return stem(question.picture) if question.picture else question.id
 
     def shown(self, question: Question) -> str | None:
@@ -231,7 +229,7 @@ def stem(picture: str) -> str:
 def _check_placeholders(turns: list[Turn]) -> None:
     for asked, _ in turns:
         if "<" in asked and (found := next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in asked), None)):
-            raise Unusable(FamilyStatus.bad_question, f"{found} stands in its text")
+            raise Unusable(FamilyStatus.bad_question, f"{found} is in its text")
 
 
 def _left_out(problems: Sequence[Gathered], questions: int) -> str | None:

@@ -25,7 +25,7 @@ class ChartqaConfig(FamilyConfig):
         description="train_human.json and train_augmented.json: one of them, both, or a pattern"
     )
     split: Literal["train", "val", "test"] | None = Field(
-        None, description="the folder of the pictures; by default what the file's name says"
+        None, description="the folder of the images; by default derived from the file's name"
     )
 
 

@@ -90,7 +90,7 @@ class Coco(Importer[CocoConfig]):
             if row["key"] in keys:
                 raise InputError(
                     f"{self.config.path}: two pictures have the key {row['key']!r} (the second is {picture.id}). "
-                    "Import their files into datasets of their own."
+                    "Import their files into separate datasets."
                 )
             keys.add(row["key"])
             if folder is not None:

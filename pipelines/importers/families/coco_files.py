@@ -1,6 +1,7 @@
-"""COCO's annotation files: {info, licenses, images, annotations, categories}, read in one pass (https://cocodataset.org).
+"""COCO's annotation files: {info, licenses, images, annotations, categories}, read in one pass
+(https://cocodataset.org).
 
-Categories stand behind the annotations, and their numbers have gaps.
+Categories come after the annotations, and their numbers have gaps.
 """
 
 from __future__ import annotations

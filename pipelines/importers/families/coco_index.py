@@ -1,4 +1,4 @@
-"""What COCO's annotation files say, by picture: captions and boxes joined by id, wherever they stand."""
+"""COCO's annotations by image: captions and boxes joined by id."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class CocoIndex:
         picture, number = picture_of(record), record.number("id")
         if number in self._listed:
             raise InputError(
-                f"{record.path}:{record.line}: picture {number} is listed twice. Give each split once; boxes "
-                "belong into `instances`."
+                f"{record.path}:{record.line}: picture {number} is listed twice. Give each split once; boxes belong "
+                f"in `instances`."
             )
         said = [*picture, record.optional("coco_url", str) or "", record.values.get("license")]
         self._listed[number] = json.dumps(said)
@@ -107,7 +107,7 @@ class CocoIndex:
         if names.setdefault(number, found) != found:
             raise InputError(
                 f"{record.path}:{record.line}: {number} means {found!r} here and {names[number]!r} in another file. "
-                "Import files of different sets into datasets of their own."
+                "Import files of different sets into separate datasets."
             )
 
     def _add(self, one: Listed, said: list[Any], width: int, height: int) -> None:

@@ -18,7 +18,7 @@ class DocumentConfig(FamilyConfig):
     """The file of a split, and which answer is trained on."""
 
     answer: Literal["first", "most_common"] = Field(
-        "first", description="of the answers that count as right: the first, or the one listed most often"
+        "first", description="which accepted answer to use: the first, or the most frequent"
     )
 
 

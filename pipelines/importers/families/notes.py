@@ -1,4 +1,4 @@
-"""What is counted while official files are read, and how a run's summary says it."""
+"""Statistics of reading official files, and how a run's summary reports them."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ class OkvqaConfig(PairedConfig):
     )
     answer: Literal["answer", "raw_answer"] = Field(
         "answer",
-        description="of the ten answers the one given most often is taken (of several the first in the file), as "
-        "normalised by the authors or as typed; which one LLaVA took is not published",
+        description="the most frequent of the ten answers (among equals the first in the file), as normalised by the "
+        "authors or as typed; which one LLaVA used is not published",
     )
 
 

@@ -1,4 +1,4 @@
-"""The machine that a pickle is a program for: its bytes, the stack, the memo, and how much memory the values take."""
+"""The virtual machine of a pickle: its bytes, stack and memo, and an estimate of the values' memory."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Machine:
         self.charge(ITEM * len(values) // 2)
         for place in range(0, len(values), 2):
             name = values[place]
-            if type(name) is not str:  # a tuple of tuples may take for ever to hash, and chosen numbers collide
+            if type(name) is not str:  # a tuple of tuples may take forever to hash, and chosen numbers collide
                 raise ValueError(f"a name in a dict is {type(name).__name__}, expected text")
             target[name] = values[place + 1]
 

@@ -1,4 +1,4 @@
-"""Pickles of plain values (lists, tuples, dicts, text, bytes, numbers), read without running them.
+"""Pickles of plain values (lists, tuples, dicts, text, bytes, numbers), parsed without executing them.
 
 Python's unpickler imports and calls whatever a file names. This reader has the opcodes that build plain values, of
 protocols 0 to 5 (CPython, Lib/pickletools.py, describes them all), and refuses every other one: no name is looked up.
@@ -37,7 +37,7 @@ def load_plain(path: str) -> Any:
         try:
             return _run(machine)
         except (ValueError, IndexError, KeyError) as error:
-            machine.refuse(f"the pickle is cut or damaged ({' '.join(str(error).split())[:100]})")
+            machine.refuse(f"the pickle is truncated or damaged ({' '.join(str(error).split())[:100]})")
 
 
 def _run(machine: Machine) -> Any:
@@ -52,7 +52,7 @@ def _run(machine: Machine) -> Any:
     if len(machine.stack) != 1 or machine.marks:
         machine.refuse(f"the pickle ends with {len(machine.stack)} values, expected one")
     if machine.peek():
-        machine.refuse("the file goes on behind the end of the pickle")
+        machine.refuse("there is data after the end of the pickle")
     return machine.stack[0]
 
 
@@ -60,7 +60,7 @@ def _refuse_opcode(machine: Machine, code: bytes) -> NoReturn:
     if code in _CALLS:
         raise InputError(
             f"{machine.place}: the pickle names a class or a function ({_CALLS[code]}), expected lists, dicts, text "
-            "and numbers. Nothing of it was run. Get the file from its publisher."
+            "and numbers. Nothing was executed. Get the file from its publisher."
         )
     raise InputError(f"{machine.place}: {code!r} is not an opcode of a pickle of plain values. Get the file again.")
 
@@ -132,7 +132,7 @@ def _mark(machine: Machine) -> None:
 
 
 def _pop(machine: Machine) -> None:
-    """Takes off a mark where nothing stands above it, as Python's does."""
+    """Takes off a mark where nothing is above it, as Python's does."""
     if machine.marks and machine.marks[-1] == len(machine.stack):
         machine.marks.pop()
     else:

@@ -1,4 +1,4 @@
-"""One question of an official file, with everything that the file says of it."""
+"""One question of an official file with all its fields."""
 
 from __future__ import annotations
 

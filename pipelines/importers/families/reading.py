@@ -124,7 +124,7 @@ class ById(Generic[V]):
 
     def _pass(self, id: str, value: V) -> None:
         if id in self._passed:
-            raise InputError(f"{self._source}: {id} comes twice, so it is not known which one is meant. Remove one.")
+            raise InputError(f"{self._source}: {id} appears twice, so it is ambiguous. Remove one.")
         self._passed[id] = json.dumps(value)
 
 

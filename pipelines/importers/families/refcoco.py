@@ -30,7 +30,7 @@ class RefcocoConfig(RegionConfig):
     """The two files, and which of their phrases become turns."""
 
     path: Annotated[str, Runtime()] = Field(
-        description="refs(unc).p, refs(umd).p or refs(google).p, which is read without running it"
+        description="refs(unc).p, refs(umd).p or refs(google).p, which is read without executing it"
     )
     instances: Annotated[str | None, Runtime()] = Field(
         None, description="the boxes and pictures; by default instances.json beside the refs file"
@@ -42,7 +42,9 @@ class RefcocoConfig(RegionConfig):
         "seed. Which ones LLaVA took is not published",
     )
     turns: int = Field(
-        9, ge=1, description="most turns of a conversation; LLaVA-1.5 cuts a picture's into pieces of fewer than 10"
+        9,
+        ge=1,
+        description="maximum turns per conversation; LLaVA-1.5 splits a picture's turns into pieces of fewer than 10",
     )
 
 
@@ -184,7 +186,7 @@ def _of_split(path: str, split: str, tally: Tally | None) -> list[Ref]:
     for number, found in enumerate(content):
         ref = _ref(found, f"{path}, ref {number}")
         if ref.ref_id in seen:
-            raise InputError(f"{path}, ref {number}: the ref_id {ref.ref_id} comes twice. Get the file again.")
+            raise InputError(f"{path}, ref {number}: the ref_id {ref.ref_id} appears twice. Get the file again.")
         seen.add(ref.ref_id)
         phrases += len(ref.phrases)
         if phrases > MOST_PHRASES:
@@ -215,7 +217,7 @@ def _ref(found: Any, where: str) -> Ref:
 
 
 def _field(values: dict[str, Any], name: str, kinds: tuple[type, ...], where: str) -> Any:
-    # Only types are named: to print a value of a hostile file may take for ever.
+    # Only types are named: to print a value of a hostile file may take forever.
     if name not in values:
         _refuse(f"{where}: {name!r} is missing", kinds)
     if type(values[name]) not in kinds:

@@ -28,13 +28,13 @@ class RegionConfig(FamilyConfig):
     )
     pad: bool = Field(
         True,
-        description="boxes as fractions of the picture padded to a square, as training pads it; false: of the picture. "
+        description="boxes as fractions of the picture padded to a square, as in training; false: of the original. "
         "Agreed for Visual Genome's part of LLaVA-1.5's file, disputed for RefCOCO's",
     )
-    seed: int = Field(0, description="of everything that is decided by hash")
+    seed: int = Field(0, description="seed of all decisions by hash")
     suffix: Literal["first", "every", "none"] = Field("none", description="which questions end with suffix_text")
-    suffix_text: str = Field("", description="the line behind a question")
-    capitalize: bool = Field(True, description="whether answers begin with a capital letter")
+    suffix_text: str = Field("", description="the line appended to a question")
+    capitalize: bool = Field(True, description="capitalise answers")
 
     @model_validator(mode="after")
     def _suffix_with_text(self) -> Self:
@@ -71,7 +71,7 @@ def box_in(sides: Sequence[Any], width: int, height: int) -> Box:
 def box_text(box: Box, width: int, height: int, pad: bool) -> str:
     """`[0.53, 0.2, 0.63, 0.37]`: x0, y0, x1, y1 in two decimals without trailing zeros, as Python prints numbers.
 
-    pad: as fractions of the square that the picture becomes when its short sides are padded evenly, an odd pixel behind
+    pad: as fractions of the square that the picture becomes when its short sides are padded evenly, an odd pixel after
     (`expand2square` of LLaVA); else as fractions of width and height.
     """
     side = max(width, height)
@@ -92,7 +92,7 @@ def region_turn(question: Question, config: RegionConfig) -> Turn:
         raise Unusable(FamilyStatus.bad_question, "its phrase is empty")
     if found := next((one for one in (PLACEHOLDER, *MEDIA_PLACEHOLDERS) if one in phrase), None):
         # As a question it would be refused anyway; a region's direction is not to decide whether it counts.
-        raise Unusable(FamilyStatus.bad_question, f"{found} stands in its text")
+        raise Unusable(FamilyStatus.bad_question, f"{found} is in its text")
     phrase += "" if phrase[-1] in "?!" else "."
     where = box_text(box_in(facts["box"], facts["width"], facts["height"]), facts["width"], facts["height"], config.pad)
     describe = config.direction == "describe"

@@ -44,7 +44,7 @@ class ScienceqaConfig(FamilyConfig):
 
 
 class Scienceqa(Family[ScienceqaConfig]):
-    """A row per problem, about half of them without a picture. Pictures stand behind questions, as in LLaVA's file."""
+    """A row per problem, about half of them without a picture. Pictures come after questions, as in LLaVA's file."""
 
     name = "scienceqa"
     version = 1

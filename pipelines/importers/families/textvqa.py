@@ -100,7 +100,7 @@ def read_ocr(path: Paths) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def picture_of(record: Record) -> str:
-    """The picture's path in the published archives: validation pictures stand among those of training."""
+    """The picture's path in the published archives: validation pictures are among those of training."""
     folder = "test_images" if record.values.get("set_name") == "test" else "train_images"
     return f"{folder}/{record.id('image_id')}.jpg"
 

@@ -1,4 +1,4 @@
-"""What the converters share: which answer is taken, how choices are written."""
+"""Shared by the converters: choice of the answer, formatting of choices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LETTER = "Answer with the option's letter from the given choices directly."
 
 
 def most_common(answers: Sequence[str]) -> str | None:
-    """The answer that most annotators gave; of several the one that stands first. None without answers."""
+    """The answer that most annotators gave; of several the first. None without answers."""
     given = [answer for answer in answers if answer.strip()]
     # Counter keeps the order of first appearance, and most_common is stable.
     return Counter(given).most_common(1)[0][0] if given else None

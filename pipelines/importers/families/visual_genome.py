@@ -42,10 +42,10 @@ class GenomeConfig(FamilyConfig):
     most: int = Field(
         10,
         ge=1,
-        description="most annotations of a picture, those drawn by key and seed, in the file's order; LLaVA-1.5 "
+        description="maximum annotations per picture, chosen by key and seed, in the file's order; LLaVA-1.5 "
         "samples 10",
     )
-    seed: int = Field(0, description="of what is drawn")
+    seed: int = Field(0, description="seed of the selection")
 
 
 class VgRegionsConfig(RegionConfig, GenomeConfig):
@@ -103,7 +103,7 @@ class VisualGenome(Family[G]):
         return [f"vg/{picture}", picture]
 
     def slices(self, known: Sequence[int] = ()) -> list[Slice]:
-        """Reads the file once and keeps where the slices stand in it; workers read their own part again."""
+        """Reads the file once and keeps the positions of the slices; workers read their own part again."""
         self.tally = Tally()
         self._passed = 0
         _pictures.cache_clear()
@@ -135,7 +135,7 @@ class VisualGenome(Family[G]):
         number = _picture_number(record)
         if number in seen:
             raise InputError(
-                f"{record.path}:{record.line}: picture {number} comes twice. Remove one of the two entries."
+                f"{record.path}:{record.line}: picture {number} appears twice. Remove one of the two entries."
             )
         seen.add(number)
         annotations = record.optional(self.member, list)

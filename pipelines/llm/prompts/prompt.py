@@ -1,4 +1,4 @@
-"""A prompt file: what it holds, how it is read, and how it becomes messages."""
+"""The prompt file: its format, validation, and rendering into messages."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def load_prompt(name: str) -> Prompt:
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if path.parent == FOLDER and not path.is_file():
         known = [file.stem for file in FOLDER.glob("*.yaml")]
-        raise InputError(f"there is no prompt {name!r}. {nearest(name, known)} A path to a YAML file works as well.")
+        raise InputError(f"there is no prompt {name!r}. {nearest(name, known)} A path to a YAML file also works.")
     prompt = parse(read_yaml(path), Prompt, where=str(name))
     if prompt.answer == "text" and prompt.kind not in ("caption", "recaption") and not prompt.questions:
         raise InputError(f"{name}: a prompt with `answer: text` needs `questions`, the instructions of its rows.")

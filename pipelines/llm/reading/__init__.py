@@ -1,1 +1,1 @@
-"""Reading answers: the text of an LLM flows in, messages or the reason why there are none flow out."""
+"""Response parsing: the text of an LLM in, messages or a reason for rejection out."""

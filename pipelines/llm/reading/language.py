@@ -1,4 +1,4 @@
-"""Which language a short text is in, as far as its writing and its commonest words tell; no model."""
+"""Guesses the language of a short text from its script and commonest words; no model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FEWEST_WORDS = 8
 
 
 def is_other_language(text: str, language: str) -> str | None:
-    """What speaks against `text` being in `language` (one of `KNOWN`, all in Latin script), or None.
+    """Evidence against `text` being in `language` (one of `KNOWN`, all in Latin script), or None.
 
     Short or mixed texts count as right: only clear cases are reported.
     """

@@ -1,4 +1,4 @@
-"""What models put around their words: greetings, fences, titles, labels, numbers, bold. Text in, plainer text out."""
+"""Strips what models add around their answers: greetings, fences, titles, labels, numbers, bold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PREFACE = re.compile(
     re.IGNORECASE,
 )
 _BLANK_LINES = re.compile(r"\n\s*\n")
-# A last paragraph that speaks to the one who asked for the text.
+# A last paragraph that addresses the user.
 _FAREWELL = re.compile(
     r"\n\n\W{0,3}(?:i hope (?:this|that|these)|(?:please )?(?:let me know|feel free to)|would you like me to"
     r"|is there anything else|if you (?:need|want|would like|have)\b[^\n]*\b(?:let me know|ask))[^\n]{0,200}$",

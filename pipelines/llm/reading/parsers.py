@@ -1,4 +1,4 @@
-"""Reading answers: tolerant about form, strict about content. Text in, (question, answer) pairs out, or `Rejected`."""
+"""Parsers: tolerant about form, strict about content. Text in, (question, answer) pairs out, or `Rejected`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def parse_turns(text: str) -> list[Pair]:
     pairs = _from_json(text) or _labelled(text) or _unlabelled(text)
     pairs = [(bare(question), bare(answer)) for question, answer in pairs if question and answer]
     if not pairs:
-        raise Rejected(NO_ANSWER, f"no question with an answer in: {_start(text)}")
+        raise Rejected(NO_ANSWER, f"no question and answer in: {_start(text)}")
     return pairs
 
 
@@ -86,7 +86,7 @@ def parse_text(text: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The first JSON object or list in the text, whatever stands around it; raises ValueError."""
+    """The first JSON object or list in the text, whatever surrounds it; raises ValueError."""
     if len(text) > MOST_CHARACTERS:
         raise ValueError(_too_long(text))
     values = _json_values(unwrapped(text))
@@ -102,7 +102,7 @@ def _of_a_length(text: str) -> str:
 
 
 def _too_long(text: str) -> str:
-    return f"the answer has {len(text)} characters, at most {MOST_CHARACTERS} are read"
+    return f"the answer has {len(text)} characters; at most {MOST_CHARACTERS} are parsed"
 
 
 def _json_values(text: str) -> list[Any]:
@@ -188,7 +188,7 @@ def _unlabelled(text: str) -> list[Pair]:
 
 
 def _answer(part: str) -> str:
-    """An answer of one line may stand behind a bullet; more lines may be a list."""
+    """A one-line answer may follow a bullet; more lines may be a list."""
     said = joined([part])
     return said if "\n" in said else re.sub(r"^[-•]\s+", "", said)
 

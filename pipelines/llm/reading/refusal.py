@@ -1,4 +1,4 @@
-"""Answers whose words decline to answer, which servers report as successes."""
+"""Detects refusals, which servers report as successful answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exception that carries why an answer cannot be used."""
+"""The exception for an unusable answer."""
 
 from __future__ import annotations
 

@@ -57,4 +57,4 @@ def test_other_reasons_are_told_with_what_to_do(call):
         assert done.exit_code == 3
         assert "generate: no row of" in done.stderr
         assert "2 rows have status unavailable, for example: HTTP 500" in done.stderr
-        assert "`--retry unavailable` asks again." in done.stderr
+        assert "`--retry unavailable` retries them." in done.stderr

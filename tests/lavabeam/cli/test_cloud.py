@@ -111,7 +111,7 @@ def test_options_of_dataflow_are_shown_where_runners_are():
     [
         (["--runner", "dataflow"], "--project, --region, --temp-location are missing"),
         (["--runner", "dataflow", "--project", "p", "--region", "r"], "--temp-location is missing"),
-        (["--project", "p", "--max-workers", "3"], "--project, --max-workers: for --runner dataflow alone"),
+        (["--project", "p", "--max-workers", "3"], "--project, --max-workers: only for --runner dataflow"),
         (["--runner", "dataflow", "--max-workers", "many"], "max_workers"),
         (["--runner", "flink"], "Beam would fetch a job server"),
     ],

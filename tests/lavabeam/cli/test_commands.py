@@ -180,7 +180,7 @@ def test_a_defect_of_ours_is_a_traceback_one_line_and_exit_code_1(tmp_path, monk
     assert (ended.value.code, said.out) == (1, "")
     assert said.err.startswith("Traceback (most recent call last)")
     assert said.err.splitlines()[-1] == (
-        "lavabeam: this is a defect of lavabeam, not of your input: ZeroDivisionError: a thing. Please report it."
+        "lavabeam: this is a bug in lavabeam, not in your input: ZeroDivisionError: a thing. Please report it."
     )
 
 

@@ -69,7 +69,7 @@ def test_words_become_values(words, expected):
         (["--limit", "1", "--limit", "2"], r"--limit is given 2 times; it takes one value"),
         (["--images", "a", "--images", "b"], r"--images is given 2 times"),
         (["--kind", "a", "--kind", "b"], r"--kind is given 2 times"),
-        (["--path", "a.json", "b.json"], r"unexpected extra argument \(b.json\).*'\*.json'.*behind --"),
+        (["--path", "a.json", "b.json"], r"unexpected extra argument \(b.json\).*'\*.json'.*after --"),
         (["--imges", "x"], r"No such option.*--imges"),
     ],
 )

@@ -118,7 +118,7 @@ def test_killed_and_started_again_asks_nothing_twice_but_what_was_in_flight(tmp_
             os.kill(run.pid, signal.SIGKILL)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
         assert len(server.arrivals) == 60 and server.arrivals.total() <= 64
-    assert "60 questions, 60 answers" in done.stdout and "were there before" in done.stderr
+    assert "60 questions, 60 answers" in done.stdout and "came from the cache" in done.stderr
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 60
 
 

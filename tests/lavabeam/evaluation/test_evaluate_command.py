@@ -69,4 +69,4 @@ def test_names_files_and_options_that_do_not_fit(files):
         error = call("evaluate", *words).exception
         assert isinstance(error, InputError) and message in str(error), words
     surplus = call("evaluate", files, files / "q.json", "--upload", "x")
-    assert surplus.exit_code == 2 and "only with the name of a benchmark" in surplus.output
+    assert surplus.exit_code == 2 and "only with a benchmark name" in surplus.output

@@ -88,7 +88,7 @@ class Stub:
 
 @contextmanager
 def serving(stub: Stub, port: int = 0) -> Iterator[Stub]:
-    """`stub` on a port of 127.0.0.1 (0: a free one), in a thread of its own."""
+    """`stub` on a port of 127.0.0.1 (0: a free one), in its own thread."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     ending = asyncio.Event()

@@ -137,7 +137,7 @@ def test_leaving_an_answer_early_ends_the_request(stub):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"load": "4bit"}, "--load says nothing to a server that runs already"),
+        ({"load": "4bit"}, "--load does not apply to a server that is already running"),
         ({"options": {"modle": "x"}}, "has no option 'modle'. Did you mean 'model'"),
         ({"options": {"key_env": "NO_SUCH_VARIABLE"}}, "NO_SUCH_VARIABLE holds no key"),
         ({"checkpoint": "ftp://host"}, "expected the http or https address"),
@@ -305,7 +305,7 @@ def test_what_vllm_cannot_serve_is_refused_before_it_starts(python, tiny, tmp_pa
         with pytest.raises(InputError, match=words):
             launched.check(spec)
     (lora / "projector.safetensors").write_bytes((lora / "adapter_model.safetensors").read_bytes())
-    with pytest.raises(InputError, match=r"projector\.safetensors, trained in full, which vllm would leave out"):
+    with pytest.raises(InputError, match=r"projector\.safetensors, trained in full, which vllm would silently ignore"):
         launched.check(vllm(python, lora))
 
 

@@ -64,8 +64,8 @@ def test_the_model_is_named_where_there_are_several(stub):
 
 
 def test_what_does_not_go_together_is_refused(stub, tmp_path):
-    assert "--template is the server's to choose" in chat(stub.address, "--template", "v1").output
-    assert "--load is the server's to choose" in chat(stub.address, "--load", "4bit").output
+    assert "--template is chosen by the server" in chat(stub.address, "--template", "v1").output
+    assert "--load is chosen by the server" in chat(stub.address, "--load", "4bit").output
     assert "--model names a model at an ADDRESS" in chat(str(tmp_path), "--model", "x").output
     (tmp_path / "no.png").write_text("<html>")
     error = chat(stub.address, str(tmp_path / "no.png"), "What?").exception

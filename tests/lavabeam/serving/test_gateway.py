@@ -135,7 +135,9 @@ def test_a_replaced_checkpoint_serves_until_the_new_one_has_answered(played):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("checkpoint", "words"), [("mute", "cannot answer a question"), ("wrong", "no such folder")])
+@pytest.mark.parametrize(
+    ("checkpoint", "words"), [("mute", "failed to answer a test question"), ("wrong", "no such folder")]
+)
 def test_a_replacement_that_does_not_answer_changes_nothing(played, checkpoint, words):
     async def scenario():
         async with played(m="first") as gateway:

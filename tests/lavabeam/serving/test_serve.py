@@ -127,9 +127,9 @@ def test_bad_input_is_one_line_before_anything_is_loaded(tiny, tmp_path, monkeyp
         cases = {
             "no such folder": ["none"],
             "given twice": [tiny / "model", tiny / "model"],
-            "cannot be had": [tiny / "model", "--port", port],
+            "cannot be bound": [tiny / "model", "--port", port],
             "expected cpu": [tiny / "model", "--device", "gpu"],
-            "holds no key": [tiny / "model", "--api-keys", tmp_path / "keys"],
+            "contains no key": [tiny / "model", "--api-keys", tmp_path / "keys"],
             "is not an address": [tiny / "model", "--host", "no.such.host.invalid"],
         }
         (tmp_path / "keys").write_text("\n")

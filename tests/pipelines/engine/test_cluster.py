@@ -106,7 +106,7 @@ def test_a_worker_that_dies_in_the_middle_is_replaced(tmp_path, dask):
 
 def test_work_that_no_worker_survives_is_one_error_and_the_rest_is_kept(tmp_path, dask):
     write_dataset(tmp_path / "p", "images", [keys(start, 20) for start in range(0, 200, 20)])
-    with pytest.raises(WorkerError, match=r"worker processes in a row ended .* use fewer --workers"):
+    with pytest.raises(WorkerError, match=r"consecutive worker processes died .* use fewer --workers"):
         run_step(Frail(FrailConfig(dies_at="k197")), tmp_path / "p", dask)
     assert run_step(Frail(FrailConfig()), tmp_path / "p", dask).made == 10
     runs = [path.read_text() for path in (tmp_path / "p" / "runs").rglob("frail-*.jsonl")]
@@ -148,7 +148,7 @@ def test_what_must_stay_on_one_machine_is_refused_on_a_cluster_of_others(argumen
     runner = Runner("dask", 2, arguments)
     assert runner.is_spread == spread
     if spread:
-        with pytest.raises(InputError, match=r"generate: runner dask works on several machines\. A file"):
+        with pytest.raises(InputError, match=r"generate: runner dask runs on several machines\. A file"):
             runner.admit("generate", Needs(one_machine="A file."), [])
     else:
         runner.admit("generate", Needs(one_machine="A file."), [])

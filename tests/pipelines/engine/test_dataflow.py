@@ -68,7 +68,7 @@ def test_what_is_not_installed_is_named(monkeypatch):
 
 
 def test_threads_of_this_machine_are_no_machines_of_dataflow(installed):
-    with pytest.raises(InputError, match=r"has no --workers\. Give --max-workers"):
+    with pytest.raises(InputError, match=r"--workers does not apply\. Give --max-workers"):
         Runner("dataflow", 4, dataflow=config()).check()
 
 
@@ -235,7 +235,7 @@ def test_a_recipe_is_refused_before_anything_runs(installed, tmp_path):
     )
     runner = Runner("dataflow", dataflow=config())
     with pytest.raises(
-        InputError, match=r"recipe\.yaml: step 2 \(generate\): runner dataflow works on several machines"
+        InputError, match=r"recipe\.yaml: step 2 \(generate\): runner dataflow runs on several machines"
     ):
         next(run_recipe(load_recipe(tmp_path / "recipe.yaml", "gs://b/data"), runner))
     with pytest.raises(InputError, match=r"data/photos: workers on Dataflow cannot reach this place"):

@@ -73,7 +73,7 @@ def test_a_job_server_that_is_not_there_is_one_message(tmp_path):
         nobody = f"127.0.0.1:{free.getsockname()[1]}"
     write_dataset(str(tmp_path), "images", [keys(0, 1)])
     flags = [f"--job_endpoint={nobody}", "--job_server_timeout=1", "--environment_type=LOOPBACK"]
-    with pytest.raises(InputError, match=r"runner PortableRunner: the job server cannot be reached"):
+    with pytest.raises(InputError, match=r"runner PortableRunner: the job server is unreachable"):
         apart(run_step, Shout(ShoutConfig()), str(tmp_path), Runner("PortableRunner", 1, flags))
 
 
@@ -85,7 +85,7 @@ def test_a_job_server_that_is_not_there_is_one_message(tmp_path):
             "runner FlinkRunner: Beam would fetch a job server .* --runner PortableRunner -- --job_endpoint",
         ),
         ("spark", "runner spark: Beam would fetch"),
-        ("PortableRunner", "runner PortableRunner: no job server is named. Give --runner PortableRunner -- --job_end"),
+        ("PortableRunner", "runner PortableRunner: no job server was given. Give --runner PortableRunner -- --job_end"),
         ("portablerunnner", r"there is no such runner\. Did you mean 'PortableRunner'"),
         ("ray", r"there is no such runner\. Known: "),
     ],

@@ -99,7 +99,7 @@ def test_a_full_disk_ends_the_run_at_once_in_our_words(photos, monkeypatch):
 
     monkeypatch.setattr(Shout, "process", full)
     with pytest.raises(
-        StorageError, match=r"photos: No space left on device. Free some space, then start .* again"
+        StorageError, match=r"photos: No space left on device. Free some space, then run .* again"
     ) as caught:
         run_step(shout(), photos, Runner("local", 1))
     assert len(asked) == 1, "the other fragments are not worked on"

@@ -121,7 +121,7 @@ def test_names_that_lead_out_or_clash_are_changed_and_rows_follow(tmp_path):
     assert [row["image"] for row in written][::2] == ["evil.jpg", "a"]
     assert len(tree(root)) == 4
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["out"]
-    assert "3 pictures lie under another name" in done.notes[0]
+    assert "3 pictures were renamed" in done.notes[0]
     kept = json.loads((tmp_path / "deep" / "out" / "export.json").read_text())["memory"]
     assert [one["picture"] for one in kept["examples"]] == ["../evil.jpg", "evil.jpg", "a/b.jpg"]
 
@@ -136,7 +136,7 @@ def test_a_picture_that_has_an_address_is_named_by_its_file(tmp_path):
     (row,) = read(tmp_path / "out")
     assert row["image"] == ["https:/a.test/1.jpg", "https:/a.test/2?x=1.png"]
     assert [(tmp_path / "out" / "images" / name).read_bytes() for name in row["image"]] == list(pictures.values())
-    assert "2 pictures lie under another name" in done.notes[0]
+    assert "2 pictures were renamed" in done.notes[0]
 
 
 def test_generated_rows_have_their_key_as_id_and_pictures_an_ending(tmp_path):

@@ -89,7 +89,7 @@ def test_a_dataset_that_moved_is_the_same(tmp_path, made):
 def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path, made):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
-    with pytest.raises(InputError, match=r"out: there is something here already \(thesis.tex\)"):
+    with pytest.raises(InputError, match=r"out: not empty \(thesis.tex\)"):
         export(made[0], tmp_path / "out", "parquet", made[1])
     assert tree(tmp_path / "out") == {"thesis.tex": b"mine"}
 
@@ -119,7 +119,7 @@ def test_two_exports_do_not_write_into_one_folder(tmp_path, made):
     (tmp_path / "out").mkdir()
     handle = os.open(tmp_path / "out" / state.LOCK, os.O_CREAT | os.O_RDWR)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match="another export writes here now"):
+    with pytest.raises(InputError, match="another export is writing here"):
         export(made[0], tmp_path / "out", "parquet", made[1])
     os.close(handle)
     assert export(made[0], tmp_path / "out", "parquet", made[1]).exported > 0
@@ -162,6 +162,6 @@ def test_what_is_not_a_size(text):
 @pytest.mark.parametrize("inside", ["", "published", "deep/er"])
 def test_an_export_into_the_dataset_is_refused(tmp_path, inside):
     dataset = photos(tmp_path / "photos", {"a": picture(1)})
-    with pytest.raises(InputError, match="it lies in the dataset that is exported"):
+    with pytest.raises(InputError, match="it is inside the exported dataset"):
         run.run_export(dataset.path, ExportConfig(to="parquet"), tmp_path / "photos" / inside)
     assert not (tmp_path / "photos" / "published").exists()

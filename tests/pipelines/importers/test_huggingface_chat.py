@@ -161,7 +161,7 @@ def test_keys_do_not_depend_on_other_files(tmp_path):
 def test_a_folder_with_several_splits(tmp_path):
     for split in ("train", "test"):
         write(tmp_path / f"{split}-00000-of-00001.parquet", image=[RED], conversations=[ASKED])
-    with pytest.raises(InputError, match=r"it has the splits test, train. Say which one with `split`"):
+    with pytest.raises(InputError, match=r"it has the splits test, train. Choose one with `split`"):
         talks(str(tmp_path))
     assert brief(talks(str(tmp_path), split="train"))[0][0] == "train-00000-of-00001/000000000"
 
@@ -190,13 +190,13 @@ def test_the_summary_says_what_is_left_behind(tmp_path):
     made = HuggingFace(HuggingFaceConfig(path=path))
     made.slices()
     assert made.notes() == [
-        "columns that are not kept: score.",
-        "conversations (column `conversations`) are not kept here: `lavabeam import huggingface_chat` with the same "
-        "--path makes a dataset of them.",
+        "ignored columns: score.",
+        "conversations (column `conversations`) are not imported here: `lavabeam import huggingface_chat` with the "
+        "same --path makes a dataset of them.",
     ]
     chat = HuggingFaceChat(HuggingFaceChatConfig(path=path))
     chat.slices()
-    assert chat.notes() == ["columns that are not kept: score, text."]
+    assert chat.notes() == ["ignored columns: score, text."]
 
 
 def test_rows_that_are_appended_leave_earlier_slices_unchanged(tmp_path):

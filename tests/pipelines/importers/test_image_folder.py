@@ -48,7 +48,7 @@ def test_links_to_folders_are_followed_and_loops_are_said(folder, tmp_path):
     expected = ["a.png", "linked/deep/d.png", "sub/b.png", "sub/c.PNG", "twice/b.png", "twice/c.PNG"]
     assert sorted(rows_of(made)) == expected
     assert [note for note in made.notes() if "links lead back" in note] == [
-        "3 links lead back to a folder around them and are not followed (first: linked/deep/again)."
+        "3 links lead back to a parent folder and are not followed (first: linked/deep/again)."
     ]
 
 
@@ -58,7 +58,7 @@ def test_files_that_are_left_alone_are_counted(folder):
     made = importer(folder)
     made.slices()
     assert made.notes() == [
-        "files that are no pictures by their ending were left alone: .heic (2), .txt (1), none (1). `endings` names "
+        "files that are no pictures by their ending were ignored: .heic (2), .txt (1), none (1). `endings` names "
         "others."
     ]
 
@@ -192,7 +192,7 @@ def test_conversations_name_pictures_as_the_folder_does(folder, tmp_path):
     assert [row["detail"] for row in rows[3:]] == [
         "a.jpg is not in the image folder; a.png is: `other_endings` takes it",
         "empty.png is an empty file",
-        "../a.png is outside of the image folder",
+        "../a.png is outside the image folder",
     ]
     assert {*rows[0]["image_keys"], *rows[2]["image_keys"]} <= set(rows_of(importer(folder)))
     assert conversations(tmp_path, folder, ["a.jpg"], other_endings=True)[0]["image_keys"] == ["a.png"]

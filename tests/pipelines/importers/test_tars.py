@@ -121,7 +121,7 @@ def test_an_archive_may_end_without_padding(tmp_path):
 
 def test_files_of_a_sample_that_stand_apart_are_refused(tmp_path):
     archive(tmp_path / "a.tar", [("0.png", png("red")), ("1.png", png("red")), ("0.txt", b"red")])
-    with pytest.raises(InputError, match=r"the files of sample '0' do not stand together"):
+    with pytest.raises(InputError, match=r"the files of sample '0' are not adjacent"):
         rows_of(tmp_path / "a.tar")
 
 

@@ -255,7 +255,7 @@ def test_a_zip_archive_is_read_as_what_it_holds(tmp_path):
         archive.writestr("lists/urls.csv", "url,caption\nhttp://a.test/1.jpg,one\n")
     assert [row["alt_text"] for row in all_rows(importer(str(path)))] == ["one"]
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match="the zip data is cut or damaged"):
+    with pytest.raises(InputError, match="the zip data is truncated or damaged"):
         importer(str(path)).slices()
 
 

@@ -59,7 +59,7 @@ def test_a_new_archive_leaves_earlier_slices_unchanged(tmp_path):
 def test_cut_and_foreign_files_are_refused(tmp_path):
     archive(tmp_path / "shard.tar", MEMBERS)
     (tmp_path / "shard.tar").write_bytes((tmp_path / "shard.tar").read_bytes()[:600])
-    with pytest.raises(InputError, match="not a tar archive, or it was cut"):
+    with pytest.raises(InputError, match="not a tar archive, or it was truncated"):
         importer(tmp_path / "shard.tar").slices()
     (tmp_path / "text.tar").write_text("hello " * 200)
     with pytest.raises(InputError, match="not a tar archive"):

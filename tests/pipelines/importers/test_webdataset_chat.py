@@ -53,7 +53,7 @@ def test_a_sample_is_a_conversation_about_its_own_pictures(tmp_path, rows_per_sl
     ]
     assert {key for row in rows for key in row["image_keys"]} == pictures
     assert (rows[0]["source"], rows[1]["source"]) == ("coco", None)
-    assert rows[5]["detail"].startswith("row s/005: <image> stands in its text")
+    assert rows[5]["detail"].startswith("row s/005: <image> is in its text")
     assert rows[8]["detail"] == "row s/008: the sample has no json file, but png"
 
 

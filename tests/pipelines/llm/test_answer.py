@@ -106,7 +106,7 @@ def test_usage_in_the_forms_that_servers_tell_it(reported, usage):
 
 
 def test_a_text_that_the_server_broke_off_is_no_answer():
-    with pytest.raises(MalformedResponse, match=r"broke off \(error\)") as caught:
+    with pytest.raises(MalformedResponse, match=r"aborted the answer \(error\)") as caught:
         read_response(response(choices=choice("error")))
     assert caught.value.usage is not None
 

@@ -106,7 +106,7 @@ def test_a_server_that_nobody_hears_from_is_given_up(tmp_path):
     with FaultyServer(lambda question, arrival: "broken") as server:
         answers, _ = ask(settings(server, tmp_path, concurrency=4), [f"q{n}" for n in range(200)])
         assert {answer.status for answer in answers} == {AnswerStatus.unavailable}
-        assert "16 requests in a row got no answer, the last one: HTTP 500" in (answers[-1].detail or "")
+        assert "16 consecutive requests got no answer; the last one: HTTP 500" in (answers[-1].detail or "")
         assert server.arrivals.total() < 200 * QUICK.attempts
 
 

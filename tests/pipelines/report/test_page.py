@@ -117,7 +117,7 @@ def test_a_page_shows_rows_statuses_talks_and_training(datasets, tmp_path):
         "12.35",
         "91.8%",
         "“red”",
-        "Tokens of a row",
+        "Tokens per row",
     ):
         assert expected in page, expected
 

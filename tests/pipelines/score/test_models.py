@@ -168,7 +168,7 @@ def test_wrong_folders_and_heads_are_one_error_before_any_work(models, tmp_path,
 
 
 def test_settings_are_checked():
-    with pytest.raises(InputError, match=r"there is no scorer 'blurr'. Did you mean 'blur'"):
+    with pytest.raises(InputError, match=r"no scorer 'blurr'. Did you mean 'blur'"):
         settings_of("blurr")
     with pytest.raises(InputError, match=r"unknown key 'labl'. Did you mean 'label'"):
         settings_of([{"name": "nsfw", "model": "m", "labl": "x"}])

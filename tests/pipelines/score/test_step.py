@@ -167,7 +167,7 @@ def test_a_score_by_another_name_is_made_again(photos):
         ("key", "score: 'key' is a column of every images dataset"),
         ("url", "score: 'url' is a column of every images dataset"),
         ("width", "score: 'width' is a column of every images dataset"),
-        ("score_status", "'score_status' is named like the verdict of a step"),
+        ("score_status", "'score_status' is the name of a status column"),
         ("similarity", "'similarity' of .*photos was imported with the rows.*--extra '{similarity_of_list: ...}'"),
         ("resolution", "score: two scorers make the column 'resolution'"),
     ],

@@ -74,7 +74,7 @@ def test_a_picture_next_to_a_word_gets_a_line_of_its_own() -> None:
         ({"conversations": [{"from": "human", "value": "Hi"}], "image": 3}, "image is 3"),
         ({"conversations": []}, "its `conversations` are empty"),
         ({"conversations": [{"from": "human", "value": "\ud83d"}]}, "turn 0 has an unpaired surrogate"),
-        (row("<image>\nWhat?", "A cat."), "<image> stands in its text, and the row names nothing"),
+        (row("<image>\nWhat?", "A cat."), "<image> is in its text, and the row names nothing"),
     ],
 )
 def test_other_shapes_are_refused_by_row(source: Any, message: str) -> None:

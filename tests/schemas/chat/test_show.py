@@ -70,7 +70,7 @@ def test_a_row_whose_pictures_and_placeholders_differ_is_marked(tmp_path: Path, 
     path = write(tmp_path / "rows.json", [lost, {**TEXT, "image": "a.jpg"}, GOOD])
     lines = [json.loads(line) for line in tokens_command(path, "v1", str(folder), as_json=True)]
     assert [row["image_tokens"] for row in lines] == [0, 0, 576]
-    assert lines[0]["warning"].startswith("<image> stands in its text, and the row names nothing")
+    assert lines[0]["warning"].startswith("<image> is in its text, and the row names nothing")
     # A terminal cannot print an unpaired surrogate.
     assert lines[0]["id"] == "\\ud83d"
     assert lines[1]["warning"].startswith("1 images and 0 <image> in its conversations.")
@@ -147,7 +147,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, folder: Path) -> No
         ("empty.jsonl", "the file is empty"),
         ("none.json", "contains no rows"),
         ("latin.json", "not UTF-8 text"),
-        ("cut.json.gz", "the gzip data is cut or damaged"),
+        ("cut.json.gz", "the gzip data is truncated or damaged"),
         ("broken.json", "broken.json: not valid JSON"),
         ("broken.jsonl", "broken.jsonl, row 1: not valid JSON"),
         ("missing.json", "no such file; expected a .json or .jsonl file"),

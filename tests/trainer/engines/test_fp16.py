@@ -55,7 +55,7 @@ def test_a_step_that_overflows_is_taken_again_with_a_smaller_scale(recipe_file, 
     assert [line["overflows"] for line in lines] == [0, 2, 0]
     assert [line["loss_scale"] for line in lines] == [FIRST, FIRST / 4, FIRST / 4]
     assert result["overflows"] == 2
-    assert "step 1: the gradient overflows fp16 at loss scale 32768; taken again with 16384." in capfd.readouterr().err
+    assert "step 1: gradient overflow in fp16 at loss scale 32768; taken again with 16384." in capfd.readouterr().err
 
 
 def test_it_resumes_to_the_very_same_state(recipe_file, forked, tmp_path):

@@ -90,7 +90,7 @@ def test_pictures_go_beside_the_text(tmp_path, text, shown):
     [
         (ask(7, "Colour?", images=0), "question 7: has no picture"),
         (ask(7, "<image><image>Colour?"), "2 <image> in its text, and 1 pictures"),
-        (ask(7, "In <image>, which colour?"), "a picture stands behind words"),
+        (ask(7, "In <image>, which colour?"), "a picture follows text"),
     ],
 )
 def test_what_it_cannot_ask_is_counted_and_refused(tmp_path, question, said):

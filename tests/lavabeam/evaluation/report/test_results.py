@@ -64,7 +64,7 @@ def test_the_page_shows_wrong_answers_and_escapes_everything(tmp_path):
     assert page.count('class="card question"') == 2
     assert page.count("data:image/png;base64,") == 2
     assert "&lt;script&gt;alert(1)&lt;/script&gt; ×2, x" in page
-    assert "Loss of the run that made this checkpoint" in page and "<polyline" in page
+    assert "Training loss of this checkpoint" in page and "<polyline" in page
     assert "(none)" in page
     shown = write_page(evaluated(tmp_path / "b", [0.0]), tmp_path / "b.html", lambda row: None).read_text()
     assert "no picture" in shown and "<polyline" not in shown

@@ -66,14 +66,14 @@ def test_answers_that_do_not_fit_are_refused(files, given, said):
 
 def test_a_question_twice_and_a_picture_without_context_are_refused(files):
     both = files("a", answers(7, 3))
-    with pytest.raises(InputError, match="question_id 7 is there already"):
+    with pytest.raises(InputError, match="question_id 7 already exists"):
         read_pairs(files("q", [*QUESTIONS, QUESTIONS[0]]), both, both, None)
-    with pytest.raises(InputError, match=r"about picture b.jpg, of which the judge would know nothing"):
+    with pytest.raises(InputError, match=r"about picture b.jpg, for which the judge has no context"):
         read_pairs(files("q", QUESTIONS), both, both, None)
     with pytest.raises(InputError, match=r"picture a.jpg is not in .*, which has 1"):
         read_pairs(files("q", QUESTIONS), both, both, files("c", BOXES[1:]))
     other = {**BOXES[0], "captions": ["A cow."]}
-    with pytest.raises(InputError, match="another context"):
+    with pytest.raises(InputError, match="a different context"):
         read_pairs(files("q", QUESTIONS), both, both, files("c", [*BOXES, other]))
     with pytest.raises(InputError, match="expected category and bbox"):
         read_pairs(files("q", QUESTIONS), both, both, files("c", [{**BOXES[0], "instances": [{"category": "x"}]}]))

@@ -117,7 +117,7 @@ def test_compressed_files(tmp_path):
 def test_nothing_is_called(load, protocol):
     with pytest.raises(InputError, match=r"refs\(unc\)\.p, byte \d+: the pickle names a class or a function") as error:
         load(pickle.dumps([{"ref_id": Call()}], protocol))
-    assert "Nothing of it was run" in str(error.value)
+    assert "Nothing was executed" in str(error.value)
     assert not os.path.exists("/tmp/should-not-exist")
 
 
@@ -147,7 +147,7 @@ def test_classes_calls_and_names_of_objects_are_refused(load, content):
         (b"", "the file is empty"),
         (b"not a pickle", "b'n' is not an opcode"),
         (b"\x80\x06N.", "protocol 6, expected at most 5"),
-        (b"N.N.", "goes on behind the end"),
+        (b"N.N.", "data after the end"),
         (b"NN.", "ends with 2 values"),
         (b"(N.", "ends with 1 values"),
         (b".", "ends with 0 values"),
@@ -158,12 +158,12 @@ def test_classes_calls_and_names_of_objects_are_refused(load, content):
         (b"}(Nu.", "one is incomplete"),
         (b"}K\x01Ns.", "a name in a dict is int"),
         (b"}))s.", "a name in a dict is tuple"),
-        (b"h\x05.", "cut or damaged"),
-        (b"I1x\n.", "cut or damaged"),
-        (b"I" + b"9" * 5000 + b"\n.", "cut or damaged"),
+        (b"h\x05.", "truncated or damaged"),
+        (b"I1x\n.", "truncated or damaged"),
+        (b"I" + b"9" * 5000 + b"\n.", "truncated or damaged"),
         (b"V" + b"a" * (3 << 20) + b"\n.", "a line of more than"),
         (b"\x8b\xff\xff\xff\xff.", "a number of 4294967295 bytes"),
-        (b"X\x02\x00\x00\x00\xff\xfe.", "cut or damaged"),
+        (b"X\x02\x00\x00\x00\xff\xfe.", "truncated or damaged"),
     ],
 )
 def test_damage_is_one_error(load, content, found):

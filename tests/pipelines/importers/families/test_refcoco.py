@@ -123,8 +123,7 @@ def test_what_has_no_box_or_no_words_is_named_and_counted(tmp_path):
     first, second, third = imported(made)
     assert (first["status"], len(first["messages"])) == ("ok", 2)
     assert first["detail"] == (
-        "3 of 4 questions left out: its phrase is empty (11); <image> stands in its text (12); "
-        "its text is not UTF-8 (99)"
+        "3 of 4 questions left out: its phrase is empty (11); <image> is in its text (12); its text is not UTF-8 (99)"
     )
     assert (second["status"], second["messages"]) == ("bad_question", None)
     assert second["detail"] == (
@@ -176,7 +175,7 @@ def test_a_reader_for_evaluation_keeps_pixels(tmp_path):
         ([{name: value for name, value in REFS[0].items() if name != "split"}], "'split' is missing, expected str"),
         ([{**REFS[0], "sentences": [["a"]]}], "a sentence is list"),
         ([{**REFS[0], "sentences": [{"sent_id": 1}]}], "'sent' is missing"),
-        ([REFS[0], REFS[0]], "the ref_id 1 comes twice"),
+        ([REFS[0], REFS[0]], "the ref_id 1 appears twice"),
         ([], "no ref of the split 'train'. Splits found: none"),
         ([ref(1, 1234, 9, ["a"])], "not one of the 1 annotations that"),
     ],

@@ -63,7 +63,7 @@ def test_turns_that_are_left_out_are_named(tmp_path, speakers, config, kept, det
         (turns("human", "gpt", text="List:\n1. a\n1. b"), "numbered list that begins again"),
         ([{"from": "human", "value": 3}], "turn 0 is {'from': 'human', 'value': 3}"),
         ("Hello", "`conversations` is str"),
-        (turns("human", "gpt", text="See <image>"), "<image> stands in its text"),
+        (turns("human", "gpt", text="See <image>"), "<image> is in its text"),
     ],
 )
 def test_invalid_conversations_keep_their_row(tmp_path, row, reason):

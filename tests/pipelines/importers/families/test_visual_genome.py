@@ -120,7 +120,7 @@ def test_pictures_are_looked_up(tmp_path):
     [
         ([{"id": 1, "qas": []}], IMAGES, "'regions' is missing"),
         ([{"id": "1", "regions": []}], IMAGES, "expected a whole number"),
-        ([{"id": 1, "regions": []}] * 2, IMAGES, "picture 1 comes twice"),
+        ([{"id": 1, "regions": []}] * 2, IMAGES, "picture 1 appears twice"),
         ([[1]], IMAGES, "'id' is missing"),
         ([None], IMAGES, "expected a JSON object, found null"),
         ({"id": 1}, IMAGES, "expected a JSON list, found an object"),

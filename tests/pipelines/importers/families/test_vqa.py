@@ -108,7 +108,7 @@ def test_questions_that_cannot_be_asked_keep_their_row(tmp_path):
     rows = imported(vqav2(write(tmp_path, questions, annotations)))
     assert [row["status"] for row in rows] == ["bad_question"] * 2
     assert "its text is empty (1000)" in rows[0]["detail"]
-    assert "<image> stands in its text (2000)" in rows[1]["detail"]
+    assert "<image> is in its text (2000)" in rows[1]["detail"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_questions_that_cannot_be_asked_keep_their_row(tmp_path):
         ("text", {"questions": [{"image_id": "1", "question_id": 1, "question": "q"}]}, [], "expected a whole number"),
         ("null", {"questions": [None]}, [], "expected a JSON object, found null"),
         ("other picture", {}, [annotation(9000, "a", ["a"], 10)], "is about picture 9, its annotation about 10"),
-        ("twice", {}, [annotation(1, "a", ["a"]), annotation(1, "a", ["a"])], "1 comes twice"),
+        ("twice", {}, [annotation(1, "a", ["a"]), annotation(1, "a", ["a"])], "1 appears twice"),
         ("answers", {}, [{"question_id": 9000, "image_id": 9, "answers": ["a"]}], "'answers' is"),
         ("subtype", {"data_subtype": "abstract"}, [], "which pictures of COCO"),
     ],
