@@ -63,8 +63,8 @@ class Model:
         seed: int | None = None,
         stop: str | Sequence[str] = (),
     ) -> Iterator[str]:
-        """Stream the answer. temperature 0 is greedy. stop: a text that ends the answer, or up to four. Raises like `ask`,
-        before the first piece, and for values that `lavabeam serve` refuses."""
+        """Stream the answer. temperature 0 is greedy. stop: a text that ends the answer, or up to four. Raises like
+        `ask`, before the first piece, and for values that `lavabeam serve` refuses."""
         from trainer.inference.engine import Asked, Engine
         from trainer.inference.prompting import Row
         from trainer.inference.sampling import Sampler
