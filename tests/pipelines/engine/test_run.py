@@ -165,21 +165,11 @@ def test_a_step_over_all_rows_joins_fragments(photos):
     assert run_step(Twin(Twin.Config()), photos, TWO).made == 0
 
 
-def test_runners_give_the_same_dataset_file_by_file(photos, tmp_path):
-    other = str(tmp_path / "dask" / "photos")
-    write_dataset(other, "images", [keys(0, 100), keys(100, 100), keys(200, 7)])
-    all_steps(photos, TWO)
-    with Runner("dask", 2).session() as cluster:
-        all_steps(other, cluster)
-    assert files(photos) == files(other)
-    assert files(photos.replace("photos", "talks")) == files(other.replace("photos", "talks"))
-
-
 def test_a_dataset_on_an_object_store_gets_the_same_files(photos):
     far = "memory://run/photos"
     write_dataset(far, "images", [keys(0, 100), keys(100, 100), keys(200, 7)])
-    all_steps(photos, LOCAL)
-    all_steps(far, LOCAL)
+    all_steps(photos, TWO)
+    all_steps(far, TWO)
     assert files(photos) == files(far)
 
 
