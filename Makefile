@@ -27,7 +27,7 @@ airflow-up: .venv-airflow/installed .venv/demo.installed
 lmms-eval: .venv-lmms-eval/installed
 
 test-dags: .venv-airflow/installed .venv/dev.installed
-	$(BIN)/python -m pytest tests/dags/airflow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/dags/airflow
 
 # The page in a real browser: Debian's chromium.
 test-page: .venv/dev.installed
