@@ -3,14 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 FUZZ_SECONDS ?= 600
+# A process per core, of which four are enough; all tests of a file run in one, so that they share what it sets up.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-dags test-dataflow test-stores bench fuzz lint airflow airflow-up lmms-eval clean
+.PHONY: demo test test-code test-dags test-dataflow test-stores bench fuzz lint airflow airflow-up lmms-eval clean
 
 demo: .venv/demo.installed
 	$(BIN)/lavabeam demo
 
-test: .venv/dev.installed lint
-	$(BIN)/python -m pytest
+test: lint test-code
+
+# One thread for each: a process per core has the cores.
+test-code: .venv/dev.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # Airflow's own environment, apart from .venv: its packages pin others than ours.
 airflow: .venv-airflow/installed
@@ -22,7 +27,7 @@ airflow-up: .venv-airflow/installed .venv/demo.installed
 lmms-eval: .venv-lmms-eval/installed
 
 test-dags: .venv-airflow/installed .venv/dev.installed
-	$(BIN)/python -m pytest tests/dags/airflow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/dags/airflow
 
 # Jobs for Dataflow, executed by local workers: apache-beam[gcp] has an environment of its own.
 test-dataflow: .venv-dataflow/installed

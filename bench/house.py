@@ -29,11 +29,11 @@ Edges = Counter[tuple[str, str]]
 
 def files(root: Path) -> dict[str, Path]:
     """Module name -> file, of the packages and modules in `root`."""
+    tops = [top for top in root.iterdir() if top.is_dir() and top.name not in SKIPPED and top.name[0] != "."]
     found = {}
-    for file in sorted(root.rglob("*.py")):
+    for file in sorted([*root.glob("*.py"), *(file for top in tops for file in top.rglob("*.py"))]):
         parts = file.relative_to(root).with_suffix("").parts
-        if parts[0] not in SKIPPED and not parts[0].startswith("."):
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
 
 

@@ -65,7 +65,9 @@ class Words:
             first + middle for first in "bcdfghjklmnprstvwz" for middle in ("a", "e", "i", "o", "u", "an", "er")
         ]
         lengths = random.integers(1, 5, VOCABULARY)
-        made = ["".join(random.choice(syllables, length)) for length in lengths]
+        ends = np.cumsum(lengths)
+        drawn = [syllables[number] for number in random.integers(0, len(syllables), ends[-1]).tolist()]
+        made = ["".join(drawn[end - length : end]) for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
         # Mandelbrot's form of Zipf's law, with his 2.7: the most frequent word is 3 % of a text.
         share = 1 / (np.arange(VOCABULARY) + 1 + 2.7)
         rank = np.searchsorted(np.cumsum(share / share.sum()), random.random(1_500_000)).clip(max=VOCABULARY - 1)

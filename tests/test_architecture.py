@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -40,7 +41,8 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(file: Path) -> set[str]:
+@cache
+def imports(file: Path) -> frozenset[str]:
     """Names of all modules that a file imports, at its top or later, but for the type checker alone."""
     names, unused = set(), set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -53,7 +55,7 @@ def imports(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             inside = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= {name if name in MODULES else node.module for name in inside}
-    return names
+    return frozenset(names)
 
 
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT))

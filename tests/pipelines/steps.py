@@ -31,7 +31,8 @@ class ShoutConfig(Config):
     error: str = "ArithmeticError"
     """What is raised for the key `fail_on`."""
     child: Annotated[str, Runtime()] = ""
-    """A process that dies leaves a child, which keeps open what it inherited and writes this file after 20 s."""
+    """A process that dies leaves a child, which keeps open what it inherited until this file is there. When there is
+    none after five minutes it writes one with the suffix .late."""
     lose_rows: bool = False
     """Returns a row too few."""
     die_after: Annotated[int, Runtime()] = 0
@@ -54,9 +55,7 @@ class Shout(Step[ShoutConfig]):
         type(self).batches_seen += 1
         if self.config.die_after and self.batches_seen >= self.config.die_after:
             if self.config.child and os.fork() == 0:
-                time.sleep(20)
-                Path(self.config.child).touch()
-                os._exit(0)
+                _outlive(Path(self.config.child))
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.config.sleep)
         if self.config.fail_on in (keys := batch.column("key").to_pylist()):
@@ -70,6 +69,16 @@ class Shout(Step[ShoutConfig]):
     def _row(self, key: str) -> dict:
         odd = int(key[-1]) % 2 == 1 and not self.config.healed
         return {"loud": key.upper() + self.config.word, "status": "odd" if odd else "ok", "detail": None}
+
+
+def _outlive(end: Path) -> None:
+    last = time.monotonic() + 300
+    while not end.exists():
+        if time.monotonic() > last:
+            end.with_suffix(".late").touch()
+            break
+        time.sleep(0.1)
+    os._exit(0)
 
 
 class Echo(Step[Config]):

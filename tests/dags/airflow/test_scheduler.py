@@ -58,7 +58,12 @@ def running(settings, recipes, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    airflow.environment |= {"PORT": port, "AIRFLOW__API__WORKERS": "1", "AIRFLOW__CORE__PARALLELISM": "2"}
+    airflow.environment |= {
+        "PORT": port,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",  # the files stay as they are
+    }
     started = subprocess.Popen(
         [airflow.dags / "up.sh"],
         env=airflow.environment,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lavabeam.demo.teacher import Teacher
 from pipelines import catalog
+from pipelines.dedupe import Dedupe, DedupeConfig
 from pipelines.engine.cluster import Cluster, _own_gpu
 from pipelines.engine.runners import Runner
 from pipelines.engine.step import Needs
@@ -20,7 +21,8 @@ from schemas import Dataset
 from schemas.errors import InputError, WorkerError
 from schemas.writing import write_dataset
 from tests.pictures import encoded
-from tests.pipelines.engine.test_run import files, keys
+from tests.pipelines.dedupe.test_step import MIXED, known_of
+from tests.pipelines.engine.test_run import all_steps, files, keys
 from tests.pipelines.steps import Frail, FrailConfig
 from tests.pipelines.tokenizer import write_tokenizer
 
@@ -91,6 +93,22 @@ def test_a_recipe_gives_the_same_files_as_on_local_from_one_cluster(recipe, tmp_
         assert files(str(tmp_path / "dask" / name)) == files(str(tmp_path / "local" / name))
     assert sum(one.made for one in run_recipe(recipe(tmp_path / "dask"), Runner("dask", 2))) == 0
     assert len(started) == 1  # nothing to make, no cluster
+
+
+def test_every_kind_of_step_gives_the_same_files(tmp_path, dask):
+    for name, runner in (("local", Runner("local", 1)), ("dask", dask)):
+        photos = str(tmp_path / name / "photos")
+        write_dataset(photos, "images", [keys(0, 100), keys(100, 100), keys(200, 7)])
+        all_steps(photos, runner)
+    for name in ("photos", "talks"):
+        assert files(str(tmp_path / "dask" / name)) == files(str(tmp_path / "local" / name))
+
+
+def test_dedupe_gives_the_same_files(tmp_path, dask):
+    for name, runner in (("local", Runner("local", 1)), ("dask", dask)):
+        known_of(tmp_path / name, MIXED, [2, 5])
+        run_step(Dedupe(DedupeConfig()), tmp_path / name, runner)
+    assert files(str(tmp_path / "dask")) == files(str(tmp_path / "local"))
 
 
 def test_a_worker_that_dies_in_the_middle_is_replaced(tmp_path, dask):

@@ -10,7 +10,7 @@ from pipelines.engine.step import Needs
 from pipelines.engine.workers import Hands
 from schemas.errors import InputError
 
-ELEMENTS, SOURCES, KEYS, LAST_KEYS = 1_000_000, 50, 9_973, 101
+ELEMENTS, SOURCES, KEYS, LAST_KEYS = 400_000, 50, 9_973, 101
 
 
 def _numbers(source: int):
@@ -22,11 +22,10 @@ def _regrouped(_key, numbers):
     return ((number % LAST_KEYS, number) for number in numbers)
 
 
-@pytest.mark.parametrize("workers", [2, 8])
-def test_a_million_small_elements_survive_two_groupings(tmp_path, workers):
-    """Stages that last over a second are what Beam's multi_threading mode damages; this takes about ten."""
+def test_small_elements_survive_two_groupings(tmp_path):
+    """Stages that last over a second are what Beam's multi_threading mode damages; each of these takes some."""
     out = tmp_path / "sums.json"
-    with Runner("local", workers).pipeline() as pipeline:
+    with Runner("local", 2).pipeline() as pipeline:
         sums = (
             pipeline
             | beam.Create(range(SOURCES))
