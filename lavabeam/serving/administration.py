@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,6 +14,7 @@ from lavabeam.serving.run import token_file
 from lavabeam.serving.settings import ModelSpec
 from schemas.errors import InputError
 
+_TOKEN = re.compile(r"[\w-]{1,200}", re.ASCII)
 _SECONDS = 3600
 """Adding answers when the checkpoint is loaded."""
 
@@ -29,7 +31,9 @@ class Administration:
                 f"{file}: no such file. Is `lavabeam serve` running at {address}? Give its address with --url, and the "
                 "file that it printed with --token-file."
             )
-        self._token = file.read_text(encoding="utf-8").strip()
+        self._token = file.read_text(encoding="utf-8", errors="replace").strip()
+        if not _TOKEN.fullmatch(self._token):
+            raise InputError(f"{file}: not a token. Give the file that `lavabeam serve` printed.")
 
     def add(self, spec: ModelSpec) -> dict[str, Any]:
         """The model as listed, once it is ready. A folder's path is made absolute: the server has its own."""

@@ -81,6 +81,8 @@ class GatewayClient:
             raise InputError(f"{model}: the answer was cut off. Ask again.") from error
         except OpenAIError as error:
             raise InputError(error_words(error, self.address)) from error
+        except ValueError as error:  # neither UTF-8 nor JSON
+            raise InputError(f"{model}: {self.address} sends what is not OpenAI's stream ({error}).") from error
 
 
 def open_client(address: str, key: str | None, timeout_s: float) -> Any:

@@ -73,7 +73,7 @@ class Devices:
         """`cuda`, `cuda:0`, `cuda:0,1`, `mps` or `cpu`; raises InputError for anything else."""
         if text is None:
             return cls()
-        found = _DEVICE.fullmatch(text)
+        found = _DEVICE.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InputError(f"device: found {text!r}; expected cpu, mps, cuda, cuda:0, or cuda:0,1 for several GPUs.")
         if found[1]:

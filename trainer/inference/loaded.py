@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -58,6 +59,8 @@ class Loaded:
         self._slots: dict[str, str] = {}
         """Name -> peft's name for it, which becomes part of a parameter's and may hold no dot."""
         self._numbers = itertools.count()
+        self._lock = threading.RLock()
+        """Held by each forward pass: an adapter is chosen by changing what all threads share."""
 
     @property
     def adapters(self) -> list[str]:
@@ -88,22 +91,24 @@ class Loaded:
 
     def forward(self, adapters: Sequence[str], **inputs: Any) -> Any:
         """The model's outputs for a batch; adapters: one for each row; another name is the base."""
-        if self._whole is self.model:
-            return self.model(**inputs)
-        return self._whole(adapter_names=[self._slots.get(name, BASE) for name in adapters], **inputs)
+        with self._lock:
+            if self._whole is self.model:
+                return self.model(**inputs)
+            return self._whole(adapter_names=[self._slots.get(name, BASE) for name in adapters], **inputs)
 
     @contextmanager
     def seen_by(self, adapter: str) -> Iterator[None]:
         """Pictures pass through the projector (and tower) that were trained beside `adapter`."""
-        inner = self.model.model
-        own = {name: getattr(inner, name) for name in self._parts.get(adapter, {})}
-        for name in own:
-            setattr(inner, name, self._parts[adapter][name])
-        try:
-            yield
-        finally:
-            for name, module in own.items():
-                setattr(inner, name, module)
+        with self._lock:
+            inner = self.model.model
+            own = {name: getattr(inner, name) for name in self._parts.get(adapter, {})}
+            for name in own:
+                setattr(inner, name, self._parts[adapter][name])
+            try:
+                yield
+            finally:
+                for name, module in own.items():
+                    setattr(inner, name, module)
 
     def _trained_parts(self, adapter: AdapterFolder) -> dict[str, Any]:
         """Copies of the projector and the tower with the weights that were trained beside an adapter."""

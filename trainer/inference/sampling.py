@@ -39,7 +39,8 @@ def _drawn(logits: torch.Tensor, samplers: list[Sampler]) -> torch.Tensor:
     def column(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=logits.device)[:, None]
 
-    scaled = logits.float() / column([sampler.temperature for sampler in samplers])
+    # Below a hundred thousandth nothing but the likeliest is drawn, and what is divided by it is no number any more.
+    scaled = logits.float() / column([max(sampler.temperature, 1e-5) for sampler in samplers])
     shares, order = torch.softmax(scaled, -1).sort(dim=-1, descending=True, stable=True)
     before = shares.cumsum(-1) - shares
     shares = shares.masked_fill(before >= column([sampler.top_p for sampler in samplers]), 0)

@@ -1,6 +1,7 @@
 """`lavabeam.load`: a checkpoint asked from Python."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -8,6 +9,7 @@ from PIL import Image
 from lavabeam import load
 from schemas.errors import InputError
 from tests.trainer.conftest import picture
+from tests.trainer.inference.adapters import random_adapter
 from trainer.inference.answer import Answerer
 from trainer.inference.prompts import question
 
@@ -77,3 +79,25 @@ def test_what_cannot_be_asked_is_said(model, given, words):
 def test_a_batch_and_an_answer_have_at_least_one(model, given):
     with pytest.raises(InputError, match="expected"):
         model.answers([("red", None)], **given)
+
+
+def test_threads_may_ask_an_adapter_at_once(tiny, tmp_path):
+    model = load(random_adapter(tiny / "model", 1, tmp_path / "adapter"), device="cpu")
+    asked = [(text, picture(number)) for number in range(3) for text in TEXTS]
+    alone = [model.ask(*one, max_tokens=12) for one in asked]
+    with ThreadPoolExecutor(6) as threads:
+        streamed = threads.map(lambda one: model.ask(*one, max_tokens=12), asked * 3)
+        batched = [threads.submit(model.answers, asked, max_tokens=12) for _ in range(2)]
+        assert list(streamed) == alone * 3
+        assert [one.result() for one in batched] == [alone] * 2
+
+
+def test_a_temperature_of_nearly_nothing_is_none(model, wanted):
+    for temperature in (1e-40, 5e-324, 1e-10):
+        assert model.ask(TEXTS[0], picture(1), max_tokens=12, temperature=temperature, seed=1) == wanted[0]
+
+
+@pytest.mark.parametrize("device", [0, "gpu", "cuda:x", ""])
+def test_a_device_that_there_is_not_is_said(tiny, device):
+    with pytest.raises(InputError, match="expected cpu, mps, cuda"):
+        load(tiny / "model", device=device)

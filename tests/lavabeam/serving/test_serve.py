@@ -142,3 +142,6 @@ def test_bad_input_is_one_line_before_anything_is_loaded(tiny, tmp_path, monkeyp
     assert "pip install 'lavabeam[" in str(error)
     error = call("serve", "list", "--url", "http://127.0.0.1:9").exception
     assert "serve-9.token: no such file" in str(error)
+    (tmp_path / "other").write_text("not a token\nbut a file\n")
+    error = call("serve", "list", "--url", "http://127.0.0.1:9", "--token-file", tmp_path / "other").exception
+    assert "other: not a token" in str(error) and "but a file" not in str(error)
