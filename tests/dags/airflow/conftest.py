@@ -70,9 +70,6 @@ def settings(lists, teacher, alerts, tmp_path_factory):
 class Airflow:
     """A home: DAG files, settings, a migrated database, and the environment that Airflow's commands need."""
 
-    migrated = b""
-    """An empty database as Airflow's migrations leave it, which take longer than most runs: made once."""
-
     def __init__(self, home: Path, settings: dict):
         self.home, self.dags = home, home / "dags"
         self.log = (home / "log.txt").open("ab")
@@ -86,11 +83,7 @@ class Airflow:
         }
         subprocess.run([*LAVABEAM.split(), "dags", "--out", str(self.dags)], check=True, capture_output=True)
         (self.dags / "lavabeam.yaml").write_text(yaml.safe_dump(settings))
-        if Airflow.migrated:
-            self.database.write_bytes(Airflow.migrated)
-        else:
-            self.call("db", "migrate")
-            Airflow.migrated = self.database.read_bytes()
+        self.call("db", "migrate")
 
     @property
     def database(self) -> Path:
