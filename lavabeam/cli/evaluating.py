@@ -69,6 +69,12 @@ ALLOWED = _options(
 CUSTOM = _options(
     click.option("--metric", help="Of custom: exact, vqa, choice, f1, cider, bleu, rouge or judge.  [default: exact]"),
     click.option("--judge", type=_FILE, help="Of --metric judge: YAML with the judge's model, provider, base_url, ..."),
+    click.option(
+        "--min-graded",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        help="Of --metric judge: score the graded answers alone where at least this share has a grade.  [default: 1]",
+    ),
     click.option("--check-training/--no-check-training", default=True, help="Look for the questions in the mix."),
 )
 
@@ -201,12 +207,12 @@ def _opened(name: str, given: dict[str, Any]) -> Any:
 
     benchmark = open_checked(name, given["protocol"])
     if name != "custom":
-        if given["metric"] or given["judge"]:
-            raise InputError(f"{benchmark.title} has its own metric: --metric and --judge are for custom.")
+        if given["metric"] or given["judge"] or given["min_graded"] is not None:
+            raise InputError(f"{benchmark.title} has its own metric: --metric, --judge, --min-graded are for custom.")
         return benchmark
     from lavabeam.evaluation.custom.benchmark import Custom
 
-    return Custom(given["metric"] or "exact", given["images"], given["judge"], given["output"])
+    return Custom(given["metric"] or "exact", given["images"], given["judge"], given["output"], given["min_graded"])
 
 
 def _with_pictures(benchmark: Any, questions: list[Any], given: dict[str, Any]) -> tuple[list[Any], Path | None]:
@@ -252,6 +258,13 @@ def _print_report(report: dict[str, Any]) -> None:
         say(f"lavabeam: {cached} answers were there before, in the cache beside the answers", err=True)
     if left := report.get("left_out"):
         say(f"lavabeam: left out of the set: {statuses_text(left)}", err=True)
+    if ungraded := report.get("ungraded"):
+        total = report["scored"] + sum(ungraded.values())
+        say(
+            f"lavabeam: {sum(ungraded.values())} of {total} answers have no grade and enter no figure: "
+            f"{statuses_text(ungraded)}",
+            err=True,
+        )
     if unreadable := report.get("unreadable"):
         what = "reviews are not read, and enter no mean" if report["benchmark"] == "llava-bench" else ""
         what = what or "answers are not in a form that is read, and count as wrong"

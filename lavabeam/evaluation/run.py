@@ -100,7 +100,7 @@ def evaluate_answers(
         "protocol": settings.protocol,
         "answers": str(files.answers),
         "join": joined.counts,
-        "scored": 0 if table is None else len(table.scores),
+        "scored": 0 if table is None else sum(score is not None for score in table.scores),
         **({"scores": None} if table is None else figures(table)),
     }
     if files.upload is not None:
@@ -142,6 +142,7 @@ def _table(
 def _write(folder: Path, report: dict[str, Any], rows: Sequence[Answered], table: Table | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scores: Sequence[float | None] = [None] * len(rows) if table is None else table.scores
+    reasons = {} if table is None else table.reasons
     lines = [
         {
             "question_id": row.question.id,
@@ -151,8 +152,9 @@ def _write(folder: Path, report: dict[str, Any], rows: Sequence[Answered], table
             "answer": row.text,
             "truth": row.truth,
             "score": score,
+            **({"detail": reasons[number]} if number in reasons else {}),
         }
-        for row, score in zip(rows, scores, strict=True)
+        for number, (row, score) in enumerate(zip(rows, scores, strict=True))
     ]
     write_jsonl(folder / RESULTS, lines)
     write_json(folder / SCORES, json.loads(json.dumps(report)))
