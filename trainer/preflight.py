@@ -21,6 +21,7 @@ from trainer.models.folder import ModelFolder, known_positions
 from trainer.models.partcheck import check_checkpoint, check_llm, check_tower, check_vocabulary
 from trainer.plan import make_plan
 from trainer.stages import Stage, get_stage
+from trainer.unused import notes_on_unused
 
 PLAIN = "plain"
 COMPILERS = ("g++", "gcc", "clang", "cc")
@@ -47,7 +48,7 @@ def check(recipe: Recipe, processes: int) -> Job:
     ranks = recipe.data_ranks(processes)
     check_installed(recipe, stage)
     mix = open_mix(recipe.data.mix, recipe.data.at)
-    notes = check_pictures(mix, stage)
+    notes = [*notes_on_unused(recipe), *check_pictures(mix, stage)]
     information = mix.manifest.info
     rule = ImageRule.from_dict(information["image"]) if information.get("image") else None
     folder = None
