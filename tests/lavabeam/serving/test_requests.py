@@ -170,3 +170,20 @@ def test_names_of_checkpoints(tmp_path):
     assert specs[0] == ModelSpec(name="x", checkpoint="/models/one", load="4bit")
     with pytest.raises(InputError, match="'x' is given twice"):
         parse_specs(["x=a", "x=b"])
+
+
+@pytest.mark.parametrize("name", ["../é x", "a/b", "é", "", " ", "-x", "a b", "a\nb", "x" * 65, "/runs/lr"])
+def test_a_name_that_is_none_is_not_taken_for_a_part_of_a_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"is not a name \(letters, digits.*Write NAME=models/one\.") as caught:
+        parse_specs([f"{name}=models/one"])
+    assert repr(name) in str(caught.value) and "no such folder" in str(caught.value)
+
+
+def test_a_folder_that_is_there_may_have_an_equals_sign(tmp_path):
+    folder = tmp_path / "lr=2e-5" / "run1" / "model"
+    folder.mkdir(parents=True)
+    assert [(one.name, one.checkpoint) for one in parse_specs([str(folder), f"b={folder}"])] == [
+        ("run1", str(folder)),
+        ("b", str(folder)),
+    ]
