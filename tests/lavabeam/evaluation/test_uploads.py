@@ -12,6 +12,7 @@ from lavabeam.evaluation.normalise import evalai
 from lavabeam.evaluation.registry import OURS, open_benchmark
 from lavabeam.evaluation.run import Files, Settings, evaluate_answers, open_checked, read_questions
 from schemas.errors import InputError
+from tests.lavabeam.evaluation.files import lines, whole
 from tests.pictures import colour, encoded
 
 COUNT = 4
@@ -19,19 +20,9 @@ SAID = ["\n Yes, it is\tred. ", "None", "B. blue", "B"]
 """White space, a word that tables take for nothing, and forms that are read in different ways."""
 
 
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def whole(path, value):
-    path.write_text(json.dumps(value))
-    return path
-
-
 def lines_of(folder, image="p{}.jpg", text="Is {} red?"):
     rows = [{"question_id": n, "image": image.format(n), "text": text.format(n)} for n in range(COUNT)]
-    return jsonl(folder / "q.jsonl", rows)
+    return lines(folder / "q.jsonl", *rows)
 
 
 def vqav2(folder):
@@ -71,7 +62,7 @@ def pope(folder):
             {"question_id": n, "image": "c.jpg", "text": f"Is there a {n} in the image?", "label": ("yes", "no")[n % 2]}
             for n in range(COUNT)
         ]
-        jsonl(folder / f"coco_pope_{category}.json", rows)
+        lines(folder / f"coco_pope_{category}.json", *rows)
     return folder, {}
 
 
@@ -85,7 +76,7 @@ def mme(folder):
         {"question_id": f"existence/{n // 2}.jpg", "text": f"Is {n} red?", "category": "existence"}
         for n in range(COUNT)
     ]
-    return jsonl(folder / "q.jsonl", rows), {"truth": folder / "truth"}
+    return lines(folder / "q.jsonl", *rows), {"truth": folder / "truth"}
 
 
 def mmbench(folder):
@@ -113,7 +104,7 @@ def seedbench(folder):
 
 def llava_bench(folder):
     reviews = [{"question_id": n, "category": "conv", "content": f"8 {n}\nwords"} for n in range(COUNT)]
-    return lines_of(folder), {"reviews": (jsonl(folder / "r.jsonl", reviews),)}
+    return lines_of(folder), {"reviews": (lines(folder / "r.jsonl", *reviews),)}
 
 
 def mm_vet(folder):
@@ -154,7 +145,7 @@ def test_an_upload_is_read_again_and_gives_the_same_score(tmp_path, name, missin
         {"question_id": one.id, "prompt": one.text, "text": SAID[number % len(SAID)]}
         for number, one in enumerate(asked)
     ]
-    answers = jsonl(tmp_path / "a.jsonl", rows[missing:])
+    answers = lines(tmp_path / "a.jsonl", *rows[missing:])
     upload = tmp_path / ("up.xlsx" if name.startswith("mmbench") else "up" if name == "mme" else "up.jsonl")
 
     def scored(path, again):
@@ -172,7 +163,7 @@ def test_the_benchmarks_score_what_the_answers_say(tmp_path):
     """Not all answers above are right, and not all wrong: equal scores say something."""
     questions, files = pope(tmp_path)
     asked = read_questions(open_benchmark("pope"), questions, Settings())
-    answers = jsonl(tmp_path / "a.jsonl", [{"question_id": one.id, "text": "Yes"} for one in asked])
+    answers = lines(tmp_path / "a.jsonl", *({"question_id": one.id, "text": "Yes"} for one in asked))
     given = Files(questions=questions, answers=answers, upload=tmp_path / "up.jsonl", **files)
     report = evaluate_answers(open_benchmark("pope"), asked, given, Settings())
     assert report["counts"]["random"] == {"TP": 2, "FP": 2}
@@ -184,7 +175,7 @@ def test_the_benchmarks_score_what_the_answers_say(tmp_path):
 def test_lines_without_an_id_are_refused_with_what_they_have(tmp_path):
     questions, files = pope(tmp_path)
     asked = read_questions(open_benchmark("pope"), questions, Settings())
-    answers = jsonl(tmp_path / "a.jsonl", [{"question": one.stem, "answer": "yes"} for one in asked])
+    answers = lines(tmp_path / "a.jsonl", *({"question": one.stem, "answer": "yes"} for one in asked))
     with pytest.raises(InputError, match=r"row 1: has no 'question_id'.*its fields are 'question', 'answer'"):
         evaluate_answers(
             open_benchmark("pope"), asked, Files(questions=questions, answers=answers, **files), Settings()
