@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from lavabeam.cli.data import pairs
-from lavabeam.cli.lmms import asker_of, check_lmms_options, lmms_options, own_tasks, print_lmms
+from lavabeam.cli.lmms import asker_of, check_lmms_options, lmms_options, own_tasks
 from lavabeam.cli.look import json_option
 from lavabeam.cli.outcome import UNUSABLE
-from lavabeam.cli.output import print_json, print_table, say, statuses_text
+from lavabeam.cli.output import print_json, say, statuses_text
+from lavabeam.cli.scores import print_report
 from lavabeam.cli.serving import DEVICE, LOAD
 from lavabeam.cli.training import print_tree
 
@@ -115,7 +116,7 @@ def evaluate(name: str, target: str, as_json: bool, **given: Any) -> None:
     if given["via"] and given["questions"] is None:
         return own_tasks(name, target, _asking(given["max_tokens"] or 0, given), as_json, given)
     report = _benchmark(name, target, given)
-    return print_json(report) if as_json else _print_report(report)
+    return print_json(report) if as_json else print_report(report)
 
 
 @click.command()
@@ -246,56 +247,3 @@ def _asking(max_tokens: int, given: dict[str, Any]) -> Any:
     settings = {key: yaml.safe_load(value) for key, value in pairs(given["settings"]).items()}
     names = ("model", "template", "batch", "processes", "load", "device")
     return Asking(max_tokens, settings=settings, **{key: given[key] for key in names})
-
-
-def _print_report(report: dict[str, Any]) -> None:
-    join = report["join"]
-    say(f"{report['benchmark']}, protocol {report['protocol']}: {join['answered']} of {join['questions']} answered")
-    off = {key: count for key, count in join.items() if key in ("missing", "doubled", "foreign", "blank") and count}
-    if off:
-        say(f"lavabeam: {statuses_text(off)} answers", err=True)
-    if cached := report.get("statuses", {}).get("cached"):
-        say(f"lavabeam: {cached} answers were there before, in the cache beside the answers", err=True)
-    if left := report.get("left_out"):
-        say(f"lavabeam: left out of the set: {statuses_text(left)}", err=True)
-    if ungraded := report.get("ungraded"):
-        total = report["scored"] + sum(ungraded.values())
-        say(
-            f"lavabeam: {sum(ungraded.values())} of {total} answers have no grade and enter no figure: "
-            f"{statuses_text(ungraded)}",
-            err=True,
-        )
-    if unreadable := report.get("unreadable"):
-        what = "reviews are not read, and enter no mean" if report["benchmark"] == "llava-bench" else ""
-        what = what or "answers are not in a form that is read, and count as wrong"
-        say(f"lavabeam: {unreadable} {what}", err=True)
-    if report["scores"] is None:
-        say("not scored: no truth or reviews are given")
-    else:
-        _print_scores(report)
-    if "lmms_eval" in report:
-        print_lmms(report["lmms_eval"])
-    if "page" in report:
-        say(f"page: {report['page']}")
-    if "upload" in report:
-        say(f"upload: {report['upload']['file']} ({report['upload']['rows']} rows)")
-
-
-def _print_scores(report: dict[str, Any]) -> None:
-    level = f"{report['interval']['level']:.0%} interval"
-    rows = [(name, one["value"], _interval(one)) for name, one in report["scores"].items()]
-    print_table(("score", "value", level), rows)
-    if not report["categories"]:
-        return
-    names = [key for key in next(iter(report["categories"].values())) if key != "units"]
-    lines = []
-    for category, one in report["categories"].items():
-        first = one[names[0]]
-        lines.append((category, one["units"], *(one[key]["value"] for key in names), _interval(first)))
-    print_table(
-        ("category", "number", *names, f"{level} of {names[0]}"), lines, title=f"\nPer {report['interval']['unit']}"
-    )
-
-
-def _interval(figure: dict[str, Any]) -> str:
-    return "" if figure["low"] is None else f"{figure['low']:.2f} to {figure['high']:.2f}"
