@@ -46,7 +46,7 @@ class Joined:
 def check_ids(questions: Sequence[Question], source: str, name: Callable[[Question], Any]) -> None:
     """Raises InputError naming `source` where a `name` stands for several questions, or for one question twice."""
     first: dict[Any, Question] = {}
-    copies, others = [], []
+    copies, others = list[tuple[Question, Question]](), list[tuple[Question, Question]]()
     for question in questions:
         key = name(question)
         if (known := first.get(key)) is None:
