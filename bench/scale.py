@@ -28,7 +28,8 @@ from bench import fragments
 from bench.downloading.materials import picture
 from pipelines.engine.imports import run_import
 from pipelines.engine.runners import Runner
-from pipelines.engine.work import RunSummary, run_step
+from pipelines.engine.summary import RunSummary
+from pipelines.engine.work import run_step
 from schemas.records import BASE, STORED_IMAGE
 from schemas.writing import write_dataset
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -57,8 +58,8 @@ def train(
     if not (dry_run or prepare_only):
         _check_machine(count, nodes)
     job = check(settings, count * nodes)
-    if not (dry_run or prepare_only):
-        _check_attention(job)
+    if (lacks := _machine_lacks(job, ahead=dry_run or prepare_only)) is not None:
+        job = dataclasses.replace(job, notes=(*job.notes, f"this machine would refuse the run: {lacks}"))
     if dry_run:
         from trainer.dryrun import describe
 
@@ -109,15 +110,26 @@ def _check_machine(processes: int, nodes: int) -> None:
         )
 
 
-def _check_attention(job: Job) -> None:
-    """Raise InputError for an attention that the recipe names and this machine cannot run."""
-    if job.recipe.attention == "auto":
-        return
-    from trainer.models.kernels import Machine, attention, precision_of
+def _machine_lacks(job: Job, ahead: bool) -> str | None:
+    """What this machine lacks for the kernels that the recipe names. `ahead`: a dry run or --prepare, which may be for
+    another machine, and where only an attention that no GPU runs with this model is an error. Raises InputError."""
+    recipe = job.recipe
+    if recipe.attention == "auto" and not recipe.liger:
+        return None
+    from trainer.models.kernels import Machine, attention, check_attention, check_liger, precision_of
     from trainer.models.partcheck import check_llm
 
-    text = job.folder.text if job.folder else check_llm(str(job.recipe.model.llm))
-    attention(job.recipe.attention, job.recipe.plan.rows, Machine.here(precision_of(job.recipe)), text)
+    text = job.folder.text if job.folder else check_llm(str(recipe.model.llm))
+    try:
+        attention(recipe.attention, recipe.plan.rows, Machine.here(precision_of(recipe)), text)
+        if recipe.liger:
+            check_liger()
+    except InputError as error:
+        if not ahead:
+            raise
+        check_attention(recipe.attention, recipe.plan.rows, text)
+        return str(error).removesuffix(".")
+    return None
 
 
 def _run(folder: Path, stage: str, count: int, say: Report) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from typing import Any
 
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
-from trainer.config import RENAMED, save_recipe
+from trainer.config import save_recipe
 from trainer.preflight import Job, model_path
+from trainer.sections import RENAMED
 
 RECIPE, INPUTS, RESULT, METRICS, MODEL = "recipe.yaml", "inputs.json", "result.json", "metrics.jsonl", "model"
 CHECKPOINT, LOCK = "checkpoint.json", ".lock"

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from lavabeam.cli.data import pairs
-from lavabeam.cli.lmms import asker_of, check_lmms_options, lmms_options, own_tasks, print_lmms
+from lavabeam.cli.lmms import asker_of, check_lmms_options, lmms_options, own_tasks
 from lavabeam.cli.look import json_option
 from lavabeam.cli.outcome import UNUSABLE
-from lavabeam.cli.output import print_json, print_table, say, statuses_text
+from lavabeam.cli.output import print_json, say, statuses_text
+from lavabeam.cli.scores import print_report
 from lavabeam.cli.serving import DEVICE, LOAD
 from lavabeam.cli.training import print_tree
 
@@ -74,6 +75,12 @@ CUSTOM = _options(
         "--judge", type=_FILE, help="For --metric judge: YAML with the judge's model, provider, base_url, ..."
     ),
     click.option(
+        "--min-graded",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        help="For --metric judge: score only the graded answers if at least this share has a grade.  [default: 1]",
+    ),
+    click.option(
         "--check-training/--no-check-training", default=True, help="Search the training mix for the questions."
     ),
 )
@@ -118,7 +125,7 @@ def evaluate(name: str, target: str, as_json: bool, **given: Any) -> None:
     if given["via"] and given["questions"] is None:
         return own_tasks(name, target, _asking(given["max_tokens"] or 0, given), as_json, given)
     report = _benchmark(name, target, given)
-    return print_json(report) if as_json else _print_report(report)
+    return print_json(report) if as_json else print_report(report)
 
 
 @click.command()
@@ -211,12 +218,12 @@ def _opened(name: str, given: dict[str, Any]) -> Any:
 
     benchmark = open_checked(name, given["protocol"])
     if name != "custom":
-        if given["metric"] or given["judge"]:
-            raise InputError(f"{benchmark.title} has its own metric: --metric and --judge are for custom.")
+        if given["metric"] or given["judge"] or given["min_graded"] is not None:
+            raise InputError(f"{benchmark.title} has its own metric: --metric, --judge, --min-graded are for custom.")
         return benchmark
     from lavabeam.evaluation.custom.benchmark import Custom
 
-    return Custom(given["metric"] or "exact", given["images"], given["judge"], given["output"])
+    return Custom(given["metric"] or "exact", given["images"], given["judge"], given["output"], given["min_graded"])
 
 
 def _with_pictures(benchmark: Any, questions: list[Any], given: dict[str, Any]) -> tuple[list[Any], Path | None]:
@@ -250,49 +257,3 @@ def _asking(max_tokens: int, given: dict[str, Any]) -> Any:
     settings = {key: yaml.safe_load(value) for key, value in pairs(given["settings"]).items()}
     names = ("model", "template", "batch", "processes", "load", "device")
     return Asking(max_tokens, settings=settings, **{key: given[key] for key in names})
-
-
-def _print_report(report: dict[str, Any]) -> None:
-    join = report["join"]
-    say(f"{report['benchmark']}, protocol {report['protocol']}: {join['answered']} of {join['questions']} answered")
-    off = {key: count for key, count in join.items() if key in ("missing", "doubled", "foreign", "blank") and count}
-    if off:
-        say(f"lavabeam: {statuses_text(off)} answers", err=True)
-    if cached := report.get("statuses", {}).get("cached"):
-        say(f"lavabeam: {cached} answers came from the cache next to the answers", err=True)
-    if left := report.get("left_out"):
-        say(f"lavabeam: left out of the set: {statuses_text(left)}", err=True)
-    if unreadable := report.get("unreadable"):
-        what = "reviews are unreadable and excluded from means" if report["benchmark"] == "llava-bench" else ""
-        what = what or "answers have an unreadable format and count as wrong"
-        say(f"lavabeam: {unreadable} {what}", err=True)
-    if report["scores"] is None:
-        say("not scored: no ground truth or reviews were given")
-    else:
-        _print_scores(report)
-    if "lmms_eval" in report:
-        print_lmms(report["lmms_eval"])
-    if "page" in report:
-        say(f"page: {report['page']}")
-    if "upload" in report:
-        say(f"upload: {report['upload']['file']} ({report['upload']['rows']} rows)")
-
-
-def _print_scores(report: dict[str, Any]) -> None:
-    level = f"{report['interval']['level']:.0%} interval"
-    rows = [(name, one["value"], _interval(one)) for name, one in report["scores"].items()]
-    print_table(("score", "value", level), rows)
-    if not report["categories"]:
-        return
-    names = [key for key in next(iter(report["categories"].values())) if key != "units"]
-    lines = []
-    for category, one in report["categories"].items():
-        first = one[names[0]]
-        lines.append((category, one["units"], *(one[key]["value"] for key in names), _interval(first)))
-    print_table(
-        ("category", "number", *names, f"{level} of {names[0]}"), lines, title=f"\nPer {report['interval']['unit']}"
-    )
-
-
-def _interval(figure: dict[str, Any]) -> str:
-    return "" if figure["low"] is None else f"{figure['low']:.2f} to {figure['high']:.2f}"

@@ -12,7 +12,7 @@ from lavabeam.cli.output import print_json, print_table, say
 LMMS_EVAL = "lmms-eval"
 _PATH = click.Path(path_type=Path)
 _NEEDS = ("tasks", "lmms_python", "include_path")
-_OURS = ("truth", "reviews", "upload", "upload_questions", "metric", "judge", "images")
+_OURS = ("truth", "reviews", "upload", "upload_questions", "metric", "judge", "min_graded", "images")
 
 
 def lmms_options(command: Any) -> Any:

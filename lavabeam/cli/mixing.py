@@ -10,7 +10,7 @@ import click
 from lavabeam.cli.checking import check_datasets, checked_option
 from lavabeam.cli.data import folder_option, pairs, runner_of, with_runner
 from lavabeam.cli.options import BeamCommand, beam_arguments
-from lavabeam.cli.outcome import finish
+from lavabeam.cli.outcome import UNUSABLE, finish
 from lavabeam.cli.output import print_json, print_summaries, print_table, say, statuses_text
 from lavabeam.cli.previews import print_preview
 
@@ -103,10 +103,24 @@ def _load(recipe: str, folder: str, settings: tuple[str, ...]) -> MixRecipe:
 
 
 def _plan(recipe: MixRecipe, sample: int, tflops: float, as_json: bool) -> None:
-    """A table of what each source would give."""
-    from pipelines.mix.outline import figures, outline
+    """A table of what each source would give; ends as `mix` does where no row is left."""
+    from pipelines.mix.outline import outline
 
     found = outline(recipe, sample)
+    _print_plan(found, tflops, as_json)
+    if not any(one.rows for one in found):
+        reasons = [
+            f"source {one.source!r} yields no rows: {statuses_text(one.left_out) or 'it has none'}"
+            + (f" (by {one.sampled} rows that were made)" if one.sampled else "")
+            for one in found
+        ]
+        say(f"lavabeam: mix: the plan has no row: {'; '.join(reasons)}.", err=True)
+        click.get_current_context().exit(UNUSABLE)
+
+
+def _print_plan(found: list[Outline], tflops: float, as_json: bool) -> None:
+    from pipelines.mix.outline import figures
+
     hours = [_hours(one, tflops) for one in found]
     total = max(sum(one.rows for one in found), 1)
     if as_json:

@@ -231,4 +231,6 @@ def evaluate_compare(first: Path, second: Path, out: Path | None, images: Path |
     ]
     columns = ("category", "questions", "first", "second", "difference", "95% interval")
     print_table((*columns, "only first", "only second", "p"), rows, title=f"{report['benchmark']}, {report['test']}")
+    if report["unscored"]:
+        say(f"lavabeam: {report['unscored']} questions have no score in one of the two, and are left out", err=True)
     return say(f"page: {page}")

@@ -12,7 +12,7 @@ from typing import Any
 from lavabeam.demo.inputs import prepare
 from lavabeam.demo.teacher import Teacher
 from pipelines.engine.runners import Runner
-from pipelines.engine.work import RunSummary
+from pipelines.engine.summary import RunSummary
 from pipelines.recipes import Action, load_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"

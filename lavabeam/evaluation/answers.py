@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lavabeam.evaluation.layouts import check_file, field, identity, is_table, rows_in, rows_of, table_rows, values_of
-from lavabeam.evaluation.question import Given
+from lavabeam.evaluation.question import Answered, Given
 from schemas.errors import InputError
 
 _IDS = ("question_id", "questionId", "index", "id", "image")
@@ -18,15 +18,16 @@ _TEXTS = ("text", "answer", "prediction", "pred", "output")
 def read_answers(path: Path) -> list[Given]:
     """The answers in a file, or in MME's folder of results.
 
-    Read are LLaVA's answers (question_id, prompt, text), uploads of VQAv2, GQA, VizWiz and SEED-Bench (lists or lines
-    with an id and an answer), MM-Vet's (an object by id), MMBench's (xlsx, or a table), ScienceQA's result and output
-    files, and a folder of MME's `category.txt` files with four columns. Raises InputError naming the row that holds
-    no answer, and for a file without any.
+    Read are LLaVA's answers (question_id, prompt, text), uploads of VQAv2, GQA, VizWiz, TextVQA, POPE and SEED-Bench
+    (lists or lines with an id and an answer), MM-Vet's (an object by id), MMBench's (xlsx, or a table), ScienceQA's
+    result and output files, and a folder of MME's `category.txt` files with four columns. Raises InputError naming the
+    row that holds no answer, and for a file without any.
     """
     if path.is_dir():
         found = list(_mme_folder(path))
     elif is_table(path):
-        found = [_given(row, where, ("index", "question_id"), ("prediction",)) for where, row in table_rows(path)]
+        rows = table_rows(path, verbatim="prediction")
+        found = [_given(row, where, ("index", "question_id"), ("prediction",)) for where, row in rows]
     else:
         check_file(path)
         found = _of_json(path)
@@ -71,7 +72,7 @@ def _given(row: dict[str, Any], where: str, ids: tuple[str, ...], texts: tuple[s
         text, reason = "", reason or "empty: the prediction is empty"
     if not isinstance(text, str):
         raise InputError(f"{where}: {name} is {text!r:.60}; expected text.")
-    prompt = row.get("prompt")
+    prompt = row.get("prompt", row.get("question"))
     by_image = "image" in ids and not any(row.get(one) is not None for one in ids if one != "image")
     return Given(key, text, prompt if isinstance(prompt, str) else None, reason, where, by_image)
 
@@ -100,6 +101,11 @@ def write_jsonl(path: Path, rows: Iterator[dict[str, Any]] | list[dict[str, Any]
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     draft.replace(path)
+
+
+def no_answer(row: Answered) -> dict[str, Any]:
+    """What a line of JSON says beside its empty text where there is no answer; nothing where there is one."""
+    return {} if row.text is not None else {"metadata": {"status": "no_answer"}}
 
 
 def is_answers(path: Path) -> bool:

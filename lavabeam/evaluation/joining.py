@@ -6,7 +6,7 @@ instead of .8714.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,57 +43,71 @@ class Joined:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+def check_ids(questions: Sequence[Question], source: str, name: Callable[[Question], Any]) -> None:
+    """Raises InputError naming `source` where a `name` stands for several questions, or for one question twice."""
+    first: dict[Any, Question] = {}
+    copies, others = list[tuple[Question, Question]](), list[tuple[Question, Question]]()
+    for question in questions:
+        key = name(question)
+        if (known := first.get(key)) is None:
+            first[key] = question
+        else:
+            same = (known.text, known.image) == (question.text, question.image)
+            (copies if same else others).append((known, question))
+    if others:
+        one, two = others[0]
+        raise InputError(
+            f"{source}: {len(others)} questions have the id of another one, the first: id {two.id} is {one.stem!r:.60} "
+            f"({one.image!s:.60}) and {two.stem!r:.60} ({two.image!s:.60}). Answers are joined by id: give each "
+            "question its own."
+        )
+    if copies:
+        one, _ = copies[0]
+        raise InputError(
+            f"{source}: {len(copies)} questions are listed again, with the same id and words, the first: id {one.id}, "
+            f"{one.stem!r:.60}. Remove the copies: a question counts once."
+        )
+
+
 def with_answers(
     questions: Sequence[Question],
     answers: Iterable[Given],
     allowed: Allowed,
     plain_id: Callable[[str], str] = str,
     words: Callable[[str], str] | None = None,
+    upload_id: Callable[[Question], str] | None = None,
 ) -> Joined:
     """Each question with its answer. plain_id: an id as both spell it; words: a prompt's own question, where ids repeat
-    and (id, question) is the key.
+    and (id, question) is the key; upload_id: what names a question there in a file without prompts.
 
     Raises InputError for missing, doubled and foreign answers that are not `allowed`, naming the first of them. An
     answer is foreign when its id is unknown, or when what it says it was asked is another question.
     """
+    answers = _by_own_ids(questions, list(answers), words, upload_id)
+    places: defaultdict[tuple[str, str], deque[int]] = defaultdict(deque)
     key = _key_of(plain_id, words)
-    places: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for number, question in enumerate(questions):
         places[key(question.id, question.stem)].append(number)
-    answers = list(answers)
-    if answers and all(given.by_image for given in answers):
-        by_picture = {str(question.image): question for question in questions}
-        answers = [_renamed(given, by_picture) for given in answers]
+    asked = {name: (numbers[0], len(numbers)) for name, numbers in places.items()}
     texts: list[str | None] = [None] * len(questions)
-    taken, foreign, doubled, empty = set(), [], [], []
+    foreign, doubled, empty = [], [], []
     for given in answers:
-        if words is not None and given.prompt is None:
-            raise InputError(f"{given.where}: has no prompt, and ids repeat here. Give LLaVA's answers (with prompt).")
-        numbers = places.get(key(given.id, given.prompt or ""))
-        if numbers is None or not _same(questions[numbers[0]], given):
+        name = key(given.id, given.prompt or "")
+        if name not in asked or not _same(questions[asked[name][0]], given):
             foreign.append(given)
-        elif not (free := [number for number in numbers if number not in taken]):
+        elif not places[name]:
             doubled.append(given)
         else:
-            taken.add(free[0])
+            number = places[name].popleft()
             if given.reason:
                 empty.append(given)
             else:
-                texts[free[0]] = given.text
+                texts[number] = given.text
     _check(questions, texts, foreign, doubled, empty, allowed)
-    counts = {
-        "questions": len(questions),
-        "answered": sum(text is not None for text in texts),
-        "missing": sum(text is None for text in texts),
-        "doubled": len(doubled),
-        "foreign": len(foreign),
-        "blank": sum(text is not None and not text.strip() for text in texts),
-    }
-    if counts["answered"] and counts["blank"] == counts["answered"]:
-        raise InputError(
-            f"{answers[0].where}: all {counts['blank']} answers are blank. Check the run that produced them."
-        )
-    return Joined([Answered(question, text) for question, text in zip(questions, texts, strict=True)], counts)
+    return Joined(
+        [Answered(question, text) for question, text in zip(questions, texts, strict=True)],
+        _counts(answers, texts, doubled, foreign),
+    )
 
 
 def with_truths(
@@ -135,9 +149,53 @@ def _key_of(
     return lambda name, prompt: (plain_id(name), words(prompt) if words else "")
 
 
-def _renamed(given: Given, by_picture: Mapping[str, Question]) -> Given:
-    question = by_picture.get(given.id)
-    return given if question is None else Given(question.id, given.text, given.prompt, given.reason, given.where)
+def _by_own_ids(
+    questions: Sequence[Question],
+    answers: list[Given],
+    words: Callable[[str], str] | None,
+    upload_id: Callable[[Question], str] | None,
+) -> list[Given]:
+    """The answers under the questions' ids, of files that name pictures (VizWiz's upload) or numbers (TextVQA's).
+
+    Raises InputError for one without a prompt where ids repeat and nothing else tells the questions apart.
+    """
+    if answers and all(given.by_image for given in answers):
+        by_picture = {str(question.image): question for question in questions}
+        return [_renamed(given, by_picture) for given in answers]
+    lacking = None if words is None else next((given for given in answers if given.prompt is None), None)
+    if lacking is None:
+        return answers
+    by_number = {upload_id(question): question for question in questions} if upload_id else {}
+    if len(by_number) == len(questions) and not any(given.prompt for given in answers):
+        return [_renamed(given, by_number) for given in answers]
+    raise InputError(f"{lacking.where}: has no prompt, and ids repeat here. Give LLaVA's answers (with prompt).")
+
+
+def _counts(
+    answers: Sequence[Given], texts: Sequence[str | None], doubled: Sequence[Given], foreign: Sequence[Given]
+) -> dict[str, int]:
+    """Raises InputError where all answers are blank."""
+    counts = {
+        "questions": len(texts),
+        "answered": sum(text is not None for text in texts),
+        "missing": sum(text is None for text in texts),
+        "doubled": len(doubled),
+        "foreign": len(foreign),
+        "blank": sum(text is not None and not text.strip() for text in texts),
+    }
+    if counts["answered"] and counts["blank"] == counts["answered"]:
+        raise InputError(
+            f"{answers[0].where}: all {counts['blank']} answers are blank. Check the run that produced them."
+        )
+    return counts
+
+
+def _renamed(given: Given, known: Mapping[str, Question]) -> Given:
+    """The answer under the id, and with the words, of the question that `known` has for its id."""
+    question = known.get(given.id)
+    if question is None:
+        return given
+    return Given(question.id, given.text, given.prompt or question.stem, given.reason, given.where)
 
 
 def _same(question: Question, given: Given) -> bool:

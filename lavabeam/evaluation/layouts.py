@@ -75,15 +75,21 @@ def json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def table_rows(path: Path) -> Iterator[Row]:
-    """Rows of a .tsv, .csv or .xlsx file by the names in its first line; cells that mean nothing are None."""
+def table_rows(path: Path, verbatim: str = "") -> Iterator[Row]:
+    """Rows of a .tsv, .csv or .xlsx file by the names in its first line; cells that mean nothing are None. In
+    the column `verbatim` only blank ones do: "None" is what a model said."""
     check_file(path)
     lines = _sheet(path) if plain_suffix(path.name) == ".xlsx" else _delimited(path)
     names = [str(cell).strip() for cell in next(lines, [])]
     for number, cells in enumerate(lines, 2):
-        filled = [None if cell is None or str(cell) in EMPTY else cell for cell in cells]
-        if any(cell is not None for cell in filled):
-            yield f"{path}, line {number}", dict(zip(names, filled, strict=False))
+        row = dict(zip(names, cells, strict=False))
+        filled = {name: None if _is_empty(cell, name == verbatim) else cell for name, cell in row.items()}
+        if any(cell is not None for cell in filled.values()):
+            yield f"{path}, line {number}", filled
+
+
+def _is_empty(cell: Any, verbatim: bool) -> bool:
+    return cell is None or cell == "" or (not verbatim and str(cell) in EMPTY)
 
 
 def is_table(path: Path) -> bool:

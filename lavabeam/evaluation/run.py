@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from lavabeam.evaluation.answers import read_answers, write_jsonl
 from lavabeam.evaluation.benchmarks.base import Benchmark, write_json
-from lavabeam.evaluation.joining import Allowed, Joined, with_answers, with_truths
+from lavabeam.evaluation.joining import Allowed, Joined, check_ids, with_answers, with_truths
 from lavabeam.evaluation.question import LLAVA, Answered, Question
 from lavabeam.evaluation.registry import open_benchmark
 from lavabeam.evaluation.table import Table, figures
@@ -56,14 +56,23 @@ def open_checked(name: str, protocol: str) -> Benchmark:
 
 
 def read_questions(benchmark: Benchmark, path: Path, settings: Settings) -> list[Question]:
-    """The official questions, at most `limit` of them. Raises InputError when there are none."""
+    """The official questions, at most `limit` of them. Raises InputError when there are none, and for ids that stand
+    for several (joining.check_ids)."""
     if not path.exists():
         raise InputError(f"{path}: no such file. Give {benchmark.title}'s questions with --questions.")
     with without_collector():
         questions = benchmark.questions(path, settings.protocol)[: settings.limit]
     if not questions:
         raise InputError(f"{path}: contains no questions.")
+    check_ids(questions, str(path), _name_of(benchmark))
     return questions
+
+
+def _name_of(benchmark: Benchmark) -> Callable[[Question], Any]:
+    """What tells a question from all others."""
+    if not benchmark.by_text:
+        return lambda one: benchmark.plain_id(one.id)
+    return lambda one: (benchmark.plain_id(one.id), benchmark.words(one.stem), benchmark.upload_id(one))
 
 
 @contextmanager
@@ -87,9 +96,10 @@ def evaluate_answers(
     Raises InputError for what does not fit (joining.py), and when there is neither a truth nor anything to write.
     """
     with without_collector():
-        words = benchmark.words if benchmark.by_text else None
-        answers = read_answers(files.answers)
-        joined = with_answers(questions, answers, settings.allowed, benchmark.plain_id, words)
+        words, answers = benchmark.words if benchmark.by_text else None, read_answers(files.answers)
+        joined = with_answers(
+            questions, answers, settings.allowed, benchmark.plain_id, words, upload_id=benchmark.upload_id
+        )
         rows, truthful = _with_truths(benchmark, joined, files, settings.allowed)
     table = _table(benchmark, rows if truthful else [], questions, files, settings)
     if table is None and files.upload is None and files.output is None:
@@ -100,7 +110,7 @@ def evaluate_answers(
         "protocol": settings.protocol,
         "answers": str(files.answers),
         "join": joined.counts,
-        "scored": 0 if table is None else len(table.scores),
+        "scored": 0 if table is None else sum(score is not None for score in table.scores),
         **({"scores": None} if table is None else figures(table)),
     }
     if files.upload is not None:
@@ -142,6 +152,7 @@ def _table(
 def _write(folder: Path, report: dict[str, Any], rows: Sequence[Answered], table: Table | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scores: Sequence[float | None] = [None] * len(rows) if table is None else table.scores
+    reasons = {} if table is None else table.reasons
     lines = [
         {
             "question_id": row.question.id,
@@ -151,8 +162,9 @@ def _write(folder: Path, report: dict[str, Any], rows: Sequence[Answered], table
             "answer": row.text,
             "truth": row.truth,
             "score": score,
+            **({"detail": reasons[number]} if number in reasons else {}),
         }
-        for row, score in zip(rows, scores, strict=True)
+        for number, (row, score) in enumerate(zip(rows, scores, strict=True))
     ]
     write_jsonl(folder / RESULTS, lines)
     write_json(folder / SCORES, json.loads(json.dumps(report)))

@@ -25,15 +25,17 @@ class Total:
 @dataclass(frozen=True)
 class Table:
     """Scored units. `columns`: [units, columns]; `labels`: the categories of each unit; `metrics`: figures by name,
-    the headline first; `unit`: what a row is; `scores`: one per question, as it is written beside the answers."""
+    the headline first; `unit`: what a row is; `scores`: one per question, as it is written beside the answers, None for
+    one that enters no figure; `reasons`: why those have none, by their place in `scores`."""
 
     columns: np.ndarray
     labels: Sequence[tuple[str, ...]]
     metrics: Mapping[str, Metric]
     totals: tuple[Total, ...]
-    scores: Sequence[float]
+    scores: Sequence[float | None]
     unit: str = "question"
     more: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

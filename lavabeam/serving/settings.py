@@ -86,9 +86,10 @@ def parse_specs(words: Iterable[str], key_env: str | None = None, **shared: Any)
     remote |= {"backend": "remote", "options": {} if key_env is None else {"key_env": key_env}}
     for word, name, checkpoint in pairs:
         if not NAME.fullmatch(name):
+            missing = "" if checkpoint == word else "no such folder, and "
             raise InputError(
-                f"{word}: {name!r} is not a name (letters, digits, '.', '_' and '-', at most 64). Write "
-                f"NAME={checkpoint}."
+                f"{word}: {missing}{name!r} is not a name (letters, digits, '.', '_' and '-', at most 64, the first a "
+                f"letter or digit). Write NAME={checkpoint}."
             )
         if any(spec.name == name for spec in specs):
             raise InputError(f"{word}: the name {name!r} is given twice. Write OTHER={checkpoint}.")
@@ -105,7 +106,7 @@ def _split(word: str) -> tuple[str, str]:
     if _is_address(word):
         raise InputError(f"{word}: an address needs a name that clients call it by. Write NAME={word}.")
     name, equals, checkpoint = word.partition("=")
-    if equals and "/" not in name and not Path(word).exists():
+    if equals and not Path(word).exists():  # a folder may be called lr=2e-5
         return name, checkpoint
     return usual_name(word), word
 

@@ -22,7 +22,7 @@ from pipelines.engine.source import Source, SourceSlice
 from pipelines.engine.sources import described, find_source, known_sources, named, plan_of, rule_of, source_of
 from pipelines.engine.step import runtime_fields
 from pipelines.engine.summary import RunSummary
-from pipelines.engine.work import Work
+from pipelines.engine.tasks import Work
 from schemas.dataset import Dataset, Fragment
 from schemas.entries import FragmentEntry, SourceEntry, StepEntry
 from schemas.errors import InputError

@@ -14,7 +14,7 @@ from pipelines.engine.preview import Preview
 from pipelines.engine.runlog import read_records
 from pipelines.engine.runners import Runner
 from pipelines.engine.summary import RunSummary
-from pipelines.engine.work import Work
+from pipelines.engine.tasks import Work
 from pipelines.mix.choose import Choice, Survey, chosen
 from pipelines.mix.judge import CONVERSATION_COLUMNS, Judge
 from pipelines.mix.lengths import CANNOT_ENCODE, NOTHING_TO_LEARN, TOO_LONG

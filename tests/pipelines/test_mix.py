@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.dedupe import Dedupe, DedupeConfig
-from pipelines.engine import work
+from pipelines.engine import tasks
 from pipelines.engine.imports import run_import
 from pipelines.engine.runners import Runner
 from pipelines.engine.work import run_step
@@ -328,12 +328,12 @@ def test_training_refuses_a_picture_of_another_size_than_the_mix_says(folder):
 def test_the_total_of_a_mix_is_the_rows_of_its_sources(folder, monkeypatch):
     shown = []
 
-    class Watched(work.Progress):
+    class Watched(tasks.Progress):
         def __exit__(self, *_):
             shown.append(self.line(self.counts(), 1.0).partition(" rows")[0])
             super().__exit__()
 
-    monkeypatch.setattr(work, "Progress", Watched)
+    monkeypatch.setattr(tasks, "Progress", Watched)
     rows = Dataset.open(folder / "talks").rows
     run_mix(recipe(folder), folder / "mix", LOCAL)
     assert shown == [f"mix: {rows}/{rows}"]

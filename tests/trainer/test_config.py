@@ -31,9 +31,9 @@ def test_renamed_keys_keep_the_fingerprint_of_a_run(recipe_file, monkeypatch):
 
 
 def test_overrides_replace_dotted_keys(recipe_file):
-    recipe = load_recipe(recipe_file(), {"plan.global_batch": 2, "optimizer.learning_rates": {"tower": 2e-6}})
+    recipe = load_recipe(recipe_file(), {"plan.global_batch": 2, "optimizer.learning_rates": {"llm": 2e-6}})
     assert recipe.plan.global_batch == 2
-    assert recipe.optimizer.learning_rates == {"tower": 2e-6}
+    assert recipe.optimizer.learning_rates == {"llm": 2e-6}
 
 
 @pytest.mark.parametrize(

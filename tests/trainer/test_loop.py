@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 
 from trainer import launch
-from trainer.config import OptimizerConfig
 from trainer.engines.optimizer import rates
 from trainer.loop import train_step
+from trainer.sections import OptimizerConfig
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])

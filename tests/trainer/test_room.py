@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from schemas.errors import InputError
-from trainer.config import LoraConfig, load_recipe
+from trainer.config import load_recipe
 from trainer.inputs.schedule import Schedule
 from trainer.models.adapter import add_lora
 from trainer.models.folder import ModelFolder
@@ -17,6 +17,7 @@ from trainer.models.opening import from_folder
 from trainer.planning.memory import Adapter, ModelSizes, estimate_memory
 from trainer.preflight import check
 from trainer.room import USABLE, fitted_share, memory_of, peaks
+from trainer.sections import LoraConfig
 from trainer.stages import freeze, get_stage
 
 WIDE, INNER, LAYERS, ROWS, TOKENS, LEARNT, PATCHES = 256, 704, 6, 400, 256, 8, 16

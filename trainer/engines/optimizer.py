@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.config import OptimizerConfig
+from trainer.sections import OptimizerConfig
 from trainer.stages import MODULES, module_of
 
 NO_DECAY = "_no_decay"

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from schemas.errors import InputError
-from trainer.config import LoraConfig
 from trainer.models.adapterfolder import IN_FULL, ORIGIN, AdapterFolder
 from trainer.models.folder import ModelFolder
 from trainer.runfolder import WEIGHTS, weights_digest
+from trainer.sections import LoraConfig
 from trainer.stages import module_of
 
 TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|qkv_proj|o_proj|gate_proj|up_proj|gate_up_proj|down_proj)"

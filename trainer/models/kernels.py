@@ -97,9 +97,7 @@ def attention(
             fitting = [name for name in fitting if name != varlen.NAME]
         return (fitting[0] if fitting else None), rows == "packed" or (rows == "auto" and bool(fitting))
     (kernel,) = [kernel for kernel in KERNELS if kernel.name == wanted]
-    reason = why_not(kernel, machine, text)
-    if wanted == varlen.NAME and rows == "padded":
-        reason = "computes packed rows only, and the recipe says `plan: {rows: padded}`"
+    reason = _why_not_rows(kernel, rows) or why_not(kernel, machine, text)
     # Without a GPU torch's own is computed row by row: slow, and the same.
     if reason is None or (wanted == varlen.NAME and machine.generation is None and rows != "padded"):
         return wanted, rows != "padded"
@@ -107,17 +105,26 @@ def attention(
     raise InputError(f"attention: {wanted} {reason}. Set `attention: auto`, or one of {', '.join([*others, *PLAIN])}.")
 
 
-def why_not(kernel: Kernel, machine: Machine, text: dict[str, Any]) -> str | None:
-    """Why a kernel cannot run this model on this machine; None if it can."""
+def check_attention(wanted: str, rows: str, text: dict[str, Any]) -> None:
+    """Raise InputError for an attention that no GPU runs with this language model and these rows."""
+    if wanted in ("auto", *PLAIN):
+        return
+    reasons = {kernel.name: _why_not_rows(kernel, rows) or why_never(kernel, text) for kernel in KERNELS}
+    if reasons[wanted] is not None:
+        others = ", ".join([*(name for name, reason in reasons.items() if reason is None), *PLAIN])
+        raise InputError(f"attention: {wanted} {reasons[wanted]}. Set `attention: auto`, or one of {others}.")
+
+
+def _why_not_rows(kernel: Kernel, rows: str) -> str | None:
+    if kernel.name == varlen.NAME and rows == "padded":
+        return "computes packed rows only, and the recipe says `plan: {rows: padded}`"
+    return None
+
+
+def why_never(kernel: Kernel, text: dict[str, Any]) -> str | None:
+    """Why a kernel cannot compute this language model on any GPU; None if it can."""
     size = text.get("head_dim") or int(text.get("hidden_size", 4096)) // int(text.get("num_attention_heads", 32))
-    known = ", ".join(f"{generation}.x" for generation in kernel.generations)
     reasons = (
-        (machine.generation is None, "needs a GPU, and torch sees none"),
-        (
-            machine.generation not in kernel.generations,
-            f"has no code for a GPU of compute capability {machine.generation}.x, only for {known}",
-        ),
-        (machine.precision == "fp32", "computes in bf16 or fp16, and this run is in fp32"),
         (
             bool(text.get("attn_logit_softcapping")) and not kernel.softcap,
             "cannot cap scores, which this language model does",
@@ -131,7 +138,21 @@ def why_not(kernel: Kernel, machine: Machine, text: dict[str, Any]) -> str | Non
             f"takes heads of at most {LARGEST_HEAD} values, a multiple of 8, and this language model has {size}",
         ),
     )
-    found = next((reason for applies, reason in reasons if applies), None)
+    return next((reason for applies, reason in reasons if applies), None)
+
+
+def why_not(kernel: Kernel, machine: Machine, text: dict[str, Any]) -> str | None:
+    """Why a kernel cannot run this model on this machine; None if it can."""
+    known = ", ".join(f"{generation}.x" for generation in kernel.generations)
+    reasons = (
+        (machine.generation is None, "needs a GPU, and torch sees none"),
+        (
+            machine.generation not in kernel.generations,
+            f"has no code for a GPU of compute capability {machine.generation}.x, only for {known}",
+        ),
+        (machine.precision == "fp32", "computes in bf16 or fp16, and this run is in fp32"),
+    )
+    found = next((reason for applies, reason in reasons if applies), None) or why_never(kernel, text)
     if found is None and not installed(kernel):
         found = f"is not installed: it comes with {kernel.package}"
     return found
@@ -189,8 +210,7 @@ def transformer_layers(model: Any) -> list[torch.nn.Module]:
 def use_liger(model: Any) -> None:
     """Use Liger's RMS norm, SwiGLU and rotary embedding, and a loss that never holds the logits of all tokens at once
     (Hsu et al. 2024, arXiv 2410.10989), for every class of model. Raises InputError where they cannot run."""
-    if not torch.cuda.is_available():
-        raise InputError("liger: its Triton kernels need a GPU, and torch sees none. Set `liger: false`.")
+    check_liger()
     try:
         from liger_kernel.transformers import apply_liger_kernel_to_llava
         from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
@@ -202,6 +222,12 @@ def use_liger(model: Any) -> None:
     apply_liger_kernel_to_llava(model=model, fused_linear_cross_entropy=False)
     summed = partial(liger_fused_linear_cross_entropy, ignore_index=IGNORE, reduction="sum", accum_dtype=torch.float32)
     fuse_loss(model, summed)
+
+
+def check_liger() -> None:
+    """Raise InputError where Liger's kernels cannot run."""
+    if not torch.cuda.is_available():
+        raise InputError("liger: its Triton kernels need a GPU, and torch sees none. Set `liger: false`.")
 
 
 def fuse_loss(model: Any, summed: Callable[..., torch.Tensor]) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 from schemas.chat import load_tokenizer
 from schemas.errors import InputError
 from schemas.fingerprint import fingerprint
-from trainer.config import ModelConfig, Recipe
+from trainer.config import Recipe
 from trainer.models.folder import ModelFolder
 from trainer.preflight import Job
 from trainer.runfolder import weights_digest, write_json
+from trainer.sections import ModelConfig
 
 BASE, DONE = "base", "assembled.json"
 

@@ -58,6 +58,10 @@ class Benchmark:
         """An id in the form common to answers and questions."""
         return name
 
+    def upload_id(self, question: Question) -> str:
+        """What the upload file names a question by, as text."""
+        return question.id
+
     def words(self, prompt: str) -> str:
         """A prompt without protocol-specific additions, for (id, question) keys."""
         return same_words(prompt).lower()

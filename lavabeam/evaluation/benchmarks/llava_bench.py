@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lavabeam.evaluation.answers import write_jsonl
+from lavabeam.evaluation.answers import no_answer, write_jsonl
 from lavabeam.evaluation.benchmarks.base import Benchmark
 from lavabeam.evaluation.layouts import field, identity
 from lavabeam.evaluation.question import LLAVA, Answered, Question
@@ -65,6 +65,7 @@ class LlavaBench(Benchmark):
     def upload(self, rows: Sequence[Answered], path: Path, every: Path | None) -> int:
         lines = [
             {"question_id": _number(row.question.id), "prompt": row.question.text, "text": row.text or ""}
+            | no_answer(row)
             for row in rows
         ]
         write_jsonl(path, lines)

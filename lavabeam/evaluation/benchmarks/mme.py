@@ -61,7 +61,7 @@ class Mme(Benchmark):
     def score(self, rows: Sequence[Answered], protocol: str) -> Table:
         """A unit is a picture with its two questions: [share of right answers, whether both are]."""
         read = _llava if protocol == LLAVA else _lmms_eval
-        right = [float(row.text is not None and read(row.text) == row.truth[0]) for row in rows]
+        right = [float(row.text is not None and read(_one_line(row.text)) == row.truth[0]) for row in rows]
         pictures: defaultdict[str, list[int]] = defaultdict(list)
         for number, row in enumerate(rows):
             pictures[self.plain_id(row.question.id)].append(number)
@@ -85,7 +85,7 @@ class Mme(Benchmark):
             if row.truth is None:
                 raise InputError("MME's result files repeat the truth: give --truth too.")
             category, _, picture = row.question.id.partition("/")
-            text = " ".join((row.text or "").split())
+            text = _one_line(row.text or "")
             lines[category].append("\t".join((picture, row.truth[1], row.truth[0].capitalize(), text)))
         path.mkdir(parents=True, exist_ok=True)
         for category, written in lines.items():
@@ -140,6 +140,11 @@ def _yes_or_no(text: str, path: Path) -> str:
 def _stem(name: str) -> str:
     ending = next((one for one in (*_PICTURES, ".txt") if name.lower().endswith(one)), "")
     return name[: len(name) - len(ending)]
+
+
+def _one_line(text: str) -> str:
+    """An answer as a line of MME's result files can hold it."""
+    return " ".join(text.split())
 
 
 def _llava(text: str) -> str:

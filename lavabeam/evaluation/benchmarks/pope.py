@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lavabeam.evaluation.answers import write_jsonl
+from lavabeam.evaluation.answers import no_answer, write_jsonl
 from lavabeam.evaluation.benchmarks.base import Benchmark, add_truth
 from lavabeam.evaluation.joining import Truth
 from lavabeam.evaluation.layouts import field, identity, rows_of
@@ -29,7 +29,7 @@ class Pope(Benchmark):
     source = "Li et al. 2023, arXiv:2305.10355; github.com/AoiDragon/POPE"
     tokens: ClassVar = {LLAVA: 128, LMMS_EVAL: 128}
     truth_file = "the folder of coco_pope_{adversarial,popular,random}.json"
-    upload_file = "JSON lines of question and answer, as POPE's evaluate.py takes them"
+    upload_file = "JSON lines of question and answer; POPE's evaluate.py takes those of one category"
 
     def questions(self, path: Path, protocol: str) -> list[Question]:
         """LLaVA's llava_pope_test.jsonl, or the official files: one, or the folder of the three."""
@@ -83,8 +83,16 @@ class Pope(Benchmark):
         )
 
     def upload(self, rows: Sequence[Answered], path: Path, every: Path | None) -> int:
-        write_jsonl(path, [{"question": row.question.stem, "answer": row.text or ""} for row in rows])
+        """evaluate.py reads `answer` alone, of one category's lines in the order of its labels; by the rest the file is
+        read here again."""
+        write_jsonl(path, [_line(row) for row in rows])
         return len(rows)
+
+
+def _line(row: Answered) -> dict[str, Any]:
+    asked = row.question
+    line = {"question_id": asked.id, "category": asked.category, "image": asked.image, "question": asked.stem}
+    return {**line, "answer": row.text or "", **no_answer(row)}
 
 
 def _files(path: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lavabeam.evaluation.answers import write_jsonl
+from lavabeam.evaluation.answers import no_answer, write_jsonl
 from lavabeam.evaluation.benchmarks.base import Benchmark, accuracy_table, add_truth
 from lavabeam.evaluation.joining import Truth
 from lavabeam.evaluation.layouts import field, identity, json_object, rows_in
@@ -54,7 +54,9 @@ class Seedbench(Benchmark):
         return accuracy_table(rows, scores, [row.truth[1:] for row in rows], TOTALS)
 
     def upload(self, rows: Sequence[Answered], path: Path, every: Path | None) -> int:
-        write_jsonl(path, [{"question_id": row.question.id, "prediction": row.text or ""} for row in rows])
+        write_jsonl(
+            path, [{"question_id": row.question.id, "prediction": row.text or "", **no_answer(row)} for row in rows]
+        )
         return len(rows)
 
 

@@ -49,6 +49,10 @@ class Textvqa(Benchmark):
         official = {"question_id": row.get("question_id")}
         return Question(image, f"{stem.capitalize()}\n{ONE_WORD}", stem, f"{image}.jpg", truth=truth, official=official)
 
+    def upload_id(self, question: Question) -> str:
+        """The official number: ids are pictures here, as in LLaVA's file."""
+        return str(question.official.get("question_id", question.id))
+
     def words(self, prompt: str) -> str:
         return super().words(prompt.partition(_OCR)[0])
 

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from lavabeam.evaluation.benchmarks.base import Benchmark
-from lavabeam.evaluation.custom.judged import judged_columns
-from lavabeam.evaluation.custom.metrics import Metric, find_metric, table_of
+from lavabeam.evaluation.custom.judged import JUDGE, judged_table
+from lavabeam.evaluation.custom.metrics import find_metric, table_of
 from lavabeam.evaluation.custom.sets import CustomSet, read_set
 from lavabeam.evaluation.question import LLAVA, Answered, Question
 from lavabeam.evaluation.review.mmvet import GradeSettings
-from lavabeam.evaluation.table import Table, share
+from lavabeam.evaluation.table import Table
 from schemas.config import load_yaml
 from schemas.errors import InputError
 
-JUDGE = "judge"
 _MISSING = "missing"
 
 
@@ -33,14 +32,23 @@ class Custom(Benchmark):
     truth_file = "nothing: a custom set holds its answers"
 
     def __init__(
-        self, metric: str = "exact", images: Path | None = None, judge: Path | None = None, budget: Path | None = None
+        self,
+        metric: str = "exact",
+        images: Path | None = None,
+        judge: Path | None = None,
+        budget: Path | None = None,
+        min_graded: float | None = None,
     ):
-        """judge: a YAML file of GradeSettings, for the metric `judge`. budget: what its caps count for."""
+        """judge: a YAML file of GradeSettings, for the metric `judge`. budget: what its caps count for. min_graded: the
+        smallest share of graded answers that is scored; by default all must be."""
         if (metric == JUDGE) != (judge is not None):
             raise InputError("--metric judge takes --judge FILE (YAML: model, provider, base_url, ...), others do not.")
+        if min_graded is not None and judge is None:
+            raise InputError(f"--min-graded is for --metric judge; {metric} grades every answer.")
         self._judge = None if judge is None else load_yaml(judge, GradeSettings)
         self._budget = budget or Path(JUDGE)
-        self.metric = find_metric(metric) if self._judge is None else self._judged(self._judge)
+        self._min_graded = 1.0 if min_graded is None else min_graded
+        self._metric = None if metric == JUDGE else find_metric(metric)
         self._images = images
         self._read: CustomSet | None = None
 
@@ -56,7 +64,11 @@ class Custom(Benchmark):
         return self._read.questions
 
     def score(self, rows: Sequence[Answered], protocol: str) -> Table:
-        return table_of(self.metric, rows, {"set": self.set.path, "left_out": self.set.left})
+        made_of = {"set": self.set.path, "left_out": self.set.left}
+        if self._judge is not None:
+            return judged_table(rows, self._judge, self._budget, self._min_graded, made_of)
+        assert self._metric is not None
+        return table_of(self._metric, rows, made_of)
 
     def stored(self, questions: Sequence[Question], folder: Path) -> list[Question]:
         """The questions with their pictures in `folder`, each once, under names of their contents.
@@ -82,7 +94,3 @@ class Custom(Benchmark):
             draft.write_bytes(data)
             draft.replace(kept)
         return kept.name
-
-    def _judged(self, settings: GradeSettings) -> Metric:
-        about = f"grades by {settings.model}, from 0 to 1 in tenths, mean of {settings.runs} runs"
-        return Metric(JUDGE, about, lambda rows: judged_columns(rows, settings, self._budget), share(), 0.5)

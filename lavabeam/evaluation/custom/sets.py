@@ -128,7 +128,7 @@ class _Collected:
         self.questions: list[Question] = []
         self.shown: list[Names] = []
         self.left: dict[str, int] = {}
-        self._ids: set[str] = set()
+        self._places: dict[str, int] = {}
 
     def add(self, name: str, text: Any, references: Any, category: str, shown: Names, where: str) -> None:
         answers = (references,) if isinstance(references, str) else references
@@ -143,13 +143,24 @@ class _Collected:
                 f"{where}: the right answer is {references!r:.60}; expected text, or a list of texts, and none of "
                 "them empty."
             )
-        if name in self._ids:
-            raise InputError(f"{where}: id {name!r} is a duplicate. Answers are joined by id: give each its own.")
-        self._ids.add(name)
         stem = text.replace(PLACEHOLDER, "").strip()
         image = shown[0] if shown and isinstance(shown[0], str) else None
-        self.questions.append(Question(name, text.strip(), stem, image, category, tuple(answers)))
+        question = Question(name, text.strip(), stem, image, category, tuple(answers))
+        if name in self._places:
+            raise InputError(f"{where}: {self._doubled(question, shown)}")
+        self._places[name] = len(self.questions)
+        self.questions.append(question)
         self.shown.append(shown)
+
+    def _doubled(self, question: Question, shown: Names) -> str:
+        place = self._places[question.id]
+        known, pictures = self.questions[place], self.shown[place]
+        if (known.text, known.truth, pictures) == (question.text, question.truth, shown):
+            return f"question {question.id!r} is there already, with the same words. Remove the copy."
+        return (
+            f"id {question.id!r} is there already, of {known.stem!r:.60} -> {known.truth[0]!r:.40}; this one is "
+            f"{question.stem!r:.60} -> {question.truth[0]!r:.40}. Answers are joined by id: give each question its own."
+        )
 
     def add_turns(
         self, key: str, category: str, messages: Sequence[dict[str, Any]], names: Names, where: str, references: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +20,12 @@ Pair = tuple[Result, Result]
 
 @dataclass(frozen=True)
 class Comparison:
-    """`pairs`: the two results of each question that both have scored."""
+    """`pairs`: the two results of each question that both have scored; `unscored`: how many questions are not."""
 
     first: Results
     second: Results
     pairs: list[Pair]
+    unscored: int = 0
 
     @property
     def test(self) -> str:
@@ -51,6 +52,7 @@ class Comparison:
             "second": str(self.second.folder),
             "benchmark": self.first.title,
             "test": self.test,
+            "unscored": self.unscored,
             "categories": {name: self._figures(pairs) for name, pairs in groups.items()},
         }
 
@@ -98,15 +100,14 @@ def compare(first: Results, second: Results) -> Comparison:
         raise InputError(f"{second.folder}: question {changed} has another truth than in {first.folder}. Use one file.")
     if not pairs:
         raise InputError(f"{second.folder}: no question is scored in both. Evaluate with the truth (--truth).")
-    return Comparison(first, second, pairs)
+    return Comparison(first, second, pairs, len(mine) - len(pairs))
 
 
 def _by_question(results: Results) -> dict[tuple[str, str, int], Result]:
     """By id and words; benchmarks that ask the same twice get a number."""
+    seen: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, str, int], Result] = {}
     for row in results.rows:
-        number = 0
-        while (row.id, row.question, number) in found:
-            number += 1
-        found[row.id, row.question, number] = row
+        found[row.id, row.question, seen[row.id, row.question]] = row
+        seen[row.id, row.question] += 1
     return found

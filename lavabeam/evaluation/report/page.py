@@ -44,17 +44,21 @@ class Card:
 def write_page(results: Results, out: Path, picture_of: PictureOf, notes: Sequence[str] = ()) -> Path:
     """Figures by category, the loss curve of the run that made the checkpoint, and what was answered wrongly, spread
     over the categories. `notes`: lines that a reader has to know, such as a leak."""
-    wrong = _worst(results)
-    shown = _spread(wrong, SHOWN)
-    cards = [_card(row, [("answer", results, row)], picture_of) for row in shown]
+    wrong, ungraded = _worst(results), [row for row in results.rows if row.detail]
+
+    def cards(rows: Sequence[Result]) -> list[Card]:
+        return [_card(row, [("answer", results, row)], picture_of) for row in _spread(rows, SHOWN)]
+
     facts = {
         "results": results,
         "scores": (results.figures.get("scores") or {}).items(),
         "categories": _categories(results),
         "curve": training_curve(results.figures.get("checkpoint")),
         "title": f"{results.title}: {results.folder.name}",
-        "cards": cards,
+        "cards": cards(wrong),
         "wrong": len(wrong),
+        "ungraded": len(ungraded),
+        "ungraded_cards": cards(ungraded),
         "notes": notes,
     }
     return _write("results.html", facts, out)

@@ -30,12 +30,14 @@ COLUMNS = (
     pa.field("references", pa.list_(pa.string())),
     pa.field("evaluation_score", pa.float64()),
     pa.field("evaluation_right", pa.bool_()),
+    pa.field("evaluation_detail", pa.string()),
 )
 
 
 @dataclass(frozen=True)
 class Result:
-    """One question with its answer (None: there is none), what is right, and the score (None: not scored)."""
+    """One question with its answer (None: there is none), what is right, and the score (None: not scored; `detail` may
+    say why)."""
 
     id: str
     question: str
@@ -44,6 +46,7 @@ class Result:
     answer: str | None
     truth: Any
     score: float | None
+    detail: str | None = None
 
     @property
     def references(self) -> list[str]:
@@ -100,7 +103,8 @@ def write_rows(results: Results) -> Dataset:
     """The results as a conversations dataset, in the folder `rows` beside them; an earlier one there is replaced.
 
     A row is a question with the model's answer; `evaluation_answer`, `references`, `evaluation_score` and
-    `evaluation_right` are beside it. A question without an answer has status `no_answer`.
+    `evaluation_right` are beside it, and `evaluation_detail`: why the judge left it without a score. A question without
+    an answer has status `no_answer`.
     """
     draft, target = results.folder / f"{DATASET}.part", results.folder / DATASET
     shutil.rmtree(draft, ignore_errors=True)
@@ -128,6 +132,7 @@ def _table(results: Results) -> pa.Table:
         "references": [row.references for row in rows],
         "evaluation_score": [row.score for row in rows],
         "evaluation_right": [results.right(row) for row in rows],
+        "evaluation_detail": [row.detail for row in rows],
     }
     arrays = []
     for column in empty:
@@ -177,5 +182,5 @@ def _result(row: dict[str, Any], where: str) -> Result:
     if lacking or not (score is None or isinstance(score, int | float)):
         what = f"no {min(lacking)!r}" if lacking else f"score {score!r:.40}"
         raise InputError(f"{where}: {what}; expected a result of `lavabeam evaluate --output`.")
-    category, image = str(row.get("category") or "all"), row.get("image")
-    return Result(str(row["question_id"]), row["question"], image, category, row["answer"], row.get("truth"), score)
+    name, category, image = str(row["question_id"]), str(row.get("category") or "all"), row.get("image")
+    return Result(name, row["question"], image, category, row["answer"], row.get("truth"), score, row.get("detail"))

@@ -28,14 +28,11 @@ class Journal:
     def __init__(self, folder: Path):
         self._folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(folder / JOURNAL, "a+b")  # noqa: SIM115 - held until close
+            self._file = _held(folder)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another page records there. Stop it, or choose another --record.") from error
         except OSError as error:
             raise StorageError(f"{folder}: cannot be written ({error.strerror}). Choose another --record.") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{folder}: another page records there. Stop it, or choose another --record.") from error
         self.events = _whole_lines(self._file)
 
     def add(self, event: Mapping[str, Any]) -> None:
@@ -69,7 +66,26 @@ class Journal:
                 path.unlink()
 
     def close(self) -> None:
+        """Let go of the folder, and leave none where nothing waits in it."""
+        if not self.events and [path.name for path in self._folder.iterdir()] == [JOURNAL]:
+            (self._folder / JOURNAL).unlink()
+            self._folder.rmdir()
         self._file.close()
+
+
+def _held(folder: Path) -> BinaryIO:
+    """The journal's file, locked until it is closed. Raises BlockingIOError when another process has it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / JOURNAL, "a+b")  # noqa: SIM115 - held until close
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+        except OSError:
+            file.close()
+            raise
+        file.close()  # another page has ended, and removed it, since it was opened
 
 
 def _whole_lines(file: BinaryIO) -> list[dict[str, Any]]:

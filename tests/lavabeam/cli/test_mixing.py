@@ -82,6 +82,18 @@ def test_a_plan_counts_what_the_mix_then_holds_and_writes_nothing(folder):
     assert "5 rows, scaled" in shown and "few: of 40 rows, left out: 31 not_chosen" in shown
 
 
+def test_a_plan_without_a_row_ends_as_the_mix_itself_and_names_what_left_nothing(folder):
+    write_dataset(folder / "none", "conversations", [pa.Table.from_pylist([], BASE["conversations"])])
+    sources = "sources:\n  few: {conversations: talks, kinds: [poem]}\n  empty: {conversations: none}\n"
+    (folder / "mix.yaml").write_text(RECIPE.partition("sources:")[0] + sources)
+    words = ["mix", str(folder / "mix.yaml"), "--folder", str(folder)]
+    for more in (["--plan"], ["--plan", "--json"]):
+        done = CliRunner().invoke(app, [*words, *more])
+        assert done.exit_code == 3, done.output
+        assert "source 'few' yields no rows: 40 kind; source 'empty' yields no rows: it has none." in done.stderr
+    assert CliRunner().invoke(app, [*words, "made"]).exit_code == 3
+
+
 def test_a_mix_and_a_recipe_are_compared(folder):
     run_mix(load_mix(folder / "mix.yaml", folder), folder / "made", Runner("local", 1))
     (folder / "other.yaml").write_text(RECIPE.replace("rows: 9", "rows: 7").replace("max_tokens: 60\n", ""))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lavabeam.evaluation.joining import Allowed, Truth, with_answers, with_truths
+from lavabeam.evaluation.joining import Allowed, Truth, check_ids, with_answers, with_truths
 from lavabeam.evaluation.question import Answered, Given, Question
 from schemas.errors import InputError
 
@@ -62,6 +62,15 @@ def test_a_question_that_is_listed_twice_takes_two_answers():
     answers = [given(number) for number in (0, 1, 2, 3, 4, 2)]
     assert with_answers(twice, answers, Allowed()).counts["doubled"] == 0
     assert [row.text for row in with_answers(twice, answers, Allowed()).rows][5] == "answer 2"
+
+
+def test_question_ids_that_come_twice_are_named_with_what_differs():
+    other = Question("2", "who is 2?\n", "who is 2?", "9.jpg")
+    with pytest.raises(InputError, match=r"q.jsonl: 1 questions have the id .* id 2 is 'what is 2\?' .*'who is 2\?'"):
+        check_ids([*QUESTIONS, QUESTIONS[1], other], "q.jsonl", lambda one: one.id)
+    with pytest.raises(InputError, match=r"q.jsonl: 2 questions are listed again.*id 1, 'what is 1\?'. Remove"):
+        check_ids([*QUESTIONS, QUESTIONS[1], QUESTIONS[2]], "q.jsonl", lambda one: one.id)
+    check_ids([*QUESTIONS, other], "q.jsonl", lambda one: (one.id, one.stem))
 
 
 def test_blank_answers_alone_are_no_result():

@@ -1,5 +1,7 @@
 """Figures and their bootstrap intervals."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,15 @@ def test_an_interval_is_the_same_in_every_run_and_holds_the_value():
 
 def test_a_total_of_categories_that_are_not_there_is_left_out():
     assert figures(table(Total("x", "pooled", ("x",)), Total("y", "sum", ("y",))))["scores"] == {}
+
+
+def test_units_that_all_differ_are_drawn_in_little_memory():
+    """The means spread as sigma / sqrt(units), and the draws (here 32 MB together) are never in memory at once."""
+    units = np.random.default_rng(1).normal(3, 2, (20_000, 1))
+    tracemalloc.start()
+    means = resampled_means(units, np.random.default_rng(2), 200)[:, 0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert means.mean() == pytest.approx(units.mean(), abs=0.005)
+    assert means.std() == pytest.approx(2 / np.sqrt(20_000), rel=0.2)
+    assert peak < 4_000_000

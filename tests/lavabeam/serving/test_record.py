@@ -1,5 +1,6 @@
 """What is asked on the page becomes rows that the other commands take."""
 
+import fcntl
 import json
 from collections import Counter
 
@@ -8,7 +9,7 @@ from click.testing import CliRunner
 
 from lavabeam.cli.main import app
 from lavabeam.serving.client import Answer
-from lavabeam.serving.page.journal import Journal
+from lavabeam.serving.page.journal import JOURNAL, Journal
 from lavabeam.serving.page.record import Recorder
 from lavabeam.serving.page.session import Column, Picture, Turn
 from schemas.dataset import Dataset
@@ -141,6 +142,46 @@ def test_a_page_that_was_killed_loses_nothing_and_adds_nothing_twice(recorder, p
     again.close()
     recorder._journal = again._journal = Journal(tmp_path / "talks.incoming")
     assert len(Dataset.open(tmp_path / "talks")) == len(Dataset.open(tmp_path / "talks-images")) == 1
+
+
+def test_a_page_on_which_nothing_was_asked_leaves_nothing(recorder, tmp_path):
+    with pytest.raises(InputError, match="another page records there"):
+        Recorder(tmp_path / "talks", "http://127.0.0.1:8000")
+    recorder.close()
+    recorder.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_that_are_committed_leave_no_journal_and_others_do(recorder, picture, tmp_path, monkeypatch):
+    column = Column("stage2")
+    recorder.keep(column, answered(column, "What is this?", "a circle", picture), SETTINGS)
+    recorder.close()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["talks", "talks-images"]
+    waiting = Journal(tmp_path / "talks.incoming")
+    waiting.add({"event": "answer", "key": "a"})
+    waiting.close()
+    again = Journal(tmp_path / "talks.incoming")
+    assert again.events == [{"event": "answer", "key": "a"}]
+    again.close()
+
+
+def test_a_journal_that_another_page_removes_while_it_is_opened_is_opened_again(tmp_path, monkeypatch):
+    """Else its lock would be on a file that nobody finds."""
+    folder, opened = tmp_path / "talks.incoming", []
+    lock = fcntl.flock
+
+    def locked(file, how):
+        opened.append(file)
+        if len(opened) == 1:
+            (folder / JOURNAL).unlink()
+            folder.rmdir()
+        return lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    journal = Journal(folder)
+    journal.add({"event": "vote"})
+    journal.close()
+    assert len(opened) == 2 and (folder / JOURNAL).read_text() == '{"event": "vote"}\n'
 
 
 def test_a_picture_that_cannot_be_had_keeps_its_place(recorder, tmp_path):

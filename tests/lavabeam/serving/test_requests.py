@@ -212,3 +212,20 @@ def test_a_host_that_is_slow_holds_up_no_other_host_and_not_for_ever(monkeypatch
         asyncio.run(asyncio.wait_for(scenario(), 30))
     finally:
         ended.set()
+
+
+@pytest.mark.parametrize("name", ["../é x", "a/b", "é", "", " ", "-x", "a b", "a\nb", "x" * 65, "/runs/lr"])
+def test_a_name_that_is_none_is_not_taken_for_a_part_of_a_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"is not a name \(letters, digits.*Write NAME=models/one\.") as caught:
+        parse_specs([f"{name}=models/one"])
+    assert repr(name) in str(caught.value) and "no such folder" in str(caught.value)
+
+
+def test_a_folder_that_is_there_may_have_an_equals_sign(tmp_path):
+    folder = tmp_path / "lr=2e-5" / "run1" / "model"
+    folder.mkdir(parents=True)
+    assert [(one.name, one.checkpoint) for one in parse_specs([str(folder), f"b={folder}"])] == [
+        ("run1", str(folder)),
+        ("b", str(folder)),
+    ]

@@ -27,8 +27,8 @@ def test_losses_are_those_of_deepspeed_and_of_one_process(recipe_file, forked, t
         stage=stage,
         steps=3,
         gradient_checkpointing=True,
-        lora={"rank": 2, "alpha": 4, "dropout": 0.0},
         plan={"global_batch": 8, "accumulation": 2},
+        **({"lora": {"rank": 2, "alpha": 4, "dropout": 0.0}} if stage == "finetune_lora" else {}),
         **{f"optimizer__{name}": value for name, value in settings.items()},
     )
     losses, norms = train(path, tmp_path / "fsdp2", 2, **FSDP2)

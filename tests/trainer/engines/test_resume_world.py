@@ -100,7 +100,9 @@ CASES = {
 @pytest.mark.parametrize(("stage", "plan", "pieces"), CASES.values(), ids=CASES)
 def test_a_run_goes_on_with_another_number_of_ranks(recipe_file, forked, tmp_path, stage, plan, pieces):
     forked["observe"] = record_rows
-    settings = {"optimizer__learning_rates": RATES, "optimizer__weight_decay": 0.1, "steps": 3, "lora": LORA}
+    rates = RATES if stage != "pretrain" else {"projector": RATES["projector"]}
+    settings = {"optimizer__learning_rates": rates, "optimizer__weight_decay": 0.1, "steps": 3}
+    settings |= {"lora": LORA} if stage == "finetune_lora" else {}
     path = recipe_file(stage=stage, plan=plan, checkpoints={"every": 1, "keep": 9}, **settings)
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     run_in_pieces(path, forked, whole, [(1, None, pieces[0][2])])

@@ -2,10 +2,10 @@
 
 import torch
 
-from trainer.config import LoraConfig
 from trainer.models.adapter import add_lora, write_adapter
 from trainer.models.folder import ModelFolder
 from trainer.models.opening import from_folder
+from trainer.sections import LoraConfig
 
 
 def random_adapter(model, seed, output):

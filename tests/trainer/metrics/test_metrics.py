@@ -28,7 +28,8 @@ def test_operations_of_a_row_are_those_that_torch_counts(recipe_file, stage):
     """Within 2 %: the tower's last layer runs but gets no gradient, and gradients stop at the first patch."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    job = check(load_recipe(recipe_file(stage=stage, lora={"rank": 2, "alpha": 4, "dropout": 0.0})), 1)
+    adapter = {"lora": {"rank": 2, "alpha": 4, "dropout": 0.0}} if stage == "finetune_lora" else {}
+    job = check(load_recipe(recipe_file(stage=stage, **adapter)), 1)
     model = load_model(job, "eager")
     folder = job.folder
     items = Samples(job.mix, folder, max_length=128, cut=False).items([0])

@@ -111,8 +111,8 @@ def test_joined_models_load_whole_train_and_come_back_from_an_export(towers, llm
 
 def test_adapters_reach_every_matrix_of_the_decoder(llms, towers, tmp_path):
     """Phi-3 has one matrix for queries, keys and values, and one for gate and up."""
-    from trainer.config import LoraConfig
     from trainer.models.adapter import add_lora
+    from trainer.sections import LoraConfig
 
     assemble(towers["clip"][0], llms["phi3"], tmp_path, rule=RULE)
     from transformers import LlavaForConditionalGeneration

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from schemas.chat import ImageRule
 from schemas.errors import InputError
-from trainer.config import OptimizerConfig
 from trainer.engines.optimizer import parameter_groups
 from trainer.models.folder import ModelFolder
 from trainer.models.importing import import_checkpoint
 from trainer.models.original import name_of, read_projector, write_projector
+from trainer.sections import OptimizerConfig
 from trainer.stages import Stage, freeze
 
 VECTORS = Path(__file__).parents[1] / "vectors"

@@ -12,9 +12,11 @@ from tests.trainer.conftest import RULE, sample_row, save_llm, write_mix
 from tests.trainer.models.test_packed import ANYRES, SIZES, _row
 from trainer import launch, preflight
 from trainer.config import load_recipe
+from trainer.evaluation import batched
 from trainer.inputs.collate import Collator
 from trainer.inputs.data import Samples
 from trainer.inputs.device import Device
+from trainer.inputs.heldout import evaluated
 from trainer.inputs.steps import Part, supervised_tokens
 from trainer.metrics.recorder import read_metrics
 from trainer.models import ulysses, varlen
@@ -138,6 +140,27 @@ def test_runs_with_shared_rows_have_the_losses_of_one_rank(even_recipe, forked, 
             assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
             assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
             assert other["useful_tokens"] == one["useful_tokens"]
+
+
+def test_held_out_rows_that_ranks_share_have_the_loss_of_one_rank(even_recipe, forked, tmp_path, monkeypatch):
+    """Two ranks with each row, and two pairs of them, of which one gets an empty batch at the end."""
+    monkeypatch.setattr("trainer.evaluation.TOKENS", 64)
+    found = {}
+    for name, processes, changes in (
+        ("alone", 1, {}),
+        ("pair", 2, {"sequence_parallel": 2}),
+        ("pairs", 4, {"sequence_parallel": 2, "engine": "fsdp2"}),
+    ):
+        evaluate = {"every": 1, "split": 0.3, "keep_best": False}
+        overrides = {"output": str(tmp_path / name), "evaluate": evaluate, "steps": 1, **changes}
+        launch.train(even_recipe, processes=processes, overrides=overrides)
+        (line,) = read_metrics(tmp_path / name / "metrics.jsonl", of="eval_loss")
+        found[name] = line["eval_loss"]
+    assert found["pair"] == pytest.approx(found["alone"], abs=1e-5)
+    assert found["pairs"] == pytest.approx(found["alone"], abs=1e-5)
+    job = preflight.check(load_recipe(even_recipe, {"evaluate": evaluate}), 1)
+    rows = evaluated(job.mix, 0.3, 1000)
+    assert len(batched(rows, job.mix.numpy("tokens")[rows])) % 2 == 1
 
 
 def test_a_bad_row_that_ranks_share_counts_once(samples, reader, tiny, recipe_file, forked, tmp_path):

@@ -70,6 +70,48 @@ def test_a_judge_grades_answers_once(tmp_path, questions):
     assert isinstance(error, InputError) and "left 6 of 6 answers without a grade" in str(error)
 
 
+def test_answers_that_a_judge_never_grades_are_left_out_only_on_request(tmp_path, questions):
+    """One of six is never graded: the five others score (1 + 1 + 3 x 0.5) / 5; without that share there is no score."""
+    given = answers(tmp_path / "a.jsonl", ["red", "blue", "red", "blue", "green", "blue"])
+    grades = {"red": "1.0", "blue": "0.5", "green": "I would rather not say."}
+    with Judge(
+        lambda text, before: next(said for word, said in grades.items() if f"Answer: {word}\n" in text)
+    ) as judge:
+        settings = {"model": "m", "provider": "own", "base_url": judge.base_url, "cache": str(tmp_path / "cache")}
+        file = tmp_path / "judge.yaml"
+        file.write_text(json.dumps({**settings, "repairs": 1}))
+        words = ("custom", given, "--questions", questions, "--output", tmp_path / "out", "--metric", "judge")
+        for more in ((), ("--min-graded", "0.9")):
+            error = call(*words, "--judge", file, *more).exception
+            assert isinstance(error, InputError) and "left 1 of 6 answers without a grade" in str(error)
+            assert "question 4: unreadable: not a grade" in str(error) and "--min-graded" in str(error)
+        assert not (tmp_path / "out" / "scores.json").exists()
+        done = call(*words, "--judge", file, "--min-graded", "0.8")
+    assert done.exit_code == 0, done.output
+    assert "1 of 6 answers have no grade and enter no figure: 1 unreadable" in done.stderr
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert found["scores"]["judge"]["value"] == pytest.approx(100 * 3.5 / 5)
+    assert (found["scored"], found["ungraded"]) == (5, {"unreadable": 1})
+    assert {name: one["units"] for name, one in found["categories"].items()} == {"k0": 2, "k1": 3}
+    rows = Dataset.open(tmp_path / "out" / "rows").take(range(6))
+    assert [row["evaluation_score"] for row in rows] == [1, 0.5, 1, 0.5, None, 0.5]
+    assert [row["evaluation_detail"] is None for row in rows] == [True] * 4 + [False, True]
+    page = (tmp_path / "out" / "results.html").read_text()
+    assert "1 of 6 answers have no grade of the judge" in page and "unreadable: not a grade" in page
+    compared = call("compare", tmp_path / "out", tmp_path / "out")
+    assert "1 questions have no score in one of the two" in compared.stderr, compared.output
+
+
+def test_a_judge_that_is_away_is_no_reason_to_leave_answers_out(tmp_path, questions):
+    given, file = answers(tmp_path / "a.jsonl", ["red"] * 6), tmp_path / "judge.yaml"
+    settings = {"model": "m", "provider": "own", "cache": str(tmp_path / "cache")}
+    with Judge(lambda text, before: "1.0") as judge:
+        file.write_text(json.dumps({**settings, "base_url": judge.base_url, "max_requests": 4, "concurrency": 1}))
+        words = ("custom", given, "--questions", questions, "--output", tmp_path / "out", "--metric", "judge")
+        error = call(*words, "--judge", file, "--min-graded", "0.1").exception
+    assert isinstance(error, InputError) and "2 of them for a reason that may pass" in str(error), error
+
+
 def test_a_server_is_asked_with_the_pictures_of_a_dataset(tmp_path):
     """One of the three pictures is nowhere: its question keeps its place, and is scored as wrong only when allowed."""
     buffer = io.BytesIO()
@@ -103,6 +145,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path, questions):
         (("custom", given, "--questions", questions, "--metric", "blue"), "Did you mean 'bleu'"),
         (("custom", given, "--questions", questions, "--metric", "judge"), "--metric judge takes --judge FILE"),
         (("pope", given, "--questions", questions, "--metric", "f1"), "POPE has its own metric"),
+        (("custom", given, "--questions", questions, "--min-graded", "0.9"), "--min-graded is for --metric judge"),
         (("compare", tmp_path, tmp_path), "holds no scores.json"),
     ):
         error = call(*words).exception

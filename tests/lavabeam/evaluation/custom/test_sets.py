@@ -112,8 +112,12 @@ def test_what_is_no_question_is_named(tmp_path, row, words):
 
 def test_ids_that_come_twice_and_other_datasets_are_refused(tmp_path, talks):
     row = {"question_id": 1, "text": "a", "answer": "b"}
-    with pytest.raises(InputError, match="row 2: id '1' is a duplicate"):
+    with pytest.raises(
+        InputError, match=r"row 2: question '1' is there already, with the same words\. Remove the copy"
+    ):
         read_set(lines(tmp_path / "q.jsonl", row, row))
+    with pytest.raises(InputError, match=r"row 2: id '1' is there already, of 'a' -> 'b'; this one is 'a' -> 'c'"):
+        read_set(lines(tmp_path / "q.jsonl", row, {**row, "answer": "c"}))
     with pytest.raises(InputError, match=r"holds images/1.0; a benchmark is made of conversations"):
         read_set(tmp_path / "photos")
     with pytest.raises(InputError, match="no such file"):
