@@ -36,9 +36,14 @@ class Journal:
         self.events = _whole_lines(self._file)
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Write an event at once."""
-        self._file.write(json.dumps(event).encode() + b"\n")
-        self._file.flush()
+        """Write an event at once. Raises OSError, and then nothing of it is there."""
+        content, end = memoryview(json.dumps(event).encode() + b"\n"), os.fstat(self._file.fileno()).st_size
+        try:
+            while content:
+                content = content[self._file.write(content) :]
+        except OSError:
+            self._file.truncate(end)
+            raise
         self.events.append(dict(event))
 
     def keep_picture(self, data: bytes) -> str:
@@ -58,7 +63,6 @@ class Journal:
     def forget(self) -> None:
         """All events are committed."""
         self._file.truncate(0)
-        self._file.flush()
         os.fsync(self._file.fileno())
         self.events = []
         for path in self._folder.iterdir():
@@ -77,7 +81,7 @@ def _held(folder: Path) -> BinaryIO:
     """The journal's file, locked until it is closed. Raises BlockingIOError when another process has it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / JOURNAL, "a+b")  # noqa: SIM115 - held until close
+        file = open(folder / JOURNAL, "a+b", buffering=0)  # noqa: SIM115 - held until close
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_nlink:

@@ -1,5 +1,6 @@
 """What is asked on the page becomes rows that the other commands take."""
 
+import errno
 import fcntl
 import json
 from collections import Counter
@@ -241,3 +242,28 @@ def test_a_place_that_cannot_be_recorded_to_is_refused(recorder, tmp_path):
         Recorder(tmp_path / "asked", "http://127.0.0.1:8000")
     with pytest.raises(InputError, match="expected a folder of this machine"):
         Recorder("gs://bucket/talks", "http://127.0.0.1:8000")
+
+
+def test_an_event_that_the_disk_has_no_room_for_leaves_nothing(tmp_path):
+    journal = Journal(tmp_path / "talks.incoming")
+    file = journal._file
+
+    class Full:
+        """Takes half of what is written, once, and then no more."""
+
+        def write(self, content):
+            if file.tell() or len(content) < 10:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return file.write(content[: len(content) // 2])
+
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+    journal._file = Full()
+    with pytest.raises(OSError, match="No space"):
+        journal.add({"event": "answer", "key": "lost"})
+    journal._file = file
+    journal.add({"event": "answer", "key": "kept"})
+    assert journal.events == [{"event": "answer", "key": "kept"}]
+    file.close()
+    assert Journal(tmp_path / "talks.incoming").events == [{"event": "answer", "key": "kept"}]
