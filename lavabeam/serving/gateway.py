@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.datastructures import Headers
 from fastapi.responses import JSONResponse, Response
-from starlette.datastructures import Headers
 
 from lavabeam.serving.chat import Chat, ClientGone, request_error
 from lavabeam.serving.errors import RequestError

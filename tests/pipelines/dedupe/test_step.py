@@ -188,10 +188,10 @@ def test_nothing_to_compare(tmp_path, rows):
     assert set(summary.statuses) <= {"ok", "no_image"}
 
 
-def test_40k_rows_beside_the_planted_answer(tmp_path):
+def test_100k_rows_beside_the_planted_answer(tmp_path):
     """Random hashes, none of them near by chance; every twentieth row is a copy of one before it, 0 to 6 bits away."""
     random = np.random.default_rng(5)
-    hashes = random.integers(0, 2**64, 40_000, np.uint64)
+    hashes = random.integers(0, 2**64, 100_000, np.uint64)
     expected = list(range(len(hashes)))
     for row in range(19, len(hashes), 20):
         source = int(random.integers(row))
@@ -209,10 +209,10 @@ def test_40k_rows_beside_the_planted_answer(tmp_path):
     }
     table = pa.table(columns, schema=schema)
     write_dataset(
-        tmp_path / "known", "images", (table.slice(start, 5000) for start in range(0, 40_000, 5000)), batch_rows=5000
+        tmp_path / "known", "images", (table.slice(start, 5000) for start in range(0, 100_000, 5000)), batch_rows=5000
     )
     summary = run_step(Dedupe(DedupeConfig()), tmp_path / "known", Runner("local", 2))
-    assert summary.statuses == {"ok": 38_000, "near_copy": 2_000}
+    assert summary.statuses == {"ok": 95_000, "near_copy": 5_000}
     found = [
         fragment.read(["cluster"]).column(0).to_pylist() for fragment in Dataset.open(tmp_path / "known").fragments
     ]

@@ -10,7 +10,7 @@ from pipelines.engine.step import Needs
 from pipelines.engine.workers import Hands
 from schemas.errors import InputError
 
-ELEMENTS, SOURCES, KEYS, LAST_KEYS = 400_000, 50, 9_973, 101
+ELEMENTS, SOURCES, KEYS, LAST_KEYS = 1_000_000, 50, 9_973, 101
 
 
 def _numbers(source: int):
