@@ -1,18 +1,15 @@
 """The page in a real browser, in front of a stand-in for the gateway. Needs Chromium, playwright and Gradio."""
 
-import asyncio
 import json
 import shutil
 import threading
 import time
 import urllib.request
 from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 
 from lavabeam.serving.page.process import KeptPage, Page
-from lavabeam.serving.page.session import Session
 from lavabeam.serving.page.settings import PageSettings
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -285,13 +282,6 @@ def test_a_page_that_was_lost_is_started_again_where_it_was(stub, monkeypatch):
     kept.stop()
     keeping.join(30)
     assert not keeping.is_alive()
-
-
-def test_a_vote_for_an_answer_that_is_not_there_is_none():
-    from lavabeam.serving.page.handlers import Handlers
-
-    vote = Handlers(None, None).vote
-    asyncio.run(vote(Session(), 2, SimpleNamespace(index=7, liked=True)))
 
 
 def test_votes_and_new_answers_are_recorded_beside_the_conversation(view, stub, page, folder):

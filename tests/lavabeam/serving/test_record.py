@@ -1,9 +1,11 @@
 """What is asked on the page becomes rows that the other commands take."""
 
+import asyncio
 import errno
 import fcntl
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +14,7 @@ from lavabeam.cli.main import app
 from lavabeam.serving.client import Answer
 from lavabeam.serving.page.journal import JOURNAL, Journal
 from lavabeam.serving.page.record import Recorder
-from lavabeam.serving.page.session import Column, Picture, Turn
+from lavabeam.serving.page.session import Column, Picture, Session, Turn
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from tests.pictures import colour, encoded
@@ -267,3 +269,13 @@ def test_an_event_that_the_disk_has_no_room_for_leaves_nothing(tmp_path):
     assert journal.events == [{"event": "answer", "key": "kept"}]
     file.close()
     assert Journal(tmp_path / "talks.incoming").events == [{"event": "answer", "key": "kept"}]
+
+
+def test_a_vote_for_an_answer_that_is_not_there_is_none():
+    pytest.importorskip("gradio", reason="Gradio is not installed (extra ui)")
+    from lavabeam.serving.page.handlers import Handlers
+
+    session = Session([Column("stage2")])
+    for number, index in ((0, 0), (0, -1), (2, 7)):
+        asyncio.run(Handlers(None, None).vote(session, number, SimpleNamespace(index=index, liked=True)))
+    assert session.columns[0].turns == []

@@ -70,7 +70,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_fragment_made_again(many):
 
 def test_a_fragment_that_no_worker_survives_is_named_and_the_others_are_kept(many):
     with pytest.raises(
-        WorkerError, match=r"many, fragment 00\d\d-.*4 worker processes.*shout.*SIGKILL.*fewer --workers"
+        WorkerError, match=r"many, fragment 00\d\d-.*4 consecutive worker processes.*shout.*SIGKILL.*fewer --workers"
     ):
         run_step(shout(die_after=1), many, Runner("local", 2))
     assert Dataset.open(many).manifest.number == 1

@@ -181,7 +181,7 @@ def test_no_text_at_all_raises_anything_but_a_reason(text):
 
 @pytest.mark.parametrize("parse", [parse_turns, parse_text])
 def test_an_answer_too_long_for_any_conversation_is_not_read(parse):
-    with pytest.raises(Rejected, match="the answer has 32769 characters, at most 32768 are read"):
+    with pytest.raises(Rejected, match="the answer has 32769 characters; at most 32768 are parsed"):
         parse("a" * (MOST_CHARACTERS + 1))
     with pytest.raises(ValueError, match="at most 32768"):
         parse_json("[" * (MOST_CHARACTERS + 1))
