@@ -135,5 +135,5 @@ def test_compressed_questions_are_the_same_and_a_cut_file_is_one_error(tmp_path,
     assert read_questions(tmp_path / "z.jsonl.gz") == read_questions(tmp_path / "q.jsonl")
     assert list(questions_of(tmp_path / "z.jsonl.gz")) == list(questions_of(tmp_path / "q.jsonl"))
     for read in (read_questions, questions_of):
-        with pytest.raises(InputError, match="data is cut or damaged"):
+        with pytest.raises(InputError, match="data is truncated or damaged"):
             list(read(tmp_path / "cut.jsonl"))
