@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
 from typing import Literal, cast
 
+from lavabeam.cli.output import say
 from lavabeam.serving.backends import backend
 from lavabeam.serving.errors import RequestError
 from lavabeam.serving.probe import probe
@@ -179,6 +180,8 @@ class Host:
             else:
                 self.state, self.detail = "restarting", f"the worker ended: {reason}"
                 self.restarts += 1
+                names = ", ".join(label.rpartition(".")[0] for label in self.specs)
+                say(f"{names}: {self.detail}; it is started again", err=True)
             await self._start_again(at_once=True)
 
     async def _lost_or_idle(self, worker: Worker) -> str | None:

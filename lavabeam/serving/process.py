@@ -10,12 +10,14 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any, BinaryIO
 
 from lavabeam.serving import frames
+from lavabeam.serving.gathering import Gathering
 from lavabeam.serving.worker import Description
 from schemas.errors import InputError, LavaBeamError
 
@@ -94,6 +96,7 @@ class Service:
         if not spec["options"].get("threads") and _parameters(self._loaded.model) < SMALL:
             torch.set_num_threads(1)
         self._engine: Engine
+        self._gathering = Gathering()
         self._attach(spec["name"], found, spec["template"])
         self._engine = Engine(self._loaded, self._names, spec["most_running"])
         self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -127,9 +130,26 @@ class Service:
         while True:
             while not self._orders.empty() or not (engine.running or engine.waiting):
                 self._obey(self._orders.get())
+            joining = engine.waiting > 0
+            if joining:
+                self._gather()
+            began = time.monotonic()
             events = engine.step()
+            if joining:
+                self._gathering.took(time.monotonic() - began)
             if events:
                 self._out.send({"is": "pieces", "events": [_plain(event) for event in events]})
+
+    def _gather(self) -> None:
+        """Take orders until as many rows are there as lately, or the time for that is over."""
+        engine, gathering = self._engine, self._gathering
+        gathering.begin(engine.waiting + engine.running)
+        last = time.monotonic() + gathering.seconds
+        while gathering.expects_more(engine.waiting + engine.running) and (left := last - time.monotonic()) > 0:
+            try:
+                self._obey(self._orders.get(timeout=left))
+            except queue.Empty:
+                return
 
     def _obey(self, order: Any) -> None:
         if not isinstance(order, dict):

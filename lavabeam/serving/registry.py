@@ -105,10 +105,10 @@ class Registry:
                 host = Host(key, [label], self.settings)
                 await host.start()
             before = self._models.get(spec.name)
-            self._models[spec.name] = Model(spec, label.name, host, int(time.time()))
+            model = self._models[spec.name] = Model(spec, label.name, host, int(time.time()))
         if before is not None:
             await before.host.detach(before.label)
-        return self._models[spec.name]
+        return model  # it may have been removed meanwhile
 
     async def remove(self, name: str) -> None:
         """Raises RequestError, 404. New questions are refused at once, running answers end."""

@@ -78,8 +78,8 @@ class Answerer:
         memory did not suffice. advance: called with how many more prompts are done.
         """
         for name, value in (("max_tokens", max_tokens), ("batch", batch)):
-            if value is not None and value < 1:
-                raise InputError(f"{name}: found {value}; expected 1 or more.")
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name}: found {value!r}; expected a whole number from 1.")
         known: dict[str, np.ndarray] = {}
         answers: list[Answer] = [Answer()] * len(prompts)
         rows = []

@@ -23,8 +23,8 @@ from schemas.errors import InputError
 END_S = 60.0
 """Seconds that the last rows may take to be recorded."""
 
-STEADY_S = 10.0
-"""Seconds that a page has to live to be started again."""
+STEADY_S, GIVEN_UP = 10.0, 3
+"""A page that ended so often in a row before so many seconds is not started again."""
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lavabeam.serving.page.child import main; "
@@ -114,15 +114,17 @@ class KeptPage:
         say(f"{self._page.address} is the page")
 
     def keep(self) -> None:
-        """Until `stop` is called, or the page ends too soon to be started again."""
+        """Until `stop` is called, or the page has ended too soon too often."""
+        quick = 0
         while True:
             began = time.monotonic()
             reason = self._page.wait()
             with self._changing:
                 if self._ending:
                     return
-                if time.monotonic() - began < STEADY_S:
-                    self._say(f"the page has ended again ({reason}), and stays away")
+                quick = quick + 1 if time.monotonic() - began < STEADY_S else 0
+                if quick == GIVEN_UP:
+                    self._say(f"the page has ended {quick} times in a row ({reason}), and stays away")
                     return
                 self._say(f"the page has ended ({reason}); it is started again")
                 self._page.stop()

@@ -75,7 +75,7 @@ def test_what_cannot_be_asked_is_said(model, given, words):
         model.ask(**{"question": "red", **given})
 
 
-@pytest.mark.parametrize("given", [{"max_tokens": 0}, {"batch": 0}, {"batch": -1}])
+@pytest.mark.parametrize("given", [{"max_tokens": 0}, {"batch": 0}, {"batch": -1}, {"batch": "2"}, {"batch": 1.5}])
 def test_a_batch_and_an_answer_have_at_least_one(model, given):
     with pytest.raises(InputError, match="expected"):
         model.answers([("red", None)], **given)

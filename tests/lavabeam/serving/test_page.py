@@ -268,8 +268,7 @@ def test_a_page_whose_port_is_taken_is_refused_before_gradio_is_loaded(page):
         Page(PageSettings(gateway="http://127.0.0.1:9", port=port))
 
 
-def test_a_page_that_was_lost_is_started_again_where_it_was(stub, monkeypatch):
-    monkeypatch.setattr("lavabeam.serving.page.process.STEADY_S", 0)
+def test_a_page_that_was_lost_is_started_again_where_it_was(stub):
     said = []
     kept = KeptPage(PageSettings(gateway=stub.address, port=0), None, said.append)
     address = kept._page.address
