@@ -8,8 +8,8 @@ MOST_S = 0.05
 LONGER = 1.5
 """A wait, as a multiple of what the last prompts took."""
 
-FORGOTTEN = 0.95
-"""What is left of an expectation each time that it is not met."""
+FORGOTTEN, FORGOTTEN_FAST = 0.95, 0.5
+"""What is left of an expectation that is not met, and of one of which not even half came."""
 
 
 class Gathering:
@@ -29,7 +29,13 @@ class Gathering:
 
     def begin(self, rows: int) -> None:
         """`rows` are waiting or running, and some are about to be computed."""
-        self._usual = max(float(rows), self._usual * FORGOTTEN)
+        self._usual = max(float(rows), self._usual)
+
+    def end(self, rows: int) -> None:
+        """`rows` are there after the wait."""
+        if rows < self._usual:
+            kept = FORGOTTEN_FAST if rows < self._usual / 2 else FORGOTTEN
+            self._usual = max(float(rows), self._usual * kept)
 
     def expects_more(self, rows: int) -> bool:
         return rows < round(self._usual)

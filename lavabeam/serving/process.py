@@ -149,7 +149,8 @@ class Service:
             try:
                 self._obey(self._orders.get(timeout=left))
             except queue.Empty:
-                return
+                break
+        gathering.end(engine.waiting + engine.running)
 
     def _obey(self, order: Any) -> None:
         if not isinstance(order, dict):

@@ -3,18 +3,28 @@
 from lavabeam.serving.gathering import MOST_S, Gathering
 
 
+def waits(gathering, rows):
+    """How often a wait with `rows` is not met until no more are expected."""
+    count = 0
+    gathering.begin(rows)
+    while gathering.expects_more(rows):
+        count += 1
+        gathering.end(rows)
+        gathering.begin(rows)
+    return count
+
+
 def test_as_many_are_expected_as_were_there_and_fewer_each_time_that_they_do_not_come():
     gathering = Gathering()
-    gathering.begin(1)
-    assert not gathering.expects_more(1)
-    gathering.begin(8)
-    assert not gathering.expects_more(8)
-    waits = 0
-    gathering.begin(1)
-    while gathering.expects_more(1):
-        waits += 1
-        gathering.begin(1)
-    assert 20 < waits < 60
+    assert waits(gathering, 1) == 0
+    assert waits(gathering, 8) == 0
+    assert 3 <= waits(gathering, 6) <= 6
+
+
+def test_a_client_that_is_alone_after_many_is_soon_not_waited_for():
+    gathering = Gathering()
+    gathering.begin(32)
+    assert waits(gathering, 1) <= 12
 
 
 def test_the_wait_is_what_prompts_take_and_bounded():
