@@ -15,7 +15,7 @@ FORGOTTEN, FORGOTTEN_FAST = 0.95, 0.5
 class Gathering:
     """Several prompts cost little more to compute than one, and clients that send one request after another come back
     together. So as many rows are waited for as were there lately, and about as long as computing prompts takes: waiting
-    costs about what it may save. A client alone is never waited for.
+    costs about what it may save. A client that is alone soon does not wait.
     """
 
     def __init__(self) -> None:
