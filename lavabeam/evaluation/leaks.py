@@ -104,7 +104,7 @@ def mixes_of(checkpoint: Path) -> Iterator[str]:
 
 
 def _run_of(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint is, or lies in."""
+    """The run folder of a checkpoint, which may be that folder itself."""
     return next((one for one in (checkpoint, *checkpoint.absolute().parents[:2]) if (one / _INPUTS).is_file()), None)
 
 

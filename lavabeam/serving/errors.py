@@ -9,7 +9,7 @@ from schemas.errors import LavaBeamError
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 MOST_PARAM = 200
-"""Characters of `param`: it may be whatever a client wrote in place of a field."""
+"""Characters of `param`: a client chooses it when it sends an unknown field."""
 
 
 class RequestError(LavaBeamError):

@@ -135,7 +135,7 @@ class LaunchedWorker(RemoteWorker):
         """Wait until the server lists its model. A server that ends before is an InputError with its last words."""
         assert self._lost is not None
         while not self._lost.done():
-            with suppress(Exception):  # whatever a server says while it starts
+            with suppress(Exception):  # a server that is starting may reply anything
                 if [one.id for one in (await self._client.with_options(timeout=5).models.list()).data]:
                     return
             await asyncio.wait({self._lost}, timeout=0.5)

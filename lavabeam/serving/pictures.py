@@ -73,7 +73,7 @@ class Pictures:
         return self._checked(data)
 
     async def _fetched(self, url: str) -> bytes:
-        """Not on the event loop: whatever the other side does, it costs one of a few threads, for a limited time."""
+        """Runs on a thread, so a slow host costs one of a few threads, for a limited time, and never the event loop."""
         from pipelines.download.single import fetch_picture
 
         def fetch() -> bytes:

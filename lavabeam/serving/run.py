@@ -98,22 +98,21 @@ async def _until_stopped(
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     server.capture_signals = nullcontext  # uvicorn raises them again at its end, before workers are stopped
     serving = asyncio.create_task(server.serve(sockets=[sock]))
-    started, told = asyncio.create_task(opening), asyncio.create_task(stopped.wait())
+    started, signalled = asyncio.create_task(opening), asyncio.create_task(stopped.wait())
+    tasks = [started, signalled, serving]
     try:
-        await asyncio.wait({started, told, serving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             started.result()
             await asyncio.to_thread(welcome.ready)
-            keeping = asyncio.create_task(asyncio.to_thread(welcome.keep_page))
-            await asyncio.wait({told, serving}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.to_thread(welcome.end)
-            await keeping
+            tasks.append(asyncio.create_task(asyncio.to_thread(welcome.keep_page)))
+            await asyncio.wait({signalled, serving}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await asyncio.to_thread(welcome.end)
         started.cancel()
-        told.cancel()
+        signalled.cancel()
         server.should_exit = True
-        await asyncio.gather(started, told, serving, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _listening(host: str, port: int) -> socket.socket:

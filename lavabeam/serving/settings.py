@@ -93,8 +93,8 @@ def parse_specs(words: Iterable[str], key_env: str | None = None, **shared: Any)
             )
         if any(spec.name == name for spec in specs):
             raise InputError(f"{word}: the name {name!r} is given twice. Write OTHER={checkpoint}.")
-        told = remote if _is_address(checkpoint) else shared
-        specs.append(ModelSpec(name=name, checkpoint=checkpoint, **told))
+        given = remote if _is_address(checkpoint) else shared
+        specs.append(ModelSpec(name=name, checkpoint=checkpoint, **given))
     return specs
 
 

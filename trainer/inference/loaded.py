@@ -51,7 +51,7 @@ class Loaded:
             options |= {"device_map": "balanced", "max_memory": free}
         model = from_folder(folder, **options)
         self.model = (model if "device_map" in options else model.to(self.device)).eval()
-        # A checkpoint's generation_config.json may ask for 100,000 beams; answers here are greedy, whatever it says.
+        # A checkpoint's generation_config.json may ask for 100,000 beams; it is ignored, answers here are greedy.
         self.model.generation_config = transformers.GenerationConfig()
         self.dtype, self.precision = dtype, load or str(dtype).removeprefix("torch.")
         self._whole: Any = self.model

@@ -20,7 +20,7 @@ class Spelling:
         self._start = self._read = 0
         self._raw = self.text = ""
         self.stopped = False
-        """Whether a stop was written out: the answer is complete. `text`: what was told, all together."""
+        """Whether a stop was written out: the answer is complete. `text`: everything returned so far."""
 
     @property
     def watches(self) -> bool:
@@ -28,7 +28,7 @@ class Spelling:
         return bool(self._stops or self._written)
 
     def add(self, token: int) -> str:
-        """What is certain to follow what was told so far."""
+        """The text that is certain to follow what was returned so far."""
         self._ids.append(token)
         self._decode()
         self.stopped = self.stopped or self._ends()

@@ -42,7 +42,7 @@ class Mme(Benchmark):
         return found
 
     def plain_id(self, name: str) -> str:
-        """Category and picture, whatever its folder and ending: `OCR/images/0001.jpg` is `OCR/0001`."""
+        """Category and picture, without folder and extension: `OCR/images/0001.jpg` is `OCR/0001`."""
         parts = name.split("/")
         return f"{parts[0]}/{_stem(parts[-1])}"
 

@@ -90,7 +90,7 @@ def write_comparison(comparison: Comparison, out: Path, picture_of: PictureOf) -
 
 
 def training_curve(checkpoint: object) -> str:
-    """The losses in the metrics.jsonl of the run folder that `checkpoint` lies in, as SVG; empty without them."""
+    """The losses in the metrics.jsonl of the run folder of `checkpoint`, as SVG; empty without them."""
     path = Path(str(checkpoint)).parent / "metrics.jsonl" if checkpoint else None
     if path is None or not path.is_file():
         return ""

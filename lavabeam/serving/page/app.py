@@ -2,7 +2,7 @@
 
 One event streams all columns of a browser together, so that a browser needs one stream however many models it
 compares. Browsers hold at most six connections to one address, and Gradio runs one event of a kind at a time unless
-it is told otherwise.
+otherwise configured.
 """
 
 from __future__ import annotations
